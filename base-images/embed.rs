@@ -1,1 +1,2 @@
+//! Embeds the runtimes of this directory.
 fn main() {}

@@ -1,1 +1,7 @@
-
+//! Container images for Python functions on AWS Lambda, without Docker.
+pub mod blob_store;
+pub mod digest;
+pub mod file_tree;
+pub mod http;
+pub mod progress;
+pub mod zip;

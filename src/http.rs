@@ -1,0 +1,396 @@
+//! One HTTP client for registries and package indexes: time-outs, retry, redirects, redaction.
+//!
+//! Credentials travel only to the origin they were given for: a redirect to another one drops them.
+//! URLs in errors have neither user information nor query, where presigned ones keep their secrets.
+//! This room knows no registry and no index, and looks at no environment but the proxy variables.
+
+use std::collections::BTreeSet;
+use std::error::Error as StdError;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+pub use reqwest::{Method, Response, StatusCode, Url, header};
+
+const MAX_REDIRECTS: usize = 10;
+const ATTEMPTS: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A password or token; it prints as nothing but its name.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes charge of `value`.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// What the client may do.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Refuse every request.
+    pub offline: bool,
+    /// Hosts, with port if any, that are spoken to without TLS, beside loopback addresses.
+    pub plain_http: BTreeSet<String>,
+}
+
+/// Why a request brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client may not use the network.
+    #[error("{url} is needed, but the network may not be used")]
+    Offline {
+        /// What was asked for.
+        url: String,
+    },
+    /// The host's name has no address.
+    #[error("the host name `{host}` does not resolve")]
+    Resolve {
+        /// The host.
+        host: String,
+    },
+    /// Nobody answers there.
+    #[error("cannot connect to `{host}`")]
+    Connect {
+        /// Host and port.
+        host: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// The exchange broke off.
+    #[error("the exchange with `{host}` failed")]
+    Exchange {
+        /// Host and port.
+        host: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// The answer is larger than anything of its kind may be.
+    #[error("the answer of {url} is larger than {limit} bytes")]
+    TooLarge {
+        /// What was asked for.
+        url: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A redirect cannot be followed.
+    #[error("the redirect from {url} {reason}")]
+    Redirect {
+        /// Where it came from.
+        url: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The client could not be set up.
+    #[error("cannot set up the HTTP client")]
+    Setup(#[source] reqwest::Error),
+}
+
+/// A request that can be sent again.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// Where to.
+    pub url: Url,
+    /// Headers without credentials.
+    pub headers: HeaderMap,
+    /// The value of the `Authorization` header.
+    pub authorization: Option<Secret>,
+    /// The body, if any.
+    pub body: Option<Bytes>,
+}
+
+impl Request {
+    /// A request without headers, credentials or body.
+    pub fn new(method: Method, url: Url) -> Self {
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            authorization: None,
+            body: None,
+        }
+    }
+}
+
+/// The client; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    outside: reqwest::Client,
+    loopback: reqwest::Client,
+    settings: Settings,
+}
+
+impl Client {
+    /// Sets up the client; no connection is made.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("lambimg/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(IDLE_TIMEOUT)
+        };
+        Ok(Self {
+            outside: builder().build().map_err(Error::Setup)?,
+            // A proxy's loopback is another machine's.
+            loopback: builder().no_proxy().build().map_err(Error::Setup)?,
+            settings,
+        })
+    }
+
+    /// Whether `host` (with port, if any) is spoken to without TLS.
+    pub fn is_plain(&self, host: &str) -> bool {
+        is_loopback(without_port(host)) || self.settings.plain_http.contains(host)
+    }
+
+    fn client_for(&self, url: &Url) -> &reqwest::Client {
+        if url.host_str().is_some_and(is_loopback) {
+            &self.loopback
+        } else {
+            &self.outside
+        }
+    }
+
+    /// Sends `request`, follows redirects of GET and HEAD, and tries again what may pass the next time.
+    ///
+    /// # Errors
+    /// See [`Error`]; an answer of any status is not one.
+    pub async fn send(&self, request: &Request) -> Result<Response, Error> {
+        let mut request = request.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.send_with_retry(&request).await?;
+            let follows = matches!(request.method, Method::GET | Method::HEAD);
+            if !follows || !response.status().is_redirection() {
+                return Ok(response);
+            }
+            let Some(target) = redirect_target(&request.url, &response)? else {
+                return Ok(response);
+            };
+            if target.origin() != request.url.origin() {
+                request.authorization = None;
+            }
+            request.url = target;
+        }
+        Err(Error::Redirect {
+            url: redact(&request.url),
+            reason: "leads to too many others",
+        })
+    }
+
+    async fn send_with_retry(&self, request: &Request) -> Result<Response, Error> {
+        let mut pause = FIRST_PAUSE;
+        let mut attempt = 1;
+        loop {
+            let result = self.send_body(request, None).await;
+            let wait = match &result {
+                Ok(response) if may_pass_later(response.status()) => {
+                    retry_after(response).unwrap_or(pause)
+                }
+                Err(Error::Connect { .. } | Error::Exchange { .. }) => pause,
+                _ => return result,
+            };
+            if attempt == ATTEMPTS {
+                return result;
+            }
+            tracing::debug!(url = redact(&request.url), attempt, ?result, "trying again");
+            tokio::time::sleep(wait.min(LONGEST_PAUSE)).await;
+            pause *= 2;
+            attempt += 1;
+        }
+    }
+
+    /// Sends `request` once, with `stream` as its body if given; a stream cannot be sent again.
+    ///
+    /// # Errors
+    /// See [`Error`]; an answer of any status is not one.
+    pub async fn send_body(
+        &self,
+        request: &Request,
+        stream: Option<reqwest::Body>,
+    ) -> Result<Response, Error> {
+        if self.settings.offline {
+            return Err(Error::Offline {
+                url: redact(&request.url),
+            });
+        }
+        let mut headers = request.headers.clone();
+        if let Some(secret) = &request.authorization
+            && let Ok(mut value) = HeaderValue::from_str(secret.reveal())
+        {
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let mut builder = self
+            .client_for(&request.url)
+            .request(request.method.clone(), request.url.clone())
+            .headers(headers);
+        if let Some(stream) = stream {
+            builder = builder.body(stream);
+        } else if let Some(body) = &request.body {
+            builder = builder.body(body.clone());
+        }
+        builder.send().await.map_err(|e| classify(&request.url, e))
+    }
+}
+
+fn redirect_target(from: &Url, response: &Response) -> Result<Option<Url>, Error> {
+    let error = |reason| Error::Redirect {
+        url: redact(from),
+        reason,
+    };
+    let Some(location) = response.headers().get(LOCATION) else {
+        return Ok(None);
+    };
+    let location = location.to_str().map_err(|_| error("names no address"))?;
+    let target = from.join(location).map_err(|_| error("names no address"))?;
+    match (from.scheme(), target.scheme()) {
+        ("https", "http") => Err(error("would leave TLS")),
+        (_, "http" | "https") => Ok(Some(target)),
+        _ => Err(error("leaves HTTP")),
+    }
+}
+
+fn may_pass_later(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    value.parse().ok().map(Duration::from_secs)
+}
+
+/// Turns a failed exchange into an error that names the host.
+pub fn classify(url: &Url, source: reqwest::Error) -> Error {
+    let source = source.without_url();
+    let host = host_and_port(url);
+    let mut cause: Option<&dyn StdError> = Some(&source);
+    let mut resolves = true;
+    while let Some(error) = cause {
+        resolves &= !error.to_string().starts_with("dns error");
+        cause = error.source();
+    }
+    if !resolves {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        Error::Resolve { host }
+    } else if source.is_connect() {
+        Error::Connect { host, source }
+    } else {
+        Error::Exchange { host, source }
+    }
+}
+
+/// Reads an answer of at most `limit` bytes.
+///
+/// # Errors
+/// When it is larger, or the exchange breaks off.
+pub async fn read_limited(mut response: Response, limit: u64) -> Result<Vec<u8>, Error> {
+    let url = response.url().clone();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| classify(&url, e))? {
+        if bytes.len() as u64 + chunk.len() as u64 > limit {
+            return Err(Error::TooLarge {
+                url: redact(&url),
+                limit,
+            });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// The URL without user information, query and fragment.
+pub fn redact(url: &Url) -> String {
+    let mut url = url.clone();
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.into()
+}
+
+/// The host, with its port if the URL names one.
+pub fn host_and_port(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_do_not_print() {
+        let request = Request {
+            authorization: Some(Secret::new("Bearer abc")),
+            ..Request::new(Method::GET, "https://example.com/".parse().unwrap())
+        };
+        assert!(!format!("{request:?}").contains("abc"));
+        let url = "https://me:pw@example.com:8443/v2/a?X-Amz-Signature=s#f";
+        assert_eq!(
+            redact(&url.parse().unwrap()),
+            "https://example.com:8443/v2/a"
+        );
+    }
+
+    #[test]
+    fn only_loopback_and_named_hosts_are_plain() {
+        let client = Client::new(Settings {
+            plain_http: ["registry.test:5000".to_owned()].into(),
+            ..Settings::default()
+        })
+        .unwrap();
+        for host in [
+            "localhost:5000",
+            "127.0.0.1",
+            "127.8.0.1:1",
+            "[::1]:5000",
+            "registry.test:5000",
+        ] {
+            assert!(client.is_plain(host), "{host}");
+        }
+        for host in [
+            "registry.test",
+            "example.com",
+            "10.0.0.1:5000",
+            "localhost.example.com",
+        ] {
+            assert!(!client.is_plain(host), "{host}");
+        }
+    }
+}

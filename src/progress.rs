@@ -1,0 +1,111 @@
+//! What a long job says while it runs: work begun, bytes moved, work done, notes.
+//!
+//! The library is mute; whoever calls it passes a listener that draws or prints. This room never
+//! knows what is drawn, and no result may depend on who listens.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A task began.
+    Started {
+        /// Tells this task from others of the same run.
+        task: u64,
+        /// What it is, as `fetch numpy 2.1.0`.
+        label: String,
+        /// Bytes it will move, if known.
+        total: Option<u64>,
+    },
+    /// A task moved this many more bytes.
+    Advanced {
+        /// The task.
+        task: u64,
+        /// Bytes since the last event.
+        bytes: u64,
+    },
+    /// A task ended, well or not.
+    Finished {
+        /// The task.
+        task: u64,
+    },
+    /// One step of the job is done; a line for a log.
+    Step(String),
+    /// Something the user should know that stops nothing.
+    Warning(String),
+}
+
+type Listener = dyn Fn(Event) + Send + Sync;
+
+/// Where events go. Cheap to clone; the default goes nowhere.
+#[derive(Clone, Default)]
+pub struct Progress(Option<Arc<Listener>>);
+
+impl Progress {
+    /// Sends every event to `listener`, from any thread.
+    pub fn new(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(listener)))
+    }
+
+    fn send(&self, event: Event) {
+        if let Some(listener) = &self.0 {
+            listener(event);
+        }
+    }
+
+    /// Says that one step is done.
+    pub fn step(&self, text: impl Into<String>) {
+        self.send(Event::Step(text.into()));
+    }
+
+    /// Warns.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.send(Event::Warning(text.into()));
+    }
+
+    /// Begins a task of `total` bytes; it ends when the value is dropped.
+    pub fn task(&self, label: impl Into<String>, total: Option<u64>) -> Task {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let task = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.send(Event::Started {
+            task,
+            label: label.into(),
+            total,
+        });
+        Task {
+            progress: self.clone(),
+            task,
+        }
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress")
+    }
+}
+
+/// A task under way.
+#[derive(Debug)]
+pub struct Task {
+    progress: Progress,
+    task: u64,
+}
+
+impl Task {
+    /// Says that `bytes` more have moved.
+    pub fn advance(&self, bytes: u64) {
+        self.progress.send(Event::Advanced {
+            task: self.task,
+            bytes,
+        });
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.progress.send(Event::Finished { task: self.task });
+    }
+}

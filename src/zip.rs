@@ -1,0 +1,661 @@
+//! A strict reader of zip archives: what two readers could take two ways is refused.
+//!
+//! Follows PKWARE's APPNOTE 6.3 as far as wheels and Lambda's zips need it: methods 0 and 8, zip64,
+//! data descriptors. The central directory and the local headers must agree, names must be unique,
+//! members must not overlap. It knows nothing of wheels; whether a name may become a path is for the
+//! room that makes it one.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use flate2::bufread::DeflateDecoder;
+
+const END: u32 = 0x0605_4b50;
+const END64: u32 = 0x0606_4b50;
+const END64_LOCATOR: u32 = 0x0706_4b50;
+const CENTRAL: u32 = 0x0201_4b50;
+const LOCAL: u32 = 0x0403_4b50;
+const END_SIZE: u64 = 22;
+const MAX_COMMENT: u64 = 65_535;
+/// More than any real archive's: a quarter of a million members have directories of about 30 MB.
+const MAX_DIRECTORY: u64 = 256 << 20;
+
+const FLAG_ENCRYPTED: u16 = 1;
+const FLAG_DESCRIPTOR: u16 = 1 << 3;
+const FLAG_UTF8: u16 = 1 << 11;
+
+/// What is wrong with an archive.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be read.
+    #[error("cannot read the archive")]
+    Read(#[from] io::Error),
+    /// It is no zip archive, or only a part of one.
+    #[error("not a whole zip archive: {0}")]
+    Malformed(&'static str),
+    /// A member cannot be taken as it is.
+    #[error("member `{name}` {reason}")]
+    Member {
+        /// The member's name.
+        name: String,
+        /// What is wrong with it, as a clause that follows the name.
+        reason: &'static str,
+    },
+}
+
+fn member_error(name: &str, reason: &'static str) -> Error {
+    Error::Member {
+        name: name.to_owned(),
+        reason,
+    }
+}
+
+/// How a member's bytes are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// As they are.
+    Stored,
+    /// As a raw deflate stream.
+    Deflated,
+}
+
+/// One member; holds its archive open, so it can be read at any time from any thread.
+#[derive(Debug, Clone)]
+pub struct Member {
+    file: Arc<File>,
+    /// The name as written; a directory's ends in `/`.
+    pub name: String,
+    /// How the bytes are kept.
+    pub method: Method,
+    /// CRC-32 of the contents.
+    pub crc32: u32,
+    /// Length in the archive, in bytes.
+    pub compressed_size: u64,
+    /// Length of the contents, in bytes.
+    pub size: u64,
+    /// Where the bytes begin in the archive file.
+    pub offset: u64,
+    /// The Unix mode with file type, when the archive was made on Unix.
+    pub unix_mode: Option<u32>,
+}
+
+const S_IFMT: u32 = 0o170_000;
+const S_IFLNK: u32 = 0o120_000;
+
+impl Member {
+    /// Whether this is a directory's entry.
+    pub fn is_directory(&self) -> bool {
+        self.name.ends_with('/')
+    }
+
+    /// Whether the archive says that this is a symbolic link.
+    pub fn is_symlink(&self) -> bool {
+        self.unix_mode.is_some_and(|mode| mode & S_IFMT == S_IFLNK)
+    }
+
+    /// Whether any execute bit is set.
+    pub fn is_executable(&self) -> bool {
+        self.unix_mode.is_some_and(|mode| mode & 0o111 != 0)
+    }
+
+    /// Reads the contents; the last read fails when size or CRC-32 are not the promised ones.
+    pub fn open(&self) -> impl Read + Send + use<> {
+        let raw = Range {
+            file: Arc::clone(&self.file),
+            position: self.offset,
+            end: self.offset + self.compressed_size,
+        };
+        let buffered = BufReader::with_capacity(32 << 10, raw);
+        MemberReader {
+            body: match self.method {
+                Method::Stored => Body::Stored(buffered),
+                Method::Deflated => Body::Deflated(DeflateDecoder::new(buffered)),
+            },
+            crc: crc32fast::Hasher::new(),
+            read: 0,
+            member: self.clone(),
+        }
+    }
+
+    /// Reads the whole contents, at most `limit` bytes of them.
+    ///
+    /// # Errors
+    /// Those of reading, and a member larger than `limit`.
+    pub fn read(&self, limit: u64) -> io::Result<Vec<u8>> {
+        if self.size > limit {
+            let message = format!("`{}` is larger than {limit} bytes", self.name);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        let mut bytes = Vec::new();
+        self.open().read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// A byte range of a shared file.
+struct Range {
+    file: Arc<File>,
+    position: u64,
+    end: u64,
+}
+
+impl Read for Range {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let length = buffer.len().min(left);
+        let count = self.file.read_at(&mut buffer[..length], self.position)?;
+        if count == 0 && length > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+enum Body {
+    Stored(BufReader<Range>),
+    Deflated(DeflateDecoder<BufReader<Range>>),
+}
+
+struct MemberReader {
+    body: Body,
+    crc: crc32fast::Hasher,
+    read: u64,
+    member: Member,
+}
+
+impl MemberReader {
+    fn damaged(&self, what: &str) -> io::Error {
+        let message = format!("member `{}` {what}", self.member.name);
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    }
+
+    fn check_end(&self) -> io::Result<()> {
+        if self.read != self.member.size {
+            return Err(self.damaged("is shorter than the archive says"));
+        }
+        if let Body::Deflated(decoder) = &self.body
+            && decoder.total_in() != self.member.compressed_size
+        {
+            return Err(self.damaged("has bytes behind its compressed data"));
+        }
+        if self.crc.clone().finalize() != self.member.crc32 {
+            return Err(self.damaged("is damaged: its CRC-32 differs"));
+        }
+        Ok(())
+    }
+}
+
+impl Read for MemberReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = match &mut self.body {
+            Body::Stored(body) => body.read(buffer)?,
+            Body::Deflated(body) => match body.read(buffer) {
+                Ok(count) => count,
+                Err(_) => return Err(self.damaged("is damaged: it does not inflate")),
+            },
+        };
+        self.crc.update(&buffer[..count]);
+        self.read += count as u64;
+        if self.read > self.member.size {
+            return Err(self.damaged("is longer than the archive says"));
+        }
+        if count == 0 && !buffer.is_empty() {
+            self.check_end()?;
+        }
+        Ok(count)
+    }
+}
+
+/// Reads the list of members of the archive at `path`, in the order of its central directory.
+///
+/// # Errors
+/// See [`Error`]; nothing but headers has been read then.
+pub fn open(path: &Path) -> Result<Vec<Member>, Error> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let directory = find_directory(&file, length)?;
+    let mut bytes = vec![0; to_usize(directory.size)?];
+    file.read_exact_at(&mut bytes, directory.offset)?;
+
+    let file = Arc::new(file);
+    let mut cursor = Cursor(&bytes);
+    let mut members = Vec::new();
+    let mut extents = Vec::new();
+    let mut names = HashSet::new();
+    for _ in 0..directory.count {
+        let (mut member, header) = central_entry(&mut cursor, &file)?;
+        member.offset = check_local_header(&member, &header)?;
+        if !names.insert(member.name.clone()) {
+            return Err(member_error(&member.name, "is there twice"));
+        }
+        let end = member.offset.checked_add(member.compressed_size);
+        let end = end.filter(|end| *end <= directory.offset);
+        let end = end.ok_or_else(|| member_error(&member.name, "lies outside the archive"))?;
+        extents.push((header.offset, end, members.len()));
+        members.push(member);
+    }
+    if !cursor.0.is_empty() {
+        return Err(Error::Malformed("bytes are left in its directory"));
+    }
+    extents.sort_unstable();
+    for pair in extents.windows(2) {
+        if pair[0].1 > pair[1].0 {
+            let name = &members[pair[1].2].name;
+            return Err(member_error(name, "overlaps another member"));
+        }
+    }
+    Ok(members)
+}
+
+struct Directory {
+    offset: u64,
+    size: u64,
+    count: u64,
+}
+
+fn find_directory(file: &File, length: u64) -> Result<Directory, Error> {
+    let tail_length = length.min(END_SIZE + MAX_COMMENT);
+    let tail_start = length - tail_length;
+    let mut tail = vec![0; to_usize(tail_length)?];
+    file.read_exact_at(&mut tail, tail_start)?;
+    // The record that counts is the one whose comment ends where the file ends.
+    let at = (0..=tail.len().saturating_sub(22)).rev().find(|&at| {
+        tail.len() >= at + 22
+            && tail[at..at + 4] == END.to_le_bytes()
+            && at + 22 + usize::from(u16::from_le_bytes([tail[at + 20], tail[at + 21]]))
+                == tail.len()
+    });
+    let at = at.ok_or(Error::Malformed("its end record is missing"))?;
+    let end_position = tail_start + at as u64;
+    let mut end = Cursor(&tail[at + 4..at + 22]);
+    let (disk, directory_disk) = (end.u16()?, end.u16()?);
+    let (count_here, count) = (end.u16()?, end.u16()?);
+    let (size, offset) = (end.u32()?, end.u32()?);
+
+    let zip64 = count == u16::MAX || size == u32::MAX || offset == u32::MAX;
+    let (directory, directory_end) = match zip64.then(|| find_directory64(file, end_position)) {
+        Some(found) => found?,
+        None if disk != 0 || directory_disk != 0 || count_here != count => {
+            return Err(Error::Malformed("it is split over several files"));
+        }
+        None => {
+            let directory = Directory {
+                offset: offset.into(),
+                size: size.into(),
+                count: count.into(),
+            };
+            (directory, end_position)
+        }
+    };
+    if directory.offset.checked_add(directory.size) != Some(directory_end) {
+        return Err(Error::Malformed(
+            "its directory is not where the end record says",
+        ));
+    }
+    if directory.size > MAX_DIRECTORY {
+        return Err(Error::Malformed("its directory is larger than 256 MiB"));
+    }
+    Ok(directory)
+}
+
+fn find_directory64(file: &File, end_position: u64) -> Result<(Directory, u64), Error> {
+    let missing = Error::Malformed("its zip64 end record is missing");
+    let mut locator = [0; 20];
+    let Some(at) = end_position.checked_sub(20) else {
+        return Err(missing);
+    };
+    file.read_exact_at(&mut locator, at)?;
+    let mut cursor = Cursor(&locator);
+    let (signature, disk, position, disks) =
+        (cursor.u32()?, cursor.u32()?, cursor.u64()?, cursor.u32()?);
+    if signature != END64_LOCATOR || disk != 0 || disks > 1 || position > at {
+        return Err(missing);
+    }
+    let mut record = [0; 56];
+    file.read_exact_at(&mut record, position)?;
+    let mut cursor = Cursor(&record);
+    if cursor.u32()? != END64 {
+        return Err(missing);
+    }
+    cursor.skip(8 + 2 + 2 + 4 + 4 + 8)?;
+    let directory = Directory {
+        count: cursor.u64()?,
+        size: cursor.u64()?,
+        offset: cursor.u64()?,
+    };
+    Ok((directory, position))
+}
+
+/// What the central directory says of a member's local header.
+struct LocalHeader {
+    offset: u64,
+    flags: u16,
+    method: u16,
+    raw_name: Vec<u8>,
+}
+
+fn central_entry(
+    cursor: &mut Cursor<'_>,
+    file: &Arc<File>,
+) -> Result<(Member, LocalHeader), Error> {
+    if cursor.u32()? != CENTRAL {
+        return Err(Error::Malformed("its directory is damaged"));
+    }
+    let made_by_unix = cursor.u16()? >> 8 == 3;
+    cursor.skip(2)?;
+    let (flags, method) = (cursor.u16()?, cursor.u16()?);
+    cursor.skip(4)?;
+    let crc32 = cursor.u32()?;
+    let (compressed_size, size) = (cursor.u32()?, cursor.u32()?);
+    let (name_length, extra_length, comment_length) = (cursor.u16()?, cursor.u16()?, cursor.u16()?);
+    let disk = cursor.u16()?;
+    cursor.skip(2)?;
+    let attributes = cursor.u32()?;
+    let offset = cursor.u32()?;
+    let raw_name = cursor.take(name_length.into())?.to_vec();
+    let name = decode_name(&raw_name, flags)?;
+    let mut extra = Extra::find(cursor.take(extra_length.into())?);
+    cursor.skip(comment_length.into())?;
+
+    if flags & FLAG_ENCRYPTED != 0 {
+        return Err(member_error(&name, "is encrypted"));
+    }
+    if disk != 0 {
+        return Err(Error::Malformed("it is split over several files"));
+    }
+    let size = extra.widen(size)?;
+    let compressed_size = extra.widen(compressed_size)?;
+    let offset = extra.widen(offset)?;
+    let kept = match method {
+        0 if size == compressed_size => Method::Stored,
+        0 => return Err(member_error(&name, "is stored with two different sizes")),
+        8 => Method::Deflated,
+        _ => return Err(member_error(&name, "uses a compression other than deflate")),
+    };
+    if name.ends_with('/') && size != 0 {
+        return Err(member_error(&name, "is a directory with contents"));
+    }
+    let member = Member {
+        file: Arc::clone(file),
+        name,
+        method: kept,
+        crc32,
+        compressed_size,
+        size,
+        offset,
+        unix_mode: (made_by_unix && attributes >> 16 != 0).then_some(attributes >> 16),
+    };
+    let header = LocalHeader {
+        offset,
+        flags,
+        method,
+        raw_name,
+    };
+    Ok((member, header))
+}
+
+/// Compares the local header with the central entry and gives the offset of the data.
+fn check_local_header(member: &Member, expected: &LocalHeader) -> Result<u64, Error> {
+    let differs = || member_error(&member.name, "differs between directory and local header");
+    let mut fixed = [0; 30];
+    member.file.read_exact_at(&mut fixed, expected.offset)?;
+    let mut cursor = Cursor(&fixed);
+    if cursor.u32()? != LOCAL {
+        return Err(member_error(&member.name, "has no local header"));
+    }
+    cursor.skip(2)?;
+    let (flags, method) = (cursor.u16()?, cursor.u16()?);
+    cursor.skip(4)?;
+    let (crc32, compressed_size, size) = (cursor.u32()?, cursor.u32()?, cursor.u32()?);
+    let (name_length, extra_length) = (cursor.u16()?, cursor.u16()?);
+    let mut rest = vec![0; usize::from(name_length) + usize::from(extra_length)];
+    member.file.read_exact_at(&mut rest, expected.offset + 30)?;
+    let (raw_name, extra) = rest.split_at(name_length.into());
+
+    let same_flags = flags & (FLAG_ENCRYPTED | FLAG_DESCRIPTOR)
+        == expected.flags & (FLAG_ENCRYPTED | FLAG_DESCRIPTOR);
+    if raw_name != expected.raw_name || method != expected.method || !same_flags {
+        return Err(differs());
+    }
+    // With a data descriptor the sizes stand behind the data, and the header may hold zeros.
+    if flags & FLAG_DESCRIPTOR == 0 {
+        let mut extra = Extra::find(extra);
+        let sizes = (extra.widen(size)?, extra.widen(compressed_size)?);
+        if crc32 != member.crc32 || sizes != (member.size, member.compressed_size) {
+            return Err(differs());
+        }
+    }
+    Ok(expected.offset + 30 + rest.len() as u64)
+}
+
+fn decode_name(raw: &[u8], flags: u16) -> Result<String, Error> {
+    let lossy = || String::from_utf8_lossy(raw).into_owned();
+    if raw.is_empty() || raw.contains(&0) {
+        return Err(member_error(&lossy(), "has no proper name"));
+    }
+    if flags & FLAG_UTF8 == 0 && !raw.is_ascii() {
+        return Err(member_error(
+            &lossy(),
+            "has a name that is not marked as UTF-8",
+        ));
+    }
+    String::from_utf8(raw.to_vec())
+        .map_err(|_| member_error(&lossy(), "has a name that is not UTF-8"))
+}
+
+/// The zip64 extra field: values that did not fit into 32 bits, in the order they are asked for.
+struct Extra<'a>(Cursor<'a>);
+
+impl<'a> Extra<'a> {
+    fn find(bytes: &'a [u8]) -> Self {
+        let mut cursor = Cursor(bytes);
+        while let (Ok(id), Ok(length)) = (cursor.u16(), cursor.u16()) {
+            match cursor.take(length.into()) {
+                Ok(data) if id == 1 => return Self(Cursor(data)),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        Self(Cursor(&[]))
+    }
+
+    fn widen(&mut self, value: u32) -> Result<u64, Error> {
+        if value == u32::MAX {
+            self.0.u64()
+        } else {
+            Ok(value.into())
+        }
+    }
+}
+
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Error> {
+        if count > self.0.len() {
+            return Err(Error::Malformed("a record is cut short"));
+        }
+        let (head, rest) = self.0.split_at(count);
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn skip(&mut self, count: usize) -> Result<(), Error> {
+        self.take(count).map(drop)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    fn u16(&mut self) -> Result<u16, Error> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Error> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Error> {
+        self.array().map(u64::from_le_bytes)
+    }
+}
+
+fn to_usize(value: u64) -> Result<usize, Error> {
+    usize::try_from(value).map_err(|_| Error::Malformed("it is larger than this machine can hold"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    /// Writes a small archive by hand, so that each field can be made wrong.
+    struct Builder {
+        bytes: Vec<u8>,
+        central: Vec<u8>,
+        count: u16,
+    }
+
+    impl Builder {
+        fn new() -> Self {
+            Self {
+                bytes: Vec::new(),
+                central: Vec::new(),
+                count: 0,
+            }
+        }
+
+        fn add(&mut self, local: &str, central: &str, contents: &[u8], deflate: bool) {
+            let data = if deflate {
+                let mut e =
+                    flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::new(6));
+                e.write_all(contents).unwrap();
+                e.finish().unwrap()
+            } else {
+                contents.to_vec()
+            };
+            let offset = self.bytes.len() as u32;
+            let mut middle = Vec::new();
+            middle.extend(0x0800u16.to_le_bytes());
+            middle.extend((if deflate { 8u16 } else { 0 }).to_le_bytes());
+            middle.extend(0u32.to_le_bytes());
+            middle.extend(crc32fast::hash(contents).to_le_bytes());
+            middle.extend((data.len() as u32).to_le_bytes());
+            middle.extend((contents.len() as u32).to_le_bytes());
+            self.bytes.extend(LOCAL.to_le_bytes());
+            self.bytes.extend(20u16.to_le_bytes());
+            self.bytes.extend(&middle);
+            self.bytes.extend((local.len() as u16).to_le_bytes());
+            self.bytes.extend(0u16.to_le_bytes());
+            self.bytes.extend(local.as_bytes());
+            self.bytes.extend(&data);
+            self.central.extend(CENTRAL.to_le_bytes());
+            self.central.extend(0x0314u16.to_le_bytes());
+            self.central.extend(20u16.to_le_bytes());
+            self.central.extend(&middle);
+            self.central.extend((central.len() as u16).to_le_bytes());
+            self.central.extend([0; 8]);
+            self.central.extend((0o100_755u32 << 16).to_le_bytes());
+            self.central.extend(offset.to_le_bytes());
+            self.central.extend(central.as_bytes());
+            self.count += 1;
+        }
+
+        fn finish(mut self) -> Vec<u8> {
+            let offset = self.bytes.len() as u32;
+            self.bytes.extend(&self.central);
+            self.bytes.extend(END.to_le_bytes());
+            self.bytes.extend([0; 4]);
+            self.bytes.extend(self.count.to_le_bytes());
+            self.bytes.extend(self.count.to_le_bytes());
+            self.bytes.extend((self.central.len() as u32).to_le_bytes());
+            self.bytes.extend(offset.to_le_bytes());
+            self.bytes.extend(0u16.to_le_bytes());
+            self.bytes
+        }
+    }
+
+    fn open_bytes(bytes: &[u8]) -> Result<Vec<Member>, Error> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        open(file.path())
+    }
+
+    fn message(bytes: &[u8]) -> String {
+        open_bytes(bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn reads_stored_and_deflated_members() {
+        let mut builder = Builder::new();
+        builder.add("a/", "a/", b"", false);
+        builder.add("a/stored", "a/stored", b"plain", false);
+        builder.add("a/deflated", "a/deflated", &[b'x'; 100_000], true);
+        let members = open_bytes(&builder.finish()).unwrap();
+        assert!(members[0].is_directory());
+        assert_eq!(members[1].read(10).unwrap(), b"plain");
+        assert_eq!(members[2].read(1 << 20).unwrap(), vec![b'x'; 100_000]);
+        assert!(members[2].is_executable() && !members[2].is_symlink());
+        assert!(members[2].read(99_999).is_err());
+    }
+
+    #[test]
+    fn refuses_what_could_be_read_two_ways() {
+        let mut twice = Builder::new();
+        twice.add("a", "a", b"1", false);
+        twice.add("a", "a", b"2", false);
+        insta::assert_snapshot!(message(&twice.finish()), @"member `a` is there twice");
+
+        let mut other = Builder::new();
+        other.add("a", "b", b"1", false);
+        insta::assert_snapshot!(message(&other.finish()), @"member `b` differs between directory and local header");
+
+        insta::assert_snapshot!(message(b"PK"), @"not a whole zip archive: its end record is missing");
+        let mut cut = Builder::new();
+        cut.add("a", "a", b"1", false);
+        let bytes = cut.finish();
+        insta::assert_snapshot!(message(&bytes[1..]), @"not a whole zip archive: its directory is not where the end record says");
+    }
+
+    #[test]
+    fn notices_damaged_contents() {
+        for deflate in [false, true] {
+            let mut builder = Builder::new();
+            builder.add("a", "a", b"some contents that matter", deflate);
+            let mut bytes = builder.finish();
+            bytes[40] ^= 0x55;
+            let error = open_bytes(&bytes).unwrap()[0].read(100).unwrap_err();
+            assert!(
+                error.to_string().contains("member `a` is damaged"),
+                "{error}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_on_foreign_bytes(at in 0usize..200, value: u8, cut in 0usize..200) {
+            let mut builder = Builder::new();
+            builder.add("a/b", "a/b", b"contents", true);
+            builder.add("c", "c", b"more", false);
+            let mut bytes = builder.finish();
+            let at = at % bytes.len();
+            bytes[at] = value;
+            bytes.truncate(bytes.len() - cut % bytes.len());
+            if let Ok(members) = open_bytes(&bytes) {
+                for member in members {
+                    let _ = member.read(1 << 20);
+                }
+            }
+        }
+    }
+}
