@@ -3,5 +3,6 @@ pub mod blob_store;
 pub mod digest;
 pub mod file_tree;
 pub mod http;
+pub mod oci;
 pub mod progress;
 pub mod zip;

@@ -1,0 +1,495 @@
+//! An image as a value: stack layers on a base, and prove that all its parts agree.
+//!
+//! The base's config is edited as the JSON value it is, so that fields unknown here survive. An image
+//! knows what its blobs are, and for those that are not in the store which repository has them; it
+//! moves none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use crate::digest::{Digest, HashingWriter, VerifyingReader};
+use crate::oci::layer::Layer;
+use crate::oci::reference::Reference;
+use crate::oci::{self, Config, Descriptor, Family, Manifest};
+
+/// The image that this one's lower layers are from.
+pub const BASE_NAME: &str = "org.opencontainers.image.base.name";
+/// The digest of that image's manifest.
+pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+
+/// An image: its documents, and where its blobs can be had.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The config.
+    pub config: Config,
+    /// Repositories of the blobs that are not in the store.
+    pub origins: BTreeMap<Digest, Reference>,
+}
+
+impl Image {
+    /// The config and all layers, each once.
+    pub fn blobs(&self) -> Vec<&Descriptor> {
+        let mut seen = BTreeSet::new();
+        std::iter::once(&self.manifest.config)
+            .chain(&self.manifest.layers)
+            .filter(|descriptor| seen.insert(descriptor.digest))
+            .collect()
+    }
+}
+
+/// A layer to be put on top, and what a history should say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addition {
+    /// The layer.
+    pub layer: Layer,
+    /// What is in it.
+    pub what: String,
+}
+
+/// What is changed in the base's config.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edit {
+    /// The arguments: the handler.
+    pub cmd: Vec<String>,
+    /// Another entry point.
+    pub entrypoint: Option<Vec<String>>,
+    /// Another working directory.
+    pub working_dir: Option<String>,
+    /// Variables set or replaced, in order.
+    pub env: Vec<(String, String)>,
+    /// Labels set or replaced.
+    pub labels: BTreeMap<String, String>,
+    /// Name and digest of the base, as far as they mean something elsewhere.
+    pub base: Option<(Option<Reference>, Digest)>,
+    /// Seconds since 1970 that every date says.
+    pub epoch: u64,
+}
+
+/// Stacks `additions` on `base`. The media types stay the base's; the documents made are small and
+/// are returned whole.
+///
+/// # Errors
+/// When a layer of the base is of a kind that Lambda refuses, or its config is no object.
+pub fn stack(base: &Image, additions: &[Addition], edit: &Edit) -> Result<Image, oci::Error> {
+    let family = base.manifest.family;
+    for layer in &base.manifest.layers {
+        if layer.media_type != family.layer() {
+            return Err(oci::Error::Layer {
+                digest: layer.digest,
+                media_type: layer.media_type.clone(),
+            });
+        }
+    }
+    let config = edit_config(&base.config, base.manifest.layers.len(), additions, edit)?;
+    let mut layers = base.manifest.layers.clone();
+    layers.extend(additions.iter().map(|addition| Descriptor {
+        media_type: family.layer().to_owned(),
+        digest: addition.layer.digest,
+        size: addition.layer.size,
+        annotations: BTreeMap::new(),
+    }));
+    let mut manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": family.manifest(),
+        "config": descriptor_json(&Descriptor::of(family.config(), &config)),
+        "layers": layers.iter().map(descriptor_json).collect::<Vec<_>>(),
+    });
+    // Docker's schema has no annotations; there the labels say it.
+    if family == Family::Oci {
+        let annotations = base_annotations(edit);
+        if !annotations.is_empty() {
+            manifest["annotations"] = json!(annotations);
+        }
+    }
+    Ok(Image {
+        manifest: Manifest::read(oci::to_json(&manifest))?,
+        config: Config::read(config)?,
+        origins: base.origins.clone(),
+    })
+}
+
+fn descriptor_json(descriptor: &Descriptor) -> Value {
+    let mut value = json!({
+        "mediaType": descriptor.media_type,
+        "digest": descriptor.digest.to_string(),
+        "size": descriptor.size,
+    });
+    if !descriptor.annotations.is_empty() {
+        value["annotations"] = json!(descriptor.annotations);
+    }
+    value
+}
+
+fn base_annotations(edit: &Edit) -> BTreeMap<&'static str, String> {
+    let mut annotations = BTreeMap::new();
+    if let Some((reference, digest)) = &edit.base {
+        annotations.insert(BASE_DIGEST, digest.to_string());
+        if let Some(reference) = reference {
+            let without_digest = Reference {
+                digest: None,
+                ..reference.clone()
+            };
+            annotations.insert(BASE_NAME, without_digest.to_string());
+        }
+    }
+    annotations
+}
+
+/// A date as image documents write it.
+pub fn date(epoch: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(epoch)).to_string()
+}
+
+fn edit_config(
+    base: &Config,
+    base_layers: usize,
+    additions: &[Addition],
+    edit: &Edit,
+) -> Result<Vec<u8>, oci::Error> {
+    let mut value = base.value.clone();
+    let root = object(&mut value, "config")?;
+    let created = date(edit.epoch);
+    root.insert("created".to_owned(), json!(created));
+
+    let mut history = match root.remove("history") {
+        Some(Value::Array(history)) => history,
+        _ => Vec::new(),
+    };
+    // A history that leaves layers out is completed: some readers count.
+    let told = history
+        .iter()
+        .filter(|entry| entry["empty_layer"] != json!(true));
+    let missing = base_layers.saturating_sub(told.count());
+    history.extend((0..missing).map(|_| json!({"created": created, "created_by": "base image"})));
+    history.extend(additions.iter().map(|addition| {
+        json!({"created": created, "created_by": "lambimg build", "comment": addition.what})
+    }));
+    root.insert("history".to_owned(), Value::Array(history));
+
+    let diff_ids = base.diff_ids.iter().copied();
+    let diff_ids = diff_ids.chain(additions.iter().map(|addition| addition.layer.diff_id));
+    let diff_ids: Vec<_> = diff_ids.map(|id| id.to_string()).collect();
+    root.insert(
+        "rootfs".to_owned(),
+        json!({"type": "layers", "diff_ids": diff_ids}),
+    );
+
+    let run = root.entry("config").or_insert_with(|| json!({}));
+    if run.is_null() {
+        *run = json!({});
+    }
+    let run = object(run, "config")?;
+    run.insert("Cmd".to_owned(), json!(edit.cmd));
+    if let Some(entrypoint) = &edit.entrypoint {
+        run.insert("Entrypoint".to_owned(), json!(entrypoint));
+    }
+    if let Some(directory) = &edit.working_dir {
+        run.insert("WorkingDir".to_owned(), json!(directory));
+    }
+    if !edit.env.is_empty() {
+        run.insert("Env".to_owned(), json!(merge_env(&base.env, &edit.env)));
+    }
+    let mut labels = base.labels.clone();
+    labels.extend(edit.labels.clone());
+    let described = base_annotations(edit).into_iter();
+    labels.extend(described.map(|(key, value)| (key.to_owned(), value)));
+    if !labels.is_empty() {
+        run.insert("Labels".to_owned(), json!(labels));
+    }
+    Ok(oci::to_json(&value))
+}
+
+fn object<'a>(
+    value: &'a mut Value,
+    what: &'static str,
+) -> Result<&'a mut Map<String, Value>, oci::Error> {
+    value.as_object_mut().ok_or(oci::Error::Malformed {
+        what,
+        detail: "it is not an object".to_owned(),
+    })
+}
+
+fn merge_env(base: &[String], edits: &[(String, String)]) -> Vec<String> {
+    let mut lines = base.to_vec();
+    for (name, value) in edits {
+        let line = format!("{name}={value}");
+        let place = lines.iter_mut().find(|l| l.split('=').next() == Some(name));
+        match place {
+            Some(place) => *place = line,
+            None => lines.push(line),
+        }
+    }
+    lines
+}
+
+/// One thing that does not hold of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault(pub String);
+
+/// Proves that an image is whole and as Lambda's unpacker wants it: media types of one family, digests
+/// and sizes true, one gzip member a layer, `diff_ids` true, history complete; and of the layers from
+/// `own` on (those that this house made) parents before children, no hard links or devices, plain
+/// modes, owner 0:0, one date, no name twice.
+///
+/// # Errors
+/// All faults found.
+pub fn validate<R: Read>(
+    image: &Image,
+    own: usize,
+    open: impl Fn(&Descriptor) -> io::Result<R>,
+) -> Result<(), Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut fault = |text: String| faults.push(Fault(text));
+    let (manifest, config) = (&image.manifest, &image.config);
+    if manifest.config.media_type != manifest.family.config() {
+        fault(format!(
+            "config has media type {}",
+            manifest.config.media_type
+        ));
+    }
+    if manifest.config != Descriptor::of(&manifest.config.media_type, &config.raw) {
+        fault("config is not the one that the manifest names".to_owned());
+    }
+    if manifest.layers.len() != config.diff_ids.len() {
+        let (layers, ids) = (manifest.layers.len(), config.diff_ids.len());
+        fault(format!("{layers} layers but {ids} diff_ids"));
+    }
+    let history = config.value["history"].as_array();
+    let told = history
+        .into_iter()
+        .flatten()
+        .filter(|e| e["empty_layer"] != json!(true))
+        .count();
+    if told != manifest.layers.len() {
+        fault(format!("history tells of {told} layers"));
+    }
+    for (number, (layer, diff_id)) in manifest.layers.iter().zip(&config.diff_ids).enumerate() {
+        if layer.media_type != manifest.family.layer() {
+            fault(format!(
+                "layer {number} has media type {}",
+                layer.media_type
+            ));
+        }
+        let checked = open(layer)
+            .map_err(|e| e.to_string())
+            .and_then(|reader| check_layer(reader, layer, diff_id, number >= own));
+        if let Err(text) = checked {
+            fault(format!("layer {number}: {text}"));
+        }
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults)
+    }
+}
+
+fn check_layer(
+    reader: impl Read,
+    layer: &Descriptor,
+    diff_id: &Digest,
+    own: bool,
+) -> Result<(), String> {
+    let blob = VerifyingReader::new(reader, layer.digest, layer.size);
+    let blob = io::BufReader::with_capacity(64 << 10, blob);
+    let mut gzip = flate2::bufread::GzDecoder::new(blob);
+    let mut tee = Tee {
+        inner: &mut gzip,
+        hash: HashingWriter::new(io::sink()),
+    };
+    let entries = if own { check_entries(&mut tee) } else { Ok(()) };
+    io::copy(&mut tee, &mut io::sink()).map_err(|e| e.to_string())?;
+    let (_, actual, _) = tee.hash.finish();
+    let mut rest = gzip.into_inner();
+    let behind = io::copy(&mut rest, &mut io::sink()).map_err(|e| e.to_string())?;
+    entries?;
+    if behind > 0 {
+        return Err(format!("{behind} bytes behind its gzip member"));
+    }
+    if actual != *diff_id {
+        return Err(format!("its tar is {actual}, not {diff_id}"));
+    }
+    Ok(())
+}
+
+struct Tee<'a, R> {
+    inner: &'a mut R,
+    hash: HashingWriter<io::Sink>,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        io::Write::write_all(&mut self.hash, &buffer[..count])?;
+        Ok(count)
+    }
+}
+
+fn check_entries(reader: &mut impl Read) -> Result<(), String> {
+    let mut archive = tar::Archive::new(reader);
+    let mut directories: BTreeSet<String> = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    let mut dates = BTreeSet::new();
+    for entry in archive.entries().map_err(|e| e.to_string())? {
+        let entry = entry.map_err(|e| e.to_string())?;
+        let header = entry.header();
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = path.trim_end_matches('/').to_owned();
+        let clean = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if !clean {
+            return Err(format!("`{path}` is no plain path"));
+        }
+        if let Some((parent, _)) = name.rsplit_once('/')
+            && !directories.contains(parent)
+        {
+            return Err(format!("`{path}` comes before its directory"));
+        }
+        let mode = header.mode().map_err(|e| e.to_string())?;
+        let plain = match header.entry_type() {
+            tar::EntryType::Directory => {
+                directories.insert(name.clone());
+                mode == 0o755
+            }
+            tar::EntryType::Regular => matches!(mode, 0o644 | 0o755),
+            tar::EntryType::Symlink => mode == 0o777,
+            other => return Err(format!("`{path}` is a {other:?}")),
+        };
+        if !plain {
+            return Err(format!("`{path}` has mode {mode:o}"));
+        }
+        if (header.uid().ok(), header.gid().ok()) != (Some(0), Some(0)) {
+            return Err(format!("`{path}` is not owned by 0:0"));
+        }
+        dates.insert(header.mtime().map_err(|e| e.to_string())?);
+        if !names.insert(name) {
+            return Err(format!("`{path}` is there twice"));
+        }
+    }
+    if dates.len() > 1 {
+        return Err("its entries have different dates".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blob_store::BlobStore;
+    use crate::file_tree::{Content, FileTree, ImagePath};
+    use crate::oci::layer;
+
+    fn base(family: Family, store: &BlobStore) -> Image {
+        let layer = made(store, "etc/base", "b");
+        let config = oci::to_json(&json!({
+            "architecture": "amd64", "os": "linux", "docker_version": "kept",
+            "config": {"Env": ["PATH=/bin", "A=1"], "Entrypoint": ["/e"], "Healthcheck": {"Test": ["x"]}},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id.to_string()]},
+        }));
+        let manifest = oci::to_json(&json!({
+            "schemaVersion": 2, "mediaType": family.manifest(),
+            "config": descriptor_json(&Descriptor::of(family.config(), &config)),
+            "layers": [{"mediaType": family.layer(), "digest": layer.digest.to_string(), "size": layer.size}],
+        }));
+        Image {
+            manifest: Manifest::read(manifest).unwrap(),
+            config: Config::read(config).unwrap(),
+            origins: BTreeMap::new(),
+        }
+    }
+
+    fn made(store: &BlobStore, path: &str, bytes: &str) -> Layer {
+        let mut tree = FileTree::default();
+        tree.insert_file(
+            ImagePath::new(path).unwrap(),
+            Content::bytes(bytes),
+            false,
+            &"t".into(),
+        )
+        .unwrap();
+        layer::make(store, &tree, 7, [path, bytes]).unwrap()
+    }
+
+    fn stacked(family: Family, store: &BlobStore) -> Image {
+        let addition = Addition {
+            layer: made(store, "var/task/app.py", "code"),
+            what: "function".to_owned(),
+        };
+        let edit = Edit {
+            cmd: vec!["app.handler".to_owned()],
+            env: vec![
+                ("A".to_owned(), "2".to_owned()),
+                ("B".to_owned(), "3".to_owned()),
+            ],
+            base: Some((
+                Some(Reference::read("r.test/base:1").unwrap()),
+                Digest::of("m"),
+            )),
+            epoch: 315_532_800,
+            ..Edit::default()
+        };
+        stack(&base(family, store), &[addition], &edit).unwrap()
+    }
+
+    #[test]
+    fn a_stacked_image_is_sound_in_both_families() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        for family in [Family::Docker, Family::Oci] {
+            let image = stacked(family, &store);
+            let open = |d: &Descriptor| std::fs::File::open(store.path(&d.digest));
+            assert_eq!(validate(&image, 1, open), Ok(()));
+            assert_eq!(image.manifest.family, family);
+            assert_eq!(image.config.cmd, ["app.handler"]);
+            assert_eq!(image.config.env, ["PATH=/bin", "A=2", "B=3"]);
+            assert_eq!(image.config.value["docker_version"], "kept");
+            assert_eq!(image.config.value["config"]["Healthcheck"]["Test"][0], "x");
+            assert_eq!(image.config.value["created"], "1980-01-01T00:00:00Z");
+            assert_eq!(image.config.labels[BASE_NAME], "r.test/base:1");
+            let annotated = image.manifest.annotations.contains_key(BASE_DIGEST);
+            assert_eq!(annotated, family == Family::Oci);
+        }
+    }
+
+    #[test]
+    fn the_validator_sees_what_does_not_agree() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let open = |d: &Descriptor| std::fs::File::open(store.path(&d.digest));
+        let mut image = stacked(Family::Oci, &store);
+        image.config.diff_ids.swap(0, 1);
+        let faults = validate(&image, 1, open).unwrap_err();
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        let mut image = stacked(Family::Oci, &store);
+        image.manifest.layers[1].media_type = Family::Docker.layer().to_owned();
+        let faults = validate(&image, 1, open).unwrap_err();
+        assert!(
+            faults[0].0.starts_with("layer 1 has media type"),
+            "{faults:?}"
+        );
+        let mut image = stacked(Family::Oci, &store);
+        std::fs::write(store.path(&image.manifest.layers[1].digest), "damaged").unwrap();
+        image.config.raw.push(b' ');
+        assert_eq!(validate(&image, 1, open).unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn layers_that_lambda_refuses_are_refused_here() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let mut image = base(Family::Oci, &store);
+        image.manifest.layers[0].media_type =
+            "application/vnd.oci.image.layer.v1.tar+zstd".to_owned();
+        let error = stack(&image, &[], &Edit::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.ends_with("tar+zstd`, which Lambda does not take"),
+            "{error}"
+        );
+    }
+}

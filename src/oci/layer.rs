@@ -1,0 +1,418 @@
+//! A file tree becomes a layer: one deterministic tar in one gzip member.
+//!
+//! Headers are POSIX ustar, with a PAX header only where a value does not fit: this room writes them
+//! itself because their bytes are part of every digest. Nothing about a file but its path, kind,
+//! execute bit and contents has a place in them. Lambda's unpacker wants each directory before what
+//! is in it and knows no hard links; a [`FileTree`] gives the first and cannot say the second.
+
+use std::io::{self, Read, Write};
+
+use flate2::{Compression, GzBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::blob_store::{self, BlobStore, MemoKey};
+use crate::digest::{Digest, HashingWriter};
+use crate::file_tree::{FileTree, ImagePath, Node};
+
+/// Names the compressor, its level and the order of entries; a change of any changes this.
+const FORMAT: &str = "layer 1: ustar, sorted; zlib-rs level 6";
+const LEVEL: u32 = 6;
+const BLOCK: usize = 512;
+/// ustar has eleven octal digits for a size.
+const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;
+
+/// A layer in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Digest of the compressed bytes.
+    pub digest: Digest,
+    /// Number of compressed bytes.
+    pub size: u64,
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// Number of bytes of the uncompressed tar.
+    pub unpacked_size: u64,
+}
+
+/// Why a layer was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the tree could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Where it was to go.
+        path: ImagePath,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not as long as it was when it was listed.
+    #[error("{path} changed while it was read")]
+    Changed {
+        /// Where it was to go.
+        path: ImagePath,
+    },
+    /// The layer could not be written.
+    #[error("cannot write a layer into the store")]
+    Write(#[source] io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] blob_store::Error),
+}
+
+/// Makes a layer of `tree` in `store`, every entry dated `epoch` (seconds since 1970); a layer made
+/// before for the same `inputs` is taken as it is.
+///
+/// `inputs` must decide the tree: digests of wheels and placement, or the tree's own digest.
+///
+/// # Errors
+/// See [`Error`]; no part of a layer is left then.
+pub fn make<I: AsRef<[u8]>>(
+    store: &BlobStore,
+    tree: &FileTree,
+    epoch: u64,
+    inputs: impl IntoIterator<Item = I>,
+) -> Result<Layer, Error> {
+    let key = memo_key(epoch, inputs);
+    if let Some(layer) = recall(store, &key) {
+        return Ok(layer);
+    }
+    let gzip = GzBuilder::new()
+        .operating_system(255)
+        .write(store.writer()?, Compression::new(LEVEL));
+    let mut tar = HashingWriter::new(gzip);
+    write_tar(tree, epoch, &mut tar)?;
+    let (gzip, diff_id, unpacked_size) = tar.finish();
+    let (digest, size) = gzip.finish().map_err(Error::Write)?.commit()?;
+    let layer = Layer {
+        digest,
+        size,
+        diff_id,
+        unpacked_size,
+    };
+    store.remember(&key, &layer)?;
+    Ok(layer)
+}
+
+/// The key of a layer that these inputs decide.
+pub fn memo_key<I: AsRef<[u8]>>(epoch: u64, inputs: impl IntoIterator<Item = I>) -> MemoKey {
+    let fixed = [FORMAT.as_bytes().to_vec(), epoch.to_le_bytes().to_vec()];
+    let inputs = inputs.into_iter().map(|input| input.as_ref().to_vec());
+    MemoKey::new("layer", fixed.into_iter().chain(inputs))
+}
+
+/// The layer made before for `key`, if it is still in the store.
+pub fn recall(store: &BlobStore, key: &MemoKey) -> Option<Layer> {
+    let layer: Layer = store.recall(key)?;
+    store.contains(&layer.digest, layer.size).then_some(layer)
+}
+
+fn write_tar(tree: &FileTree, epoch: u64, out: &mut impl Write) -> Result<(), Error> {
+    for (path, entry) in tree.iter() {
+        match &entry.node {
+            Node::Directory => {
+                let header = Header::new(b'5', format!("{}/", path.as_str()), 0o755, epoch);
+                header.write(out).map_err(Error::Write)?;
+            }
+            Node::Symlink(target) => {
+                let mut header = Header::new(b'2', path.as_str().to_owned(), 0o777, epoch);
+                header.link.clone_from(target);
+                header.write(out).map_err(Error::Write)?;
+            }
+            Node::File {
+                content,
+                executable,
+            } => {
+                let mode = if *executable { 0o755 } else { 0o644 };
+                let mut header = Header::new(b'0', path.as_str().to_owned(), mode, epoch);
+                header.size = content.size();
+                header.write(out).map_err(Error::Write)?;
+                let mut reader = content.open().map_err(|source| Error::Read {
+                    path: path.clone(),
+                    source,
+                })?;
+                copy_exactly(&mut reader, header.size, path, out)?;
+            }
+        }
+    }
+    // Two blocks of zeros end an archive.
+    out.write_all(&[0; 2 * BLOCK]).map_err(Error::Write)
+}
+
+fn copy_exactly(
+    reader: &mut impl Read,
+    size: u64,
+    path: &ImagePath,
+    out: &mut impl Write,
+) -> Result<(), Error> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut copied = 0;
+    loop {
+        // One more read after the last byte proves the contents.
+        let count = reader.read(&mut buffer).map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?;
+        copied += count as u64;
+        if copied > size || (count == 0 && copied < size) {
+            return Err(Error::Changed { path: path.clone() });
+        }
+        if count == 0 {
+            break;
+        }
+        out.write_all(&buffer[..count]).map_err(Error::Write)?;
+    }
+    write_padding(size, out).map_err(Error::Write)
+}
+
+fn write_padding(size: u64, out: &mut impl Write) -> io::Result<()> {
+    let padding = size.next_multiple_of(BLOCK as u64) - size;
+    io::copy(&mut io::repeat(0).take(padding), out)?;
+    Ok(())
+}
+
+/// One entry's header before it is laid out.
+struct Header {
+    kind: u8,
+    name: String,
+    mode: u32,
+    size: u64,
+    epoch: u64,
+    link: String,
+}
+
+impl Header {
+    fn new(kind: u8, name: String, mode: u32, epoch: u64) -> Self {
+        Self {
+            kind,
+            name,
+            mode,
+            size: 0,
+            epoch,
+            link: String::new(),
+        }
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut records = Vec::new();
+        let split = split_name(&self.name);
+        if split.is_none() {
+            pax_record(&mut records, "path", &self.name);
+        }
+        if self.link.len() > 100 || !self.link.is_ascii() {
+            pax_record(&mut records, "linkpath", &self.link);
+        }
+        if self.size > MAX_OCTAL_SIZE {
+            pax_record(&mut records, "size", &self.size.to_string());
+        }
+        if !records.is_empty() {
+            let size = records.len() as u64;
+            out.write_all(&ustar(b'x', ("", "pax"), 0o644, size, self.epoch, ""))?;
+            out.write_all(&records)?;
+            write_padding(size, out)?;
+        }
+        let name = split.unwrap_or(("", cut(&self.name)));
+        let size = if self.size > MAX_OCTAL_SIZE {
+            0
+        } else {
+            self.size
+        };
+        let block = ustar(
+            self.kind,
+            name,
+            self.mode,
+            size,
+            self.epoch,
+            cut(&self.link),
+        );
+        out.write_all(&block)
+    }
+}
+
+/// What fits into a name field of a header whose PAX record has the whole.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(100)]
+}
+
+/// Splits a name into ustar's prefix and name, if it fits there.
+fn split_name(name: &str) -> Option<(&str, &str)> {
+    if !name.is_ascii() {
+        return None;
+    }
+    if name.len() <= 100 {
+        return Some(("", name));
+    }
+    // The slash between the two is not kept; a directory's last one belongs to the name.
+    let at = name
+        .match_indices('/')
+        .map(|(at, _)| at)
+        .find(|at| name.len() - at - 1 <= 100)?;
+    let (prefix, rest) = (&name[..at], &name[at + 1..]);
+    (prefix.len() <= 155 && !prefix.is_empty() && !rest.is_empty()).then_some((prefix, rest))
+}
+
+/// `LENGTH KEY=VALUE\n`, where the length counts itself.
+fn pax_record(out: &mut Vec<u8>, key: &str, value: &str) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while rest + length.to_string().len() != length {
+        length = rest + length.to_string().len();
+    }
+    out.extend(format!("{length} {key}={value}\n").into_bytes());
+}
+
+fn ustar(
+    kind: u8,
+    (prefix, name): (&str, &str),
+    mode: u32,
+    size: u64,
+    epoch: u64,
+    link: &str,
+) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, name.as_bytes());
+    put(100, format!("{mode:07o}\0").as_bytes());
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
+    put(124, format!("{size:011o}\0").as_bytes());
+    put(136, format!("{epoch:011o}\0").as_bytes());
+    put(148, b"        ");
+    put(156, &[kind]);
+    put(157, link.as_bytes());
+    put(257, b"ustar\x0000");
+    put(345, prefix.as_bytes());
+    let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file_tree::Content;
+    use proptest::prelude::*;
+
+    fn tree(files: &[(&str, &str, bool)]) -> FileTree {
+        let mut tree = FileTree::default();
+        for (path, bytes, executable) in files {
+            let path = ImagePath::new(path).unwrap();
+            tree.insert_file(path, Content::bytes(*bytes), *executable, &"test".into())
+                .unwrap();
+        }
+        tree
+    }
+
+    fn tar_of(tree: &FileTree) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_tar(tree, 315_532_800, &mut out).unwrap();
+        out
+    }
+
+    fn listing(bytes: &[u8]) -> Vec<String> {
+        let mut archive = tar::Archive::new(bytes);
+        let line = |entry: io::Result<tar::Entry<'_, &[u8]>>| {
+            let mut entry = entry.unwrap();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            let header = entry.header();
+            let link = entry.link_name().unwrap();
+            format!(
+                "{:?} {:o} {}:{} {} {}{} {text}",
+                header.entry_type(),
+                header.mode().unwrap(),
+                header.uid().unwrap(),
+                header.gid().unwrap(),
+                header.mtime().unwrap(),
+                entry.path().unwrap().display(),
+                link.map_or(String::new(), |l| format!(" -> {}", l.display())),
+            )
+        };
+        archive.entries().unwrap().map(line).collect()
+    }
+
+    #[test]
+    fn entries_are_plain_and_fixed() {
+        let mut tree = tree(&[("a/run", "x", true), ("a/b/data", "yz", false)]);
+        let link = ImagePath::new("a/link").unwrap();
+        tree.insert(link, Node::Symlink("b/data".into()), &"test".into())
+            .unwrap();
+        insta::assert_snapshot!(listing(&tar_of(&tree)).join("\n"), @r"
+        Directory 755 0:0 315532800 a/ 
+        Directory 755 0:0 315532800 a/b/ 
+        Regular 644 0:0 315532800 a/b/data yz
+        Symlink 777 0:0 315532800 a/link -> b/data 
+        Regular 755 0:0 315532800 a/run x
+        ");
+    }
+
+    #[test]
+    fn a_layer_is_one_member_with_both_digests_and_made_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let tree = tree(&[("a", "some text", false)]);
+        let layer = make(&store, &tree, 0, ["key"]).unwrap();
+        let bytes = store.read(&layer.digest).unwrap();
+        let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
+        let mut tar = Vec::new();
+        decoder.read_to_end(&mut tar).unwrap();
+        assert_eq!(Digest::of(&tar), layer.diff_id);
+        assert_eq!(tar.len() as u64, layer.unpacked_size);
+        assert!(
+            decoder.into_inner().is_empty(),
+            "one member, nothing behind it"
+        );
+        // The memo answers: another tree under the same key is not even looked at.
+        assert_eq!(
+            make(&store, &FileTree::default(), 0, ["key"]).unwrap(),
+            layer
+        );
+        assert_ne!(
+            make(&store, &FileTree::default(), 1, ["key"]).unwrap(),
+            layer
+        );
+    }
+
+    #[test]
+    fn bytes_are_golden() {
+        // A change here changes the digest of every image: it must be a decision.
+        let long = format!("{}/{}", "d".repeat(120), "f".repeat(140));
+        let tree = tree(&[("a/ü", "x", false), (&long, "y", true)]);
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let layer = make(&store, &tree, 315_532_800, ["golden"]).unwrap();
+        insta::assert_snapshot!(layer.diff_id.hex(), @"9ebd5861e7bc4f445bea4fd65abed51337c1a7710c9b44e27bdaeba2ee72abc4");
+        insta::assert_snapshot!(layer.digest.hex(), @"15c2f5ebe84e757aa58aaefc8d55e249eeeb81a918083ed3550cfd4f67f82fa5");
+    }
+
+    #[test]
+    fn a_file_that_grows_meanwhile_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("f");
+        std::fs::write(&file, "four").unwrap();
+        let mut tree = FileTree::default();
+        let path = ImagePath::new("f").unwrap();
+        tree.insert_file(path, Content::File(file, 3), false, &"test".into())
+            .unwrap();
+        let error = write_tar(&tree, 0, &mut Vec::new()).unwrap_err();
+        insta::assert_snapshot!(error, @"/f changed while it was read");
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_comes_back(names in prop::collection::btree_set("[a-zé]{1,90}(/[a-z]{1,110}){0,3}", 1..6)) {
+            let mut tree = FileTree::default();
+            for name in &names {
+                let path = ImagePath::new(name).unwrap();
+                // A name may be another's directory; that is not what this test is about.
+                let _ = tree.insert_file(path, Content::bytes(name.as_str()), false, &"t".into());
+            }
+            let bytes = tar_of(&tree);
+            let mut archive = tar::Archive::new(&*bytes);
+            let names: Vec<String> = archive.entries().unwrap()
+                .map(|e| e.unwrap().path().unwrap().to_str().unwrap().trim_end_matches('/').to_owned())
+                .collect();
+            let expected: Vec<&str> = tree.iter().map(|(p, _)| p.as_str()).collect();
+            prop_assert_eq!(names, expected);
+        }
+    }
+}

@@ -1,0 +1,767 @@
+//! Images outside a registry: an OCI image layout (directory or archive) and Docker's archive.
+//!
+//! The local store is such a layout too, with names of its own in its index. One writer and one
+//! reader for all of them: what differs is where a blob goes and what the listing is called. Nothing
+//! is written before every blob is known to be there, and an archive or a name appears whole.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+
+use crate::blob_store::{self, BlobStore};
+use crate::digest::Digest;
+use crate::oci::image::Image;
+use crate::oci::reference::Name;
+use crate::oci::{self, Config, Descriptor, Document, Family, Manifest};
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const LAYOUT_FILE: &str = "oci-layout";
+const INDEX_FILE: &str = "index.json";
+const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// The forms an image can have outside a registry; the names are those of skopeo and podman.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `oci:`, an image layout in a directory.
+    OciDirectory,
+    /// `oci-archive:`, an image layout in a tar file.
+    OciArchive,
+    /// `docker-archive:`, what `docker load` takes.
+    DockerArchive,
+}
+
+impl Form {
+    const ALL: [Self; 3] = [Self::OciDirectory, Self::OciArchive, Self::DockerArchive];
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::OciDirectory => "oci",
+            Self::OciArchive => "oci-archive",
+            Self::DockerArchive => "docker-archive",
+        }
+    }
+}
+
+/// A place for an image: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What is there.
+    pub form: Form,
+    /// The directory or file.
+    pub path: PathBuf,
+    /// Which image of it.
+    pub name: Option<String>,
+}
+
+/// A text that names no place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is none of `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`")]
+pub struct PlaceError(pub String);
+
+impl FromStr for Place {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        let error = || PlaceError(text.to_owned());
+        let (prefix, rest) = text.split_once(':').ok_or_else(error)?;
+        let form = Form::ALL.into_iter().find(|form| form.prefix() == prefix);
+        // As skopeo has it: the path ends at the first colon, a name may have more of them.
+        let (path, name) = match rest.split_once(':') {
+            Some((path, name)) => (path, Some(name)),
+            None => (rest, None),
+        };
+        if path.is_empty() || name == Some("") {
+            return Err(error());
+        }
+        Ok(Self {
+            form: form.ok_or_else(error)?,
+            path: path.into(),
+            name: name.map(str::to_owned),
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.form.prefix(), self.path.display())?;
+        match &self.name {
+            Some(name) => write!(f, ":{name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What can go wrong with a place.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refused.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// A verb, as `write`.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The place holds something else, which is left alone.
+    #[error("`{}` is not empty and no OCI image layout", .0.display())]
+    Occupied(PathBuf),
+    /// The place is not what its name says.
+    #[error("`{}` is no {what}: {detail}", path.display())]
+    Malformed {
+        /// Where.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// There is no image of that name, or more than one to choose from.
+    #[error("`{}` has no image `{wanted}`, only {offered}", path.display())]
+    NoImage {
+        /// Where.
+        path: PathBuf,
+        /// The name looked for.
+        wanted: String,
+        /// The names there are.
+        offered: String,
+    },
+    /// A blob of the image is not in the store.
+    #[error("blob {0} of the image is not in the store")]
+    Missing(Digest),
+    /// A document cannot be taken.
+    #[error(transparent)]
+    Document(#[from] oci::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] blob_store::Error),
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+/// One image of a layout's index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name there.
+    pub name: Option<String>,
+    /// Its manifest.
+    pub descriptor: Descriptor,
+}
+
+fn read_index(directory: &Path) -> Result<Vec<Value>, Error> {
+    let path = directory.join(INDEX_FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed("read", &path)(e)),
+    };
+    index_entries(&bytes, &path)
+}
+
+fn index_entries(bytes: &[u8], path: &Path) -> Result<Vec<Value>, Error> {
+    let malformed = |detail: String| Error::Malformed {
+        path: path.to_owned(),
+        what: "OCI index",
+        detail,
+    };
+    let mut index: Value = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
+    match index["manifests"].take() {
+        Value::Array(entries) => Ok(entries),
+        _ => Err(malformed("it lists no manifests".to_owned())),
+    }
+}
+
+fn entry_name(entry: &Value) -> Option<&str> {
+    entry["annotations"][REF_NAME].as_str()
+}
+
+fn index_bytes(entries: &[Value]) -> Vec<u8> {
+    oci::to_json(&json!({"schemaVersion": 2, "manifests": entries}))
+}
+
+fn image_entry(image: &Image, name: Option<&str>) -> Value {
+    let descriptor = image.manifest.descriptor();
+    let mut entry = json!({
+        "mediaType": descriptor.media_type,
+        "digest": descriptor.digest.to_string(),
+        "size": descriptor.size,
+        "platform": {"os": image.config.os, "architecture": image.config.architecture},
+    });
+    if let Some(name) = name {
+        entry["annotations"] = json!({ REF_NAME: name });
+    }
+    entry
+}
+
+/// Gives `image` the name `name` in the layout at `directory`; whoever had it loses it. Several
+/// processes may do so at once.
+///
+/// # Errors
+/// When the layout cannot be read or written; it is as it was then.
+pub fn tag(directory: &Path, image: &Image, name: Option<&str>) -> Result<(), Error> {
+    let layout = directory.join(LAYOUT_FILE);
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&layout)
+        .map_err(failed("write", &layout))?;
+    lock.lock().map_err(failed("lock", &layout))?;
+    let length = lock.metadata().map_err(failed("read", &layout))?.len();
+    if length == 0 {
+        (&lock)
+            .write_all(LAYOUT.as_bytes())
+            .map_err(failed("write", &layout))?;
+    }
+    let mut entries = read_index(directory)?;
+    entries.retain(|entry| entry_name(entry) != name);
+    entries.push(image_entry(image, name));
+    entries.sort_by_key(|entry| entry_name(entry).map(str::to_owned));
+    let path = directory.join(INDEX_FILE);
+    blob_store::replace_file(&path, &index_bytes(&entries), directory)?;
+    Ok(())
+}
+
+/// The images of the layout at `directory`.
+///
+/// # Errors
+/// When its index cannot be read.
+pub fn list(directory: &Path) -> Result<Vec<Listed>, Error> {
+    listed(&read_index(directory)?, directory)
+}
+
+fn listed(entries: &[Value], path: &Path) -> Result<Vec<Listed>, Error> {
+    let read = |entry: &Value| {
+        let descriptor = serde_json::from_value(entry.clone()).map_err(|e| Error::Malformed {
+            path: path.to_owned(),
+            what: "OCI index",
+            detail: e.to_string(),
+        })?;
+        Ok(Listed {
+            name: entry_name(entry).map(str::to_owned),
+            descriptor,
+        })
+    };
+    entries.iter().map(read).collect()
+}
+
+fn choose(images: &[Listed], wanted: Option<&str>, path: &Path) -> Result<Descriptor, Error> {
+    let offered = || {
+        let names = images
+            .iter()
+            .map(|i| i.name.as_deref().unwrap_or("one without a name"));
+        let names: Vec<_> = names.collect();
+        if names.is_empty() {
+            "nothing".to_owned()
+        } else {
+            names.join(", ")
+        }
+    };
+    let found = match (wanted, images) {
+        (None, [only]) => Some(only),
+        (None, _) => images.iter().find(|image| image.name.is_none()),
+        (Some(_), _) => images.iter().find(|image| image.name.as_deref() == wanted),
+    };
+    found
+        .map(|image| image.descriptor.clone())
+        .ok_or_else(|| Error::NoImage {
+            path: path.to_owned(),
+            wanted: wanted.unwrap_or("without a name").to_owned(),
+            offered: offered(),
+        })
+}
+
+/// The image called `name` in the store.
+///
+/// # Errors
+/// When there is none, or its documents are damaged.
+pub fn find(store: &BlobStore, name: &str) -> Result<Image, Error> {
+    let descriptor = choose(&list(store.root())?, Some(name), store.root())?;
+    load(store, &descriptor.digest)
+}
+
+/// The image whose manifest in the store has this digest.
+///
+/// # Errors
+/// When a document is missing or damaged.
+pub fn load(store: &BlobStore, manifest: &Digest) -> Result<Image, Error> {
+    let manifest = Manifest::read(store.read(manifest)?)?;
+    let config = Config::read(store.read(&manifest.config.digest)?)?;
+    Ok(Image {
+        manifest,
+        config,
+        origins: BTreeMap::new(),
+    })
+}
+
+/// Writes `image`, all of whose blobs are in `store`, to `place`; `names` are told where the form
+/// has room for them.
+///
+/// # Errors
+/// See [`Error`]; what stood there before is as it was then, unreferenced blobs aside.
+pub fn write(place: &Place, image: &Image, names: &[Name], store: &BlobStore) -> Result<(), Error> {
+    let blobs = image.blobs();
+    for blob in &blobs {
+        if !store.contains(&blob.digest, blob.size) && blob.digest != image.manifest.config.digest {
+            return Err(Error::Missing(blob.digest));
+        }
+    }
+    match place.form {
+        Form::OciDirectory => write_directory(place, image, store),
+        Form::OciArchive => {
+            write_archive(place, image, &oci_listing(place, image), blob_path, store)
+        }
+        Form::DockerArchive => {
+            let listing = docker_listing(place, image, names);
+            write_archive(place, image, &listing, docker_path(image), store)
+        }
+    }
+}
+
+fn blob_path(descriptor: &Descriptor) -> String {
+    format!("blobs/sha256/{}", descriptor.digest.hex())
+}
+
+fn docker_path(image: &Image) -> impl Fn(&Descriptor) -> String {
+    let config = image.manifest.config.digest;
+    move |descriptor| {
+        let hex = descriptor.digest.hex();
+        if descriptor.digest == config {
+            format!("{hex}.json")
+        } else {
+            format!("{hex}.tar.gz")
+        }
+    }
+}
+
+fn oci_listing(place: &Place, image: &Image) -> Vec<(String, Vec<u8>)> {
+    let entry = image_entry(image, place.name.as_deref());
+    vec![
+        (LAYOUT_FILE.to_owned(), LAYOUT.into()),
+        (INDEX_FILE.to_owned(), index_bytes(&[entry])),
+        (
+            blob_path(&image.manifest.descriptor()),
+            image.manifest.raw.clone(),
+        ),
+    ]
+}
+
+fn docker_listing(place: &Place, image: &Image, names: &[Name]) -> Vec<(String, Vec<u8>)> {
+    let path = docker_path(image);
+    let tags: Vec<String> = match &place.name {
+        Some(name) => vec![name.clone()],
+        None => names
+            .iter()
+            .filter(|n| n.digest.is_none())
+            .map(Name::tagged)
+            .collect(),
+    };
+    let layers: Vec<_> = image.manifest.layers.iter().map(&path).collect();
+    let listing = json!([{
+        "Config": path(&image.manifest.config), "RepoTags": tags, "Layers": layers,
+    }]);
+    vec![("manifest.json".to_owned(), oci::to_json(&listing))]
+}
+
+fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<(), Error> {
+    let directory = &place.path;
+    let occupied = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied && !directory.join(LAYOUT_FILE).exists() {
+        return Err(Error::Occupied(directory.clone()));
+    }
+    let blobs = directory.join("blobs").join("sha256");
+    fs::create_dir_all(&blobs).map_err(failed("create", &blobs))?;
+    for descriptor in image.blobs() {
+        let path = blobs.join(descriptor.digest.hex());
+        if fs::metadata(&path).is_ok_and(|m| m.len() == descriptor.size) {
+            continue;
+        }
+        let mut file =
+            tempfile::NamedTempFile::new_in(directory).map_err(failed("write", &path))?;
+        copy_blob(image, descriptor, store, &mut file).map_err(failed("write", &path))?;
+        persist(file, &path)?;
+    }
+    let manifest = image.manifest.descriptor();
+    let path = blobs.join(manifest.digest.hex());
+    blob_store::replace_file(&path, &image.manifest.raw, directory)?;
+    tag(directory, image, place.name.as_deref())
+}
+
+/// Temporary files are private; what they become is for everyone whom the umask lets.
+fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    let readable = fs::Permissions::from_mode(0o644);
+    file.as_file()
+        .set_permissions(readable)
+        .map_err(failed("write", path))?;
+    file.persist(path)
+        .map_err(|e| failed("write", path)(e.error))?;
+    Ok(())
+}
+
+fn copy_blob(
+    image: &Image,
+    descriptor: &Descriptor,
+    store: &BlobStore,
+    out: &mut impl Write,
+) -> io::Result<u64> {
+    if descriptor.digest == image.manifest.config.digest {
+        return out.write_all(&image.config.raw).map(|()| descriptor.size);
+    }
+    let mut reader = store.reader(&descriptor.digest).map_err(io::Error::other)?;
+    io::copy(&mut reader, out)
+}
+
+fn write_archive(
+    place: &Place,
+    image: &Image,
+    listing: &[(String, Vec<u8>)],
+    path_of: impl Fn(&Descriptor) -> String,
+    store: &BlobStore,
+) -> Result<(), Error> {
+    let target = &place.path;
+    let directory = match target.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let write = |source| failed("write", target)(source);
+    let file = tempfile::NamedTempFile::new_in(directory).map_err(write)?;
+    let mut archive = tar::Builder::new(BufWriter::with_capacity(256 << 10, file));
+    for (name, bytes) in listing {
+        append(&mut archive, name, bytes.len() as u64, &**bytes).map_err(write)?;
+    }
+    for descriptor in image.blobs() {
+        let name = path_of(descriptor);
+        if descriptor.digest == image.manifest.config.digest {
+            append(&mut archive, &name, descriptor.size, &*image.config.raw).map_err(write)?;
+        } else {
+            let reader = store.reader(&descriptor.digest)?;
+            append(&mut archive, &name, descriptor.size, reader).map_err(write)?;
+        }
+    }
+    let buffer = archive.into_inner().map_err(write)?;
+    let file = buffer.into_inner().map_err(|e| write(e.into_error()))?;
+    persist(file, target)
+}
+
+fn append(
+    archive: &mut tar::Builder<impl Write>,
+    name: &str,
+    size: u64,
+    reader: impl Read,
+) -> io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    archive.append_data(&mut header, name, reader)
+}
+
+/// Reads the image for `architecture` at `place`; its blobs are in `store` then.
+///
+/// # Errors
+/// See [`Error`].
+pub fn read(place: &Place, architecture: &str, store: &BlobStore) -> Result<Image, Error> {
+    match place.form {
+        Form::OciDirectory => {
+            let directory = place.path.clone();
+            let entries = list(&place.path)?;
+            let open =
+                |digest: &Digest| File::open(directory.join("blobs/sha256").join(digest.hex()));
+            import(place, &entries, architecture, store, open)
+        }
+        Form::OciArchive => {
+            let members = Members::index(&place.path)?;
+            let index = members.read(INDEX_FILE)?;
+            let entries = listed(&index_entries(&index, &place.path)?, &place.path)?;
+            let open = |digest: &Digest| members.open(&format!("blobs/sha256/{}", digest.hex()));
+            import(place, &entries, architecture, store, open)
+        }
+        Form::DockerArchive => read_docker(place, architecture, store),
+    }
+}
+
+fn import<R: Read>(
+    place: &Place,
+    entries: &[Listed],
+    architecture: &str,
+    store: &BlobStore,
+    open: impl Fn(&Digest) -> io::Result<R>,
+) -> Result<Image, Error> {
+    let take = |descriptor: &Descriptor| -> Result<(), Error> {
+        if store.contains(&descriptor.digest, descriptor.size) {
+            return Ok(());
+        }
+        let mut reader = open(&descriptor.digest).map_err(failed("read a blob of", &place.path))?;
+        let mut writer = store.writer()?;
+        io::copy(&mut reader, &mut writer).map_err(failed("read a blob of", &place.path))?;
+        writer.commit_as(descriptor.digest, Some(descriptor.size))?;
+        Ok(())
+    };
+    let mut descriptor = choose(entries, place.name.as_deref(), &place.path)?;
+    take(&descriptor)?;
+    let raw = store.read(&descriptor.digest)?;
+    if let Document::Index(index) = Document::read(raw, Some(&descriptor.media_type))? {
+        descriptor = index.select(architecture)?.clone();
+        take(&descriptor)?;
+    }
+    let manifest = Manifest::read(store.read(&descriptor.digest)?)?;
+    for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+        take(blob)?;
+    }
+    let image = load(store, &descriptor.digest)?;
+    image.config.require(architecture)?;
+    Ok(image)
+}
+
+/// Docker's archives list a config and layers, often uncompressed; a manifest is made for them.
+fn read_docker(place: &Place, architecture: &str, store: &BlobStore) -> Result<Image, Error> {
+    let malformed = |detail: &str| Error::Malformed {
+        path: place.path.clone(),
+        what: "Docker archive",
+        detail: detail.to_owned(),
+    };
+    let members = Members::index(&place.path)?;
+    let listing: Value = serde_json::from_slice(&members.read("manifest.json")?)
+        .map_err(|e| malformed(&e.to_string()))?;
+    let images = listing
+        .as_array()
+        .ok_or_else(|| malformed("its listing is no list"))?;
+    let wanted = |image: &&Value| {
+        let tags = image["RepoTags"].as_array();
+        let name = place.name.as_deref();
+        name.is_none() || tags.into_iter().flatten().any(|tag| tag.as_str() == name)
+    };
+    let entry = match (&place.name, &**images) {
+        (None, [_, _, ..]) => return Err(malformed("it has several images; name one")),
+        _ => images
+            .iter()
+            .find(wanted)
+            .ok_or_else(|| malformed("it has no image of that name"))?,
+    };
+    let config_path = entry["Config"]
+        .as_str()
+        .ok_or_else(|| malformed("it names no config"))?;
+    let config = Config::read(members.read(config_path)?)?;
+    config.require(architecture)?;
+    store.put(&config.raw)?;
+    let mut layers = Vec::new();
+    for path in entry["Layers"].as_array().into_iter().flatten() {
+        let path = path
+            .as_str()
+            .ok_or_else(|| malformed("a layer has no path"))?;
+        let reader = members
+            .open(path)
+            .map_err(failed("read a layer of", &place.path))?;
+        let (digest, size) = take_layer(BufReader::new(reader), store)
+            .map_err(failed("read a layer of", &place.path))?;
+        layers.push(json!({"mediaType": Family::Docker.layer(), "digest": digest.to_string(), "size": size}));
+    }
+    let config_json = json!({"mediaType": Family::Docker.config(),
+        "digest": Digest::of(&config.raw).to_string(), "size": config.raw.len()});
+    let raw = oci::to_json(
+        &json!({"schemaVersion": 2, "mediaType": Family::Docker.manifest(),
+        "config": config_json, "layers": layers}),
+    );
+    let manifest = Manifest::read(raw)?;
+    if manifest.layers.len() != config.diff_ids.len() {
+        return Err(malformed("its config tells of another number of layers"));
+    }
+    store.put(&manifest.raw)?;
+    Ok(Image {
+        manifest,
+        config,
+        origins: BTreeMap::new(),
+    })
+}
+
+/// Keeps a layer as it is when it is gzip already, else compresses it.
+fn take_layer(mut reader: impl io::BufRead, store: &BlobStore) -> io::Result<(Digest, u64)> {
+    let mut writer = store.writer().map_err(io::Error::other)?;
+    if reader.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+        io::copy(&mut reader, &mut writer)?;
+    } else {
+        let level = flate2::Compression::new(6);
+        let mut gzip = flate2::GzBuilder::new()
+            .operating_system(255)
+            .write(writer, level);
+        io::copy(&mut reader, &mut gzip)?;
+        writer = gzip.finish()?;
+    }
+    writer.commit().map_err(io::Error::other)
+}
+
+/// Where the files of a tar archive lie, so that they can be read in any order.
+struct Members {
+    path: PathBuf,
+    extents: BTreeMap<String, (u64, u64)>,
+}
+
+impl Members {
+    fn index(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(failed("read", path))?;
+        let mut archive = tar::Archive::new(file);
+        let mut extents = BTreeMap::new();
+        let entries = archive.entries_with_seek().map_err(failed("read", path))?;
+        for entry in entries {
+            let entry = entry.map_err(failed("read", path))?;
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let name = name.trim_start_matches("./").to_owned();
+            if entry.header().entry_type().is_file() {
+                extents.insert(name, (entry.raw_file_position(), entry.size()));
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            extents,
+        })
+    }
+
+    fn open(&self, name: &str) -> io::Result<impl Read + use<>> {
+        use std::io::{Seek, SeekFrom};
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("it has no `{name}`"));
+        let (position, size) = *self.extents.get(name).ok_or_else(missing)?;
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(position))?;
+        Ok(file.take(size))
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        self.open(name)
+            .and_then(|reader| reader.take(oci::MAX_DOCUMENT).read_to_end(&mut bytes))
+            .map_err(failed("read", &self.path))?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file_tree::{Content, FileTree, ImagePath};
+    use crate::oci::image::{Addition, Edit, stack, validate};
+    use crate::oci::layer;
+
+    fn scratch(store: &BlobStore) -> Image {
+        let config = oci::to_json(&json!({"architecture": "arm64", "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": []}}));
+        let manifest = oci::to_json(&json!({"schemaVersion": 2, "layers": [],
+            "mediaType": Family::Oci.manifest(),
+            "config": {"mediaType": Family::Oci.config(), "size": config.len(),
+                       "digest": Digest::of(&config).to_string()}}));
+        let base = Image {
+            manifest: Manifest::read(manifest).unwrap(),
+            config: Config::read(config).unwrap(),
+            origins: BTreeMap::new(),
+        };
+        let mut tree = FileTree::default();
+        let path = ImagePath::new("var/task/app.py").unwrap();
+        tree.insert_file(path, Content::bytes("code"), false, &"f".into())
+            .unwrap();
+        let layer = layer::make(store, &tree, 0, ["x"]).unwrap();
+        let what = "function".to_owned();
+        let image = stack(&base, &[Addition { layer, what }], &Edit::default()).unwrap();
+        store.put(&image.manifest.raw).unwrap();
+        store.put(&image.config.raw).unwrap();
+        image
+    }
+
+    #[test]
+    fn every_form_gives_back_what_it_was_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path().join("store")).unwrap();
+        let image = scratch(&store);
+        for form in ["oci:", "oci-archive:", "docker-archive:"] {
+            let path = directory.path().join(form.trim_end_matches(':'));
+            let place: Place = format!("{form}{}:a:1", path.display()).parse().unwrap();
+            write(&place, &image, &["a:1".parse().unwrap()], &store).unwrap();
+            let other = BlobStore::open(directory.path().join(format!("other-{form}"))).unwrap();
+            let read_back = read(&place, "arm64", &other).unwrap();
+            assert_eq!(read_back.config, image.config, "{place}");
+            assert_eq!(
+                read_back.manifest.layers[0].digest,
+                image.manifest.layers[0].digest
+            );
+            let open = |d: &Descriptor| File::open(other.path(&d.digest));
+            assert_eq!(validate(&read_back, 0, open), Ok(()));
+            let error = read(&place, "amd64", &other).unwrap_err().to_string();
+            assert_eq!(error, "the image is for linux/arm64, not for linux/amd64");
+        }
+    }
+
+    #[test]
+    fn names_are_replaced_and_kept_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let image = scratch(&store);
+        for name in ["b:1", "a:1", "b:1"] {
+            tag(store.root(), &image, Some(name)).unwrap();
+        }
+        let names: Vec<_> = list(store.root())
+            .unwrap()
+            .into_iter()
+            .map(|i| i.name)
+            .collect();
+        assert_eq!(names, [Some("a:1".to_owned()), Some("b:1".to_owned())]);
+        assert_eq!(find(&store, "a:1").unwrap().manifest, image.manifest);
+        let error = find(&store, "c:1").unwrap_err().to_string();
+        assert!(
+            error.ends_with("has no image `c:1`, only a:1, b:1"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_layout_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path().join("store")).unwrap();
+        let image = scratch(&store);
+        let taken = directory.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        fs::write(taken.join("precious"), "x").unwrap();
+        let place = Place {
+            form: Form::OciDirectory,
+            path: taken.clone(),
+            name: None,
+        };
+        assert!(matches!(
+            write(&place, &image, &[], &store),
+            Err(Error::Occupied(_))
+        ));
+        assert_eq!(fs::read_dir(&taken).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn places_are_read_as_skopeo_reads_them() {
+        let place = |text: &str| {
+            text.parse::<Place>()
+                .map(|p| (p.path.display().to_string(), p.name))
+        };
+        assert_eq!(place("oci:dir"), Ok(("dir".into(), None)));
+        assert_eq!(
+            place("oci:/a/b:1.4"),
+            Ok(("/a/b".into(), Some("1.4".into())))
+        );
+        assert_eq!(
+            place("docker-archive:a:b/c:1"),
+            Ok(("a".into(), Some("b/c:1".into())))
+        );
+        for bad in ["dir", "oci:", "tar:x", "oci:a:"] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
+    }
+}
