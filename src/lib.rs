@@ -5,4 +5,5 @@ pub mod file_tree;
 pub mod http;
 pub mod oci;
 pub mod progress;
+pub mod registry;
 pub mod zip;

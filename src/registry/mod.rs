@@ -1,0 +1,521 @@
+//! One repository of a registry, as the OCI distribution specification has it: manifests, blobs,
+//! uploads.
+//!
+//! Requests are single and plain here; which blobs go, in what order and from where is `push`'s.
+//! This room knows nothing of Python or Lambda, nor what is in a layer.
+
+pub mod auth;
+pub mod push;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::digest::Digest;
+use crate::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use crate::http::{self, Client, Method, Request, Response, StatusCode, Url};
+use crate::oci::reference::Reference;
+use crate::oci::{self, Descriptor, Manifest};
+use crate::registry::auth::{Keychain, Tokens};
+
+/// Error answers are small; more of one is not read.
+const MAX_ERROR_BODY: u64 = 64 << 10;
+
+/// What a registry can fail at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing came back, or not over this network.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// The registry wants other credentials, or any.
+    #[error("`{registry}` refuses access to `{repository}`: {detail}")]
+    Unauthorized {
+        /// The registry.
+        registry: String,
+        /// The repository.
+        repository: String,
+        /// Whether credentials were sent.
+        with_credentials: bool,
+        /// The registry's own words, or the status.
+        detail: String,
+    },
+    /// There is no such image or repository.
+    #[error("`{reference}` is not there: {detail}")]
+    NotFound {
+        /// What was asked for.
+        reference: String,
+        /// The registry's own words, or the status.
+        detail: String,
+    },
+    /// Any other refusal.
+    #[error("`{registry}` answered {status} to {what}: {detail}")]
+    Status {
+        /// The registry.
+        registry: String,
+        /// The status code.
+        status: u16,
+        /// The request in words.
+        what: String,
+        /// The registry's own words.
+        detail: String,
+    },
+    /// The registry broke the protocol.
+    #[error("`{registry}` {detail}")]
+    Protocol {
+        /// The registry.
+        registry: String,
+        /// What it did, as a clause that follows its name.
+        detail: String,
+    },
+    /// The bytes are not those of the digest they were asked by.
+    #[error("the registry's answer for {expected} is {actual}")]
+    Digest {
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// A document is not an image's.
+    #[error(transparent)]
+    Document(#[from] oci::Error),
+    /// Credentials could not be had.
+    #[error(transparent)]
+    Credentials(#[from] auth::Error),
+    /// A blob of the image is nowhere to be had.
+    #[error("blob {0} is neither in the store nor in a registry that is known to have it")]
+    Missing(Digest),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::blob_store::Error),
+    /// A blob in the store could not be read.
+    #[error("cannot read blob {digest} of the store")]
+    Read {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What is meant to be done in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Access {
+    /// Read.
+    Pull,
+    /// Read and write.
+    Push,
+}
+
+/// All registries, reached by one client with one set of credentials. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Registries {
+    client: Client,
+    tokens: Arc<Tokens>,
+}
+
+impl Registries {
+    /// Speaks through `client`, with what `keychain` knows.
+    pub fn new(client: Client, keychain: Keychain) -> Self {
+        Self {
+            client,
+            tokens: Arc::new(Tokens::new(keychain)),
+        }
+    }
+
+    /// The repository of `reference`.
+    ///
+    /// # Errors
+    /// When its host can be no part of a URL.
+    pub fn repository(&self, reference: &Reference, access: Access) -> Result<Repository, Error> {
+        let host = reference.host();
+        let scheme = if self.client.is_plain(host) {
+            "http"
+        } else {
+            "https"
+        };
+        let base = format!("{scheme}://{host}/v2/{}/", reference.repository);
+        let base = Url::parse(&base).map_err(|e| Error::Protocol {
+            registry: reference.registry.clone(),
+            detail: format!("is no host name: {e}"),
+        })?;
+        Ok(Repository {
+            registries: self.clone(),
+            registry: reference.registry.clone(),
+            name: reference.repository.clone(),
+            base,
+            access,
+            mount_from: None,
+        })
+    }
+}
+
+/// One repository.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    registries: Registries,
+    registry: String,
+    name: String,
+    /// `https://HOST/v2/NAME/`.
+    base: Url,
+    access: Access,
+    mount_from: Option<String>,
+}
+
+/// What became of the wish to mount a blob.
+#[derive(Debug)]
+pub enum Upload {
+    /// It is there now.
+    Mounted,
+    /// Its bytes are wanted at this address.
+    Session(Url),
+}
+
+impl Repository {
+    /// Registry and name.
+    pub fn display(&self) -> String {
+        format!("{}/{}", self.registry, self.name)
+    }
+
+    /// Asks for leave to read `repository` of the same registry too, so that its blobs can be mounted.
+    #[must_use]
+    pub fn mounting_from(mut self, repository: &str) -> Self {
+        self.mount_from = Some(repository.to_owned());
+        self
+    }
+
+    fn scopes(&self) -> Vec<String> {
+        let actions = match self.access {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
+        };
+        let own = format!("repository:{}:{actions}", self.name);
+        let other = self.mount_from.iter();
+        std::iter::once(own)
+            .chain(other.map(|name| format!("repository:{name}:pull")))
+            .collect()
+    }
+
+    fn url(&self, path: &str) -> Result<Url, Error> {
+        self.base
+            .join(path)
+            .map_err(|e| self.protocol(format!("cannot be asked for `{path}`: {e}")))
+    }
+
+    fn protocol(&self, detail: impl Into<String>) -> Error {
+        Error::Protocol {
+            registry: self.registry.clone(),
+            detail: detail.into(),
+        }
+    }
+
+    /// Sends a request with the credentials for this repository, asking for them when told to.
+    async fn send(&self, mut request: Request) -> Result<Response, Error> {
+        let registries = &self.registries;
+        let host = http::host_and_port(&self.base);
+        let scopes = self.scopes();
+        let known = registries.tokens.known(&host, &scopes).await;
+        // An upload's address may be another server's; it gets no credentials of this one.
+        let own = request.url.origin() == self.base.origin();
+        request.authorization = known.clone().filter(|_| own);
+        let response = registries.client.send(&request).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || !own {
+            return Ok(response);
+        }
+        let challenge = (self.registry.as_str(), &response);
+        let fresh = registries
+            .tokens
+            .answer(&registries.client, &host, &scopes, known, challenge)
+            .await?;
+        match fresh {
+            Some(token) => {
+                request.authorization = Some(token);
+                Ok(registries.client.send(&request).await?)
+            }
+            None => Ok(response),
+        }
+    }
+
+    async fn refusal(&self, what: &str, response: Response) -> Error {
+        let status = response.status();
+        let host = http::host_and_port(&self.base);
+        let body = http::read_limited(response, MAX_ERROR_BODY).await;
+        let detail = error_detail(&body.unwrap_or_default(), status);
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized {
+                registry: self.registry.clone(),
+                repository: self.name.clone(),
+                with_credentials: self.registries.tokens.has_credentials(&host).await,
+                detail,
+            },
+            StatusCode::NOT_FOUND => Error::NotFound {
+                reference: format!("{} of {}", what, self.display()),
+                detail,
+            },
+            _ => Error::Status {
+                registry: self.registry.clone(),
+                status: status.as_u16(),
+                what: what.to_owned(),
+                detail,
+            },
+        }
+    }
+
+    /// Reads the manifest or index at a tag or digest.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn manifest(&self, version: &str) -> Result<(Vec<u8>, Option<String>), Error> {
+        let mut request = Request::new(Method::GET, self.url(&format!("manifests/{version}"))?);
+        let accepted = HeaderValue::from_str(&oci::ACCEPTED.join(", "));
+        if let Ok(accepted) = accepted {
+            request.headers.insert(ACCEPT, accepted);
+        }
+        let response = self.send(request).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            let body = http::read_limited(response, MAX_ERROR_BODY).await;
+            let separator = if version.starts_with("sha256:") {
+                '@'
+            } else {
+                ':'
+            };
+            return Err(Error::NotFound {
+                reference: format!("{}{separator}{version}", self.display()),
+                detail: error_detail(&body.unwrap_or_default(), StatusCode::NOT_FOUND),
+            });
+        }
+        if response.status() != StatusCode::OK {
+            return Err(self
+                .refusal(&format!("the manifest `{version}`"), response)
+                .await);
+        }
+        let media_type = header(response.headers(), CONTENT_TYPE.as_str());
+        let promised = header(response.headers(), "docker-content-digest");
+        let raw = http::read_limited(response, oci::MAX_DOCUMENT).await?;
+        let actual = Digest::of(&raw);
+        let expected = [Some(version.to_owned()), promised];
+        for expected in expected
+            .into_iter()
+            .flatten()
+            .filter_map(|text| text.parse().ok())
+        {
+            if expected != actual {
+                return Err(Error::Digest { expected, actual });
+            }
+        }
+        Ok((raw, media_type))
+    }
+
+    /// The digest now at a tag or digest, if the registry has one there and tells.
+    ///
+    /// # Errors
+    /// See [`Error`]; an absent manifest is not one.
+    pub async fn head_manifest(&self, version: &str) -> Result<Option<Digest>, Error> {
+        let mut request = Request::new(Method::HEAD, self.url(&format!("manifests/{version}"))?);
+        if let Ok(accepted) = HeaderValue::from_str(&oci::ACCEPTED.join(", ")) {
+            request.headers.insert(ACCEPT, accepted);
+        }
+        let response = self.send(request).await?;
+        match response.status() {
+            StatusCode::OK => {
+                let digest = header(response.headers(), "docker-content-digest");
+                Ok(digest.and_then(|text| text.parse().ok()))
+            }
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(self
+                .refusal(&format!("a look for the manifest `{version}`"), response)
+                .await),
+        }
+    }
+
+    /// Whether the repository has a blob.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
+        let request = Request::new(Method::HEAD, self.url(&format!("blobs/{digest}"))?);
+        let response = self.send(request).await?;
+        match response.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(self
+                .refusal(&format!("a look for blob {digest}"), response)
+                .await),
+        }
+    }
+
+    /// Begins to read a blob; the caller proves the bytes.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn blob(&self, digest: &Digest) -> Result<Response, Error> {
+        let request = Request::new(Method::GET, self.url(&format!("blobs/{digest}"))?);
+        let response = self.send(request).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        Err(self.refusal(&format!("blob {digest}"), response).await)
+    }
+
+    /// Reads a small blob whole, proven.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        let response = self.blob(&descriptor.digest).await?;
+        let raw = http::read_limited(response, descriptor.size.min(oci::MAX_DOCUMENT)).await?;
+        let actual = Digest::of(&raw);
+        if actual != descriptor.digest {
+            return Err(Error::Digest {
+                expected: descriptor.digest,
+                actual,
+            });
+        }
+        Ok(raw)
+    }
+
+    /// Opens an upload of a blob, or has it mounted from another repository of the registry.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn begin_upload(&self, digest: &Digest, from: Option<&str>) -> Result<Upload, Error> {
+        let mut url = self.url("blobs/uploads/")?;
+        if let Some(from) = from {
+            url.query_pairs_mut()
+                .append_pair("mount", &digest.to_string())
+                .append_pair("from", from);
+        }
+        let mut request = Request::new(Method::POST, url);
+        request.body = Some(Bytes::new());
+        request
+            .headers
+            .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        let response = self.send(request).await?;
+        match response.status() {
+            StatusCode::CREATED if from.is_some() => Ok(Upload::Mounted),
+            StatusCode::ACCEPTED => {
+                let location = header(response.headers(), LOCATION.as_str());
+                let location =
+                    location.ok_or_else(|| self.protocol("names no place for an upload"))?;
+                let url = self.base.join(&location);
+                let url = url.map_err(|_| self.protocol("names no place for an upload"))?;
+                if self.base.scheme() == "https" && url.scheme() != "https" {
+                    return Err(self.protocol("wants an upload without TLS"));
+                }
+                Ok(Upload::Session(url))
+            }
+            _ => Err(self.refusal("an upload", response).await),
+        }
+    }
+
+    /// Sends a blob's bytes in one request to the address that [`Self::begin_upload`] gave.
+    ///
+    /// # Errors
+    /// See [`Error`]; the session is spent then.
+    pub async fn finish_upload(
+        &self,
+        mut session: Url,
+        descriptor: &Descriptor,
+        body: reqwest::Body,
+    ) -> Result<(), Error> {
+        let digest = descriptor.digest.to_string();
+        session.query_pairs_mut().append_pair("digest", &digest);
+        let mut request = Request::new(Method::PUT, session);
+        let host = http::host_and_port(&self.base);
+        if request.url.origin() == self.base.origin() {
+            let tokens = &self.registries.tokens;
+            request.authorization = tokens.known(&host, &self.scopes()).await;
+        }
+        let headers = &mut request.headers;
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(descriptor.size));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
+        let response = self
+            .registries
+            .client
+            .send_body(&request, Some(body))
+            .await?;
+        match response.status() {
+            StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK => Ok(()),
+            _ => Err(self
+                .refusal(&format!("the upload of blob {digest}"), response)
+                .await),
+        }
+    }
+
+    /// Puts a manifest at a tag or at its digest.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn put_manifest(&self, manifest: &Manifest, version: &str) -> Result<(), Error> {
+        let mut request = Request::new(Method::PUT, self.url(&format!("manifests/{version}"))?);
+        let media_type = HeaderValue::from_static(manifest.family.manifest());
+        request.headers.insert(CONTENT_TYPE, media_type);
+        request.body = Some(Bytes::from(manifest.raw.clone()));
+        let response = self.send(request).await?;
+        if !response.status().is_success() {
+            return Err(self
+                .refusal(&format!("the manifest `{version}`"), response)
+                .await);
+        }
+        let stored = header(response.headers(), "docker-content-digest");
+        match stored.and_then(|text| text.parse::<Digest>().ok()) {
+            Some(actual) if actual != manifest.digest() => Err(Error::Digest {
+                expected: manifest.digest(),
+                actual,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
+}
+
+/// The registry's own words for an error, else the status.
+fn error_detail(body: &[u8], status: StatusCode) -> String {
+    #[derive(Deserialize)]
+    struct Body {
+        errors: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let told = serde_json::from_slice::<Body>(body).ok();
+    let items = told.into_iter().flat_map(|body| body.errors);
+    let texts: Vec<_> = items
+        .map(|item| match (&*item.code, &*item.message) {
+            (code, "") => code.to_owned(),
+            ("", message) => message.to_owned(),
+            (code, message) => format!("{message} ({code})"),
+        })
+        .collect();
+    if texts.is_empty() {
+        status.to_string()
+    } else {
+        texts.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registrys_words_are_passed_on() {
+        let detail = |body: &str| error_detail(body.as_bytes(), StatusCode::BAD_REQUEST);
+        assert_eq!(
+            detail(r#"{"errors":[{"code":"TAG_INVALID","message":"tag is immutable"}]}"#),
+            "tag is immutable (TAG_INVALID)"
+        );
+        assert_eq!(detail("<html>"), "400 Bad Request");
+        assert_eq!(detail(r#"{"errors":[{"code":"DENIED"}]}"#), "DENIED");
+    }
+}
