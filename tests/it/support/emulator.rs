@@ -137,7 +137,9 @@ impl Root {
     }
 }
 
-/// Lambda's own view: nothing but /tmp can be written, and only the image's variables are set.
+/// Lambda's own view: nothing but /tmp can be written, and only the image's variables are set. The shell
+/// stays, as the first process of its namespace: it dies with the tests and takes all others along, which
+/// the emulator would not do, because a change of user clears the signal that the kernel is to send.
 const ENTER: &str = r#"
 set -e
 mount --bind "$1" "$1"
@@ -146,7 +148,8 @@ mount --rbind /dev "$1/dev"
 mount -o remount,bind,ro "$1"
 mount -t tmpfs -o mode=1777 tmpfs "$1/tmp"
 shift
-exec env -i "$@"
+env -i "$@"
+exit $?
 "#;
 
 /// A function that runs under the emulator, until it is dropped.
