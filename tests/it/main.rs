@@ -3,5 +3,11 @@
 //!
 //! Needs what `tests/tools.py` installs; nothing is skipped when it is absent.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::doc_markdown, reason = "CPython and BuildKit are words here")]
+
+mod build;
+mod failures;
 mod house;
+mod reproducible;
 mod support;

@@ -177,10 +177,6 @@ impl Function {
         );
         answer.text()
     }
-
-    pub(crate) fn log(&self) -> String {
-        self.process.log()
-    }
 }
 
 /// An address on loopback that nobody listens on. Ports below those that the kernel gives away by itself,

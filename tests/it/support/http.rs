@@ -37,7 +37,7 @@ pub(crate) fn send(
         // A proxy is for the outside; all that the tests speak to is on loopback.
         let client = reqwest::Client::builder()
             .no_proxy()
-            .timeout(Duration::from_secs(60));
+            .timeout(Duration::from_mins(1));
         (runtime, client.build().expect("a client can be made"))
     });
     let method = method

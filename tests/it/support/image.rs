@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
+use std::path::PathBuf;
 
 use flate2::bufread::GzDecoder;
 use serde_json::Value;
@@ -212,7 +213,7 @@ impl Image {
             .expect("the manifest names its media type");
         match manifest {
             "application/vnd.docker.distribution.manifest.v2+json" => {
-                assert_eq!(types, BTreeSet::from(docker))
+                assert_eq!(types, BTreeSet::from(docker));
             }
             "application/vnd.oci.image.manifest.v1+json" => assert_eq!(types, BTreeSet::from(oci)),
             other => panic!("{other} is not an image's manifest"),
@@ -258,6 +259,62 @@ impl Image {
             );
         }
     }
+}
+
+/// Fails unless every blob of an OCI directory is what its name says, everything that the index names is
+/// there, and no file is left over from a write that did not end.
+pub(crate) fn assert_whole(directory: &Path) {
+    for path in files_of(directory) {
+        let name = path
+            .file_name()
+            .expect("a file has a name")
+            .to_string_lossy()
+            .into_owned();
+        assert!(
+            ![".tmp", ".part"].iter().any(|mark| name.contains(mark)),
+            "left over: {}",
+            path.display()
+        );
+        if path.starts_with(directory.join("blobs/sha256")) {
+            let content = fs::read(&path).expect("a blob can be read");
+            assert_eq!(digest(&content), format!("sha256:{name}"), "half written");
+        }
+    }
+    let Ok(index) = fs::read(directory.join("index.json")) else {
+        return;
+    };
+    let index: Value = serde_json::from_slice(&index).expect("the index is JSON");
+    for entry in index["manifests"]
+        .as_array()
+        .expect("the index has manifests")
+    {
+        let name = entry["digest"].as_str().expect("an entry has a digest");
+        assert!(
+            directory
+                .join("blobs")
+                .join(name.replace(':', "/"))
+                .exists(),
+            "the index names {name}"
+        );
+    }
+}
+
+/// All files below a directory, none if there is no such directory.
+fn files_of(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .map(|entry| entry.path());
+    entries
+        .flat_map(|path| {
+            if path.is_dir() {
+                files_of(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
 }
 
 /// Exactly one gzip member: Lambda reads no more.

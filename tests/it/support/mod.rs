@@ -23,9 +23,6 @@ use std::sync::OnceLock;
 
 use sha2::Digest as _;
 
-/// The CPython versions that the tests build for.
-pub(crate) const PYTHONS: [&str; 5] = ["3.9", "3.10", "3.11", "3.12", "3.13"];
-
 /// Where `tests/tools.py` puts the programs that it takes out of wheels.
 pub(crate) fn tools() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))

@@ -67,10 +67,11 @@ impl Registry {
         if authorization.is_some() {
             let path = directory.join("htpasswd");
             fs::write(&path, HTPASSWD).expect("a file can be written");
-            settings += &format!(
+            let password = format!(
                 "auth: {{htpasswd: {{realm: tests, path: {}}}}}\n",
                 path.display()
             );
+            settings.push_str(&password);
         }
         let file = directory.join("registry.yml");
         fs::write(&file, settings).expect("a file can be written");
@@ -94,6 +95,11 @@ impl Registry {
     /// The name of a repository here, as references say it.
     pub(crate) fn name(&self, repository: &str) -> String {
         format!("{}/{repository}", self.address)
+    }
+
+    /// All that the registry has said so far, a line for each request among it.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
     }
 
     /// A manifest as it is kept, or nothing.
