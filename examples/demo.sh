@@ -60,7 +60,9 @@ mapfile -d '' -t layers < <(image_field layers)
 for layer in "${layers[@]}"; do
     tar --extract --gzip --no-same-owner --file "$layer" --directory "$work/root"
 done
-mkdir -p "$work/root/usr/local/bin" "$work/root/proc"
+# Only the names: a file does for the null device, and mounts are left to real sandboxes.
+mkdir -p "$work/root/usr/local/bin" "$work/root/proc" "$work/root/dev"
+[ -e "$work/root/dev/null" ] || : >"$work/root/dev/null"
 cp "$tools"/aws-lambda-rie-* "$work/root/usr/local/bin/aws-lambda-rie"
 mapfile -d '' -t environment < <(image_field Env)
 mapfile -d '' -t command < <(image_field Entrypoint && image_field Cmd)

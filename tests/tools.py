@@ -85,6 +85,8 @@ def find_pythons():
 
 def newest_of(parent, version):
     """The installations of a minor version below a version manager's directory, newest first."""
+    if not os.access(parent, os.R_OK | os.X_OK):
+        return []
     named = [path for path in parent.glob(f"*{version}.*") if re.fullmatch(rf"(cpython-)?{version}\.\d+(-.*)?", path.name)]
     return sorted(named, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)[:3]], reverse=True)
 
