@@ -502,6 +502,17 @@ fn bare_layers(cpython: &Cpython) -> Vec<Tree> {
     copy_closure(&mut system, &libraries, &cpython.files());
     let mut language = Tree::default();
     cpython.copy_to(&mut language, "usr/local");
+    if let Some(library) = &cpython.library {
+        // Where a whole distribution has the loader's cache lead to it.
+        let name = library
+            .file_name()
+            .expect("a library has a name")
+            .to_string_lossy();
+        language.link(
+            &format!("{libraries}/{name}"),
+            &format!("/usr/local/lib/{name}"),
+        );
+    }
     vec![system, language]
 }
 
