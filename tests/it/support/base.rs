@@ -337,6 +337,11 @@ fn aws_layers(cpython: &Cpython) -> Vec<Tree> {
     ] {
         system.directory(directory, 0o755).link(link, directory);
     }
+    // Amazon's loader looks into /lib64 by itself, Debian's only where Debian keeps its libraries.
+    system.link(
+        &format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH),
+        "../lib64",
+    );
     ground(&mut system);
     let amazon = if ["3.9", "3.10", "3.11"].contains(&cpython.minor.as_str()) {
         "2"
