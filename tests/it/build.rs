@@ -202,6 +202,10 @@ fn assert_example_is_what_pip_installs(name: &str) -> Value {
     let mut installed = task_files(&image);
     installed.retain(|path, _| !project.path().join(path).exists());
     let expected = pip_install(&project);
+    for (path, entry) in image.files_below("var/task/bin") {
+        let mode = entry.header.mode().expect("a mode");
+        assert_eq!(mode & 0o777, 0o755, "bin/{path}");
+    }
     assert_eq!(
         installed.keys().collect::<Vec<_>>(),
         expected.keys().collect::<Vec<_>>()

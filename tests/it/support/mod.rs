@@ -6,6 +6,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod base;
+pub(crate) mod cpython;
 pub(crate) mod emulator;
 pub(crate) mod http;
 pub(crate) mod image;
