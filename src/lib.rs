@@ -6,4 +6,5 @@ pub mod http;
 pub mod oci;
 pub mod progress;
 pub mod registry;
+pub mod python;
 pub mod zip;
