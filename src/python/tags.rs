@@ -219,6 +219,20 @@ pub enum Misfit {
     },
 }
 
+impl Misfit {
+    /// How far from fitting: a later glibc is nearest, another operating system furthest.
+    pub fn distance(&self) -> u8 {
+        match self {
+            Self::Glibc { .. } | Self::AnyLinux { .. } => 0,
+            Self::Abi { .. } | Self::FreeThreaded => 1,
+            Self::Python { .. } | Self::LaterPython { .. } | Self::Implementation { .. } => 2,
+            Self::Musl => 3,
+            Self::Architecture { .. } => 4,
+            Self::System { .. } | Self::Combination { .. } => 5,
+        }
+    }
+}
+
 /// Interpreter and ABI, in a pair that stands before a platform.
 type Pair = (String, String);
 

@@ -1,0 +1,561 @@
+//! A wheel becomes a tree of files, as `pip install --target` would leave it.
+//!
+//! Follows the binary distribution format (PEP 427) and the record of installed projects (PEP 376,
+//! PEP 627). Nothing is unpacked: a file of the tree is a member of the archive. Of what an archive says
+//! of a member only the name, the bytes and the execute bit are believed. It never knows images.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::file_tree::{self, Content, FileTree, ImagePath, PathError};
+use crate::python::normalize_name;
+use crate::zip::{self, Member};
+
+/// Metadata files are text that someone wrote; more is no metadata.
+const MAX_METADATA: u64 = 64 << 20;
+/// No image may unpack to more than 10 GiB, so no wheel may.
+const MAX_UNPACKED: u64 = 10 << 30;
+const INSTALLER: &str = "lambimg\n";
+
+/// Why a wheel cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The archive is not as it must be.
+    #[error(transparent)]
+    Archive(#[from] zip::Error),
+    /// A member cannot be read.
+    #[error("cannot read member `{member}`")]
+    Read {
+        /// The member.
+        member: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A member's name may not be a path.
+    #[error("member {0}")]
+    Path(#[from] PathError),
+    /// A member is a symbolic link.
+    #[error("member `{0}` is a symbolic link")]
+    Symlink(String),
+    /// The archive is no wheel of what it should be one of.
+    #[error("no wheel of `{expected}`: {detail}")]
+    NotThisWheel {
+        /// The project and version expected.
+        expected: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// It is of a format to come.
+    #[error("Wheel-Version {0} is not 1.x")]
+    Version(String),
+    /// It would unpack to more than any image may.
+    #[error("it would unpack to {0} bytes, and no image may be larger than {MAX_UNPACKED}")]
+    TooLarge(u64),
+    /// Two members would be one file.
+    #[error("two members would be {0}")]
+    Twice(ImagePath),
+    /// An entry point cannot be called.
+    #[error("entry point `{0}` does not name a function")]
+    EntryPoint(String),
+    /// A `.data` directory of a kind that nobody defined.
+    #[error("member `{0}` is for an install scheme that does not exist")]
+    Scheme(String),
+    /// A path is both a file and a directory.
+    #[error(transparent)]
+    Tree(#[from] file_tree::Error),
+}
+
+/// Where a wheel goes, and for whom.
+#[derive(Debug, Clone)]
+pub struct Placement<'a> {
+    /// The directory that is on `sys.path`.
+    pub root: &'a ImagePath,
+    /// What starts the target's Python, for the first line of scripts.
+    pub interpreter: &'a str,
+    /// Whether the user asked for it by name.
+    pub requested: bool,
+}
+
+/// Reads the wheel of `name` (normal form) `version` at `path` into a tree.
+///
+/// # Errors
+/// See [`Error`]; the contents of members are not read, and so not proven, yet.
+pub fn file_tree(
+    path: &Path,
+    name: &str,
+    version: &str,
+    placement: &Placement<'_>,
+) -> Result<FileTree, Error> {
+    let expected = format!("{name} {version}");
+    let members = zip::open(path)?;
+    let unpacked = members.iter().fold(0u64, |sum, member| sum.saturating_add(member.size));
+    if unpacked > MAX_UNPACKED {
+        return Err(Error::TooLarge(unpacked));
+    }
+    let stem = distribution_stem(&members, name, &expected)?;
+    let wheel = Wheel {
+        dist_info: format!("{stem}.dist-info"),
+        data: format!("{stem}.data/"),
+        members: &members,
+        placement,
+        owner: expected.into(),
+    };
+    wheel.check_version()?;
+    wheel.install(name)
+}
+
+/// `NAME-VERSION` of the one `.dist-info` at the top; those below are some package's own data.
+fn distribution_stem(members: &[Member], name: &str, expected: &str) -> Result<String, Error> {
+    let not_this = |detail: String| Error::NotThisWheel {
+        expected: expected.to_owned(),
+        detail,
+    };
+    let tops = members.iter().filter_map(|member| member.name.split_once('/'));
+    let stems: BTreeSet<_> = tops.filter_map(|(top, _)| top.strip_suffix(".dist-info")).collect();
+    let mut stems = stems.into_iter();
+    let stem = match (stems.next(), stems.next()) {
+        (Some(stem), None) => stem,
+        (None, _) => return Err(not_this("it has no `.dist-info` directory".to_owned())),
+        (Some(_), Some(_)) => return Err(not_this("it has several `.dist-info` directories".to_owned())),
+    };
+    let own = stem.split('-').next().unwrap_or_default();
+    if normalize_name(own) != name {
+        return Err(not_this(format!("it holds `{stem}`")));
+    }
+    Ok(stem.to_owned())
+}
+
+struct Wheel<'a> {
+    dist_info: String,
+    data: String,
+    members: &'a [Member],
+    placement: &'a Placement<'a>,
+    owner: Arc<str>,
+}
+
+/// One line of `RECORD`: hash and size as they stand there.
+type Row = (String, String);
+
+impl Wheel<'_> {
+    fn metadata(&self, file: &str) -> Result<Option<String>, Error> {
+        let name = format!("{}/{file}", self.dist_info);
+        let Some(member) = self.members.iter().find(|member| member.name == name) else {
+            return Ok(None);
+        };
+        let bytes = member.read(MAX_METADATA).map_err(|source| Error::Read {
+            member: name.clone(),
+            source,
+        })?;
+        // Text that is not UTF-8 is as good as damaged: every reader assumes it.
+        let text = String::from_utf8(bytes).map_err(|_| Error::Read {
+            member: name,
+            source: io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"),
+        })?;
+        Ok(Some(text.trim_start_matches('\u{feff}').to_owned()))
+    }
+
+    fn check_version(&self) -> Result<(), Error> {
+        let text = self.metadata("WHEEL")?.ok_or_else(|| Error::NotThisWheel {
+            expected: self.owner.to_string(),
+            detail: format!("it has no `{}/WHEEL`", self.dist_info),
+        })?;
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        let version = fields.filter(|(key, _)| key.eq_ignore_ascii_case("wheel-version"));
+        let version = version.map(|(_, value)| value.trim()).next().unwrap_or_default();
+        if version.split('.').next() != Some("1") {
+            return Err(Error::Version(version.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn install(&self, name: &str) -> Result<FileTree, Error> {
+        let recorded = read_record(&self.metadata("RECORD")?.unwrap_or_default());
+        let scripts = read_entry_points(&self.metadata("entry_points.txt")?.unwrap_or_default())?;
+        let mut installing = Installing {
+            wheel: self,
+            tree: FileTree::default(),
+            rows: BTreeMap::new(),
+        };
+        let generated = [self.own("RECORD"), self.own("INSTALLER")];
+        for member in self.members {
+            if member.is_symlink() {
+                return Err(Error::Symlink(member.name.clone()));
+            }
+            ImagePath::new(&member.name)?;
+            if member.is_directory() || generated.contains(&member.name) {
+                continue;
+            }
+            if let Some(place) = self.place(&member.name, name, &scripts)? {
+                installing.member(&place, member, recorded.get(&member.name))?;
+            }
+        }
+        for (script, call) in &scripts {
+            let text = script_text(self.placement.interpreter, call);
+            installing.generated(&format!("bin/{script}"), text.into_bytes(), true)?;
+        }
+        installing.generated(&self.own("INSTALLER"), INSTALLER.into(), false)?;
+        if self.placement.requested {
+            installing.generated(&self.own("REQUESTED"), Vec::new(), false)?;
+        }
+        installing.record()
+    }
+
+    fn own(&self, file: &str) -> String {
+        format!("{}/{file}", self.dist_info)
+    }
+
+    /// Where a member goes below the root; nowhere for a script that an entry point makes anew.
+    fn place(
+        &self,
+        member: &str,
+        name: &str,
+        scripts: &BTreeMap<String, Call>,
+    ) -> Result<Option<Place>, Error> {
+        let Some(rest) = member.strip_prefix(&self.data) else {
+            return Ok(Some(Place::file(member)));
+        };
+        let scheme = rest.split_once('/').filter(|(_, rest)| !rest.is_empty());
+        Ok(match scheme {
+            Some(("purelib" | "platlib" | "data", rest)) => Some(Place::file(rest)),
+            Some(("headers", rest)) => Some(Place::file(&format!("include/python/{name}/{rest}"))),
+            Some(("scripts", rest)) if scripts.contains_key(rest) => None,
+            Some(("scripts", rest)) => Some(Place {
+                path: format!("bin/{rest}"),
+                is_script: true,
+            }),
+            _ => return Err(Error::Scheme(member.to_owned())),
+        })
+    }
+}
+
+struct Place {
+    path: String,
+    is_script: bool,
+}
+
+impl Place {
+    fn file(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            is_script: false,
+        }
+    }
+}
+
+struct Installing<'a> {
+    wheel: &'a Wheel<'a>,
+    tree: FileTree,
+    rows: BTreeMap<String, Row>,
+}
+
+impl Installing<'_> {
+    fn member(&mut self, place: &Place, member: &Member, row: Option<&Row>) -> Result<(), Error> {
+        let read_error = |source| Error::Read {
+            member: member.name.clone(),
+            source,
+        };
+        if place.is_script
+            && let Some(text) = self.rewritten(member).map_err(read_error)?
+        {
+            return self.generated(&place.path, text, true);
+        }
+        let content = Content::Member(member.clone());
+        let row = match row {
+            Some(row) if !row.0.is_empty() => row.clone(),
+            _ => record_row(&content).map_err(read_error)?,
+        };
+        let executable = place.is_script || member.is_executable();
+        self.put(&place.path, content, executable, row)
+    }
+
+    fn generated(&mut self, path: &str, bytes: Vec<u8>, executable: bool) -> Result<(), Error> {
+        let content = Content::bytes(bytes);
+        let row = record_row(&content).map_err(|source| Error::Read {
+            member: path.to_owned(),
+            source,
+        })?;
+        self.put(path, content, executable, row)
+    }
+
+    fn put(
+        &mut self,
+        path: &str,
+        content: Content,
+        executable: bool,
+        row: Row,
+    ) -> Result<(), Error> {
+        let place = self.wheel.placement.root.join(path)?;
+        let owner = &self.wheel.owner;
+        // The first REQUESTED and the like of a wheel itself would be one too many here.
+        if self.rows.insert(path.to_owned(), row).is_some() {
+            return Err(Error::Twice(place));
+        }
+        self.tree.insert_file(place, content, executable, owner)?;
+        Ok(())
+    }
+
+    /// The text of a script whose first line asks for the installer's Python.
+    fn rewritten(&self, member: &Member) -> io::Result<Option<Vec<u8>>> {
+        const ASKS: &[u8] = b"#!python";
+        let mut start = Vec::new();
+        member.open().take(ASKS.len() as u64).read_to_end(&mut start)?;
+        if start != ASKS {
+            return Ok(None);
+        }
+        let text = member.read(MAX_METADATA)?;
+        let line_end = text.iter().position(|&byte| byte == b'\n').unwrap_or(text.len());
+        let mut rewritten = format!("#!{}", self.wheel.placement.interpreter).into_bytes();
+        rewritten.extend_from_slice(&text[line_end..]);
+        Ok(Some(rewritten))
+    }
+
+    fn record(mut self) -> Result<FileTree, Error> {
+        let own = self.wheel.own("RECORD");
+        let mut text = String::new();
+        for (path, (hash, size)) in &self.rows {
+            text.push_str(&format!("{},{hash},{size}\n", quoted(path)));
+        }
+        text.push_str(&format!("{},,\n", quoted(&own)));
+        let place = self.wheel.placement.root.join(&own)?;
+        let content = Content::bytes(text);
+        self.tree.insert_file(place, content, false, &self.wheel.owner)?;
+        Ok(self.tree)
+    }
+}
+
+fn record_row(content: &Content) -> io::Result<Row> {
+    let hash = URL_SAFE_NO_PAD.encode(content.digest()?.as_bytes());
+    Ok((format!("sha256={hash}"), content.size().to_string()))
+}
+
+/// A CSV field, in quotes where it needs them.
+fn quoted(field: &str) -> String {
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+/// `RECORD` by path. What is not of its form is left out; the rows are made anew then.
+fn read_record(text: &str) -> BTreeMap<String, Row> {
+    let rows = text.lines().filter_map(|line| {
+        let fields = csv_fields(line);
+        let [path, hash, size] = <[String; 3]>::try_from(fields).ok()?;
+        let sound = !hash.contains(['\n', ',', '"']) && size.bytes().all(|b| b.is_ascii_digit());
+        sound.then_some((path, (hash, size)))
+    });
+    rows.collect()
+}
+
+fn csv_fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = line.chars().peekable();
+    while let Some(character) = characters.next() {
+        let Some(field) = fields.last_mut() else {
+            break;
+        };
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                field.push('"');
+                characters.next();
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => field.push(other),
+        }
+    }
+    fields
+}
+
+/// What an entry point calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Call {
+    module: String,
+    function: String,
+}
+
+/// The scripts that `entry_points.txt` asks for, by name.
+fn read_entry_points(text: &str) -> Result<BTreeMap<String, Call>, Error> {
+    let mut scripts = BTreeMap::new();
+    let mut wanted = false;
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            wanted = matches!(section.trim(), "console_scripts" | "gui_scripts");
+            continue;
+        }
+        if wanted && let Some((name, target)) = line.split_once('=') {
+            scripts.insert(name.trim().to_owned(), read_call(line, target)?);
+        }
+    }
+    Ok(scripts)
+}
+
+fn read_call(line: &str, target: &str) -> Result<Call, Error> {
+    // Extras behind the target are for installers that would install them.
+    let target = target.split('[').next().unwrap_or(target).trim();
+    let identifiers = |text: &str| {
+        text.split('.').all(|word| {
+            let starts = word.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
+            starts && word.chars().all(|c| c.is_alphanumeric() || c == '_')
+        })
+    };
+    match target.split_once(':') {
+        Some((module, function)) if identifiers(module.trim()) && identifiers(function.trim()) => {
+            Ok(Call {
+                module: module.trim().to_owned(),
+                function: function.trim().to_owned(),
+            })
+        }
+        _ => Err(Error::EntryPoint(line.to_owned())),
+    }
+}
+
+fn script_text(interpreter: &str, call: &Call) -> String {
+    let imported = call.function.split('.').next().unwrap_or_default();
+    format!(
+        "#!{interpreter}\nimport sys\n\nfrom {} import {imported}\n\nif __name__ == \"__main__\":\n    \
+         sys.exit({}())\n",
+        call.module, call.function
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file_tree::Node;
+    use proptest::prelude::*;
+    use std::fmt::Write as _;
+    use std::io::Write as _;
+
+    const WHEEL: &str = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n";
+
+    /// A stored zip archive of text members; a mode marks symbolic links and scripts.
+    fn zip_of(files: &[(&str, &str, u32)]) -> tempfile::NamedTempFile {
+        let (mut body, mut directory) = (Vec::new(), Vec::new());
+        let u32_of = |length: usize| u32::try_from(length).unwrap().to_le_bytes();
+        let u16_of = |length: usize| u16::try_from(length).unwrap().to_le_bytes();
+        for (name, text, mode) in files {
+            let offset = u32_of(body.len());
+            let mut common = vec![0, 8, 0, 0, 0, 0, 0, 0];
+            common.extend(crc32fast::hash(text.as_bytes()).to_le_bytes());
+            common.extend(u32_of(text.len()));
+            common.extend(u32_of(text.len()));
+            common.extend(u16_of(name.len()));
+            common.extend([0, 0]);
+            body.extend(b"PK\x03\x04\x14\x00");
+            body.extend(&common);
+            body.extend(name.as_bytes());
+            body.extend(text.as_bytes());
+            directory.extend(b"PK\x01\x02\x14\x03\x14\x00");
+            directory.extend(&common);
+            directory.extend([0; 6]);
+            directory.extend((mode << 16).to_le_bytes());
+            directory.extend(offset);
+            directory.extend(name.as_bytes());
+        }
+        let (start, count) = (body.len(), u16_of(files.len()));
+        body.extend(&directory);
+        body.extend(b"PK\x05\x06\0\0\0\0");
+        body.extend(count);
+        body.extend(count);
+        body.extend(u32_of(directory.len()));
+        body.extend(u32_of(start));
+        body.extend([0, 0]);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&body).unwrap();
+        file
+    }
+
+    fn tree_of(files: &[(&str, &str, u32)]) -> Result<FileTree, Error> {
+        let mut all = vec![("demo-1.0.dist-info/WHEEL", WHEEL, 0o100_644)];
+        all.extend(files);
+        let root = ImagePath::new("var/task").unwrap();
+        let placement = Placement {
+            root: &root,
+            interpreter: "/var/lang/bin/python3.12",
+            requested: true,
+        };
+        file_tree(zip_of(&all).path(), "demo", "1.0", &placement)
+    }
+
+    fn listing(tree: &FileTree) -> String {
+        let mut text = String::new();
+        for (path, entry) in tree.iter() {
+            if let Node::File { content, executable } = &entry.node {
+                let mark = if *executable { "x" } else { "-" };
+                writeln!(text, "{mark} {path} {}", content.size()).unwrap();
+            }
+        }
+        text
+    }
+
+    fn text(tree: &FileTree, path: &str) -> String {
+        let Node::File { content, .. } = &tree.get(path).unwrap().node else {
+            panic!("{path} is a file");
+        };
+        std::io::read_to_string(content.open().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_scheme_has_its_place() {
+        let tree = tree_of(&[
+            ("demo/__init__.py", "x = 1\n", 0o100_600),
+            ("demo/tool.sh", "run", 0o100_777),
+            ("demo/_vendor/other-2.dist-info/METADATA", "", 0o100_644),
+            ("demo-1.0.data/purelib/pure.py", "p", 0o100_644),
+            ("demo-1.0.data/data/share/d", "d", 0o100_644),
+            ("demo-1.0.data/headers/demo.h", "h", 0o100_644),
+            ("demo-1.0.data/scripts/plain", "#!pythonw\nx", 0o100_644),
+            ("demo-1.0.data/scripts/elf", "\x7fELF", 0o100_644),
+            ("demo-1.0.data/scripts/made", "#!python\nold", 0o100_644),
+            ("demo-1.0.dist-info/entry_points.txt", "[console_scripts]\nmade = demo.cli:app.run [extra]\n[other]\nx = y\n", 0o100_644),
+            ("demo-1.0.dist-info/RECORD", "demo/__init__.py,sha256=kept,6\n\"demo-1.0.dist-info/RECORD\",,\n", 0o100_644),
+            ("empty/", "", 0o40_755),
+        ])
+        .unwrap();
+        insta::assert_snapshot!(listing(&tree), @"");
+        insta::assert_snapshot!(text(&tree, "var/task/bin/made"), @"");
+        assert_eq!(text(&tree, "var/task/bin/plain"), "#!/var/lang/bin/python3.12\nx");
+        insta::assert_snapshot!(text(&tree, "var/task/demo-1.0.dist-info/RECORD"), @"");
+    }
+
+    #[test]
+    fn hostile_wheels_are_refused_by_the_members_name() {
+        let error = |name: &str, mode: u32| tree_of(&[(name, "x", mode)]).unwrap_err().to_string();
+        insta::assert_snapshot!(error("../evil.py", 0o100_644), @"");
+        insta::assert_snapshot!(error("/etc/passwd", 0o100_644), @"");
+        insta::assert_snapshot!(error("demo-1.0.data/scripts/../../../x", 0o100_644), @"");
+        insta::assert_snapshot!(error("a\\..\\b", 0o100_644), @"");
+        insta::assert_snapshot!(error("link", 0o120_777), @"");
+        insta::assert_snapshot!(error("demo-1.0.data/etc/x", 0o100_644), @"");
+        insta::assert_snapshot!(error("other-1.0.dist-info/x", 0o100_644), @"");
+        let twice = tree_of(&[("a.py", "1", 0), ("demo-1.0.data/purelib/a.py", "2", 0)]);
+        insta::assert_snapshot!(twice.unwrap_err(), @"");
+        let entry = "[console_scripts]\nx = os\n";
+        let entry = tree_of(&[("demo-1.0.dist-info/entry_points.txt", entry, 0)]);
+        insta::assert_snapshot!(entry.unwrap_err(), @"");
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_of_any_kind_can_be_read(text in "[a-z=:,\\[\\]\"\n .#é]{0,80}") {
+            let _ = read_record(&text);
+            let _ = read_entry_points(&text);
+        }
+
+        #[test]
+        fn a_record_field_comes_back(path in "[a-z,\"é ]{1,12}") {
+            prop_assert_eq!(csv_fields(&quoted(&path)), vec![path]);
+        }
+    }
+}
