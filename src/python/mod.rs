@@ -6,6 +6,8 @@
 pub mod lock;
 pub mod lock_text;
 pub mod markers;
+pub mod requirements;
+pub mod resolve;
 pub mod tags;
 
 use std::fmt;

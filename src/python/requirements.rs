@@ -1,0 +1,332 @@
+//! Requirements: what a lock is made from, and what they ask for by name.
+//!
+//! Follows pip's requirements file format as far as these two questions go: logical lines, comments,
+//! and the files that `-r` and `-c` include. What a line means is the resolver's to say, and what the
+//! network holds behind a URL is not read.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::{Digest, Hasher};
+use crate::python::lock::Location;
+use crate::python::markers::Markers;
+use crate::python::{Target, WheelFilename, normalize_name};
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requirements {
+    /// A requirements file.
+    File(PathBuf),
+    /// The lines of one, and the directory that relative paths in them start from.
+    Lines {
+        /// The lines.
+        text: String,
+        /// The directory.
+        directory: PathBuf,
+    },
+}
+
+impl Requirements {
+    /// The directory that a lock's relative paths start from: the lock has to lie there.
+    pub fn directory(&self) -> &Path {
+        match self {
+            Self::File(path) => match path.parent() {
+                Some(parent) if parent != Path::new("") => parent,
+                _ => Path::new("."),
+            },
+            Self::Lines { directory, .. } => directory,
+        }
+    }
+}
+
+impl fmt::Display for Requirements {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Lines { text, .. } => f.write_str(&text.lines().collect::<Vec<_>>().join(", ")),
+        }
+    }
+}
+
+/// A requirements file cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read `{}`", path.display())]
+pub struct Error {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// What decides a lock, as far as files say it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inputs {
+    /// Checksum of all lines with those of included files; comments and blank lines do not count.
+    pub checksum: Digest,
+    /// Normal names of what is asked for itself, constraints aside.
+    pub requested: BTreeSet<String>,
+}
+
+/// Reads requirements and the files that they include.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn read(requirements: &Requirements, target: Target) -> Result<Inputs, Error> {
+    let mut reader = Reader {
+        hasher: Hasher::default(),
+        markers: Markers::new(target),
+        requested: BTreeSet::new(),
+        visited: BTreeSet::new(),
+    };
+    match requirements {
+        Requirements::File(path) => reader.file(path, Part::Requirements)?,
+        Requirements::Lines { text, directory } => {
+            reader.lines(text, directory, Part::Requirements)?;
+        }
+    }
+    Ok(Inputs {
+        checksum: reader.hasher.finish(),
+        requested: reader.requested,
+    })
+}
+
+/// What the lines of a file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Requirements,
+    Constraints,
+}
+
+struct Reader {
+    hasher: Hasher,
+    markers: Markers,
+    requested: BTreeSet<String>,
+    visited: BTreeSet<(PathBuf, Part)>,
+}
+
+impl Reader {
+    fn file(&mut self, path: &Path, part: Part) -> Result<(), Error> {
+        let error = |source| Error {
+            path: path.to_owned(),
+            source,
+        };
+        let canonical = path.canonicalize().map_err(error)?;
+        if !self.visited.insert((canonical, part)) {
+            return Ok(());
+        }
+        let bytes = fs::read(path).map_err(error)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let directory = path.parent().unwrap_or(Path::new(""));
+        self.lines(text.trim_start_matches('\u{feff}'), directory, part)
+    }
+
+    fn lines(&mut self, text: &str, directory: &Path, part: Part) -> Result<(), Error> {
+        for line in logical_lines(text) {
+            self.hasher.field(&line);
+            if let Some((included, part)) = included(&line, part) {
+                if !included.contains("://") {
+                    self.file(&directory.join(included), part)?;
+                }
+            } else if part == Part::Requirements {
+                let name = requested_name(&line, &self.markers);
+                self.requested.extend(name);
+            }
+        }
+        self.hasher.field("end");
+        Ok(())
+    }
+}
+
+/// Lines joined where they end in a backslash, without comments and blank ones.
+fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut open = String::new();
+    for line in text.lines() {
+        if let Some(continued) = line.strip_suffix('\\') {
+            open.push_str(continued);
+            continue;
+        }
+        open.push_str(line);
+        lines.push(without_comment(&std::mem::take(&mut open)));
+    }
+    lines.push(without_comment(&open));
+    lines.retain(|line| !line.is_empty());
+    lines
+}
+
+fn without_comment(line: &str) -> String {
+    // A `#` inside a word belongs to a URL.
+    let comment = line.match_indices('#').find(|(at, _)| {
+        let before = line[..*at].chars().next_back();
+        before.is_none_or(char::is_whitespace)
+    });
+    let end = comment.map_or(line.len(), |(at, _)| at);
+    line[..end].trim().to_owned()
+}
+
+/// The file that a line includes, and what its lines are.
+fn included(line: &str, part: Part) -> Option<(&str, Part)> {
+    let options = [
+        ("--requirement", part),
+        ("--constraint", Part::Constraints),
+        ("-r", part),
+        ("-c", Part::Constraints),
+    ];
+    options.into_iter().find_map(|(option, part)| {
+        let rest = line.strip_prefix(option)?;
+        // A long option is a word of its own, a short one may touch its value.
+        let separated = rest.starts_with(|c: char| c.is_whitespace() || c == '=');
+        if option.starts_with("--") && !separated {
+            return None;
+        }
+        let value = rest.trim_start_matches('=').trim();
+        let unquoted = value.trim_matches(|c| c == '"' || c == '\'');
+        Some((unquoted, part))
+    })
+}
+
+/// The normal name of what a line asks for, if it does and its marker holds.
+fn requested_name(line: &str, markers: &Markers) -> Option<String> {
+    if line.starts_with('-') {
+        return None;
+    }
+    // Options of a single requirement, such as its hashes, stand behind it.
+    let requirement = line.split(" --").next().unwrap_or(line);
+    let is_address = requirement.starts_with(['.', '/'])
+        || requirement.contains(".whl")
+        || requirement.split('@').next()?.contains("://");
+    let separator = if requirement.contains("://") {
+        " ;"
+    } else {
+        ";"
+    };
+    let (requirement, marker) = match requirement.split_once(separator) {
+        Some((requirement, marker)) => (requirement, Some(marker)),
+        None => (requirement, None),
+    };
+    // A marker that nobody understands is the resolver's to refuse.
+    if marker.is_some_and(|marker| markers.hold(marker.trim()) == Ok(false)) {
+        return None;
+    }
+    if is_address && !requirement.contains(" @") {
+        return wheel_name(requirement.trim());
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let end = requirement.find(|c| !is_name(c));
+    let name = &requirement[..end.unwrap_or(requirement.len())];
+    (!name.is_empty()).then(|| normalize_name(name))
+}
+
+fn wheel_name(address: &str) -> Option<String> {
+    let location = address
+        .parse()
+        .map_or_else(|_| Location::Path(address.into()), Location::Url);
+    let filename = WheelFilename::parse(&location.filename()?).ok()?;
+    Some(filename.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::Machine;
+    use crate::python::tests::target;
+    use proptest::prelude::*;
+
+    fn inputs(text: &str, directory: &Path) -> Result<Inputs, Error> {
+        let requirements = Requirements::Lines {
+            text: text.to_owned(),
+            directory: directory.to_owned(),
+        };
+        read(&requirements, target("3.12", Machine::X86_64, "2.34"))
+    }
+
+    fn of(text: &str) -> Inputs {
+        inputs(text, Path::new("/nowhere")).unwrap()
+    }
+
+    #[test]
+    fn names_are_those_asked_for_here() {
+        let text = "\u{20}
+            # a comment
+            Flask>=2 # another
+            ruamel.yaml[jinja2] == 0.18 \\
+                --hash=sha256:00
+            requests;python_version<'3'
+            numpy ; python_version >= '3.9'
+            idna @ https://files.test/idna-3.4-py3-none-any.whl#sha256=00
+            ./wheels/six-1.16.0-py2.py3-none-any.whl
+            https://files.test/x/Torch-2.1%2Bcpu-cp312-cp312-linux_x86_64.whl ; os_name == 'posix'
+            git+https://git.test/a/b@main
+            --index-url https://me:secret@index.test/simple
+            -e ./local
+            ";
+        let requested: Vec<String> = of(text).requested.into_iter().collect();
+        assert_eq!(
+            requested,
+            ["flask", "idna", "numpy", "ruamel-yaml", "six", "torch"]
+        );
+    }
+
+    #[test]
+    fn the_checksum_is_of_lines_not_of_comments() {
+        let checksum = |text: &str| of(text).checksum;
+        assert_eq!(
+            checksum("a\nb==1\n"),
+            checksum("# x\r\na # y\r\n\r\nb\\\n==1")
+        );
+        assert_ne!(checksum("a\nb"), checksum("b\na"));
+        assert_ne!(checksum("a\nb"), checksum("ab"));
+        assert_ne!(
+            checksum("a @ https://x.test/#b"),
+            checksum("a @ https://x.test/")
+        );
+    }
+
+    #[test]
+    fn included_files_count() {
+        let guard = tempfile::tempdir().unwrap();
+        let at = |name: &str| guard.path().join(name);
+        fs::create_dir(at("deep")).unwrap();
+        fs::write(
+            at("deep/more.txt"),
+            "numpy\n-c ../pins.txt\n-r \"../top.txt\"",
+        )
+        .unwrap();
+        fs::write(at("pins.txt"), "pandas==2").unwrap();
+        fs::write(
+            at("top.txt"),
+            "six\n--requirement=deep/more.txt\n-r https://x.test/r.txt",
+        )
+        .unwrap();
+        let file = Requirements::File(at("top.txt"));
+        assert_eq!(file.directory(), guard.path());
+        let lambda = target("3.12", Machine::X86_64, "2.34");
+        let before = read(&file, lambda).unwrap();
+        assert_eq!(
+            before.requested,
+            ["numpy".to_owned(), "six".to_owned()].into()
+        );
+
+        fs::write(at("pins.txt"), "pandas==3").unwrap();
+        let after = read(&file, lambda).unwrap();
+        assert_ne!(before.checksum, after.checksum);
+
+        fs::remove_file(at("pins.txt")).unwrap();
+        let error = read(&file, lambda).unwrap_err();
+        assert_eq!(error.path, at("deep/../pins.txt"));
+        assert_eq!(
+            Requirements::File("r.txt".into()).directory(),
+            Path::new(".")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text in "[-a-z;@:/#\\\\ \n'\"=.é]{0,60}") {
+            let _ = inputs(&text, Path::new("/nowhere"));
+        }
+    }
+}
