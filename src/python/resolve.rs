@@ -161,7 +161,7 @@ async fn by_uv(request: &Request, directory: &Path, progress: &Progress) -> Resu
         resolver: "uv",
         reason: "it is not UTF-8".to_owned(),
     })?;
-    Ok(without_local_urls(&text, directory))
+    Ok(with_shareable_urls(&text, directory))
 }
 
 fn uv_arguments(request: &Request, source: OsString) -> Vec<OsString> {
@@ -199,32 +199,51 @@ fn uv_warnings(stderr: &str) -> Vec<String> {
         .collect()
 }
 
-/// Puts relative paths where a text of uv has `file:` URLs: a lock is the same on every machine.
-fn without_local_urls(text: &str, directory: &Path) -> String {
+/// Puts relative paths where a text of uv has `file:` URLs, for a lock is the same on every machine, and
+/// takes out user names and passwords, which uv leaves in a requirement's own URL.
+fn with_shareable_urls(text: &str, directory: &Path) -> String {
     const KEY: &str = "url = \"";
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find("url = \"file://") {
+    while let Some(at) = rest.find(KEY) {
         let (before, tail) = rest.split_at(at);
-        let end = tail[KEY.len()..]
-            .find('"')
-            .map_or(tail.len(), |end| KEY.len() + end);
-        let url = Url::parse(&tail[KEY.len()..end]).ok();
-        let path = url.and_then(|url| url.to_file_path().ok());
+        let value = &tail[KEY.len()..];
+        let Some(end) = value.find('"') else {
+            break;
+        };
         result.push_str(before);
-        if let Some(path) = path {
-            let path = relative_path(&path, directory);
-            let quoted = toml::Value::from(path.to_string_lossy().as_ref()).to_string();
-            result.push_str("path = ");
-            result.push_str(&quoted);
-            rest = tail.get(end + 1..).unwrap_or_default();
-        } else {
-            result.push_str(&tail[..end]);
-            rest = &tail[end..];
-        }
+        result.push_str(&shareable(&value[..end], directory).unwrap_or_else(|| {
+            // What is fit to be seen stays as uv wrote it.
+            tail[..=KEY.len() + end].to_owned()
+        }));
+        rest = &value[end + 1..];
     }
     result.push_str(rest);
     result
+}
+
+/// The key and value to write in place of a URL that is not fit to be shared.
+fn shareable(url: &str, directory: &Path) -> Option<String> {
+    let mut url = Url::parse(url).ok()?;
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    match url.scheme() {
+        "file" => {
+            let path = relative_path(&url.to_file_path().ok()?, directory);
+            Some(format!("path = {}", quoted(&path.to_string_lossy())))
+        }
+        "http" | "https" if !url.username().is_empty() || url.password().is_some() => {
+            remove_credentials(&mut url);
+            Some(format!("url = {}", quoted(url.as_str())))
+        }
+        _ => None,
+    }
+}
+
+/// A lock is for everyone to read.
+fn remove_credentials(url: &mut Url) {
+    // Both fail for URLs that can have neither.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
 }
 
 /// The way from `directory` to `path`, both absolute.
@@ -368,9 +387,7 @@ impl Item {
             Location::Path(relative_path(&path, directory))
         } else {
             url.set_fragment(None);
-            // A lock is for everyone to read.
-            let _ = url.set_username("");
-            let _ = url.set_password(None);
+            remove_credentials(&mut url);
             Location::Url(url.clone())
         };
         let filename = location.filename().unwrap_or_default();
@@ -524,14 +541,18 @@ mod tests {
     }
 
     #[test]
-    fn local_addresses_become_relative() {
+    fn addresses_are_fit_to_be_shared() {
         let text = r#"wheels = [{ url = "file:///p/deps/w%20x/six-1-py3-none-any.whl", hashes = {} }, { url = "https://a/file:///b" }]
 archive = { url = "file:///q/b.whl" }
+secret = { url = "https://me:pw@host/c.whl" }
+vcs = { url = "ssh://git@host/c" }
 odd = { url = "file://"#;
-        insta::assert_snapshot!(without_local_urls(text, Path::new("/p/deps")), @r#"
+        insta::assert_snapshot!(with_shareable_urls(text, Path::new("/p/deps")), @r#"
         wheels = [{ path = "w x/six-1-py3-none-any.whl", hashes = {} }, { url = "https://a/file:///b" }]
         archive = { path = "../../q/b.whl" }
-        odd = { path = "../.."
+        secret = { url = "https://host/c.whl" }
+        vcs = { url = "ssh://git@host/c" }
+        odd = { url = "file://
         "#);
     }
 
@@ -625,7 +646,7 @@ odd = { url = "file://"#;
     proptest! {
         #[test]
         fn any_text_is_rewritten(text in "(url = \"|file://|[a-z/%\"@: é]){0,12}") {
-            let _ = without_local_urls(&text, Path::new("/p/deps"));
+            let _ = with_shareable_urls(&text, Path::new("/p/deps"));
             let _ = redacted(&text);
         }
     }
