@@ -187,6 +187,9 @@ pub struct Collision {
 /// A path cannot be put into a tree.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// It is no path of an image.
+    #[error(transparent)]
+    Path(#[from] PathError),
     /// A file stands where a directory is needed, or the other way round.
     #[error("{path} is a directory for one of {earlier} and {later}, and a file for the other")]
     Kind {

@@ -14,6 +14,8 @@ use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 pub use reqwest::{Method, Response, StatusCode, Url, header};
 
+use crate::progress::Progress;
+
 const MAX_REDIRECTS: usize = 10;
 const ATTEMPTS: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -50,6 +52,8 @@ pub struct Settings {
     pub offline: bool,
     /// Hosts, with port if any, that are spoken to without TLS, beside loopback addresses.
     pub plain_http: BTreeSet<String>,
+    /// Who is told of every retry.
+    pub progress: Progress,
 }
 
 /// Why a request brought nothing.
@@ -68,20 +72,20 @@ pub enum Error {
         host: String,
     },
     /// Nobody answers there.
-    #[error("cannot connect to `{host}`")]
+    #[error("cannot connect to `{host}`: {reason}")]
     Connect {
         /// Host and port.
         host: String,
-        /// Why.
-        source: reqwest::Error,
+        /// The innermost cause.
+        reason: String,
     },
     /// The exchange broke off.
-    #[error("the exchange with `{host}` failed")]
+    #[error("the exchange with `{host}` failed: {reason}")]
     Exchange {
         /// Host and port.
         host: String,
-        /// Why.
-        source: reqwest::Error,
+        /// The innermost cause.
+        reason: String,
     },
     /// The answer is larger than anything of its kind may be.
     #[error("the answer of {url} is larger than {limit} bytes")]
@@ -215,7 +219,14 @@ impl Client {
             if attempt == ATTEMPTS {
                 return result;
             }
-            tracing::debug!(url = redact(&request.url), attempt, ?result, "trying again");
+            let why = match &result {
+                Ok(response) => response.status().to_string(),
+                Err(error) => error.to_string(),
+            };
+            let url = redact(&request.url);
+            self.settings
+                .progress
+                .detail(format!("{url}: {why}; try {}", attempt + 1));
             tokio::time::sleep(wait.min(LONGEST_PAUSE)).await;
             pause *= 2;
             attempt += 1;
@@ -283,22 +294,24 @@ fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 /// Turns a failed exchange into an error that names the host.
-pub fn classify(url: &Url, source: reqwest::Error) -> Error {
-    let source = source.without_url();
+pub fn classify(url: &Url, error: reqwest::Error) -> Error {
+    let source = error.without_url();
     let host = host_and_port(url);
+    // What lies between says only that something below it failed.
     let mut cause: Option<&dyn StdError> = Some(&source);
-    let mut resolves = true;
+    let (mut resolves, mut reason) = (true, String::new());
     while let Some(error) = cause {
-        resolves &= !error.to_string().starts_with("dns error");
+        reason = error.to_string();
+        resolves &= !reason.starts_with("dns error");
         cause = error.source();
     }
     if !resolves {
         let host = url.host_str().unwrap_or_default().to_owned();
         Error::Resolve { host }
     } else if source.is_connect() {
-        Error::Connect { host, source }
+        Error::Connect { host, reason }
     } else {
-        Error::Exchange { host, source }
+        Error::Exchange { host, reason }
     }
 }
 

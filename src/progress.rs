@@ -33,6 +33,8 @@ pub enum Event {
     },
     /// One step of the job is done; a line for a log.
     Step(String),
+    /// What only someone who looks for a fault wants to read.
+    Detail(String),
     /// Something the user should know that stops nothing.
     Warning(String),
 }
@@ -58,6 +60,11 @@ impl Progress {
     /// Says that one step is done.
     pub fn step(&self, text: impl Into<String>) {
         self.send(Event::Step(text.into()));
+    }
+
+    /// Tells a detail.
+    pub fn detail(&self, text: impl Into<String>) {
+        self.send(Event::Detail(text.into()));
     }
 
     /// Warns.

@@ -513,48 +513,62 @@ fn to_usize(value: u64) -> Result<usize, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::io::Write;
+pub(crate) mod testing {
+    //! Archives written field by field, so that each can be made wrong.
 
-    /// Writes a small archive by hand, so that each field can be made wrong.
-    struct Builder {
+    use std::io::Write as _;
+
+    use super::{CENTRAL, END, LOCAL};
+
+    #[derive(Default)]
+    pub(crate) struct Builder {
         bytes: Vec<u8>,
         central: Vec<u8>,
         count: u16,
     }
 
+    fn u32_of(length: usize) -> [u8; 4] {
+        u32::try_from(length).unwrap().to_le_bytes()
+    }
+
+    fn u16_of(length: usize) -> [u8; 2] {
+        u16::try_from(length).unwrap().to_le_bytes()
+    }
+
     impl Builder {
-        fn new() -> Self {
-            Self {
-                bytes: Vec::new(),
-                central: Vec::new(),
-                count: 0,
-            }
+        /// A member that is called `local` in its own header and `name` in the directory.
+        pub(crate) fn add(&mut self, local: &str, name: &str, contents: &[u8], deflate: bool) {
+            self.add_with_mode(local, name, contents, deflate, 0o100_755);
         }
 
-        fn add(&mut self, local: &str, central: &str, contents: &[u8], deflate: bool) {
+        pub(crate) fn add_with_mode(
+            &mut self,
+            local: &str,
+            name: &str,
+            contents: &[u8],
+            deflate: bool,
+            mode: u32,
+        ) {
             let data = if deflate {
-                let mut e =
-                    flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::new(6));
-                e.write_all(contents).unwrap();
-                e.finish().unwrap()
+                let level = flate2::Compression::new(6);
+                let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), level);
+                encoder.write_all(contents).unwrap();
+                encoder.finish().unwrap()
             } else {
                 contents.to_vec()
             };
-            let offset = self.bytes.len() as u32;
+            let offset = u32_of(self.bytes.len());
             let mut middle = Vec::new();
             middle.extend(0x0800u16.to_le_bytes());
             middle.extend((if deflate { 8u16 } else { 0 }).to_le_bytes());
             middle.extend(0u32.to_le_bytes());
             middle.extend(crc32fast::hash(contents).to_le_bytes());
-            middle.extend((data.len() as u32).to_le_bytes());
-            middle.extend((contents.len() as u32).to_le_bytes());
+            middle.extend(u32_of(data.len()));
+            middle.extend(u32_of(contents.len()));
             self.bytes.extend(LOCAL.to_le_bytes());
             self.bytes.extend(20u16.to_le_bytes());
             self.bytes.extend(&middle);
-            self.bytes.extend((local.len() as u16).to_le_bytes());
+            self.bytes.extend(u16_of(local.len()));
             self.bytes.extend(0u16.to_le_bytes());
             self.bytes.extend(local.as_bytes());
             self.bytes.extend(&data);
@@ -562,27 +576,35 @@ mod tests {
             self.central.extend(0x0314u16.to_le_bytes());
             self.central.extend(20u16.to_le_bytes());
             self.central.extend(&middle);
-            self.central.extend((central.len() as u16).to_le_bytes());
+            self.central.extend(u16_of(name.len()));
             self.central.extend([0; 8]);
-            self.central.extend((0o100_755u32 << 16).to_le_bytes());
-            self.central.extend(offset.to_le_bytes());
-            self.central.extend(central.as_bytes());
+            self.central.extend((mode << 16).to_le_bytes());
+            self.central.extend(offset);
+            self.central.extend(name.as_bytes());
             self.count += 1;
         }
 
-        fn finish(mut self) -> Vec<u8> {
-            let offset = self.bytes.len() as u32;
+        pub(crate) fn finish(mut self) -> Vec<u8> {
+            let offset = u32_of(self.bytes.len());
             self.bytes.extend(&self.central);
             self.bytes.extend(END.to_le_bytes());
             self.bytes.extend([0; 4]);
             self.bytes.extend(self.count.to_le_bytes());
             self.bytes.extend(self.count.to_le_bytes());
-            self.bytes.extend((self.central.len() as u32).to_le_bytes());
-            self.bytes.extend(offset.to_le_bytes());
+            self.bytes.extend(u32_of(self.central.len()));
+            self.bytes.extend(offset);
             self.bytes.extend(0u16.to_le_bytes());
             self.bytes
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::Builder;
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
 
     fn open_bytes(bytes: &[u8]) -> Result<Vec<Member>, Error> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -596,10 +618,10 @@ mod tests {
 
     #[test]
     fn reads_stored_and_deflated_members() {
-        let mut builder = Builder::new();
+        let mut builder = Builder::default();
         builder.add("a/", "a/", b"", false);
         builder.add("a/stored", "a/stored", b"plain", false);
-        builder.add("a/deflated", "a/deflated", &[b'x'; 100_000], true);
+        builder.add("a/deflated", "a/deflated", &vec![b'x'; 100_000], true);
         let members = open_bytes(&builder.finish()).unwrap();
         assert!(members[0].is_directory());
         assert_eq!(members[1].read(10).unwrap(), b"plain");
@@ -610,17 +632,17 @@ mod tests {
 
     #[test]
     fn refuses_what_could_be_read_two_ways() {
-        let mut twice = Builder::new();
+        let mut twice = Builder::default();
         twice.add("a", "a", b"1", false);
         twice.add("a", "a", b"2", false);
         insta::assert_snapshot!(message(&twice.finish()), @"member `a` is there twice");
 
-        let mut other = Builder::new();
+        let mut other = Builder::default();
         other.add("a", "b", b"1", false);
         insta::assert_snapshot!(message(&other.finish()), @"member `b` differs between directory and local header");
 
         insta::assert_snapshot!(message(b"PK"), @"not a whole zip archive: its end record is missing");
-        let mut cut = Builder::new();
+        let mut cut = Builder::default();
         cut.add("a", "a", b"1", false);
         let bytes = cut.finish();
         insta::assert_snapshot!(message(&bytes[1..]), @"not a whole zip archive: its directory is not where the end record says");
@@ -629,7 +651,7 @@ mod tests {
     #[test]
     fn notices_damaged_contents() {
         for deflate in [false, true] {
-            let mut builder = Builder::new();
+            let mut builder = Builder::default();
             builder.add("a", "a", b"some contents that matter", deflate);
             let mut bytes = builder.finish();
             bytes[40] ^= 0x55;
@@ -644,7 +666,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics_on_foreign_bytes(at in 0usize..200, value: u8, cut in 0usize..200) {
-            let mut builder = Builder::new();
+            let mut builder = Builder::default();
             builder.add("a/b", "a/b", b"contents", true);
             builder.add("c", "c", b"more", false);
             let mut bytes = builder.finish();

@@ -411,7 +411,7 @@ mod tests {
             &"t".into(),
         )
         .unwrap();
-        layer::make(store, &tree, 7, [path, bytes]).unwrap()
+        layer::make(store, &tree, 7).unwrap()
     }
 
     fn stacked(family: Family, store: &BlobStore) -> Image {

@@ -59,23 +59,11 @@ pub enum Error {
     Store(#[from] blob_store::Error),
 }
 
-/// Makes a layer of `tree` in `store`, every entry dated `epoch` (seconds since 1970); a layer made
-/// before for the same `inputs` is taken as it is.
-///
-/// `inputs` must decide the tree: digests of wheels and placement, or the tree's own digest.
+/// Makes a layer of `tree` in `store`, every entry dated `epoch` (seconds since 1970).
 ///
 /// # Errors
 /// See [`Error`]; no part of a layer is left then.
-pub fn make<I: AsRef<[u8]>>(
-    store: &BlobStore,
-    tree: &FileTree,
-    epoch: u64,
-    inputs: impl IntoIterator<Item = I>,
-) -> Result<Layer, Error> {
-    let key = memo_key(epoch, inputs);
-    if let Some(layer) = recall(store, &key) {
-        return Ok(layer);
-    }
+pub fn make(store: &BlobStore, tree: &FileTree, epoch: u64) -> Result<Layer, Error> {
     let gzip = GzBuilder::new()
         .operating_system(255)
         .write(store.writer()?, Compression::new(LEVEL));
@@ -83,17 +71,16 @@ pub fn make<I: AsRef<[u8]>>(
     write_tar(tree, epoch, &mut tar)?;
     let (gzip, diff_id, unpacked_size) = tar.finish();
     let (digest, size) = gzip.finish().map_err(Error::Write)?.commit()?;
-    let layer = Layer {
+    Ok(Layer {
         digest,
         size,
         diff_id,
         unpacked_size,
-    };
-    store.remember(&key, &layer)?;
-    Ok(layer)
+    })
 }
 
-/// The key of a layer that these inputs decide.
+/// The key of a layer whose tree these inputs decide: digests of wheels and where they are placed, or
+/// the tree's own digest.
 pub fn memo_key<I: AsRef<[u8]>>(epoch: u64, inputs: impl IntoIterator<Item = I>) -> MemoKey {
     let fixed = [FORMAT.as_bytes().to_vec(), epoch.to_le_bytes().to_vec()];
     let inputs = inputs.into_iter().map(|input| input.as_ref().to_vec());
@@ -104,6 +91,14 @@ pub fn memo_key<I: AsRef<[u8]>>(epoch: u64, inputs: impl IntoIterator<Item = I>)
 pub fn recall(store: &BlobStore, key: &MemoKey) -> Option<Layer> {
     let layer: Layer = store.recall(key)?;
     store.contains(&layer.digest, layer.size).then_some(layer)
+}
+
+/// Remembers `layer` as the one for `key`.
+///
+/// # Errors
+/// Those of writing.
+pub fn remember(store: &BlobStore, key: &MemoKey, layer: &Layer) -> Result<(), Error> {
+    Ok(store.remember(key, layer)?)
 }
 
 fn write_tar(tree: &FileTree, epoch: u64, out: &mut impl Write) -> Result<(), Error> {
@@ -346,11 +341,11 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_is_one_member_with_both_digests_and_made_once() {
+    fn a_layer_is_one_member_with_both_digests_and_remembered() {
         let directory = tempfile::tempdir().unwrap();
         let store = BlobStore::open(directory.path()).unwrap();
         let tree = tree(&[("a", "some text", false)]);
-        let layer = make(&store, &tree, 0, ["key"]).unwrap();
+        let layer = make(&store, &tree, 0).unwrap();
         let bytes = store.read(&layer.digest).unwrap();
         let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
         let mut tar = Vec::new();
@@ -361,14 +356,15 @@ mod tests {
             decoder.into_inner().is_empty(),
             "one member, nothing behind it"
         );
-        // The memo answers: another tree under the same key is not even looked at.
+        let key = memo_key(0, ["key"]);
+        remember(&store, &key, &layer).unwrap();
+        assert_eq!(recall(&store, &key), Some(layer.clone()));
+        assert_eq!(recall(&store, &memo_key(1, ["key"])), None);
+        std::fs::remove_file(store.path(&layer.digest)).unwrap();
         assert_eq!(
-            make(&store, &FileTree::default(), 0, ["key"]).unwrap(),
-            layer
-        );
-        assert_ne!(
-            make(&store, &FileTree::default(), 1, ["key"]).unwrap(),
-            layer
+            recall(&store, &key),
+            None,
+            "an answer without its blob is none"
         );
     }
 
@@ -379,7 +375,7 @@ mod tests {
         let tree = tree(&[("a/ü", "x", false), (&long, "y", true)]);
         let directory = tempfile::tempdir().unwrap();
         let store = BlobStore::open(directory.path()).unwrap();
-        let layer = make(&store, &tree, 315_532_800, ["golden"]).unwrap();
+        let layer = make(&store, &tree, 315_532_800).unwrap();
         insta::assert_snapshot!(layer.diff_id.hex(), @"9ebd5861e7bc4f445bea4fd65abed51337c1a7710c9b44e27bdaeba2ee72abc4");
         insta::assert_snapshot!(layer.digest.hex(), @"15c2f5ebe84e757aa58aaefc8d55e249eeeb81a918083ed3550cfd4f67f82fa5");
     }

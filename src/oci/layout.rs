@@ -471,11 +471,11 @@ fn append(
     archive.append_data(&mut header, name, reader)
 }
 
-/// Reads the image for `architecture` at `place`; its blobs are in `store` then.
+/// Reads the image at `place`, for `architecture` if one is wanted; its blobs are in `store` then.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn read(place: &Place, architecture: &str, store: &BlobStore) -> Result<Image, Error> {
+pub fn read(place: &Place, architecture: Option<&str>, store: &BlobStore) -> Result<Image, Error> {
     match place.form {
         Form::OciDirectory => {
             let directory = place.path.clone();
@@ -498,7 +498,7 @@ pub fn read(place: &Place, architecture: &str, store: &BlobStore) -> Result<Imag
 fn import<R: Read>(
     place: &Place,
     entries: &[Listed],
-    architecture: &str,
+    architecture: Option<&str>,
     store: &BlobStore,
     open: impl Fn(&Digest) -> io::Result<R>,
 ) -> Result<Image, Error> {
@@ -524,12 +524,16 @@ fn import<R: Read>(
         take(blob)?;
     }
     let image = load(store, &descriptor.digest)?;
-    image.config.require(architecture)?;
+    image.config.require_any(architecture)?;
     Ok(image)
 }
 
 /// Docker's archives list a config and layers, often uncompressed; a manifest is made for them.
-fn read_docker(place: &Place, architecture: &str, store: &BlobStore) -> Result<Image, Error> {
+fn read_docker(
+    place: &Place,
+    architecture: Option<&str>,
+    store: &BlobStore,
+) -> Result<Image, Error> {
     let malformed = |detail: &str| Error::Malformed {
         path: place.path.clone(),
         what: "Docker archive",
@@ -557,7 +561,7 @@ fn read_docker(place: &Place, architecture: &str, store: &BlobStore) -> Result<I
         .as_str()
         .ok_or_else(|| malformed("it names no config"))?;
     let config = Config::read(members.read(config_path)?)?;
-    config.require(architecture)?;
+    config.require_any(architecture)?;
     store.put(&config.raw)?;
     let mut layers = Vec::new();
     for path in entry["Layers"].as_array().into_iter().flatten() {
@@ -672,7 +676,7 @@ mod tests {
         let path = ImagePath::new("var/task/app.py").unwrap();
         tree.insert_file(path, Content::bytes("code"), false, &"f".into())
             .unwrap();
-        let layer = layer::make(store, &tree, 0, ["x"]).unwrap();
+        let layer = layer::make(store, &tree, 0).unwrap();
         let what = "function".to_owned();
         let image = stack(&base, &[Addition { layer, what }], &Edit::default()).unwrap();
         store.put(&image.manifest.raw).unwrap();
@@ -690,7 +694,7 @@ mod tests {
             let place: Place = format!("{form}{}:a:1", path.display()).parse().unwrap();
             write(&place, &image, &["a:1".parse().unwrap()], &store).unwrap();
             let other = BlobStore::open(directory.path().join(format!("other-{form}"))).unwrap();
-            let read_back = read(&place, "arm64", &other).unwrap();
+            let read_back = read(&place, Some("arm64"), &other).unwrap();
             assert_eq!(read_back.config, image.config, "{place}");
             assert_eq!(
                 read_back.manifest.layers[0].digest,
@@ -698,7 +702,7 @@ mod tests {
             );
             let open = |d: &Descriptor| File::open(other.path(&d.digest));
             assert_eq!(validate(&read_back, 0, open), Ok(()));
-            let error = read(&place, "amd64", &other).unwrap_err().to_string();
+            let error = read(&place, Some("amd64"), &other).unwrap_err().to_string();
             assert_eq!(error, "the image is for linux/arm64, not for linux/amd64");
         }
     }

@@ -83,9 +83,9 @@ pub enum Error {
     #[error("media type `{0}` is neither an image manifest nor an index")]
     NoImage(String),
     /// The index has nothing for this platform.
-    #[error("the image index has no linux/{wanted}, only {offered}")]
+    #[error("the image index has no {wanted}, only {offered}")]
     Architecture {
-        /// The architecture in OCI's words.
+        /// The platform in OCI's words.
         wanted: String,
         /// The platforms there are.
         offered: String,
@@ -244,25 +244,35 @@ impl Index {
         })
     }
 
-    /// The image for Linux on `architecture` (`amd64`, `arm64`).
+    /// The image for Linux on `architecture` (`amd64`, `arm64`); if none is named, the only one.
     ///
     /// # Errors
-    /// When there is none; the error lists the platforms there are.
-    pub fn select(&self, architecture: &str) -> Result<&Descriptor, Error> {
-        let wanted = format!("linux/{architecture}");
-        let found = self
-            .entries
-            .iter()
-            .find(|e| e.platform.as_deref() == Some(&*wanted));
+    /// When there is none, or several; the error lists the platforms there are.
+    pub fn select(&self, architecture: Option<&str>) -> Result<&Descriptor, Error> {
+        let known = |entry: &&IndexEntry| {
+            let platform = entry.platform.as_deref();
+            platform.is_none_or(|platform| !platform.contains("unknown"))
+        };
+        let known: Vec<_> = self.entries.iter().filter(known).collect();
+        let found = match (architecture, &*known) {
+            (None, [only]) => Some(only),
+            (None, _) => None,
+            (Some(architecture), _) => {
+                let wanted = format!("linux/{architecture}");
+                known
+                    .iter()
+                    .find(|e| e.platform.as_deref() == Some(&*wanted))
+            }
+        };
         found.map(|entry| &entry.descriptor).ok_or_else(|| {
-            let platforms = self.entries.iter().filter_map(|e| e.platform.as_deref());
-            let known: Vec<_> = platforms.filter(|p| !p.contains("unknown")).collect();
+            let platforms = known.iter().filter_map(|entry| entry.platform.as_deref());
+            let offered = platforms.collect::<Vec<_>>().join(", ");
             Error::Architecture {
-                wanted: architecture.to_owned(),
-                offered: if known.is_empty() {
+                wanted: architecture.map_or("one image".to_owned(), |a| format!("linux/{a}")),
+                offered: if offered.is_empty() {
                     "nothing".to_owned()
                 } else {
-                    known.join(", ")
+                    offered
                 },
             }
         })
@@ -376,6 +386,14 @@ impl Config {
             .next_back()
     }
 
+    /// As [`Self::require`], where an architecture is wanted at all.
+    ///
+    /// # Errors
+    /// [`Error::OtherArchitecture`].
+    pub fn require_any(&self, architecture: Option<&str>) -> Result<(), Error> {
+        architecture.map_or(Ok(()), |architecture| self.require(architecture))
+    }
+
     /// Fails unless the image is for Linux on `architecture`.
     ///
     /// # Errors
@@ -425,8 +443,11 @@ mod tests {
         let Document::Index(index) = Document::read(raw, None).unwrap() else {
             panic!("a list is an index");
         };
-        assert_eq!(index.select("amd64").unwrap().digest, Digest::of("amd64"));
-        insta::assert_snapshot!(index.select("arm64").unwrap_err(),
+        assert_eq!(
+            index.select(Some("amd64")).unwrap().digest,
+            Digest::of("amd64")
+        );
+        insta::assert_snapshot!(index.select(Some("arm64")).unwrap_err(),
             @"the image index has no linux/arm64, only linux/amd64");
     }
 

@@ -45,6 +45,8 @@ pub enum Error {
     NotFound {
         /// What was asked for.
         reference: String,
+        /// What was meant to be done there.
+        access: Access,
         /// The registry's own words, or the status.
         detail: String,
     },
@@ -76,9 +78,14 @@ pub enum Error {
         /// What came.
         actual: Digest,
     },
-    /// A document is not an image's.
-    #[error(transparent)]
-    Document(#[from] oci::Error),
+    /// What the registry has there is not the image that was wanted.
+    #[error("`{reference}`: {source}")]
+    Document {
+        /// What was asked for.
+        reference: String,
+        /// What is wrong with it.
+        source: oci::Error,
+    },
     /// Credentials could not be had.
     #[error(transparent)]
     Credentials(#[from] auth::Error),
@@ -250,6 +257,7 @@ impl Repository {
             },
             StatusCode::NOT_FOUND => Error::NotFound {
                 reference: format!("{} of {}", what, self.display()),
+                access: self.access,
                 detail,
             },
             _ => Error::Status {
@@ -281,6 +289,7 @@ impl Repository {
             };
             return Err(Error::NotFound {
                 reference: format!("{}{separator}{version}", self.display()),
+                access: self.access,
                 detail: error_detail(&body.unwrap_or_default(), StatusCode::NOT_FOUND),
             });
         }

@@ -136,7 +136,9 @@ impl Job<'_> {
                     return Ok(());
                 }
                 Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
-                    tracing::debug!(%error, attempt, "uploading again");
+                    let next = attempt + 1;
+                    self.progress
+                        .detail(format!("blob {}: {error}; try {next}", blob.digest));
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
