@@ -180,7 +180,10 @@ async fn download(
     }
     let mut writer = store.writer()?;
     loop {
-        let chunk = response.chunk().await.map_err(|e| failed(http::classify(url, e)))?;
+        let chunk = response
+            .chunk()
+            .await
+            .map_err(|e| failed(http::classify(url, e)))?;
         let Some(chunk) = chunk else { break };
         write(&mut writer, &chunk, store, wheel)?;
         task.advance(chunk.len() as u64);
@@ -195,7 +198,11 @@ fn request(url: &Url) -> Request {
     let _ = bare.set_password(None);
     let mut request = Request::new(Method::GET, bare);
     if !url.username().is_empty() {
-        let pair = format!("{}:{}", decoded(url.username()), decoded(url.password().unwrap_or_default()));
+        let pair = format!(
+            "{}:{}",
+            decoded(url.username()),
+            decoded(url.password().unwrap_or_default())
+        );
         request.authorization = Some(Secret::new(format!("Basic {}", BASE64.encode(pair))));
     }
     request
@@ -206,7 +213,9 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
-        let pair = tail.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
+        let pair = tail
+            .get(..2)
+            .and_then(|pair| std::str::from_utf8(pair).ok());
         let value = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok());
         match value {
             Some(value) if *first == b'%' => {

@@ -3,12 +3,15 @@
 //! A [`Target`] is the machine that will run the code, never the one at hand. This room has never
 //! heard of images, layers or Lambda; it looks at no environment and at no Python but one it is given.
 
+pub mod fetch;
+pub mod interpreter;
 pub mod lock;
 pub mod lock_text;
 pub mod markers;
 pub mod requirements;
 pub mod resolve;
 pub mod tags;
+pub mod wheel;
 
 use std::fmt;
 use std::str::FromStr;

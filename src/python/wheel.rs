@@ -5,6 +5,7 @@
 //! of a member only the name, the bytes and the execute bit are believed. It never knows images.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -93,7 +94,9 @@ pub fn file_tree(
 ) -> Result<FileTree, Error> {
     let expected = format!("{name} {version}");
     let members = zip::open(path)?;
-    let unpacked = members.iter().fold(0u64, |sum, member| sum.saturating_add(member.size));
+    let unpacked = members
+        .iter()
+        .fold(0u64, |sum, member| sum.saturating_add(member.size));
     if unpacked > MAX_UNPACKED {
         return Err(Error::TooLarge(unpacked));
     }
@@ -115,13 +118,21 @@ fn distribution_stem(members: &[Member], name: &str, expected: &str) -> Result<S
         expected: expected.to_owned(),
         detail,
     };
-    let tops = members.iter().filter_map(|member| member.name.split_once('/'));
-    let stems: BTreeSet<_> = tops.filter_map(|(top, _)| top.strip_suffix(".dist-info")).collect();
+    let tops = members
+        .iter()
+        .filter_map(|member| member.name.split_once('/'));
+    let stems: BTreeSet<_> = tops
+        .filter_map(|(top, _)| top.strip_suffix(".dist-info"))
+        .collect();
     let mut stems = stems.into_iter();
     let stem = match (stems.next(), stems.next()) {
         (Some(stem), None) => stem,
         (None, _) => return Err(not_this("it has no `.dist-info` directory".to_owned())),
-        (Some(_), Some(_)) => return Err(not_this("it has several `.dist-info` directories".to_owned())),
+        (Some(_), Some(_)) => {
+            return Err(not_this(
+                "it has several `.dist-info` directories".to_owned(),
+            ));
+        }
     };
     let own = stem.split('-').next().unwrap_or_default();
     if normalize_name(own) != name {
@@ -166,7 +177,10 @@ impl Wheel<'_> {
         })?;
         let fields = text.lines().filter_map(|line| line.split_once(':'));
         let version = fields.filter(|(key, _)| key.eq_ignore_ascii_case("wheel-version"));
-        let version = version.map(|(_, value)| value.trim()).next().unwrap_or_default();
+        let version = version
+            .map(|(_, value)| value.trim())
+            .next()
+            .unwrap_or_default();
         if version.split('.').next() != Some("1") {
             return Err(Error::Version(version.to_owned()));
         }
@@ -303,12 +317,18 @@ impl Installing<'_> {
     fn rewritten(&self, member: &Member) -> io::Result<Option<Vec<u8>>> {
         const ASKS: &[u8] = b"#!python";
         let mut start = Vec::new();
-        member.open().take(ASKS.len() as u64).read_to_end(&mut start)?;
+        member
+            .open()
+            .take(ASKS.len() as u64)
+            .read_to_end(&mut start)?;
         if start != ASKS {
             return Ok(None);
         }
         let text = member.read(MAX_METADATA)?;
-        let line_end = text.iter().position(|&byte| byte == b'\n').unwrap_or(text.len());
+        let line_end = text
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .unwrap_or(text.len());
         let mut rewritten = format!("#!{}", self.wheel.placement.interpreter).into_bytes();
         rewritten.extend_from_slice(&text[line_end..]);
         Ok(Some(rewritten))
@@ -318,12 +338,13 @@ impl Installing<'_> {
         let own = self.wheel.own("RECORD");
         let mut text = String::new();
         for (path, (hash, size)) in &self.rows {
-            text.push_str(&format!("{},{hash},{size}\n", quoted(path)));
+            let _ = writeln!(text, "{},{hash},{size}", quoted(path));
         }
-        text.push_str(&format!("{},,\n", quoted(&own)));
+        let _ = writeln!(text, "{},,", quoted(&own));
         let place = self.wheel.placement.root.join(&own)?;
         let content = Content::bytes(text);
-        self.tree.insert_file(place, content, false, &self.wheel.owner)?;
+        self.tree
+            .insert_file(place, content, false, &self.wheel.owner)?;
         Ok(self.tree)
     }
 }
@@ -389,7 +410,10 @@ fn read_entry_points(text: &str) -> Result<BTreeMap<String, Call>, Error> {
         if line.is_empty() || line.starts_with(['#', ';']) {
             continue;
         }
-        if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(section) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             wanted = matches!(section.trim(), "console_scripts" | "gui_scripts");
             continue;
         }
@@ -405,7 +429,10 @@ fn read_call(line: &str, target: &str) -> Result<Call, Error> {
     let target = target.split('[').next().unwrap_or(target).trim();
     let identifiers = |text: &str| {
         text.split('.').all(|word| {
-            let starts = word.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
+            let starts = word
+                .chars()
+                .next()
+                .is_some_and(|c| c.is_alphabetic() || c == '_');
             starts && word.chars().all(|c| c.is_alphanumeric() || c == '_')
         })
     };
@@ -434,45 +461,18 @@ mod tests {
     use super::*;
     use crate::file_tree::Node;
     use proptest::prelude::*;
-    use std::fmt::Write as _;
     use std::io::Write as _;
 
     const WHEEL: &str = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n";
 
-    /// A stored zip archive of text members; a mode marks symbolic links and scripts.
+    /// An archive of text members; a mode marks symbolic links and scripts.
     fn zip_of(files: &[(&str, &str, u32)]) -> tempfile::NamedTempFile {
-        let (mut body, mut directory) = (Vec::new(), Vec::new());
-        let u32_of = |length: usize| u32::try_from(length).unwrap().to_le_bytes();
-        let u16_of = |length: usize| u16::try_from(length).unwrap().to_le_bytes();
+        let mut builder = zip::testing::Builder::default();
         for (name, text, mode) in files {
-            let offset = u32_of(body.len());
-            let mut common = vec![0, 8, 0, 0, 0, 0, 0, 0];
-            common.extend(crc32fast::hash(text.as_bytes()).to_le_bytes());
-            common.extend(u32_of(text.len()));
-            common.extend(u32_of(text.len()));
-            common.extend(u16_of(name.len()));
-            common.extend([0, 0]);
-            body.extend(b"PK\x03\x04\x14\x00");
-            body.extend(&common);
-            body.extend(name.as_bytes());
-            body.extend(text.as_bytes());
-            directory.extend(b"PK\x01\x02\x14\x03\x14\x00");
-            directory.extend(&common);
-            directory.extend([0; 6]);
-            directory.extend((mode << 16).to_le_bytes());
-            directory.extend(offset);
-            directory.extend(name.as_bytes());
+            builder.add_with_mode(name, name, text.as_bytes(), false, *mode);
         }
-        let (start, count) = (body.len(), u16_of(files.len()));
-        body.extend(&directory);
-        body.extend(b"PK\x05\x06\0\0\0\0");
-        body.extend(count);
-        body.extend(count);
-        body.extend(u32_of(directory.len()));
-        body.extend(u32_of(start));
-        body.extend([0, 0]);
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(&body).unwrap();
+        file.write_all(&builder.finish()).unwrap();
         file
     }
 
@@ -491,7 +491,11 @@ mod tests {
     fn listing(tree: &FileTree) -> String {
         let mut text = String::new();
         for (path, entry) in tree.iter() {
-            if let Node::File { content, executable } = &entry.node {
+            if let Node::File {
+                content,
+                executable,
+            } = &entry.node
+            {
                 let mark = if *executable { "x" } else { "-" };
                 writeln!(text, "{mark} {path} {}", content.size()).unwrap();
             }
@@ -503,7 +507,7 @@ mod tests {
         let Node::File { content, .. } = &tree.get(path).unwrap().node else {
             panic!("{path} is a file");
         };
-        std::io::read_to_string(content.open().unwrap()).unwrap()
+        io::read_to_string(content.open().unwrap()).unwrap()
     }
 
     #[test]
@@ -518,32 +522,81 @@ mod tests {
             ("demo-1.0.data/scripts/plain", "#!pythonw\nx", 0o100_644),
             ("demo-1.0.data/scripts/elf", "\x7fELF", 0o100_644),
             ("demo-1.0.data/scripts/made", "#!python\nold", 0o100_644),
-            ("demo-1.0.dist-info/entry_points.txt", "[console_scripts]\nmade = demo.cli:app.run [extra]\n[other]\nx = y\n", 0o100_644),
-            ("demo-1.0.dist-info/RECORD", "demo/__init__.py,sha256=kept,6\n\"demo-1.0.dist-info/RECORD\",,\n", 0o100_644),
+            (
+                "demo-1.0.dist-info/entry_points.txt",
+                "[console_scripts]\nmade = demo.cli:app.run [extra]\n[other]\nx = y\n",
+                0o100_644,
+            ),
+            (
+                "demo-1.0.dist-info/RECORD",
+                "demo/__init__.py,sha256=kept,6\n\"demo-1.0.dist-info/RECORD\",,\n",
+                0o100_644,
+            ),
             ("empty/", "", 0o40_755),
         ])
         .unwrap();
-        insta::assert_snapshot!(listing(&tree), @"");
-        insta::assert_snapshot!(text(&tree, "var/task/bin/made"), @"");
-        assert_eq!(text(&tree, "var/task/bin/plain"), "#!/var/lang/bin/python3.12\nx");
-        insta::assert_snapshot!(text(&tree, "var/task/demo-1.0.dist-info/RECORD"), @"");
+        insta::assert_snapshot!(listing(&tree), @"
+        x /var/task/bin/elf 4
+        x /var/task/bin/made 116
+        x /var/task/bin/plain 28
+        - /var/task/demo-1.0.dist-info/INSTALLER 8
+        - /var/task/demo-1.0.dist-info/RECORD 942
+        - /var/task/demo-1.0.dist-info/REQUESTED 0
+        - /var/task/demo-1.0.dist-info/WHEEL 41
+        - /var/task/demo-1.0.dist-info/entry_points.txt 64
+        - /var/task/demo/__init__.py 6
+        - /var/task/demo/_vendor/other-2.dist-info/METADATA 0
+        x /var/task/demo/tool.sh 3
+        - /var/task/include/python/demo/demo.h 1
+        - /var/task/pure.py 1
+        - /var/task/share/d 1
+        ");
+        insta::assert_snapshot!(text(&tree, "var/task/bin/made"), @r#"
+        #!/var/lang/bin/python3.12
+        import sys
+
+        from demo.cli import app
+
+        if __name__ == "__main__":
+            sys.exit(app.run())
+        "#);
+        assert_eq!(
+            text(&tree, "var/task/bin/plain"),
+            "#!/var/lang/bin/python3.12\nx"
+        );
+        insta::assert_snapshot!(text(&tree, "var/task/demo-1.0.dist-info/RECORD"), @"
+        bin/elf,sha256=O9u0_oOXzSuEJDCznM_wGoZjx1GUXvXpoJ4mf7ix01k,4
+        bin/made,sha256=HXms1R9apHjcuLHaTa8FqgxCbXxERCXxNnL-aZgmGg4,116
+        bin/plain,sha256=ci5pjGewuK7aoHB7Jon-kS9UK45fkeuY-mCBSLKLbZA,28
+        demo-1.0.dist-info/INSTALLER,sha256=oEiIvVOvIWiY0wyaHf3XE8DYj5wEwOp7A2rm1L-EiF8,8
+        demo-1.0.dist-info/REQUESTED,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0
+        demo-1.0.dist-info/WHEEL,sha256=pOC2U1k6hCf_vkZe7h2snGRWx-C20Xjuc3a02KQn2OY,41
+        demo-1.0.dist-info/entry_points.txt,sha256=dhAQFGCnyOb7CWVga4Tg5nWUEYA-_i4BuKNTwniACVw,64
+        demo/__init__.py,sha256=kept,6
+        demo/_vendor/other-2.dist-info/METADATA,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0
+        demo/tool.sh,sha256=rLolUSEA-AtW_DzNFMZb5V2UgAzad1hcX0Goh-OY-b4,3
+        include/python/demo/demo.h,sha256=qqlAJmTxpB9A67xSyZk-tmrrNmYClY_fqig7ceZNsSM,1
+        pure.py,sha256=FI3pxaekTRnlbNmuGlVL9nhHr7DFj24S-imsfd_KmUA,1
+        share/d,sha256=GKw-c0PwFokMUQ6T-TUmEWnZ4_VlQ2Qpgw-vCTT0-OQ,1
+        demo-1.0.dist-info/RECORD,,
+        ");
     }
 
     #[test]
     fn hostile_wheels_are_refused_by_the_members_name() {
         let error = |name: &str, mode: u32| tree_of(&[(name, "x", mode)]).unwrap_err().to_string();
-        insta::assert_snapshot!(error("../evil.py", 0o100_644), @"");
-        insta::assert_snapshot!(error("/etc/passwd", 0o100_644), @"");
-        insta::assert_snapshot!(error("demo-1.0.data/scripts/../../../x", 0o100_644), @"");
-        insta::assert_snapshot!(error("a\\..\\b", 0o100_644), @"");
-        insta::assert_snapshot!(error("link", 0o120_777), @"");
-        insta::assert_snapshot!(error("demo-1.0.data/etc/x", 0o100_644), @"");
-        insta::assert_snapshot!(error("other-1.0.dist-info/x", 0o100_644), @"");
+        insta::assert_snapshot!(error("../evil.py", 0o100_644), @"member `../evil.py` leaves its root by `..`");
+        insta::assert_snapshot!(error("/etc/passwd", 0o100_644), @"member `/etc/passwd` is an absolute path");
+        insta::assert_snapshot!(error("demo-1.0.data/scripts/../../../x", 0o100_644), @"member `demo-1.0.data/scripts/../../../x` leaves its root by `..`");
+        insta::assert_snapshot!(error("a\\..\\b", 0o100_644), @r"member `a\\..\\b` has a backslash in it");
+        insta::assert_snapshot!(error("link", 0o120_777), @"member `link` is a symbolic link");
+        insta::assert_snapshot!(error("demo-1.0.data/etc/x", 0o100_644), @"member `demo-1.0.data/etc/x` is for an install scheme that does not exist");
+        insta::assert_snapshot!(error("other-1.0.dist-info/x", 0o100_644), @"no wheel of `demo 1.0`: it has several `.dist-info` directories");
         let twice = tree_of(&[("a.py", "1", 0), ("demo-1.0.data/purelib/a.py", "2", 0)]);
-        insta::assert_snapshot!(twice.unwrap_err(), @"");
+        insta::assert_snapshot!(twice.unwrap_err(), @"two members would be /var/task/a.py");
         let entry = "[console_scripts]\nx = os\n";
         let entry = tree_of(&[("demo-1.0.dist-info/entry_points.txt", entry, 0)]);
-        insta::assert_snapshot!(entry.unwrap_err(), @"");
+        insta::assert_snapshot!(entry.unwrap_err(), @"entry point `x = os` does not name a function");
     }
 
     proptest! {
