@@ -1,0 +1,444 @@
+//! What the user wrote, where they wrote it: flags, variables, the project's file, in this order.
+//!
+//! Strict and without defaults. Every value keeps the place it came from, so that whoever cannot use
+//! it can say where it stands; what a value means is `plan`'s to know.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The file of its own that a project may have.
+pub const OWN_FILE: &str = "lambimg.toml";
+const PYPROJECT: &str = "pyproject.toml";
+
+/// What cannot be taken as written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no project there.
+    #[error("there is no project at `{}`", .0.display())]
+    NoProject(PathBuf),
+    /// A file or directory cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not TOML.
+    #[error("`{file}` line {line} is not valid TOML: {detail}")]
+    Syntax {
+        /// The file's name.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// The parser's words.
+        detail: String,
+    },
+    /// Nobody knows this key.
+    #[error("unknown key `{key}` in {place}")]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// Where it stands.
+        place: Place,
+        /// The known key that looks most like it.
+        nearest: Option<&'static str>,
+    },
+    /// A value is of the wrong kind.
+    #[error("`{key}` in {place} must be {wanted}")]
+    Kind {
+        /// The key.
+        key: String,
+        /// Where it stands.
+        place: Place,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// Two files say what one should.
+    #[error("both `{OWN_FILE}` and `[tool.lambimg]` in `{PYPROJECT}` configure this project")]
+    TwoFiles,
+}
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A flag, as `--python`.
+    Flag(&'static str),
+    /// An environment variable.
+    Variable(String),
+    /// A line of a file of the project.
+    File(String, usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "`{flag}`"),
+            Self::Variable(name) => write!(f, "the variable `{name}`"),
+            Self::File(file, line) => write!(f, "`{file}` line {line}"),
+        }
+    }
+}
+
+/// A value and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting<T = String> {
+    /// As written.
+    pub value: T,
+    /// Where.
+    pub place: Place,
+}
+
+impl<T> Setting<T> {
+    /// A value that a flag gave.
+    pub fn flag(value: T, flag: &'static str) -> Self {
+        Self {
+            value,
+            place: Place::Flag(flag),
+        }
+    }
+}
+
+/// All that can be configured; what nobody wrote is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The Python version.
+    pub python: Option<Setting>,
+    /// The architecture.
+    pub arch: Option<Setting>,
+    /// The handler.
+    pub handler: Option<Setting>,
+    /// The requirements or lock file.
+    pub requirements: Option<Setting>,
+    /// The base image.
+    pub base: Option<Setting>,
+    /// The C library of a base that does not say it.
+    pub glibc: Option<Setting>,
+    /// The interpreter for `base = "host"`.
+    pub interpreter: Option<Setting>,
+    /// `auto`, `uv` or `pip`.
+    pub resolver: Option<Setting>,
+    /// Names for the image.
+    pub tags: Option<Setting<Vec<String>>>,
+    /// Patterns of files to leave out.
+    pub exclude: Option<Setting<Vec<String>>>,
+    /// Registries without TLS.
+    pub plain_http: Option<Setting<Vec<String>>>,
+}
+
+enum Slot<'a> {
+    Text(&'a mut Option<Setting>),
+    List(&'a mut Option<Setting<Vec<String>>>),
+}
+
+const KEYS: [&str; 11] = [
+    "python",
+    "arch",
+    "handler",
+    "requirements",
+    "base",
+    "glibc",
+    "interpreter",
+    "resolver",
+    "tags",
+    "exclude",
+    "plain-http",
+];
+
+impl Config {
+    fn slot(&mut self, key: &str) -> Option<Slot<'_>> {
+        Some(match key {
+            "python" => Slot::Text(&mut self.python),
+            "arch" => Slot::Text(&mut self.arch),
+            "handler" => Slot::Text(&mut self.handler),
+            "requirements" => Slot::Text(&mut self.requirements),
+            "base" => Slot::Text(&mut self.base),
+            "glibc" => Slot::Text(&mut self.glibc),
+            "interpreter" => Slot::Text(&mut self.interpreter),
+            "resolver" => Slot::Text(&mut self.resolver),
+            "tags" => Slot::List(&mut self.tags),
+            "exclude" => Slot::List(&mut self.exclude),
+            "plain-http" => Slot::List(&mut self.plain_http),
+            _ => return None,
+        })
+    }
+
+    /// This where it says something, else `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            python: self.python.or(other.python),
+            arch: self.arch.or(other.arch),
+            handler: self.handler.or(other.handler),
+            requirements: self.requirements.or(other.requirements),
+            base: self.base.or(other.base),
+            glibc: self.glibc.or(other.glibc),
+            interpreter: self.interpreter.or(other.interpreter),
+            resolver: self.resolver.or(other.resolver),
+            tags: self.tags.or(other.tags),
+            exclude: self.exclude.or(other.exclude),
+            plain_http: self.plain_http.or(other.plain_http),
+        }
+    }
+
+    /// What the variables `LAMBIMG_PYTHON` and so on say; lists are separated by commas.
+    pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Self {
+        let mut config = Self::default();
+        for key in KEYS {
+            let name = format!("LAMBIMG_{}", key.to_uppercase().replace('-', "_"));
+            let Some(text) = lookup(&name).filter(|text| !text.is_empty()) else {
+                continue;
+            };
+            let place = Place::Variable(name);
+            match config.slot(key) {
+                Some(Slot::Text(slot)) => *slot = Some(Setting { value: text, place }),
+                Some(Slot::List(slot)) => {
+                    let value = text.split(',').map(|item| item.trim().to_owned()).collect();
+                    *slot = Some(Setting { value, place });
+                }
+                None => {}
+            }
+        }
+        config
+    }
+
+    /// What a file says: its top level, or its `[tool.lambimg]` if it is a `pyproject.toml`.
+    ///
+    /// # Errors
+    /// When it is not TOML, or has a key or value that has no meaning.
+    pub fn from_toml(text: &str, file: &str) -> Result<Option<Self>, Error> {
+        let line = |span: Range<usize>| 1 + text[..span.start].matches('\n').count();
+        let document = DeTable::parse(text).map_err(|e| Error::Syntax {
+            file: file.to_owned(),
+            line: line(e.span().unwrap_or_default()),
+            detail: e.message().to_owned(),
+        })?;
+        let table = if file == PYPROJECT {
+            let tool = document.get_ref().get("tool");
+            match tool.and_then(|tool| tool.get_ref().get("lambimg")) {
+                Some(section) => section.get_ref().as_table().ok_or_else(|| Error::Kind {
+                    key: "tool.lambimg".to_owned(),
+                    place: Place::File(file.to_owned(), line(section.span())),
+                    wanted: "a table",
+                })?,
+                None => return Ok(None),
+            }
+        } else {
+            document.get_ref()
+        };
+        let mut config = Self::default();
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let place = Place::File(file.to_owned(), line(key.span()));
+            let kind = |wanted| Error::Kind {
+                key: name.to_owned(),
+                place: place.clone(),
+                wanted,
+            };
+            match config.slot(name) {
+                Some(Slot::Text(slot)) => {
+                    let value = value.get_ref().as_str();
+                    let value = value.ok_or_else(|| kind("text in quotes"))?.to_owned();
+                    *slot = Some(Setting { value, place });
+                }
+                Some(Slot::List(slot)) => {
+                    let value = texts(value).ok_or_else(|| kind("a list of texts"))?;
+                    *slot = Some(Setting { value, place });
+                }
+                None => {
+                    return Err(Error::UnknownKey {
+                        key: name.to_owned(),
+                        place,
+                        nearest: nearest(name),
+                    });
+                }
+            }
+        }
+        Ok(Some(config))
+    }
+}
+
+fn texts(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
+    let items = value.get_ref().as_array()?.iter();
+    items
+        .map(|item| item.get_ref().as_str().map(str::to_owned))
+        .collect()
+}
+
+fn nearest(key: &str) -> Option<&'static str> {
+    let distance = |known: &&str| strsim::damerau_levenshtein(key, known);
+    let best = KEYS.into_iter().min_by_key(distance)?;
+    (distance(&best) <= 1 + key.len() / 3).then_some(best)
+}
+
+/// A project's directory and what of interest lies in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// The directory, absolute.
+    pub root: PathBuf,
+    /// What its file says.
+    pub config: Config,
+    /// Files at its top by which Python people say what a project needs, in the order of [`NEEDS`].
+    pub needs: Vec<&'static str>,
+    /// Whether `pyproject.toml` lists dependencies.
+    pub listed_dependencies: bool,
+}
+
+/// The files by which a project can say what it depends on.
+pub const NEEDS: [&str; 5] = [
+    "requirements.txt",
+    "pylock.toml",
+    "uv.lock",
+    "poetry.lock",
+    "Pipfile.lock",
+];
+
+impl Project {
+    /// Reads the project at `root`.
+    ///
+    /// # Errors
+    /// When there is none, or its file is not as it should be.
+    pub fn read(root: &Path) -> Result<Self, Error> {
+        let absolute = match fs::canonicalize(root) {
+            Ok(absolute) if absolute.is_dir() => absolute,
+            Ok(_) => return Err(Error::NoProject(root.to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoProject(root.to_owned()));
+            }
+            Err(source) => {
+                return Err(Error::Read {
+                    path: root.to_owned(),
+                    source,
+                });
+            }
+        };
+        let pyproject = read_optional(&absolute.join(PYPROJECT))?;
+        let own = read_optional(&absolute.join(OWN_FILE))?;
+        let listed_dependencies = pyproject.as_deref().is_some_and(lists_dependencies);
+        let section = pyproject
+            .map(|text| Config::from_toml(&text, PYPROJECT))
+            .transpose()?;
+        let file = own
+            .map(|text| Config::from_toml(&text, OWN_FILE))
+            .transpose()?;
+        let config = match (section.flatten(), file.flatten()) {
+            (Some(_), Some(_)) => return Err(Error::TwoFiles),
+            (section, file) => section.or(file).unwrap_or_default(),
+        };
+        let needs = NEEDS
+            .into_iter()
+            .filter(|name| absolute.join(name).is_file());
+        Ok(Self {
+            needs: needs.collect(),
+            root: absolute,
+            config,
+            listed_dependencies,
+        })
+    }
+
+    /// The directory's name, for an image that got none.
+    pub fn directory_name(&self) -> String {
+        let name = self.root.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+}
+
+fn lists_dependencies(pyproject: &str) -> bool {
+    let table: Option<toml::Table> = pyproject.parse().ok();
+    let project = table.as_ref().and_then(|table| table.get("project"));
+    let listed = project.and_then(|project| project.get("dependencies"));
+    listed
+        .and_then(toml::Value::as_array)
+        .is_some_and(|list| !list.is_empty())
+}
+
+fn read_optional(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Config {
+        Config::from_toml(text, PYPROJECT).unwrap().unwrap()
+    }
+
+    fn error(text: &str) -> Error {
+        Config::from_toml(text, PYPROJECT).unwrap_err()
+    }
+
+    #[test]
+    fn values_keep_their_place() {
+        let config =
+            read("[project]\nname = 'x'\n\n[tool.lambimg]\npython = '3.12'\ntags = ['a']\n");
+        let python = config.python.clone().unwrap();
+        assert_eq!(
+            (&*python.value, python.place.to_string()),
+            ("3.12", "`pyproject.toml` line 5".into())
+        );
+        let flags = Config {
+            python: Some(Setting::flag("3.13".to_owned(), "--python")),
+            ..Config::default()
+        };
+        let variables = Config::from_variables(|name| match name {
+            "LAMBIMG_PYTHON" => Some("3.11".into()),
+            "LAMBIMG_TAGS" => Some("b, c".into()),
+            _ => None,
+        });
+        let merged = flags.or(variables).or(config);
+        assert_eq!(merged.python.unwrap().value, "3.13");
+        assert_eq!(merged.tags.unwrap().value, ["b", "c"]);
+    }
+
+    #[test]
+    fn every_key_has_a_slot() {
+        for key in KEYS {
+            assert!(Config::default().slot(key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_placed() {
+        insta::assert_snapshot!(error("[tool.lambimg]\n\nhandel = 'a.b'"), @"unknown key `handel` in `pyproject.toml` line 3");
+        assert!(matches!(
+            error("[tool.lambimg]\nhandel = 'a.b'"),
+            Error::UnknownKey {
+                nearest: Some("handler"),
+                ..
+            }
+        ));
+        assert!(matches!(
+            error("[tool.lambimg]\nzzz = 1"),
+            Error::UnknownKey { nearest: None, .. }
+        ));
+        insta::assert_snapshot!(error("[tool.lambimg]\npython = 3.12"), @"`python` in `pyproject.toml` line 2 must be text in quotes");
+        insta::assert_snapshot!(error("[tool]\nlambimg = 3"), @"`tool.lambimg` in `pyproject.toml` line 2 must be a table");
+        insta::assert_snapshot!(error("a = 1\nb = "), @"`pyproject.toml` line 2 is not valid TOML: string values must be quoted, expected literal string");
+        assert_eq!(
+            Config::from_toml("[tool.other]\nx = 1", PYPROJECT).unwrap(),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_can_be_read(text in "[\\[\\]a-z.='\"\n ü]{0,60}") {
+            let _ = Config::from_toml(&text, OWN_FILE);
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! What will be done, with nothing left to decide: the words of [`Config`] become values here.
+//!
+//! No I/O, no clock, no environment: the same words give the same plan. What only a base or a lock can
+//! tell (a digest, a wheel) is not part of it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, Place, Project, Setting};
+use crate::lambda::{self, Architecture, Handler, HandlerError, Runtime};
+use crate::oci::layout;
+use crate::oci::reference::{self, Name, Reference};
+use crate::python::{Glibc, PythonVersion};
+
+/// The earliest date that a zip archive can say: 1980-01-01T00:00:00Z, in seconds since 1970.
+pub const DEFAULT_EPOCH: u64 = 315_532_800;
+/// The last second that eleven octal digits of a tar header can say is far behind this one.
+const LAST_EPOCH: u64 = 253_402_300_799;
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No handler was given.
+    #[error("no handler is set")]
+    NoHandler,
+    /// The handler cannot be one.
+    #[error("{error} ({place})")]
+    Handler {
+        /// What is wrong.
+        error: HandlerError,
+        /// Where it stands.
+        place: Place,
+    },
+    /// Lambda has no such Python.
+    #[error("Lambda has no runtime for Python `{value}` ({place}), only for {known}")]
+    Python {
+        /// As written.
+        value: String,
+        /// Where it stands.
+        place: Place,
+        /// The versions there are.
+        known: String,
+    },
+    /// A value means nothing here.
+    #[error("`{value}` ({place}) is {wanted}")]
+    Value {
+        /// As written.
+        value: String,
+        /// Where it stands.
+        place: Place,
+        /// What it is not, as `no architecture; …`.
+        wanted: &'static str,
+    },
+    /// A name cannot be one.
+    #[error("{error} ({place})")]
+    Name {
+        /// What is wrong.
+        error: reference::ParseError,
+        /// Where it stands.
+        place: Place,
+    },
+    /// A name to build under has a digest in it.
+    #[error("`{name}` ({place}) has a digest, which a build finds out and cannot be told")]
+    NameWithDigest {
+        /// The name.
+        name: Name,
+        /// Where it stands.
+        place: Place,
+    },
+    /// An output is no place.
+    #[error(transparent)]
+    Output(#[from] layout::PlaceError),
+    /// There is nowhere to push to.
+    #[error("none of the names is in a registry: {}", names.join(", "))]
+    NothingToPush {
+        /// The names.
+        names: Vec<String>,
+    },
+    /// The project says what it needs in a form that is not read yet.
+    #[error("the project's dependencies are in `{file}`, which this version does not read")]
+    Needs {
+        /// The file.
+        file: &'static str,
+    },
+    /// `SOURCE_DATE_EPOCH` is no date.
+    #[error(
+        "SOURCE_DATE_EPOCH is `{0}`, which is no number of seconds since 1970 up to the year 9999"
+    )]
+    Epoch(String),
+}
+
+/// Where the base comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// A registry.
+    Registry(Reference),
+    /// A layout or archive on disk.
+    Place(layout::Place),
+    /// This machine's own Python, by this interpreter if one was named.
+    Host(Option<PathBuf>),
+}
+
+/// What says which packages the function needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing does.
+    Nothing,
+    /// Requirements, with the lock that is or will be kept of them.
+    Requirements {
+        /// The requirements.
+        file: PathBuf,
+        /// Their `pylock.toml`.
+        lock: PathBuf,
+    },
+    /// A lock alone.
+    Lock(PathBuf),
+}
+
+/// Which program resolves requirements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResolverChoice {
+    /// uv where there is one, else pip.
+    Auto,
+    /// uv.
+    Uv,
+    /// pip.
+    Pip,
+}
+
+/// How the build treats what it finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Never change a lock.
+    pub locked: bool,
+    /// Never use the network.
+    pub offline: bool,
+    /// Never take a layer made before.
+    pub no_cache: bool,
+}
+
+/// All that was asked for, beside the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The merged configuration.
+    pub config: Config,
+    /// `KIND:PATH`, as written.
+    pub outputs: Vec<String>,
+    /// Further files that the run writes, which are no part of the function.
+    pub own_files: Vec<PathBuf>,
+    /// Push every name that is in a registry.
+    pub push: bool,
+    /// How to treat what is found.
+    pub policy: Policy,
+    /// `SOURCE_DATE_EPOCH`, if set.
+    pub epoch: Option<String>,
+    /// The day, as `YYYY-MM-DD`, for warnings alone.
+    pub today: String,
+}
+
+/// What will be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The project's directory.
+    pub project: PathBuf,
+    /// The runtime.
+    pub runtime: &'static Runtime,
+    /// The architecture.
+    pub architecture: Architecture,
+    /// The handler.
+    pub handler: Handler,
+    /// The base.
+    pub base: Base,
+    /// The base's C library, where the user says it.
+    pub glibc: Option<Glibc>,
+    /// What the function needs.
+    pub needs: Needs,
+    /// Who resolves it.
+    pub resolver: ResolverChoice,
+    /// Patterns of files that stay out.
+    pub exclude: Vec<String>,
+    /// The image's names.
+    pub names: Vec<Name>,
+    /// Where else it goes.
+    pub outputs: Vec<layout::Place>,
+    /// Files that this run writes; where they lie in the project, they are no part of the function.
+    pub own_files: Vec<PathBuf>,
+    /// References it is pushed to.
+    pub push: Vec<Reference>,
+    /// How to treat what is found.
+    pub policy: Policy,
+    /// The date of everything, in seconds since 1970.
+    pub epoch: u64,
+    /// What the user should know before.
+    pub warnings: Vec<String>,
+}
+
+/// Makes the plan for `project`.
+///
+/// # Errors
+/// See [`Error`].
+pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
+    let config = request.config;
+    let runtime = read_runtime(config.python.as_ref(), &request.today)?;
+    let names = read_names(project, config.tags.as_ref())?;
+    let push: Vec<_> = names.iter().filter_map(Name::reference).collect();
+    if request.push && push.is_empty() {
+        return Err(Error::NothingToPush {
+            names: names.iter().map(Name::tagged).collect(),
+        });
+    }
+    let outputs: Result<Vec<layout::Place>, _> =
+        request.outputs.iter().map(|text| text.parse()).collect();
+    let outputs = outputs?;
+    let mut own_files = request.own_files;
+    own_files.extend(outputs.iter().map(|place| place.path.clone()));
+    Ok(Plan {
+        handler: read_handler(config.handler.as_ref())?,
+        architecture: read_architecture(config.arch.as_ref())?,
+        base: read_base(&config, project, runtime)?,
+        glibc: config.glibc.as_ref().map(read_glibc).transpose()?,
+        needs: read_needs(project, config.requirements.as_ref())?,
+        resolver: read_resolver(config.resolver.as_ref())?,
+        exclude: config
+            .exclude
+            .map(|setting| setting.value)
+            .unwrap_or_default(),
+        outputs,
+        own_files,
+        push: if request.push { push } else { Vec::new() },
+        policy: request.policy,
+        epoch: read_epoch(request.epoch)?,
+        warnings: runtime.warning(&request.today).into_iter().collect(),
+        project: project.root.clone(),
+        names,
+        runtime,
+    })
+}
+
+/// The runtime asked for, else the newest that is neither a preview nor deprecated.
+fn read_runtime(setting: Option<&Setting>, today: &str) -> Result<&'static Runtime, Error> {
+    let Some(setting) = setting else {
+        return Ok(lambda::newest(today));
+    };
+    let version: Option<PythonVersion> = setting.value.parse().ok();
+    version.and_then(lambda::runtime).ok_or_else(|| {
+        let known = lambda::runtimes()
+            .iter()
+            .map(|runtime| runtime.python.to_string());
+        Error::Python {
+            value: setting.value.clone(),
+            place: setting.place.clone(),
+            known: known.collect::<Vec<_>>().join(", "),
+        }
+    })
+}
+
+fn read_handler(setting: Option<&Setting>) -> Result<Handler, Error> {
+    let setting = setting.ok_or(Error::NoHandler)?;
+    setting.value.parse().map_err(|error| Error::Handler {
+        error,
+        place: setting.place.clone(),
+    })
+}
+
+fn bad_value(setting: &Setting, wanted: &'static str) -> Error {
+    Error::Value {
+        value: setting.value.clone(),
+        place: setting.place.clone(),
+        wanted,
+    }
+}
+
+fn read_architecture(setting: Option<&Setting>) -> Result<Architecture, Error> {
+    let Some(setting) = setting else {
+        // Lambda's own default; the machine at hand must not decide what is built.
+        return Ok(Architecture::X86_64);
+    };
+    let parsed = setting.value.parse();
+    parsed.map_err(|()| bad_value(setting, "no architecture; Lambda has x86_64 and arm64"))
+}
+
+fn read_glibc(setting: &Setting) -> Result<Glibc, Error> {
+    let parsed = setting.value.parse();
+    parsed.map_err(|_| bad_value(setting, "no glibc version such as 2.34"))
+}
+
+fn read_resolver(setting: Option<&Setting>) -> Result<ResolverChoice, Error> {
+    match setting.map(|setting| (setting, setting.value.as_str())) {
+        None | Some((_, "auto")) => Ok(ResolverChoice::Auto),
+        Some((_, "uv")) => Ok(ResolverChoice::Uv),
+        Some((_, "pip")) => Ok(ResolverChoice::Pip),
+        Some((setting, _)) => Err(bad_value(
+            setting,
+            "no resolver; there are auto, uv and pip",
+        )),
+    }
+}
+
+/// A path in a file of the project is meant from there; elsewhere from the current directory.
+fn read_path(setting: &Setting, root: &Path) -> PathBuf {
+    match setting.place {
+        Place::File(..) => root.join(&setting.value),
+        _ => PathBuf::from(&setting.value),
+    }
+}
+
+fn read_base(config: &Config, project: &Project, runtime: &Runtime) -> Result<Base, Error> {
+    let interpreter = config
+        .interpreter
+        .as_ref()
+        .map(|s| read_path(s, &project.root));
+    let default = Setting::flag(runtime.image.clone(), "--base");
+    let setting = config.base.as_ref().unwrap_or(&default);
+    let text = setting.value.as_str();
+    if text == "host" {
+        return Ok(Base::Host(interpreter));
+    }
+    if let Ok(mut place) = text.parse::<layout::Place>() {
+        if matches!(setting.place, Place::File(..)) {
+            place.path = project.root.join(place.path);
+        }
+        return Ok(Base::Place(place));
+    }
+    let reference = Reference::read(text.strip_prefix("docker://").unwrap_or(text));
+    reference.map(Base::Registry).map_err(|error| Error::Name {
+        error,
+        place: setting.place.clone(),
+    })
+}
+
+fn read_needs(project: &Project, setting: Option<&Setting>) -> Result<Needs, Error> {
+    let root = &project.root;
+    if let Some(setting) = setting {
+        let file = read_path(setting, root);
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("pylock.") && name.ends_with(".toml") {
+            return Ok(Needs::Lock(file));
+        }
+        let lock = file.with_file_name("pylock.toml");
+        return Ok(Needs::Requirements { file, lock });
+    }
+    match project.needs.first() {
+        Some(&"requirements.txt") => Ok(Needs::Requirements {
+            file: root.join("requirements.txt"),
+            lock: root.join("pylock.toml"),
+        }),
+        Some(&"pylock.toml") => Ok(Needs::Lock(root.join("pylock.toml"))),
+        // To build without them would be worse than not to build.
+        Some(file) => Err(Error::Needs { file }),
+        None if project.listed_dependencies => Err(Error::Needs {
+            file: "pyproject.toml",
+        }),
+        None => Ok(Needs::Nothing),
+    }
+}
+
+fn read_names(
+    project: &Project,
+    setting: Option<&Setting<Vec<String>>>,
+) -> Result<Vec<Name>, Error> {
+    let Some(setting) = setting.filter(|setting| !setting.value.is_empty()) else {
+        return Ok(vec![default_name(&project.directory_name())]);
+    };
+    let read = |text: &String| {
+        let place = setting.place.clone();
+        let text = text.strip_prefix("docker://").unwrap_or(text);
+        match text.parse::<Name>() {
+            Ok(name) if name.digest.is_some() => Err(Error::NameWithDigest { name, place }),
+            Ok(name) => Ok(name),
+            Err(error) => Err(Error::Name { error, place }),
+        }
+    };
+    setting.value.iter().map(read).collect()
+}
+
+/// The directory's name in the letters that a repository may have.
+fn default_name(directory: &str) -> Name {
+    let lower = directory.to_lowercase();
+    let words = lower.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    let repository = if words.is_empty() {
+        "function".to_owned()
+    } else {
+        words.join("-")
+    };
+    Name {
+        registry: None,
+        repository,
+        tag: None,
+        digest: None,
+    }
+}
+
+fn read_epoch(text: Option<String>) -> Result<u64, Error> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(DEFAULT_EPOCH);
+    };
+    match text.parse() {
+        Ok(epoch) if epoch <= LAST_EPOCH => Ok(epoch),
+        _ => Err(Error::Epoch(text)),
+    }
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(reference) => reference.fmt(f),
+            Self::Place(place) => place.fmt(f),
+            Self::Host(None) => f.write_str("host"),
+            Self::Host(Some(interpreter)) => write!(f, "host, {}", interpreter.display()),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<13}{value}");
+        line("project", &self.project.display())?;
+        line("runtime", &self.runtime.identifier)?;
+        line("architecture", &self.architecture)?;
+        line("handler", &self.handler)?;
+        line("base", &self.base)?;
+        match &self.needs {
+            Needs::Nothing => line("dependencies", &"none")?,
+            Needs::Requirements { file, .. } | Needs::Lock(file) => {
+                line("dependencies", &file.display())?;
+            }
+        }
+        line("date", &crate::oci::image::date(self.epoch))?;
+        for name in &self.names {
+            line("name", &name.tagged())?;
+        }
+        for output in &self.outputs {
+            line("output", output)?;
+        }
+        for reference in &self.push {
+            line("push", reference)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(needs: &[&'static str]) -> Project {
+        Project {
+            root: PathBuf::from("/work/My Function"),
+            config: Config::default(),
+            needs: needs.to_vec(),
+            listed_dependencies: false,
+        }
+    }
+
+    fn config(pairs: &[(&str, &str)]) -> Config {
+        let all: Vec<_> = pairs
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}"))
+            .collect();
+        let read = Config::from_toml(&all.join("\n"), "lambimg.toml").unwrap();
+        read.unwrap()
+    }
+
+    fn plan(pairs: &[(&str, &str)]) -> Result<Plan, Error> {
+        let request = Request {
+            config: config(pairs),
+            today: "2026-11-22".to_owned(),
+            ..Request::default()
+        };
+        make(&project(&[]), request)
+    }
+
+    fn error(pairs: &[(&str, &str)]) -> String {
+        plan(pairs).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn little_is_needed() {
+        let plan = plan(&[("handler", "'app.handler'")]).unwrap();
+        insta::assert_snapshot!(plan, @r"
+        project      /work/My Function
+        runtime      python3.14
+        architecture x86_64
+        handler      app.handler
+        base         public.ecr.aws/lambda/python:3.14
+        dependencies none
+        date         1980-01-01T00:00:00Z
+        name         my-function:latest
+        ");
+        assert!(plan.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_is_named_with_its_place() {
+        insta::assert_snapshot!(error(&[]), @"no handler is set");
+        insta::assert_snapshot!(error(&[("handler", "'app'")]), @"`app` is no handler: it has no dot between the module and the function in it (`lambimg.toml` line 1)");
+        let with = |key: &str, value: &str| error(&[("handler", "'app.handler'"), (key, value)]);
+        insta::assert_snapshot!(with("python", "'3.8'"), @"Lambda has no runtime for Python `3.8` (`lambimg.toml` line 2), only for 3.9, 3.10, 3.11, 3.12, 3.13, 3.14, 3.15");
+        insta::assert_snapshot!(with("arch", "'riscv64'"), @"`riscv64` (`lambimg.toml` line 2) is no architecture; Lambda has x86_64 and arm64");
+        insta::assert_snapshot!(with("glibc", "'new'"), @"`new` (`lambimg.toml` line 2) is no glibc version such as 2.34");
+        insta::assert_snapshot!(with("resolver", "'poetry'"), @"`poetry` (`lambimg.toml` line 2) is no resolver; there are auto, uv and pip");
+        insta::assert_snapshot!(with("base", "'Upper'"), @"`Upper` is no image name: a repository is made of lower-case letters and digits, with single `.`, `_`, `-` or `/` between them (`lambimg.toml` line 2)");
+    }
+
+    #[test]
+    fn what_is_not_read_is_not_left_out() {
+        let request = Request {
+            config: config(&[("handler", "'app.handler'")]),
+            ..Request::default()
+        };
+        let error = make(&project(&["uv.lock"]), request)
+            .unwrap_err()
+            .to_string();
+        insta::assert_snapshot!(error, @"the project's dependencies are in `uv.lock`, which this version does not read");
+    }
+
+    #[test]
+    fn bases_are_told_apart() {
+        let base = |text: &str| plan(&[("handler", "'a.b'"), ("base", text)]).unwrap().base;
+        assert_eq!(base("'host'"), Base::Host(None));
+        let place = "oci:/work/My Function/base:x".parse().unwrap();
+        assert_eq!(base("'oci:base:x'"), Base::Place(place));
+        let reference = Reference::read("r.test/a:1").unwrap();
+        assert_eq!(base("'docker://r.test/a:1'"), Base::Registry(reference));
+    }
+
+    #[test]
+    fn dates_and_pushes_are_checked() {
+        assert_eq!(read_epoch(Some("0".into())).unwrap(), 0);
+        assert_eq!(read_epoch(None).unwrap(), DEFAULT_EPOCH);
+        assert!(read_epoch(Some("-1".into())).is_err());
+        assert!(read_epoch(Some("253402300800".into())).is_err());
+        let request = Request {
+            config: config(&[("handler", "'a.b'"), ("tags", "['orders:1', 'team/b']")]),
+            push: true,
+            ..Request::default()
+        };
+        let error = make(&project(&[]), request).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @"none of the names is in a registry: orders:1, team/b:latest");
+    }
+}
