@@ -1,10 +1,54 @@
 //! Container images for Python functions on AWS Lambda, without Docker.
+//!
+//! The rooms, bottom to top. A room uses those before it and never one after it; `tests/it/house.rs`
+//! holds that. A room is an outside document, a decision of ours, or a cellar good with no opinion.
+//!
+//! | room | what it is | what it must never know |
+//! |---|---|---|
+//! | [`digest`] | the sha256 value; hashing writers, verifying readers | files, networks |
+//! | [`progress`] | what a long job says while it runs | who listens |
+//! | [`zip`] | a strict reader of archives | wheels |
+//! | [`http`] | one client: time-outs, retry, redirects, redaction | registries, indexes |
+//! | [`file_tree`] | files bound for an image, sorted, with their owners | time, owner, raw mode; tar |
+//! | [`blob_store`] | bytes by digest on disk; answers by the digest of their inputs | what blobs mean |
+//! | [`oci`] | the image specification, and Docker's schema 2 | registries, Python, Lambda |
+//! | [`python`] | what the PyPA specifications say | images |
+//! | [`lambda`] | Lambda's runtimes, paths, handlers | AWS accounts |
+//! | [`registry`] | the distribution specification | Python, Lambda, what is in a layer |
+//! | [`config`] | what the user wrote, and where | what it means; defaults |
+//! | [`plan`] | what will be done, nothing left to decide | files, networks, clocks |
+//! | [`build`] | plan → image → destinations | flags, terminals |
+//!
+//! The binary (`src/cli`) is another crate: the only reader of argv, environment and clock, the only
+//! writer to the terminal, and the only place that gives advice and exit codes.
+//!
+//! ```text
+//!  argv, env ─► Flags ─┐
+//!  pyproject ─► Config ┴─► Plan ──┬─ base          reference → pinned manifest and config
+//!                                 ├─ bootstrap     runtime client + entry point → layer
+//!                                 ├─ dependencies  lock → wheels, verified → layer
+//!                                 └─ function      source → layer
+//!                                         │
+//!                                   oci::image::stack ─► Image + where each blob can be had
+//!                                         │
+//!                                store · oci dir · archives · registry
+//! ```
+//!
+//! Lasting decisions: the library neither prints nor reads environment, home or clock. Errors state
+//! facts. Documents are kept as the bytes they came in, and edited as JSON values. Every date in an image
+//! is `SOURCE_DATE_EPOCH`, by default the earliest that a zip archive can say. The local store is an OCI
+//! layout; names are its index, everything else is content-addressed.
+
 pub mod blob_store;
+pub mod build;
+pub mod config;
 pub mod digest;
 pub mod file_tree;
 pub mod http;
+pub mod lambda;
 pub mod oci;
+pub mod plan;
 pub mod progress;
-pub mod registry;
 pub mod python;
+pub mod registry;
 pub mod zip;

@@ -1,0 +1,269 @@
+//! The base: from what the plan says to a pinned manifest and config, its layers left where they are.
+//!
+//! Only documents are read. Whether a base is Lambda's own is read off its config, and so is the C
+//! library of a base that this tool made; a base that says neither is taken at the user's word.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::blob_store::{BlobStore, MemoKey};
+use crate::build::{Error, Tools, host_base};
+use crate::digest::Digest;
+use crate::lambda::{ENTRY_POINT, RUNTIME_DIR_VARIABLE};
+use crate::oci::image::{self, Image};
+use crate::oci::layer::Layer;
+use crate::oci::reference::Reference;
+use crate::oci::{self, Config, Descriptor, Document, Family, Manifest, layout};
+use crate::plan::{self, Plan};
+use crate::python::Glibc;
+use crate::python::interpreter::{self, Interpreter};
+use crate::registry::{self, Access, Registries};
+
+/// The label by which a base says its C library.
+pub const GLIBC_LABEL: &str = "lambimg.glibc";
+
+/// A base, pinned.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// Its documents, and where its layers are.
+    pub image: Image,
+    /// Its name for other people, if it has one.
+    pub reference: Option<Reference>,
+    /// Whether Lambda's runtime client is in it.
+    pub has_runtime_client: bool,
+    /// Its C library.
+    pub glibc: Glibc,
+    /// What starts its Python, as a script's first line has it.
+    pub interpreter: String,
+}
+
+/// Pins the plan's base.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn resolve(plan: &Plan, tools: &Tools) -> Result<Base, Error> {
+    let architecture = plan.architecture.oci();
+    let (image, reference) = match &plan.base {
+        plan::Base::Registry(reference) => {
+            let image = from_registry(reference, architecture, plan.policy.offline, tools).await?;
+            (image, Some(reference.clone()))
+        }
+        plan::Base::Place(place) => {
+            let (place, store) = (place.clone(), tools.store.clone());
+            let read = move || layout::read(&place, Some(architecture), &store);
+            (tools.block(read).await??, None)
+        }
+        plan::Base::Host(interpreter) => {
+            (from_host(plan, interpreter.as_deref(), tools).await?, None)
+        }
+    };
+    Ok(describe(plan, image, reference, tools))
+}
+
+fn describe(plan: &Plan, image: Image, reference: Option<Reference>, tools: &Tools) -> Base {
+    let config = &image.config;
+    let entry = config
+        .entrypoint
+        .first()
+        .map(String::as_str)
+        .unwrap_or_default();
+    let has_runtime_client =
+        entry.ends_with(ENTRY_POINT) && config.variable(RUNTIME_DIR_VARIABLE).is_some();
+    let on_host = matches!(plan.base, plan::Base::Host(_));
+    let labelled = config
+        .labels
+        .get(GLIBC_LABEL)
+        .and_then(|text| text.parse().ok());
+    let glibc = plan.glibc.or(labelled).unwrap_or_else(|| {
+        if !has_runtime_client {
+            tools.progress.warn(format!(
+                "the base `{}` does not say its C library; wheels are chosen for glibc {}",
+                plan.base, plan.runtime.glibc
+            ));
+        }
+        plan.runtime.glibc
+    });
+    let interpreter = if has_runtime_client || on_host {
+        plan.runtime.interpreter.clone()
+    } else {
+        format!("/usr/bin/env python{}", plan.runtime.python)
+    };
+    Base {
+        image,
+        reference,
+        has_runtime_client,
+        glibc,
+        interpreter,
+    }
+}
+
+/// What a reference led to when the registry was last asked.
+#[derive(Serialize, Deserialize)]
+struct Pinned {
+    manifest: Digest,
+}
+
+fn pin_key(reference: &Reference, architecture: &str) -> MemoKey {
+    MemoKey::new("base 1", [reference.to_string(), architecture.to_owned()])
+}
+
+async fn from_registry(
+    reference: &Reference,
+    architecture: &str,
+    offline: bool,
+    tools: &Tools,
+) -> Result<Image, Error> {
+    let key = pin_key(reference, architecture);
+    // A digest leads to the same image for ever; a tag only as long as nobody can be asked.
+    if (reference.digest.is_some() || offline)
+        && let Some(pinned) = tools.store.recall::<Pinned>(&key)
+        && let Ok(image) = layout::load(&tools.store, &pinned.manifest)
+    {
+        return Ok(with_origins(image, reference, &tools.store));
+    }
+    let task = tools.progress.task(format!("base {reference}"), None);
+    let image = fetch(
+        reference,
+        Some(architecture),
+        &tools.registries,
+        &tools.store,
+    )
+    .await?;
+    drop(task);
+    let manifest = image.manifest.digest();
+    tools.store.remember(&key, &Pinned { manifest })?;
+    Ok(with_origins(image, reference, &tools.store))
+}
+
+/// Reads an image's documents from a registry into the store.
+pub(super) async fn fetch(
+    reference: &Reference,
+    architecture: Option<&str>,
+    registries: &Registries,
+    store: &BlobStore,
+) -> Result<Image, registry::Error> {
+    let repository = registries.repository(reference, Access::Pull)?;
+    let wrong = |source| registry::Error::Document {
+        reference: reference.to_string(),
+        source,
+    };
+    let (raw, came_with) = repository.manifest(&reference.version()).await?;
+    let mut document = Document::read(raw, came_with.as_deref()).map_err(wrong)?;
+    if let Document::Index(index) = &document {
+        let descriptor = index.select(architecture).map_err(wrong)?;
+        let (raw, came_with) = repository.manifest(&descriptor.digest.to_string()).await?;
+        document = Document::read(raw, came_with.as_deref()).map_err(wrong)?;
+    }
+    let Document::Manifest(manifest) = document else {
+        return Err(wrong(oci::Error::NoImage(
+            "an index inside an index".into(),
+        )));
+    };
+    let config = repository.small_blob(&manifest.config).await?;
+    let config = Config::read(config).map_err(wrong)?;
+    config.require_any(architecture).map_err(wrong)?;
+    store.put(&manifest.raw)?;
+    store.put(&config.raw)?;
+    Ok(Image {
+        manifest,
+        config,
+        origins: BTreeMap::new(),
+    })
+}
+
+/// A base of this machine's own Python, in the layout of the AWS bases but for the runtime client.
+async fn from_host(plan: &Plan, given: Option<&Path>, tools: &Tools) -> Result<Image, Error> {
+    let interpreter = find_interpreter(plan, given, tools).await?;
+    let machine = plan.architecture.machine();
+    if interpreter.machine != machine.as_str() {
+        return Err(Error::HostArchitecture {
+            host: interpreter.machine,
+            wanted: plan.architecture,
+        });
+    }
+    let Some((major, minor)) = interpreter.glibc else {
+        return Err(Error::HostLibrary(interpreter.executable));
+    };
+    let path = interpreter.executable.display();
+    tools
+        .progress
+        .step(format!("base from {path}, Python {}", interpreter.version));
+    let progress = tools.progress.clone();
+    let tree = tools
+        .block(move || host_base::file_tree(&interpreter, &progress))
+        .await??;
+    let layer = tools.layer_of(plan, tree).await?;
+    let glibc = Glibc { major, minor };
+    let config = host_config(plan, glibc, &layer);
+    let manifest = oci::to_json(&json!({
+        "schemaVersion": 2,
+        "mediaType": Family::Oci.manifest(),
+        "config": Descriptor::of(Family::Oci.config(), &config),
+        "layers": [{
+            "mediaType": Family::Oci.layer(), "digest": layer.digest, "size": layer.size,
+        }],
+    }));
+    let (manifest, config) = (Manifest::read(manifest)?, Config::read(config)?);
+    tools.store.put(&manifest.raw)?;
+    tools.store.put(&config.raw)?;
+    Ok(Image {
+        manifest,
+        config,
+        origins: BTreeMap::new(),
+    })
+}
+
+async fn find_interpreter(
+    plan: &Plan,
+    given: Option<&Path>,
+    tools: &Tools,
+) -> Result<Interpreter, Error> {
+    let minor = plan.runtime.python.minor();
+    let candidates = match given {
+        Some(path) => vec![path.to_owned()],
+        None => interpreter::candidates(minor, &tools.directories, &tools.installations),
+    };
+    Ok(tools
+        .block(move || interpreter::find(minor, &candidates))
+        .await??)
+}
+
+fn host_config(plan: &Plan, glibc: Glibc, layer: &Layer) -> Vec<u8> {
+    let runtime = plan.runtime;
+    let env: Vec<_> = runtime
+        .variables
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let created = image::date(plan.epoch);
+    oci::to_json(&json!({
+        "architecture": plan.architecture.oci(),
+        "os": "linux",
+        "created": created,
+        "config": {
+            "Env": env,
+            "WorkingDir": runtime.working_dir,
+            "Labels": { GLIBC_LABEL: glibc.to_string() },
+        },
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
+        "history": [{
+            "created": created, "created_by": "lambimg build", "comment": "base: this machine's Python",
+        }],
+    }))
+}
+
+/// Where the base's layers can be had: in its repository, if not here.
+pub(super) fn with_origins(mut image: Image, reference: &Reference, store: &BlobStore) -> Image {
+    let absent = image
+        .manifest
+        .layers
+        .iter()
+        .filter(|layer| !store.contains(&layer.digest, layer.size));
+    image.origins = absent
+        .map(|layer| (layer.digest, reference.clone()))
+        .collect();
+    image
+}

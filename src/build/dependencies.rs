@@ -1,0 +1,365 @@
+//! Dependencies: from what the project needs to one layer of wheels below the task root.
+//!
+//! A lock that fits is used as it is; requirements without one are resolved for the target and the lock
+//! is kept beside them. A layer made before is taken without its wheels being fetched again.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::blob_store::{self, MemoKey};
+use crate::build::base::Base;
+use crate::build::{Error, Tools};
+use crate::file_tree::{FileTree, ImagePath};
+use crate::lambda::TASK_ROOT;
+use crate::oci::layer::{self, Layer};
+use crate::plan::{Needs, Plan, ResolverChoice};
+use crate::python::lock::{self, Lock, LockedWheel};
+use crate::python::requirements::{self, Requirements};
+use crate::python::resolve::{self, Resolver};
+use crate::python::wheel::{self, Placement};
+use crate::python::{Target, fetch, interpreter};
+
+/// Changes whenever the tree of a wheel does.
+const FORMAT: &str = "wheels 1";
+
+/// What a function needs, and where it went.
+#[derive(Debug, Clone, Default)]
+pub struct Dependencies {
+    /// The wheels, in the order of their lock.
+    pub wheels: Vec<LockedWheel>,
+    /// The directory that relative paths in the lock start from.
+    directory: PathBuf,
+    /// Their layer, if there are any.
+    pub layer: Option<Layer>,
+}
+
+impl Dependencies {
+    /// The packages in a few words.
+    pub fn summary(&self) -> String {
+        const NAMED: usize = 4;
+        let names = self
+            .wheels
+            .iter()
+            .take(NAMED)
+            .map(|w| format!("{} {}", w.name, w.version));
+        let mut text = names.collect::<Vec<_>>().join(", ");
+        if let Some(more) = self
+            .wheels
+            .len()
+            .checked_sub(NAMED)
+            .filter(|more| *more > 0)
+        {
+            let _ = write!(text, " and {more} more");
+        }
+        text
+    }
+}
+
+/// Makes the layer of what the function needs.
+///
+/// # Errors
+/// Those of locks, resolvers, indexes and wheels.
+pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Dependencies, Error> {
+    let (lock, directory) = match &plan.needs {
+        Needs::Nothing => return Ok(Dependencies::default()),
+        Needs::Lock(path) => {
+            let text = read(path)?;
+            (in_file(path, text.parse())?, directory_of(path))
+        }
+        Needs::Requirements { file, lock } => {
+            let requirements = Requirements::File(file.clone());
+            (
+                kept_lock(plan, base, &requirements, lock, tools).await?,
+                directory_of(lock),
+            )
+        }
+    };
+    let wheels = lock::select(&lock, target(plan, base))?;
+    let mut dependencies = Dependencies {
+        wheels,
+        directory,
+        layer: None,
+    };
+    if !dependencies.wheels.is_empty() {
+        let place = task_root(base);
+        let made = make_layer(plan, &dependencies, &place, None, tools).await?;
+        dependencies.layer = Some(made);
+    }
+    Ok(dependencies)
+}
+
+/// The files of what the function needs, as they will stand in the image.
+///
+/// # Errors
+/// Those of fetching and of wheels.
+pub async fn tree(
+    base: &Base,
+    dependencies: &Dependencies,
+    tools: &Tools,
+) -> Result<FileTree, Error> {
+    wheel_tree(dependencies, &task_root(base), tools).await
+}
+
+/// The wheels for requirements of this tool's own, which need no lock beside the project: their versions
+/// are fixed, and what they led to is remembered.
+pub(super) async fn of_lines(
+    plan: &Arc<Plan>,
+    base: &Base,
+    lines: &[String],
+    tools: &Tools,
+) -> Result<Dependencies, Error> {
+    let target = target(plan, base);
+    let requirements = Requirements::Lines {
+        text: lines.join("\n"),
+        directory: tools.store.root().to_owned(),
+    };
+    let key = MemoKey::new("resolved 1", [lines.join("\n"), target.to_string()]);
+    let text = if let Some(text) = tools.store.recall::<String>(&key) {
+        text
+    } else {
+        let text = resolve(plan, target, &requirements, tools).await?;
+        tools.store.remember(&key, &text)?;
+        text
+    };
+    let lock: Lock = text.parse()?;
+    Ok(Dependencies {
+        wheels: lock::select(&lock, target)?,
+        ..Dependencies::default()
+    })
+}
+
+/// What the wheels have to fit.
+fn target(plan: &Plan, base: &Base) -> Target {
+    let machine = plan.architecture.machine();
+    Target::new(plan.runtime.python, machine, base.glibc)
+}
+
+/// A directory of the image that wheels are placed into.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// The directory, which is on `sys.path`.
+    pub(super) root: &'static str,
+    /// What starts the image's Python.
+    pub(super) interpreter: String,
+}
+
+fn task_root(base: &Base) -> Place {
+    Place {
+        root: TASK_ROOT,
+        interpreter: base.interpreter.clone(),
+    }
+}
+
+/// Makes the layer of these wheels with `beside` over them, or takes the one made before.
+pub(super) async fn make_layer(
+    plan: &Plan,
+    dependencies: &Dependencies,
+    place: &Place,
+    beside: Option<FileTree>,
+    tools: &Tools,
+) -> Result<Layer, Error> {
+    let mut inputs = vec![
+        FORMAT.to_owned(),
+        place.root.to_owned(),
+        place.interpreter.clone(),
+    ];
+    let wheels = dependencies.wheels.iter();
+    inputs.extend(wheels.map(|wheel| format!("{} {}", wheel.digest, wheel.requested)));
+    if let Some(beside) = &beside {
+        inputs.push(beside.digest()?.to_string());
+    }
+    let key = layer::memo_key(plan.epoch, &inputs);
+    let recalled = layer::recall(&tools.store, &key);
+    if let Some(layer) = recalled.filter(|_| !plan.policy.no_cache) {
+        return Ok(layer);
+    }
+    let mut tree = wheel_tree(dependencies, place, tools).await?;
+    if let Some(beside) = beside {
+        tree.merge(beside)?;
+    }
+    tools.layer(plan, key, tree).await
+}
+
+/// Fetches the wheels and reads them into one tree; where two bring a path, the later has it, as with pip.
+async fn wheel_tree(
+    dependencies: &Dependencies,
+    place: &Place,
+    tools: &Tools,
+) -> Result<FileTree, Error> {
+    let (client, store) = (&tools.client, &tools.store);
+    let (wheels, progress) = (&dependencies.wheels, &tools.progress);
+    fetch::fetch(client, store, &dependencies.directory, wheels, progress).await?;
+    let (wheels, place, tools) = (wheels.clone(), place.clone(), tools.clone());
+    let read = {
+        let tools = tools.clone();
+        move || read_wheels(&wheels, &place, &tools)
+    };
+    tools.block(read).await?
+}
+
+fn read_wheels(wheels: &[LockedWheel], place: &Place, tools: &Tools) -> Result<FileTree, Error> {
+    let root = ImagePath::new(place.root).map_err(crate::file_tree::Error::from)?;
+    let mut tree = FileTree::default();
+    for wheel in wheels {
+        let placement = Placement {
+            root: &root,
+            interpreter: &place.interpreter,
+            requested: wheel.requested,
+        };
+        let path = tools.store.path(&wheel.digest);
+        let files = wheel::file_tree(&path, &wheel.name, &wheel.version, &placement);
+        let files = files.map_err(|source| Error::Wheel {
+            file: wheel.filename.as_str().to_owned(),
+            source,
+        })?;
+        for collision in tree.merge(files)? {
+            tools.progress.warn(format!(
+                "{} is in {} and in {} with other contents; the later in the lock has it",
+                collision.path, collision.earlier, collision.later
+            ));
+        }
+    }
+    Ok(tree)
+}
+
+/// The lock beside the requirements, if it still stands for them; else a new one, kept there.
+async fn kept_lock(
+    plan: &Arc<Plan>,
+    base: &Base,
+    requirements: &Requirements,
+    path: &Path,
+    tools: &Tools,
+) -> Result<Lock, Error> {
+    let target = target(plan, base);
+    let inputs = requirements::read(requirements, target).map_err(|error| Error::File {
+        action: "read",
+        path: error.path,
+        source: error.source,
+    })?;
+    let existing = read_optional(path)?;
+    let had_one = existing.is_some();
+    if let Some(text) = existing {
+        let lock: Lock = in_file(path, text.parse())?;
+        match lock.made_from() {
+            // Another tool's lock is the user's own choice.
+            None => return Ok(lock),
+            Some(made_from) if made_from.stands_for(inputs.checksum, target) => return Ok(lock),
+            Some(_) => {}
+        }
+    }
+    if plan.policy.locked {
+        return Err(Error::Locked {
+            path: path.to_owned(),
+            reason: if had_one {
+                "was made from other requirements or for another target"
+            } else {
+                "is not there"
+            },
+        });
+    }
+    let text = resolve(plan, target, requirements, tools).await?;
+    let lock = in_file(path, text.parse())?;
+    write_lock(path, &text)?;
+    let verb = if had_one { "updated" } else { "made" };
+    tools.progress.step(format!("{verb} {}", path.display()));
+    Ok(lock)
+}
+
+fn write_lock(path: &Path, text: &str) -> Result<(), Error> {
+    let directory = path.parent().filter(|parent| *parent != Path::new(""));
+    let directory = directory.unwrap_or(Path::new("."));
+    blob_store::replace_file(path, text.as_bytes(), directory).map_err(|error| match error {
+        blob_store::Error::Io {
+            action,
+            path,
+            source,
+        } => Error::File {
+            action,
+            path,
+            source,
+        },
+        other => other.into(),
+    })
+}
+
+async fn resolve(
+    plan: &Plan,
+    target: Target,
+    requirements: &Requirements,
+    tools: &Tools,
+) -> Result<String, Error> {
+    let resolver = choose_resolver(plan, target, tools).await?;
+    let request = resolve::Request {
+        resolver,
+        requirements: requirements.clone(),
+        target,
+        offline: plan.policy.offline,
+    };
+    Ok(resolve::resolve(&request, &tools.progress).await?)
+}
+
+/// uv resolves for any target; pip only under an interpreter like the target's, whose markers it takes.
+async fn choose_resolver(plan: &Plan, target: Target, tools: &Tools) -> Result<Resolver, Error> {
+    let uv = tools.uv.clone().map(Resolver::Uv);
+    match (plan.resolver, uv) {
+        (ResolverChoice::Auto | ResolverChoice::Uv, Some(uv)) => return Ok(uv),
+        (ResolverChoice::Uv, None) => {
+            let detail = "`resolver` is uv, which is not on the PATH".to_owned();
+            return Err(Error::NoResolver { detail });
+        }
+        _ => {}
+    }
+    let minor = target.python.minor();
+    let candidates = interpreter::candidates(minor, &tools.directories, &tools.installations);
+    let found = tools
+        .block(move || interpreter::find(minor, &candidates))
+        .await?;
+    match found {
+        Ok(found) if found.machine == target.machine.as_str() => {
+            Ok(Resolver::Pip(found.executable))
+        }
+        Ok(found) => Err(Error::NoResolver {
+            detail: format!(
+                "pip takes markers from the machine it runs on, and this is {}, not {}",
+                found.machine, target.machine
+            ),
+        }),
+        Err(error) => Err(Error::NoResolver {
+            detail: format!("pip takes markers from its own Python, and there is {error}"),
+        }),
+    }
+}
+
+fn in_file<T>(path: &Path, result: Result<T, lock::Error>) -> Result<T, Error> {
+    result.map_err(|source| Error::LockFile {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn directory_of(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).to_owned()
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read_optional(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::File {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}

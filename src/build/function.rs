@@ -1,0 +1,333 @@
+//! The function's source becomes a tree below the task root.
+//!
+//! What stays out is decided by patterns in gitignore's language: ours first, then the configured ones,
+//! then the project's `.lambimgignore`, the last match counting, so that `!.env` brings `.env` back.
+//! Git's own ignore files do not count: what is built is often ignored there. It knows nothing of
+//! layers.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::file_tree::{self, Content, FileTree, ImagePath, Node, PathError};
+use crate::lambda::TASK_ROOT;
+
+/// The project's own list of what stays out.
+pub const IGNORE_FILE: &str = ".lambimgignore";
+
+/// What has no business in an image: version control, environments, caches, secrets, leftovers of
+/// tests and editors, and the files that steer the build (they change without the function changing).
+const LEFT_OUT: &str = "\
+.git
+.hg
+.svn
+.gitignore
+.gitattributes
+.gitmodules
+.venv/
+__pycache__/
+*.py[cod]
+.mypy_cache/
+.pytest_cache/
+.ruff_cache/
+.hypothesis/
+.tox/
+.nox/
+.coverage
+.coverage.*
+htmlcov/
+*.egg-info/
+.env
+.env.*
+.DS_Store
+.idea/
+.vscode/
+.aws-sam/
+.lambimgignore
+lambimg.toml
+lambimg.lock
+pylock.toml
+pylock.*.toml
+";
+
+/// Marks a directory as a virtual environment, whatever its name.
+const ENVIRONMENT_MARK: &str = "pyvenv.cfg";
+
+/// Why the function's files cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or directory cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A pattern means nothing.
+    #[error("`{pattern}` is no pattern: {detail}")]
+    Pattern {
+        /// As written.
+        pattern: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A link leads to what is not part of the project.
+    #[error("the link `{}` leads out of the project, to `{}`", path.display(), target.display())]
+    LeavesProject {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// Neither file, directory nor link.
+    #[error("`{}` is neither a file nor a directory nor a link", .0.display())]
+    Special(PathBuf),
+    /// A name that Lambda's tools could not read.
+    #[error("the name `{}` is not UTF-8", .0.display())]
+    Name(PathBuf),
+    /// A name that cannot stand in an image.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A path of the tree is taken.
+    #[error(transparent)]
+    Tree(#[from] file_tree::Error),
+}
+
+/// Lists the project's files as they will stand in the image. `exclude` holds configured patterns,
+/// `own_outputs` paths that this build itself writes.
+///
+/// # Errors
+/// See [`Error`].
+pub fn file_tree(
+    project: &Path,
+    exclude: &[String],
+    own_outputs: &[PathBuf],
+) -> Result<FileTree, Error> {
+    let walk = Walk {
+        project,
+        patterns: patterns(project, exclude)?,
+        own_outputs,
+        owner: "function".into(),
+    };
+    let mut tree = FileTree::default();
+    let root = ImagePath::new(TASK_ROOT)?;
+    tree.insert(root.clone(), Node::Directory, &walk.owner)?;
+    walk.directory(project, &root, &mut tree)?;
+    Ok(tree)
+}
+
+fn patterns(project: &Path, exclude: &[String]) -> Result<Gitignore, Error> {
+    let mut builder = GitignoreBuilder::new(project);
+    let file = project.join(IGNORE_FILE);
+    let own = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(source) => return Err(Error::Read { path: file, source }),
+    };
+    let lines = LEFT_OUT.lines();
+    let lines = lines.chain(exclude.iter().map(String::as_str));
+    for line in lines.chain(own.lines()) {
+        builder.add_line(None, line).map_err(|e| Error::Pattern {
+            pattern: line.to_owned(),
+            detail: e.to_string(),
+        })?;
+    }
+    builder.build().map_err(|e| Error::Pattern {
+        pattern: IGNORE_FILE.to_owned(),
+        detail: e.to_string(),
+    })
+}
+
+struct Walk<'a> {
+    project: &'a Path,
+    patterns: Gitignore,
+    own_outputs: &'a [PathBuf],
+    owner: Arc<str>,
+}
+
+impl Walk<'_> {
+    fn directory(
+        &self,
+        directory: &Path,
+        place: &ImagePath,
+        tree: &mut FileTree,
+    ) -> Result<(), Error> {
+        let read_error = |source| Error::Read {
+            path: directory.to_owned(),
+            source,
+        };
+        for entry in fs::read_dir(directory).map_err(read_error)? {
+            let entry = entry.map_err(read_error)?;
+            self.entry(&entry.path(), &entry.file_name(), place, tree)?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &self,
+        path: &Path,
+        name: &OsStr,
+        place: &ImagePath,
+        tree: &mut FileTree,
+    ) -> Result<(), Error> {
+        let read_error = |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let metadata = fs::symlink_metadata(path).map_err(read_error)?;
+        if self.stays_out(path, metadata.is_dir()) {
+            return Ok(());
+        }
+        let name = name.to_str().ok_or_else(|| Error::Name(path.to_owned()))?;
+        let place = place.join(name)?;
+        if metadata.is_dir() {
+            tree.insert(place.clone(), Node::Directory, &self.owner)?;
+            return self.directory(path, &place, tree);
+        }
+        let node = if metadata.is_symlink() {
+            Node::Symlink(self.link_target(path)?)
+        } else if metadata.is_file() {
+            Node::File {
+                content: Content::File(path.to_owned(), metadata.len()),
+                executable: metadata.permissions().mode() & 0o111 != 0,
+            }
+        } else {
+            return Err(Error::Special(path.to_owned()));
+        };
+        tree.insert(place, node, &self.owner)?;
+        Ok(())
+    }
+
+    fn stays_out(&self, path: &Path, is_directory: bool) -> bool {
+        self.patterns.matched(path, is_directory).is_ignore()
+            || self.own_outputs.iter().any(|output| output == path)
+            || (is_directory && path.join(ENVIRONMENT_MARK).is_file())
+    }
+
+    fn link_target(&self, path: &Path) -> Result<String, Error> {
+        let target = fs::read_link(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let leaves = || Error::LeavesProject {
+            path: path.to_owned(),
+            target: target.clone(),
+        };
+        // By its text alone: what a further link on the way does is that link's own check.
+        let below = path.strip_prefix(self.project).unwrap_or(path);
+        let mut depth = below.components().count() - 1;
+        for component in target.components() {
+            match component {
+                Component::Normal(_) => depth += 1,
+                Component::CurDir => {}
+                Component::ParentDir => depth = depth.checked_sub(1).ok_or_else(leaves)?,
+                Component::RootDir | Component::Prefix(_) => return Err(leaves()),
+            }
+        }
+        let text = target.to_str().map(str::to_owned);
+        text.ok_or_else(|| Error::Name(target.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn project(files: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = directory.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file).unwrap();
+        }
+        directory
+    }
+
+    fn listing(directory: &Path, exclude: &[&str]) -> Vec<String> {
+        let exclude: Vec<_> = exclude.iter().map(|&e| e.to_owned()).collect();
+        let outputs = [directory.join("out")];
+        let tree = file_tree(directory, &exclude, &outputs).unwrap();
+        let below = |path: &ImagePath| path.as_str().strip_prefix("var/task/").map(str::to_owned);
+        tree.iter().filter_map(|(path, _)| below(path)).collect()
+    }
+
+    #[test]
+    fn leftovers_stay_out() {
+        let directory = project(&[
+            "app.py",
+            "pkg/__init__.py",
+            "pkg/__pycache__/x.pyc",
+            ".git/config",
+            ".env",
+            ".venv/bin/python",
+            "my-environment/pyvenv.cfg",
+            "my-environment/lib/x.py",
+            "pylock.toml",
+            "out/index.json",
+            "requirements.txt",
+        ]);
+        assert_eq!(
+            listing(directory.path(), &[]),
+            ["app.py", "pkg", "pkg/__init__.py", "requirements.txt"]
+        );
+    }
+
+    #[test]
+    fn patterns_speak_gitignore_and_the_last_counts() {
+        let directory = project(&["app.py", ".env", "tests/a.py", "docs/b.md", "docs/keep.md"]);
+        fs::write(
+            directory.path().join(IGNORE_FILE),
+            "docs/*\n!docs/keep.md\n!.env\n",
+        )
+        .unwrap();
+        assert_eq!(
+            listing(directory.path(), &["/tests"]),
+            [".env", "app.py", "docs", "docs/keep.md"]
+        );
+        let error = file_tree(directory.path(), &["{a".to_owned()], &[]).unwrap_err();
+        assert!(
+            error.to_string().starts_with("`{a` is no pattern: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn links_inside_stay_and_others_are_refused() {
+        let directory = project(&["pkg/app.py"]);
+        let link = directory.path().join("pkg/link.py");
+        symlink("../pkg/app.py", &link).unwrap();
+        let tree = file_tree(directory.path(), &[], &[]).unwrap();
+        let entry = tree.get("var/task/pkg/link.py").unwrap();
+        assert!(matches!(&entry.node, Node::Symlink(target) if target == "../pkg/app.py"));
+        for outside in ["../../secret", "/etc/passwd", "a/../../../b"] {
+            fs::remove_file(&link).unwrap();
+            symlink(outside, &link).unwrap();
+            let error = file_tree(directory.path(), &[], &[]).unwrap_err();
+            assert!(matches!(error, Error::LeavesProject { .. }), "{outside}");
+        }
+    }
+
+    #[test]
+    fn only_the_execute_bit_is_kept() {
+        let directory = project(&["run.sh", "data"]);
+        let set = |name: &str, mode| {
+            let path = directory.path().join(name);
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set("run.sh", 0o700);
+        set("data", 0o600);
+        let tree = file_tree(directory.path(), &[], &[]).unwrap();
+        let executable = |path: &str| match tree.get(path).unwrap().node {
+            Node::File { executable, .. } => executable,
+            _ => false,
+        };
+        assert!(executable("var/task/run.sh") && !executable("var/task/data"));
+    }
+}

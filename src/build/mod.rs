@@ -1,0 +1,532 @@
+//! From a plan to an image and its destinations: the recipe, and the hands it needs.
+//!
+//! Four arms: base, bootstrap, dependencies, function. The function waits for nobody; bootstrap and
+//! dependencies wait for what the base says of itself. They share no state, and their results are
+//! stacked in a fixed order, so that no timing can reach a byte.
+
+pub mod base;
+pub mod bootstrap;
+pub mod dependencies;
+pub mod function;
+pub mod host_base;
+pub mod metadata;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+
+use crate::blob_store::{self, BlobStore, MemoKey};
+use crate::build::base::Base;
+use crate::build::dependencies::Dependencies;
+use crate::digest::Digest;
+use crate::file_tree::{self, FileTree};
+use crate::http::{self, Client};
+use crate::lambda::{Architecture, TASK_ROOT};
+use crate::oci;
+use crate::oci::image::{self, Addition, Edit, Image};
+use crate::oci::layer::{self, Layer};
+use crate::oci::layout;
+use crate::oci::reference::{Name, Reference};
+use crate::plan::{Needs, Plan};
+use crate::progress::Progress;
+use crate::python::{self, interpreter};
+use crate::registry::push::{self, Summary};
+use crate::registry::{self, Registries};
+
+/// Blobs fetched at once for an output that needs them all.
+const PARALLEL: usize = 4;
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The handler's module is nowhere.
+    #[error("handler `{handler}`: neither `{stem}.py` nor `{stem}/__init__.py` is in {searched}")]
+    HandlerAbsent {
+        /// The handler.
+        handler: String,
+        /// Its module's path.
+        stem: String,
+        /// Where it was looked for.
+        searched: String,
+    },
+    /// The host's Python is of another machine than the target.
+    #[error("the base `host` is {host}, and the function is to be {wanted}")]
+    HostArchitecture {
+        /// This machine, in the kernel's words.
+        host: String,
+        /// The target.
+        wanted: Architecture,
+    },
+    /// The host's interpreter has no C library that wheels know.
+    #[error("the interpreter `{}` does not run on glibc", .0.display())]
+    HostLibrary(PathBuf),
+    /// Neither resolver is there.
+    #[error("there are requirements to resolve, and neither uv nor a pip that could: {detail}")]
+    NoResolver {
+        /// Why pip cannot.
+        detail: String,
+    },
+    /// The lock does not fit, and must not change.
+    #[error("the lock `{}` {reason}", path.display())]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// Why it does not fit, as a clause that follows its name.
+        reason: &'static str,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot {action} `{}`", path.display())]
+    File {
+        /// A verb.
+        action: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A wheel cannot be placed.
+    #[error("`{file}`: {source}")]
+    Wheel {
+        /// The wheel's file name.
+        file: String,
+        /// Why.
+        source: python::wheel::Error,
+    },
+    /// An image of that name is not in the store.
+    #[error("there is no image `{name}` in the store{}", or_known(.known))]
+    NoImage {
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A part of the work was given up.
+    #[error("the work was interrupted")]
+    Interrupted,
+    /// The host base failed.
+    #[error(transparent)]
+    HostBase(#[from] host_base::Error),
+    /// No interpreter fits.
+    #[error(transparent)]
+    Interpreter(#[from] interpreter::Error),
+    /// The function's files cannot be taken.
+    #[error(transparent)]
+    Function(#[from] function::Error),
+    /// A lock file cannot be read.
+    #[error("cannot read the lock `{}`", path.display())]
+    LockFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: python::lock::Error,
+    },
+    /// A lock has nothing that fits.
+    #[error(transparent)]
+    Lock(#[from] python::lock::Error),
+    /// Resolving failed.
+    #[error(transparent)]
+    Resolve(#[from] python::resolve::Error),
+    /// Fetching failed.
+    #[error(transparent)]
+    Fetch(#[from] python::fetch::Error),
+    /// Two owners of a path cannot both have it.
+    #[error(transparent)]
+    Tree(#[from] file_tree::Error),
+    /// A layer cannot be made.
+    #[error(transparent)]
+    Layer(#[from] layer::Error),
+    /// A document is not as it must be.
+    #[error(transparent)]
+    Document(#[from] oci::Error),
+    /// A place cannot be read or written.
+    #[error(transparent)]
+    Layout(#[from] layout::Error),
+    /// A registry failed.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// The network failed.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] blob_store::Error),
+}
+
+fn or_known(names: &[String]) -> String {
+    if names.is_empty() {
+        ", which is empty".to_owned()
+    } else {
+        format!(", only {}", names.join(", "))
+    }
+}
+
+/// What a build works with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// The HTTP client.
+    pub client: Client,
+    /// The registries.
+    pub registries: Registries,
+    /// The local store.
+    pub store: BlobStore,
+    /// uv, if there is one.
+    pub uv: Option<PathBuf>,
+    /// Directories to look for interpreters in, first to last.
+    pub directories: Vec<PathBuf>,
+    /// Directories each of whose children may be an installed Python.
+    pub installations: Vec<PathBuf>,
+    /// Who is told what happens.
+    pub progress: Progress,
+}
+
+impl Tools {
+    /// Runs what computes or waits for files on a thread of its own.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when the runtime ends meanwhile.
+    pub async fn block<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|_| Error::Interrupted)
+    }
+
+    /// Makes a layer of `tree`, unless one was made for the same inputs before and may be taken.
+    async fn layer(&self, plan: &Plan, key: MemoKey, tree: FileTree) -> Result<Layer, Error> {
+        let (store, epoch, no_cache) = (self.store.clone(), plan.epoch, plan.policy.no_cache);
+        let work = move || {
+            if let Some(layer) = layer::recall(&store, &key).filter(|_| !no_cache) {
+                return Ok(layer);
+            }
+            let layer = layer::make(&store, &tree, epoch)?;
+            layer::remember(&store, &key, &layer)?;
+            Ok(layer)
+        };
+        self.block(work).await?
+    }
+
+    /// As [`Self::layer`], where the tree's own bytes are the inputs.
+    async fn layer_of(&self, plan: &Plan, tree: FileTree) -> Result<Layer, Error> {
+        let digest = {
+            let tree = tree.clone();
+            self.block(move || tree.digest()).await??
+        };
+        let key = layer::memo_key(plan.epoch, ["tree".as_bytes(), digest.as_bytes()]);
+        self.layer(plan, key, tree).await
+    }
+}
+
+/// One layer that the build put on the base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The layer.
+    pub layer: Layer,
+    /// What is in it.
+    pub what: String,
+}
+
+/// A built image.
+#[derive(Debug)]
+pub struct Built {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The image.
+    pub image: Image,
+    /// The base.
+    pub base: Base,
+    /// The layers on it, lowest first.
+    pub made: Vec<Made>,
+    /// The packages in it.
+    pub dependencies: Dependencies,
+    /// What was pushed where.
+    pub pushed: Vec<Pushed>,
+}
+
+/// One repository's part of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The repository, with the first of its tags.
+    pub reference: Reference,
+    /// What moved.
+    pub summary: Summary,
+}
+
+/// Builds what the plan says and brings it where the plan says.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
+    for warning in &plan.warnings {
+        tools.progress.warn(warning.clone());
+    }
+    let plan = Arc::new(plan);
+    let from_base = async {
+        let base = base::resolve(&plan, tools).await?;
+        let bootstrap = bootstrap::layer(&plan, &base, tools);
+        let dependencies = dependencies::layer(&plan, &base, tools);
+        let (bootstrap, dependencies) = tokio::try_join!(bootstrap, dependencies)?;
+        Ok((base, bootstrap, dependencies))
+    };
+    let ((source, function), (base, bootstrap, dependencies)) =
+        tokio::try_join!(function_arm(&plan, tools), from_base)?;
+    check_handler(&plan, &source, &base, &dependencies, tools).await?;
+
+    let mut made = Vec::new();
+    let mut put = |layer: Option<Layer>, what: String| {
+        made.extend(layer.map(|layer| Made { layer, what }));
+    };
+    put(bootstrap.clone(), "runtime client and entry point".into());
+    put(
+        dependencies.layer.clone(),
+        format!("dependencies: {}", dependencies.summary()),
+    );
+    put(Some(function), "function".into());
+    let edit = edit(&plan, &base, bootstrap.is_some());
+    let additions: Vec<_> = made
+        .iter()
+        .map(|made| Addition {
+            layer: made.layer.clone(),
+            what: made.what.clone(),
+        })
+        .collect();
+    let image = image::stack(&base.image, &additions, &edit)?;
+    let mut built = Built {
+        plan: Arc::clone(&plan),
+        image,
+        base,
+        made,
+        dependencies,
+        pushed: Vec::new(),
+    };
+    keep(&built.image, &plan.names, tools)?;
+    write_outputs(&built, tools).await?;
+    built.pushed = push_all(&built.image, &plan.push, tools).await?;
+    Ok(built)
+}
+
+async fn function_arm(plan: &Arc<Plan>, tools: &Tools) -> Result<(FileTree, Layer), Error> {
+    let tree = {
+        let plan = Arc::clone(plan);
+        tools.block(move || function_tree(&plan)).await??
+    };
+    if plan.needs == Needs::Nothing && !has_handler(plan, &tree) {
+        return Err(handler_absent(plan, "the project"));
+    }
+    let layer = tools.layer_of(plan, tree.clone()).await?;
+    Ok((tree, layer))
+}
+
+/// The function's files, as they will stand in the image.
+///
+/// # Errors
+/// See [`function::Error`].
+pub fn function_tree(plan: &Plan) -> Result<FileTree, function::Error> {
+    // The project's path has no links in it; neither may what is compared with it.
+    let real = |path: &PathBuf| {
+        let path = std::path::absolute(path).ok()?;
+        let parent = path.parent()?.canonicalize().ok()?;
+        Some(parent.join(path.file_name()?))
+    };
+    let own: Vec<_> = plan.own_files.iter().filter_map(real).collect();
+    function::file_tree(&plan.project, &plan.exclude, &own)
+}
+
+fn has_handler(plan: &Plan, tree: &FileTree) -> bool {
+    let below_root = |path: &str| {
+        let rest = path.strip_prefix(TASK_ROOT)?.strip_prefix('/')?;
+        Some(plan.handler.is_module(rest))
+    };
+    tree.iter()
+        .any(|(path, _)| below_root(path.as_str()) == Some(true))
+}
+
+fn handler_absent(plan: &Plan, searched: &str) -> Error {
+    Error::HandlerAbsent {
+        handler: plan.handler.to_string(),
+        stem: plan.handler.stem(),
+        searched: searched.to_owned(),
+    }
+}
+
+/// The handler's module is the function's, or that of a package which wraps it.
+async fn check_handler(
+    plan: &Plan,
+    source: &FileTree,
+    base: &Base,
+    dependencies: &Dependencies,
+    tools: &Tools,
+) -> Result<(), Error> {
+    if has_handler(plan, source) {
+        return Ok(());
+    }
+    let tree = dependencies::tree(base, dependencies, tools).await?;
+    if has_handler(plan, &tree) {
+        return Ok(());
+    }
+    Err(handler_absent(plan, "the project or its dependencies"))
+}
+
+fn edit(plan: &Plan, base: &Base, bootstrapped: bool) -> Edit {
+    let runtime = plan.runtime;
+    let mut edit = Edit {
+        cmd: vec![plan.handler.to_string()],
+        epoch: plan.epoch,
+        base: Some((base.reference.clone(), base.image.manifest.digest())),
+        ..Edit::default()
+    };
+    if bootstrapped {
+        edit.entrypoint = Some(runtime.entrypoint.clone());
+        edit.working_dir = Some(runtime.working_dir.clone());
+        edit.env = bootstrap::variables(runtime, &base.image.config);
+    }
+    edit
+}
+
+/// Keeps an image's documents and names in the store; its layers are there or elsewhere.
+fn keep(image: &Image, names: &[Name], tools: &Tools) -> Result<(), Error> {
+    tools.store.put(&image.config.raw)?;
+    tools.store.put(&image.manifest.raw)?;
+    for (digest, reference) in &image.origins {
+        let origin = Origin {
+            registry: reference.registry.clone(),
+            repository: reference.repository.clone(),
+        };
+        tools.store.remember(&origin_key(digest), &origin)?;
+    }
+    for name in names {
+        layout::tag(tools.store.root(), image, Some(&name.tagged()))?;
+    }
+    Ok(())
+}
+
+/// Which repository was seen to have a blob.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    registry: String,
+    repository: String,
+}
+
+fn origin_key(digest: &Digest) -> MemoKey {
+    MemoKey::new("origin 1", [digest.as_bytes()])
+}
+
+async fn write_outputs(built: &Built, tools: &Tools) -> Result<(), Error> {
+    let plan = &built.plan;
+    if plan.outputs.is_empty() {
+        return Ok(());
+    }
+    let here = bring_here(&built.image, tools).await?;
+    for place in &plan.outputs {
+        let (place, image) = (place.clone(), here.clone());
+        let (names, store) = (plan.names.clone(), tools.store.clone());
+        tools.progress.step(format!("writing {place}"));
+        tools
+            .block(move || layout::write(&place, &image, &names, &store))
+            .await??;
+    }
+    Ok(())
+}
+
+/// Brings every blob of an image into the store.
+async fn bring_here(image: &Image, tools: &Tools) -> Result<Image, Error> {
+    let absent = image.manifest.layers.iter().filter_map(|layer| {
+        let origin = image.origins.get(&layer.digest)?;
+        Some((layer, origin))
+    });
+    stream::iter(absent)
+        .map(|(layer, origin)| {
+            push::fetch_blob(
+                layer,
+                origin,
+                &tools.store,
+                &tools.registries,
+                &tools.progress,
+            )
+        })
+        .buffer_unordered(PARALLEL)
+        .try_collect::<()>()
+        .await?;
+    Ok(Image {
+        origins: BTreeMap::new(),
+        ..image.clone()
+    })
+}
+
+/// Pushes an image to all references, each repository once.
+///
+/// # Errors
+/// Those of the registries; references before the one that failed are done.
+pub async fn push_all(
+    image: &Image,
+    references: &[Reference],
+    tools: &Tools,
+) -> Result<Vec<Pushed>, Error> {
+    let mut repositories: BTreeMap<String, Vec<&Reference>> = BTreeMap::new();
+    for reference in references {
+        repositories
+            .entry(reference.name())
+            .or_default()
+            .push(reference);
+    }
+    let mut pushed = Vec::new();
+    for group in repositories.into_values() {
+        let reference = group[0].clone();
+        let by_tag = group.iter().filter(|reference| reference.digest.is_none());
+        let tags: Vec<_> = by_tag.map(|reference| reference.version()).collect();
+        let (store, registries) = (&tools.store, &tools.registries);
+        let progress = &tools.progress;
+        let summary = push::push(image, &reference, &tags, store, registries, progress).await?;
+        pushed.push(Pushed { reference, summary });
+    }
+    Ok(pushed)
+}
+
+/// Finds an image by what the user calls it: a name in the store, `oci:DIR`, an archive, or
+/// `docker://REFERENCE`.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn open(text: &str, tools: &Tools) -> Result<Image, Error> {
+    if let Some(rest) = text.strip_prefix("docker://") {
+        let reference = Reference::read(rest).map_err(|_| no_image(text, tools))?;
+        let image = base::fetch(&reference, None, &tools.registries, &tools.store).await?;
+        return Ok(base::with_origins(image, &reference, &tools.store));
+    }
+    if let Ok(place) = text.parse::<layout::Place>() {
+        let store = tools.store.clone();
+        return Ok(tools
+            .block(move || layout::read(&place, None, &store))
+            .await??);
+    }
+    let name: Name = text.parse().map_err(|_| no_image(text, tools))?;
+    let mut image = match layout::find(&tools.store, &name.tagged()) {
+        Err(layout::Error::NoImage { .. }) => return Err(no_image(&name.tagged(), tools)),
+        found => found?,
+    };
+    for layer in &image.manifest.layers {
+        if !tools.store.contains(&layer.digest, layer.size)
+            && let Some(origin) = tools.store.recall::<Origin>(&origin_key(&layer.digest))
+        {
+            let reference = Reference {
+                registry: origin.registry,
+                repository: origin.repository,
+                tag: None,
+                digest: None,
+            };
+            image.origins.insert(layer.digest, reference);
+        }
+    }
+    Ok(image)
+}
+
+fn no_image(name: &str, tools: &Tools) -> Error {
+    let listed = layout::list(tools.store.root()).unwrap_or_default();
+    Error::NoImage {
+        name: name.to_owned(),
+        known: listed.into_iter().filter_map(|image| image.name).collect(),
+    }
+}

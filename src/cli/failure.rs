@@ -1,0 +1,610 @@
+//! Any library error → what is said, what to do about it, and the exit code.
+//!
+//! The library states facts; flags, keys and commands are named only here. Every variant is matched, so
+//! that a new one does not compile until its remedy is decided.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::Path;
+
+use lambimg::blob_store;
+use lambimg::build::{self, function, host_base};
+use lambimg::config;
+use lambimg::http;
+use lambimg::oci::{self, layer, layout, reference};
+use lambimg::plan;
+use lambimg::python::{fetch, interpreter, lock, resolve, wheel};
+use lambimg::registry::{self, Access, auth};
+
+/// The exit codes as `--help` tells them.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   findings, or refused
+  2   usage or configuration
+  3   the input cannot be built (no wheel for the target, hash differs)
+  4   network or registry
+  5   AWS
+  70  a bug in lambimg";
+
+const REFUSED: u8 = 1;
+const USAGE: u8 = 2;
+const INPUT: u8 = 3;
+const NETWORK: u8 = 4;
+/// A bug of ours.
+pub(crate) const BUG: u8 = 70;
+
+/// What the user is told, and what the shell.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The fact.
+    pub(crate) message: String,
+    /// What led to it, outermost first.
+    pub(crate) causes: Vec<String>,
+    /// The remedy.
+    pub(crate) hint: Option<String>,
+    /// The exit code.
+    pub(crate) code: u8,
+}
+
+/// The remedy and the code.
+type Advice = (Option<String>, u8);
+
+fn hint(text: impl Into<String>, code: u8) -> Advice {
+    (Some(text.into()), code)
+}
+
+impl Failure {
+    fn new(error: &dyn StdError, (hint, code): Advice) -> Self {
+        let mut causes = Vec::new();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        Self {
+            message: error.to_string(),
+            causes,
+            hint,
+            code,
+        }
+    }
+
+    fn plain(message: String, advice: Advice) -> Self {
+        Self {
+            message,
+            causes: Vec::new(),
+            hint: advice.0,
+            code: advice.1,
+        }
+    }
+
+    /// There is nowhere to keep the store.
+    pub(crate) fn no_cache_directory() -> Self {
+        Self::plain(
+            "there is no directory for the store: neither LAMBIMG_CACHE_DIR nor HOME is set".into(),
+            hint(
+                "set LAMBIMG_CACHE_DIR to a directory that lambimg may write to",
+                USAGE,
+            ),
+        )
+    }
+
+    /// A name to push to has no registry.
+    pub(crate) fn no_registry(name: &str) -> Self {
+        Self::plain(
+            format!("`{name}` names no registry to push to"),
+            hint(
+                "give the whole reference, as `lambimg push IMAGE REGISTRY/REPOSITORY:TAG`",
+                USAGE,
+            ),
+        )
+    }
+
+    /// A file that was asked for cannot be written.
+    pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Self {
+        Self::plain(
+            format!("cannot write `{}`: {error}", path.display()),
+            hint(
+                "the image itself is in the store; name another path for the file",
+                REFUSED,
+            ),
+        )
+    }
+
+    /// Nobody takes the results.
+    pub(crate) fn cannot_print(error: &io::Error) -> Self {
+        Self::plain(format!("cannot write to stdout: {error}"), (None, REFUSED))
+    }
+
+    /// What should not happen did.
+    pub(crate) fn bug(message: &str) -> Self {
+        Self::plain(message.to_owned(), (None, BUG))
+    }
+}
+
+/// A panic is a bug, and says so with its exit code.
+pub(crate) fn exit_70_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        #[expect(clippy::exit, reason = "a panic has no way back to main")]
+        std::process::exit(BUG.into());
+    }));
+}
+
+impl From<reference::ParseError> for Failure {
+    fn from(error: reference::ParseError) -> Self {
+        Self::new(
+            &error,
+            hint("write a name as REGISTRY/REPOSITORY:TAG", USAGE),
+        )
+    }
+}
+
+impl From<http::Error> for Failure {
+    fn from(error: http::Error) -> Self {
+        Self::new(&error, of_http(&error))
+    }
+}
+
+impl From<blob_store::Error> for Failure {
+    fn from(error: blob_store::Error) -> Self {
+        Self::new(&error, of_store(&error))
+    }
+}
+
+impl From<config::Error> for Failure {
+    fn from(error: config::Error) -> Self {
+        let advice = match &error {
+            config::Error::NoProject(_) => hint(
+                "name the directory that holds the function, as `lambimg build PATH`",
+                USAGE,
+            ),
+            config::Error::Read { .. } => hint("check the file's permissions", USAGE),
+            config::Error::Syntax { .. } => hint("mend the line; see https://toml.io", USAGE),
+            config::Error::UnknownKey {
+                nearest: Some(nearest),
+                ..
+            } => hint(format!("did you mean `{nearest}`?"), USAGE),
+            config::Error::UnknownKey { nearest: None, .. } => {
+                hint("remove it; the README lists the keys", USAGE)
+            }
+            config::Error::Kind { wanted, .. } => hint(
+                format!("write {wanted}, as `python = \"3.12\"` or `tags = [\"orders\"]`"),
+                USAGE,
+            ),
+            config::Error::TwoFiles => hint(
+                format!(
+                    "move everything into `{}` or into `pyproject.toml`",
+                    config::OWN_FILE
+                ),
+                USAGE,
+            ),
+        };
+        Self::new(&error, advice)
+    }
+}
+
+impl From<plan::Error> for Failure {
+    fn from(error: plan::Error) -> Self {
+        let advice = match &error {
+            plan::Error::NoHandler => hint(
+                "name the function that Lambda calls: `--handler app.handler` or `handler = \
+                 \"app.handler\"` under `[tool.lambimg]` in pyproject.toml",
+                USAGE,
+            ),
+            plan::Error::Handler { .. } => hint(
+                "write MODULE.FUNCTION, as `app.handler` for `def handler` in app.py",
+                USAGE,
+            ),
+            plan::Error::Python { .. } => hint("`lambimg bases` lists the runtimes", USAGE),
+            plan::Error::Value { .. } => hint("give one of these", USAGE),
+            plan::Error::Name { .. } => hint(
+                "write a name as REPOSITORY:TAG or REGISTRY/REPOSITORY:TAG",
+                USAGE,
+            ),
+            plan::Error::NameWithDigest { .. } => hint("leave out what follows the `@`", USAGE),
+            plan::Error::Output(_) => hint(
+                "say what to write and where, as `-o oci-archive:image.tar`",
+                USAGE,
+            ),
+            plan::Error::NothingToPush { .. } => hint(
+                "name the image for its registry: `-t REGISTRY/REPOSITORY:TAG --push`",
+                USAGE,
+            ),
+            plan::Error::Needs { file } => hint(needs_hint(file), USAGE),
+            plan::Error::Epoch(_) => hint(
+                "unset it, or set it as `git log -1 --format=%ct` prints it",
+                USAGE,
+            ),
+        };
+        Self::new(&error, advice)
+    }
+}
+
+fn needs_hint(file: &str) -> String {
+    let command = match file {
+        "uv.lock" => "uv export --format pylock.toml -o pylock.toml",
+        "poetry.lock" => "poetry export -o requirements.txt",
+        "Pipfile.lock" => "pipenv requirements > requirements.txt",
+        _ => "uv pip compile pyproject.toml -o requirements.txt",
+    };
+    format!("run `{command}`; requirements.txt and pylock.toml are read")
+}
+
+impl From<build::Error> for Failure {
+    fn from(error: build::Error) -> Self {
+        Self::new(&error, of_build(&error))
+    }
+}
+
+fn of_build(error: &build::Error) -> Advice {
+    match error {
+        build::Error::HandlerAbsent { .. } => hint(
+            "check the spelling and the project's path; `lambimg build --dry-run` lists the files that \
+             go into the image",
+            USAGE,
+        ),
+        build::Error::HostArchitecture { .. } => {
+            hint("build on such a machine, or on another base", USAGE)
+        }
+        build::Error::HostLibrary(_) => hint(
+            "Lambda's wheels are made for glibc: take a base from a registry, or another interpreter",
+            USAGE,
+        ),
+        build::Error::NoResolver { .. } => hint(
+            "install uv (https://docs.astral.sh/uv, or `pip install uv`), which resolves for every \
+             target, or give a pylock.toml",
+            USAGE,
+        ),
+        build::Error::Locked { .. } => {
+            hint("build once without `--locked` and commit the lock", REFUSED)
+        }
+        build::Error::File { .. } => hint("check the path and its permissions", USAGE),
+        build::Error::Wheel { source, .. } => of_wheel(source),
+        build::Error::NoImage { .. } => hint(
+            "build it first, or name an image as `oci:DIR` or `docker://REFERENCE`",
+            USAGE,
+        ),
+        build::Error::Interrupted => (None, REFUSED),
+        build::Error::HostBase(error) => of_host_base(error),
+        build::Error::Interpreter(error) => of_interpreter(error),
+        build::Error::Function(error) => of_function(error),
+        build::Error::LockFile { source: error, .. } | build::Error::Lock(error) => of_lock(error),
+        build::Error::Resolve(error) => of_resolve(error),
+        build::Error::Fetch(error) => of_fetch(error),
+        build::Error::Tree(_) => hint(
+            "two of what goes into the image cannot stand together; leave one out",
+            INPUT,
+        ),
+        build::Error::Layer(error) => of_layer(error),
+        build::Error::Document(error) => of_document(error),
+        build::Error::Layout(error) => of_layout(error),
+        build::Error::Registry(error) => of_registry(error),
+        build::Error::Http(error) => of_http(error),
+        build::Error::Store(error) => of_store(error),
+    }
+}
+
+fn of_function(error: &function::Error) -> Advice {
+    match error {
+        function::Error::Read { .. } => hint("check the file's permissions", USAGE),
+        function::Error::Pattern { .. } => hint(
+            "patterns are those of gitignore; mend it, or put a backslash before it",
+            USAGE,
+        ),
+        function::Error::LeavesProject { .. } => hint(
+            "copy what it leads to into the project, or leave the link out by `exclude`",
+            INPUT,
+        ),
+        function::Error::Special(_) | function::Error::Name(_) | function::Error::Path(_) => hint(
+            "rename it, or leave it out by `exclude` or in `.lambimgignore`",
+            INPUT,
+        ),
+        function::Error::Tree(_) => hint("leave one of the two out by `exclude`", INPUT),
+    }
+}
+
+fn of_layer(error: &layer::Error) -> Advice {
+    match error {
+        layer::Error::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData => hint(
+            "the file is damaged where it came from; what is kept of it in the cache can be removed",
+            INPUT,
+        ),
+        layer::Error::Read { .. } => hint("check the file's permissions", USAGE),
+        layer::Error::Changed { .. } => {
+            hint("build again when nothing writes to the project", REFUSED)
+        }
+        layer::Error::Write(source) => of_write(source),
+        layer::Error::Store(error) => of_store(error),
+    }
+}
+
+fn of_write(error: &io::Error) -> Advice {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => hint(
+            "make room, or set LAMBIMG_CACHE_DIR to a directory with room; nothing half written was kept",
+            REFUSED,
+        ),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => hint(
+            "set LAMBIMG_CACHE_DIR to a directory that lambimg may write to",
+            REFUSED,
+        ),
+        _ => hint(
+            "check the path, or set LAMBIMG_CACHE_DIR to another directory",
+            REFUSED,
+        ),
+    }
+}
+
+fn of_store(error: &blob_store::Error) -> Advice {
+    match error {
+        blob_store::Error::Io { source, .. } => of_write(source),
+        blob_store::Error::Mismatch(_) => hint(
+            "try again; if it stays, the source serves other bytes than it promised",
+            NETWORK,
+        ),
+        blob_store::Error::Missing(_) => hint("build the image again", REFUSED),
+    }
+}
+
+fn of_layout(error: &layout::Error) -> Advice {
+    match error {
+        layout::Error::Io { .. } => hint("check the path and its permissions", REFUSED),
+        layout::Error::Occupied(_) => hint("name an empty or a new directory", REFUSED),
+        layout::Error::Malformed { .. } => hint("check the path, or write the image anew", USAGE),
+        layout::Error::NoImage { .. } => hint("name one of these, as `oci:DIR:NAME`", USAGE),
+        layout::Error::Missing(_) => hint("build the image again", REFUSED),
+        layout::Error::Document(error) => of_document(error),
+        layout::Error::Store(error) => of_store(error),
+    }
+}
+
+fn of_document(error: &oci::Error) -> Advice {
+    match error {
+        oci::Error::Malformed { .. } | oci::Error::NoImage(_) => {
+            hint("check that the reference names a container image", INPUT)
+        }
+        oci::Error::Architecture { .. } | oci::Error::OtherArchitecture { .. } => hint(
+            "choose another `--arch`, or a base that has this one",
+            INPUT,
+        ),
+        oci::Error::Layer { .. } => hint(
+            "Lambda takes gzip layers alone: have the base made again with gzip",
+            INPUT,
+        ),
+    }
+}
+
+fn of_http(error: &http::Error) -> Advice {
+    match error {
+        http::Error::Offline { .. } => hint(
+            "build once without `--offline`; what is in the cache then needs no network",
+            NETWORK,
+        ),
+        http::Error::Resolve { .. } => hint(
+            "check the spelling of the host, and the machine's network",
+            NETWORK,
+        ),
+        http::Error::Connect { .. } => hint(
+            "check that it runs there and speaks TLS (`--plain-http HOST` if it does not), and the \
+             proxy variables",
+            NETWORK,
+        ),
+        http::Error::Exchange { .. }
+        | http::Error::TooLarge { .. }
+        | http::Error::Redirect { .. } => hint(
+            "try again; if it stays, the fault is at the other end or in a proxy between",
+            NETWORK,
+        ),
+        http::Error::Setup(_) => hint("check the machine's CA certificates", NETWORK),
+    }
+}
+
+fn of_registry(error: &registry::Error) -> Advice {
+    match error {
+        registry::Error::Http(error) => of_http(error),
+        registry::Error::Unauthorized {
+            registry,
+            with_credentials,
+            ..
+        } => hint(login_hint(registry, *with_credentials), NETWORK),
+        registry::Error::NotFound {
+            access: Access::Pull,
+            ..
+        } => hint("check the spelling of the repository and the tag", NETWORK),
+        registry::Error::NotFound {
+            access: Access::Push,
+            ..
+        } => hint(
+            "create the repository first, and check its spelling",
+            NETWORK,
+        ),
+        registry::Error::Status { .. } => hint(
+            "the registry's words say what it minds; try again if it was busy",
+            NETWORK,
+        ),
+        registry::Error::Protocol { .. } | registry::Error::Digest { .. } => hint(
+            "try again; if it stays, the fault is at the registry or in a proxy between",
+            NETWORK,
+        ),
+        registry::Error::Document { source, .. } => of_document(source),
+        registry::Error::Credentials(error) => of_credentials(error),
+        registry::Error::Store(error) => of_store(error),
+        registry::Error::Missing(_) | registry::Error::Read { .. } => {
+            hint("build the image again, then push", REFUSED)
+        }
+    }
+}
+
+fn login_hint(registry: &str, with_credentials: bool) -> String {
+    let login = if registry.ends_with(".amazonaws.com") {
+        let region = registry.split('.').nth(3).unwrap_or("REGION");
+        format!(
+            "aws ecr get-login-password --region {region} | docker login --username AWS \
+             --password-stdin {registry}"
+        )
+    } else {
+        format!("docker login {registry}")
+    };
+    if with_credentials {
+        format!(
+            "the credentials in Docker's config are refused: run `{login}` again, or check what they may do"
+        )
+    } else {
+        format!("no credentials were found in Docker's config: run `{login}`")
+    }
+}
+
+fn of_credentials(error: &auth::Error) -> Advice {
+    match error {
+        auth::Error::Config { .. } => hint("mend the file, or run `docker login` again", USAGE),
+        auth::Error::Helper { .. } => hint(
+            "install the helper, or take it out of Docker's config.json",
+            NETWORK,
+        ),
+        auth::Error::Challenge { .. } => hint(
+            "it should ask by Basic or by Bearer with an address of TLS",
+            NETWORK,
+        ),
+        auth::Error::TokenServer {
+            registry,
+            with_credentials,
+            ..
+        } => hint(login_hint(registry, *with_credentials), NETWORK),
+        auth::Error::Http(error) => of_http(error),
+    }
+}
+
+fn of_host_base(error: &host_base::Error) -> Advice {
+    match error {
+        host_base::Error::NotGlibc { .. } => hint(
+            "Lambda's wheels are made for glibc: take a base from a registry, or another interpreter",
+            USAGE,
+        ),
+        host_base::Error::NoLibrary { .. } | host_base::Error::Absent { .. } => hint(
+            "install what is missing, or take a base from a registry",
+            USAGE,
+        ),
+        host_base::Error::NotElf { .. }
+        | host_base::Error::Damaged { .. }
+        | host_base::Error::Loop { .. }
+        | host_base::Error::Read { .. }
+        | host_base::Error::Name { .. }
+        | host_base::Error::Path(_)
+        | host_base::Error::Tree(_) => hint(
+            "name another interpreter by `--interpreter`, or take a base from a registry",
+            USAGE,
+        ),
+    }
+}
+
+fn of_interpreter(error: &interpreter::Error) -> Advice {
+    match error {
+        interpreter::Error::Run { .. }
+        | interpreter::Error::Silent { .. }
+        | interpreter::Error::Failed { .. }
+        | interpreter::Error::Unreadable { .. } => {
+            hint("name another interpreter by `--interpreter`", USAGE)
+        }
+        interpreter::Error::NotFound { minor, .. } => hint(
+            format!(
+                "install one (`uv python install 3.{minor}`), name it by `--interpreter`, or choose \
+                 another `--python`"
+            ),
+            USAGE,
+        ),
+    }
+}
+
+fn of_lock(error: &lock::Error) -> Advice {
+    match error {
+        lock::Error::NoWheel(_) => hint(
+            "pin a version that has such a wheel, choose another `--python` or `--arch`, or build a \
+             wheel for the target and lock that",
+            INPUT,
+        ),
+        lock::Error::RequiresPython { .. }
+        | lock::Error::Environment { .. }
+        | lock::Error::PackagePython { .. } => hint(
+            "lock again for this target, or choose another `--python` or `--arch`",
+            INPUT,
+        ),
+        lock::Error::Source { .. } => hint("publish or build a wheel of it, and lock that", INPUT),
+        lock::Error::Syntax(_)
+        | lock::Error::Version(_)
+        | lock::Error::EnvironmentMarker(_)
+        | lock::Error::Marker { .. }
+        | lock::Error::Ambiguous { .. }
+        | lock::Error::Hash { .. }
+        | lock::Error::Digest { .. }
+        | lock::Error::Location { .. } => hint(
+            "lock again, as `uv pip compile requirements.txt --format pylock.toml -o pylock.toml`",
+            USAGE,
+        ),
+    }
+}
+
+fn of_fetch(error: &fetch::Error) -> Advice {
+    match error {
+        fetch::Error::Http { source, .. } => of_http(source),
+        fetch::Error::Status { .. } => hint(
+            "the file is gone, or wants credentials: lock again, or check the index",
+            NETWORK,
+        ),
+        fetch::Error::Hash { .. } => hint(
+            "nothing of it was kept: if the file was replaced on purpose, lock again; else do not \
+             trust its source",
+            INPUT,
+        ),
+        fetch::Error::Read { .. } => hint("check the path in the lock", USAGE),
+        fetch::Error::Scheme { .. } => hint("lock it from an index, or from a file", USAGE),
+        fetch::Error::Store(error) => of_store(error),
+    }
+}
+
+fn of_wheel(error: &wheel::Error) -> Advice {
+    match error {
+        wheel::Error::Version(_) => hint("a newer lambimg may know this format", INPUT),
+        wheel::Error::TooLarge(_) => hint("depend on a smaller package", INPUT),
+        wheel::Error::Archive(_)
+        | wheel::Error::Read { .. }
+        | wheel::Error::Path(_)
+        | wheel::Error::Symlink(_)
+        | wheel::Error::NotThisWheel { .. }
+        | wheel::Error::Twice(_)
+        | wheel::Error::EntryPoint(_)
+        | wheel::Error::Scheme(_)
+        | wheel::Error::Tree(_) => hint(
+            "the wheel is broken or hostile, and nothing of it was taken: pin another version, and \
+             tell its publisher",
+            INPUT,
+        ),
+    }
+}
+
+fn of_resolve(error: &resolve::Error) -> Advice {
+    match error {
+        resolve::Error::Requirements(_) => hint("check the path that the requirements name", USAGE),
+        resolve::Error::Run { .. } => {
+            hint("install uv again, or name pip by `--resolver pip`", USAGE)
+        }
+        resolve::Error::Exchange { .. } => hint(
+            "check that there is room and leave to write in the temporary directory",
+            REFUSED,
+        ),
+        resolve::Error::Unresolved { .. } => hint(
+            "the resolver's words above say what does not go together; only wheels are taken, so pin a \
+             version that has one for this target, or choose another `--python`",
+            INPUT,
+        ),
+        resolve::Error::Answer { .. } => hint(
+            "update the resolver, or choose the other by `--resolver`",
+            INPUT,
+        ),
+        resolve::Error::NotAWheel { .. } | resolve::Error::Filename(_) => {
+            hint("publish or build a wheel of it, and require that", INPUT)
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Everything printed: results on stdout, all else on stderr.
+//!
+//! On a terminal bars show what moves; elsewhere each finished step is a line, so that a log stays
+//! readable. Colour is used only on a terminal, and not where `NO_COLOR` is set.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use lambimg::build::{Built, Pushed};
+use lambimg::digest::Digest;
+use lambimg::file_tree::{FileTree, Node};
+use lambimg::lambda;
+use lambimg::plan::Plan;
+use lambimg::progress::{Event, Progress};
+use serde_json::json;
+
+use crate::failure::{self, Failure};
+use crate::surroundings;
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// Bars on a terminal, else lines
+    #[default]
+    Auto,
+    /// A line a step
+    Plain,
+    /// Nothing
+    None,
+}
+
+/// The two output streams.
+#[derive(Clone)]
+pub(crate) struct Terminal {
+    bars: Option<MultiProgress>,
+    steps: bool,
+    warnings: bool,
+    verbose: bool,
+    colour: bool,
+}
+
+impl Terminal {
+    /// Decides what is shown where.
+    pub(crate) fn new(mode: ProgressMode, quiet: bool, verbose: bool) -> Self {
+        let tty = io::stderr().is_terminal();
+        let in_ci = surroundings::variable("CI").is_some();
+        let bars = mode == ProgressMode::Auto && tty && !in_ci && !quiet;
+        Self {
+            bars: bars.then(MultiProgress::new),
+            steps: mode != ProgressMode::None && !quiet,
+            warnings: !quiet,
+            verbose,
+            colour: tty && surroundings::variable("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// Writes a line to stderr, above the bars if there are any.
+    fn line(&self, text: &str) {
+        let write = || {
+            // Nobody is left to be told that stderr is closed.
+            let _ = writeln!(io::stderr(), "{text}");
+        };
+        match &self.bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// A listener for the library.
+    pub(crate) fn progress(&self) -> Progress {
+        let terminal = self.clone();
+        let running: Arc<Mutex<HashMap<u64, Running>>> = Arc::default();
+        Progress::new(move |event| {
+            let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            terminal.event(event, &mut running);
+        })
+    }
+
+    fn event(&self, event: Event, running: &mut HashMap<u64, Running>) {
+        match event {
+            Event::Started { task, label, total } => {
+                let bar = self.bars.as_ref().map(|bars| bars.add(bar(&label, total)));
+                running.insert(
+                    task,
+                    Running {
+                        label,
+                        bar,
+                        bytes: 0,
+                    },
+                );
+            }
+            Event::Advanced { task, bytes } => {
+                if let Some(running) = running.get_mut(&task) {
+                    running.bytes += bytes;
+                    if let Some(bar) = &running.bar {
+                        bar.inc(bytes);
+                    }
+                }
+            }
+            Event::Finished { task } => {
+                let Some(running) = running.remove(&task) else {
+                    return;
+                };
+                if let Some(bar) = running.bar {
+                    bar.finish_and_clear();
+                } else if self.steps {
+                    let size = match running.bytes {
+                        0 => String::new(),
+                        bytes => format!(" {}", HumanBytes(bytes)),
+                    };
+                    self.line(&format!("{}{size}", running.label));
+                }
+            }
+            Event::Step(text) => {
+                if self.steps {
+                    self.line(&text);
+                }
+            }
+            Event::Detail(text) => {
+                if self.verbose {
+                    self.line(&text);
+                }
+            }
+            Event::Warning(text) => {
+                if self.warnings {
+                    self.line(&format!("{} {text}", self.paint("33;1", "warning:")));
+                }
+            }
+        }
+    }
+
+    /// Takes the bars away.
+    pub(crate) fn finish(&self) {
+        if let Some(bars) = &self.bars {
+            let _ = bars.clear();
+        }
+    }
+
+    /// Prints a result.
+    #[expect(clippy::unused_self, reason = "stdout is this value's as stderr is")]
+    pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        match stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            // Whoever reads has had enough: `lambimg bases | head -1`.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(|error| Failure::cannot_print(&error)),
+        }
+    }
+
+    /// Prints one `NAME@sha256:…` a line, each name once.
+    pub(crate) fn print_references(
+        &self,
+        names: impl Iterator<Item = String>,
+        digest: Digest,
+    ) -> Result<(), Failure> {
+        let mut names: Vec<_> = names.collect();
+        names.dedup();
+        let mut text = String::new();
+        for name in names {
+            let _ = writeln!(text, "{name}@{digest}");
+        }
+        self.print(&text)
+    }
+
+    /// Says what was built.
+    pub(crate) fn summary(&self, built: &Built) {
+        if !self.steps {
+            return;
+        }
+        for made in &built.made {
+            let size = HumanBytes(made.layer.size);
+            self.line(&format!("layer {} {size}", made.what));
+        }
+        self.pushed(&built.pushed);
+    }
+
+    /// Says what was pushed.
+    pub(crate) fn pushed(&self, pushed: &[Pushed]) {
+        if !self.steps {
+            return;
+        }
+        for Pushed { reference, summary } in pushed {
+            self.line(&format!(
+                "pushed {reference}: {} uploaded, {} mounted, {} there already",
+                HumanBytes(summary.uploaded),
+                HumanBytes(summary.mounted),
+                HumanBytes(summary.skipped),
+            ));
+        }
+    }
+
+    /// Says why it failed, and what to do.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        self.line(&format!(
+            "{} {}",
+            self.paint("31;1", "error:"),
+            failure.message
+        ));
+        let mut last = failure.message.as_str();
+        for cause in &failure.causes {
+            if !last.contains(cause.as_str()) {
+                self.line(&format!("  caused by: {cause}"));
+            }
+            last = cause;
+        }
+        if let Some(hint) = &failure.hint {
+            self.line(&format!("\n{} {hint}", self.paint("36;1", "hint:")));
+        }
+        if self.verbose && failure.code == failure::BUG {
+            self.line("please report this with the command that led to it");
+        }
+    }
+}
+
+struct Running {
+    label: String,
+    bar: Option<ProgressBar>,
+    bytes: u64,
+}
+
+fn bar(label: &str, total: Option<u64>) -> ProgressBar {
+    let (bar, template) = match total {
+        Some(total) => (
+            ProgressBar::new(total),
+            "{msg:32!} {bar:24} {bytes:>10} / {total_bytes} {binary_bytes_per_sec}",
+        ),
+        None => (ProgressBar::new_spinner(), "{msg:32!} {spinner}"),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar.with_message(label.to_owned())
+}
+
+/// The runtimes as a table.
+pub(crate) fn bases_table(today: &str) -> String {
+    let mut text = format!(
+        "{:<12} {:<18} {:<6} {:<11} {:<12} IMAGE\n",
+        "RUNTIME", "SYSTEM", "GLIBC", "STATE", "DEPRECATION"
+    );
+    for runtime in lambda::runtimes() {
+        let life = &runtime.lifecycle;
+        let _ = writeln!(
+            text,
+            "{:<12} {:<18} {:<6} {:<11} {:<12} {}",
+            runtime.identifier,
+            runtime.os,
+            runtime.glibc.to_string(),
+            life.state(today),
+            life.deprecation.as_deref().unwrap_or("-"),
+            runtime.image,
+        );
+    }
+    text
+}
+
+/// The runtimes as JSON.
+pub(crate) fn bases_json(today: &str) -> String {
+    let entry = |runtime: &lambda::Runtime| {
+        let life = &runtime.lifecycle;
+        json!({
+            "runtime": runtime.identifier,
+            "python": runtime.python.to_string(),
+            "os": runtime.os,
+            "glibc": runtime.glibc.to_string(),
+            "image": runtime.image,
+            "state": life.state(today),
+            "preview": life.preview,
+            "previewSince": life.preview_since,
+            "deprecation": life.deprecation,
+            "asOf": life.as_of,
+        })
+    };
+    let all: Vec<_> = lambda::runtimes().iter().map(entry).collect();
+    format!("{:#}\n", json!(all))
+}
+
+/// The plan and the function's files.
+pub(crate) fn dry_run(plan: &Plan, tree: &FileTree) -> String {
+    let mut text = plan.to_string();
+    for (path, entry) in tree.iter() {
+        match &entry.node {
+            Node::Directory => {}
+            Node::File { content, .. } => {
+                let _ = writeln!(text, "{:<13}{path} {}", "file", HumanBytes(content.size()));
+            }
+            Node::Symlink(target) => {
+                let _ = writeln!(text, "{:<13}{path} -> {target}", "link");
+            }
+        }
+    }
+    text
+}
