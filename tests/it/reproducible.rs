@@ -81,7 +81,13 @@ fn index() -> Index {
             .script("upper = upper:main"),
     );
     index.serve(&Wheel::pure("lower", "1.5"));
-    index.serve(&Wheel::pure("awslambdaric", "4.2.2"));
+    for (name, version) in [
+        ("awslambdaric", "4.2.2"),
+        ("simplejson", "4.3.0"),
+        ("snapshot-restore-py", "1.0.0"),
+    ] {
+        index.serve(&Wheel::pure(name, version));
+    }
     index
 }
 
