@@ -60,8 +60,8 @@ pub enum Error {
     /// Two members would be one file.
     #[error("two members would be {0}")]
     Twice(ImagePath),
-    /// An entry point cannot be called.
-    #[error("entry point `{0}` does not name a function")]
+    /// An entry point cannot be made a script.
+    #[error("entry point `{0}` does not name a script and a function")]
     EntryPoint(String),
     /// A `.data` directory of a kind that nobody defined.
     #[error("member `{0}` is for an install scheme that does not exist")]
@@ -103,7 +103,6 @@ pub fn file_tree(
     let stem = distribution_stem(&members, name, &expected)?;
     let wheel = Wheel {
         dist_info: format!("{stem}.dist-info"),
-        data: format!("{stem}.data/"),
         members: &members,
         placement,
         owner: expected.into(),
@@ -134,8 +133,8 @@ fn distribution_stem(members: &[Member], name: &str, expected: &str) -> Result<S
             ));
         }
     };
-    let own = stem.split('-').next().unwrap_or_default();
-    if normalize_name(own) != name {
+    // Old tools left hyphens in the name, so where it ends is only known from what it should be.
+    if !normalize_name(stem).starts_with(&format!("{name}-")) {
         return Err(not_this(format!("it holds `{stem}`")));
     }
     Ok(stem.to_owned())
@@ -143,7 +142,6 @@ fn distribution_stem(members: &[Member], name: &str, expected: &str) -> Result<S
 
 struct Wheel<'a> {
     dist_info: String,
-    data: String,
     members: &'a [Member],
     placement: &'a Placement<'a>,
     owner: Arc<str>,
@@ -195,13 +193,15 @@ impl Wheel<'_> {
             tree: FileTree::default(),
             rows: BTreeMap::new(),
         };
-        let generated = [self.own("RECORD"), self.own("INSTALLER")];
+        // These are an installer's to write; an archive that has them says nothing by it.
+        let ours = ["RECORD", "INSTALLER", "REQUESTED", "direct_url.json"];
+        let ours = ours.map(|file| self.own(file));
         for member in self.members {
             if member.is_symlink() {
                 return Err(Error::Symlink(member.name.clone()));
             }
             ImagePath::new(&member.name)?;
-            if member.is_directory() || generated.contains(&member.name) {
+            if member.is_directory() || ours.contains(&member.name) {
                 continue;
             }
             if let Some(place) = self.place(&member.name, name, &scripts)? {
@@ -230,7 +230,9 @@ impl Wheel<'_> {
         name: &str,
         scripts: &BTreeMap<String, Call>,
     ) -> Result<Option<Place>, Error> {
-        let Some(rest) = member.strip_prefix(&self.data) else {
+        // Like pip, whatever name and version stand before `.data`: a wheel has one of them.
+        let top = member.split_once('/');
+        let Some((_, rest)) = top.filter(|(top, _)| top.ends_with(".data")) else {
             return Ok(Some(Place::file(member)));
         };
         let scheme = rest.split_once('/').filter(|(_, rest)| !rest.is_empty());
@@ -276,15 +278,14 @@ impl Installing<'_> {
         if place.is_script
             && let Some(text) = self.rewritten(member).map_err(read_error)?
         {
-            return self.generated(&place.path, text, true);
+            return self.generated(&place.path, text, is_executable(member));
         }
         let content = Content::Member(member.clone());
         let row = match row {
-            Some(row) if !row.0.is_empty() => row.clone(),
+            Some((hash, _)) if is_strong(hash) => (hash.clone(), member.size.to_string()),
             _ => record_row(&content).map_err(read_error)?,
         };
-        let executable = place.is_script || member.is_executable();
-        self.put(&place.path, content, executable, row)
+        self.put(&place.path, content, is_executable(member), row)
     }
 
     fn generated(&mut self, path: &str, bytes: Vec<u8>, executable: bool) -> Result<(), Error> {
@@ -305,7 +306,6 @@ impl Installing<'_> {
     ) -> Result<(), Error> {
         let place = self.wheel.placement.root.join(path)?;
         let owner = &self.wheel.owner;
-        // The first REQUESTED and the like of a wheel itself would be one too many here.
         if self.rows.insert(path.to_owned(), row).is_some() {
             return Err(Error::Twice(place));
         }
@@ -336,17 +336,35 @@ impl Installing<'_> {
 
     fn record(mut self) -> Result<FileTree, Error> {
         let own = self.wheel.own("RECORD");
+        // A file cannot hold its own hash, and a signature of it was never to be listed (PEP 815).
+        let signatures = [self.wheel.own("RECORD.jws"), self.wheel.own("RECORD.p7s")];
+        self.rows.retain(|path, _| !signatures.contains(path));
+        self.rows.insert(own.clone(), Row::default());
         let mut text = String::new();
         for (path, (hash, size)) in &self.rows {
             let _ = writeln!(text, "{},{hash},{size}", quoted(path));
         }
-        let _ = writeln!(text, "{},,", quoted(&own));
         let place = self.wheel.placement.root.join(&own)?;
         let content = Content::bytes(text);
         self.tree
             .insert_file(place, content, false, &self.wheel.owner)?;
         Ok(self.tree)
     }
+}
+
+/// Whether `RECORD` may keep a hash: the specification wants sha256 or better.
+fn is_strong(hash: &str) -> bool {
+    ["sha256=", "sha384=", "sha512="]
+        .iter()
+        .any(|algorithm| hash.starts_with(algorithm))
+}
+
+/// As pip has it: an execute bit counts where the mode says that the member is a regular file.
+fn is_executable(member: &Member) -> bool {
+    const FILE_TYPE: u32 = 0o170_000;
+    const REGULAR: u32 = 0o100_000;
+    let is_regular = |mode: u32| mode & FILE_TYPE == REGULAR;
+    member.is_executable() && member.unix_mode.is_some_and(is_regular)
 }
 
 fn record_row(content: &Content) -> io::Result<Row> {
@@ -418,7 +436,12 @@ fn read_entry_points(text: &str) -> Result<BTreeMap<String, Call>, Error> {
             continue;
         }
         if wanted && let Some((name, target)) = line.split_once('=') {
-            scripts.insert(name.trim().to_owned(), read_call(line, target)?);
+            let name = name.trim();
+            // A name with a slash would reach out of the directory of scripts.
+            if name.is_empty() || name.contains('/') {
+                return Err(Error::EntryPoint(line.to_owned()));
+            }
+            scripts.insert(name.to_owned(), read_call(line, target)?);
         }
     }
     Ok(scripts)
@@ -463,6 +486,8 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write as _;
 
+    const RECORD: &str = "demo/__init__.py,sha256=kept,6\ndemo/weak.py,md5=0,1\n\
+                          \"demo-1.0.dist-info/RECORD\",,\n";
     const WHEEL: &str = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n";
 
     /// An archive of text members; a mode marks symbolic links and scripts.
@@ -519,7 +544,7 @@ mod tests {
             ("demo-1.0.data/purelib/pure.py", "p", 0o100_644),
             ("demo-1.0.data/data/share/d", "d", 0o100_644),
             ("demo-1.0.data/headers/demo.h", "h", 0o100_644),
-            ("demo-1.0.data/scripts/plain", "#!pythonw\nx", 0o100_644),
+            ("demo-1.0.data/scripts/plain", "#!pythonw\nx", 0o100_755),
             ("demo-1.0.data/scripts/elf", "\x7fELF", 0o100_644),
             ("demo-1.0.data/scripts/made", "#!python\nold", 0o100_644),
             (
@@ -527,26 +552,31 @@ mod tests {
                 "[console_scripts]\nmade = demo.cli:app.run [extra]\n[other]\nx = y\n",
                 0o100_644,
             ),
-            (
-                "demo-1.0.dist-info/RECORD",
-                "demo/__init__.py,sha256=kept,6\n\"demo-1.0.dist-info/RECORD\",,\n",
-                0o100_644,
-            ),
+            ("demo/typeless", "run", 0o755),
+            ("demo/weak.py", "w", 0o100_644),
+            ("demo-1.0.dist-info/RECORD", RECORD, 0o100_644),
+            ("demo-1.0.dist-info/RECORD.jws", "signed", 0o100_644),
+            ("demo-1.0.dist-info/INSTALLER", "other", 0o100_644),
+            ("demo-1.0.dist-info/REQUESTED", "", 0o100_644),
+            ("demo-1.0.dist-info/direct_url.json", "{}", 0o100_644),
             ("empty/", "", 0o40_755),
         ])
         .unwrap();
         insta::assert_snapshot!(listing(&tree), @"
-        x /var/task/bin/elf 4
+        - /var/task/bin/elf 4
         x /var/task/bin/made 116
         x /var/task/bin/plain 28
         - /var/task/demo-1.0.dist-info/INSTALLER 8
-        - /var/task/demo-1.0.dist-info/RECORD 942
+        - /var/task/demo-1.0.dist-info/RECORD 1075
+        - /var/task/demo-1.0.dist-info/RECORD.jws 6
         - /var/task/demo-1.0.dist-info/REQUESTED 0
         - /var/task/demo-1.0.dist-info/WHEEL 41
         - /var/task/demo-1.0.dist-info/entry_points.txt 64
         - /var/task/demo/__init__.py 6
         - /var/task/demo/_vendor/other-2.dist-info/METADATA 0
         x /var/task/demo/tool.sh 3
+        - /var/task/demo/typeless 3
+        - /var/task/demo/weak.py 1
         - /var/task/include/python/demo/demo.h 1
         - /var/task/pure.py 1
         - /var/task/share/d 1
@@ -569,16 +599,18 @@ mod tests {
         bin/made,sha256=HXms1R9apHjcuLHaTa8FqgxCbXxERCXxNnL-aZgmGg4,116
         bin/plain,sha256=ci5pjGewuK7aoHB7Jon-kS9UK45fkeuY-mCBSLKLbZA,28
         demo-1.0.dist-info/INSTALLER,sha256=oEiIvVOvIWiY0wyaHf3XE8DYj5wEwOp7A2rm1L-EiF8,8
+        demo-1.0.dist-info/RECORD,,
         demo-1.0.dist-info/REQUESTED,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0
         demo-1.0.dist-info/WHEEL,sha256=pOC2U1k6hCf_vkZe7h2snGRWx-C20Xjuc3a02KQn2OY,41
         demo-1.0.dist-info/entry_points.txt,sha256=dhAQFGCnyOb7CWVga4Tg5nWUEYA-_i4BuKNTwniACVw,64
         demo/__init__.py,sha256=kept,6
         demo/_vendor/other-2.dist-info/METADATA,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0
         demo/tool.sh,sha256=rLolUSEA-AtW_DzNFMZb5V2UgAzad1hcX0Goh-OY-b4,3
+        demo/typeless,sha256=rLolUSEA-AtW_DzNFMZb5V2UgAzad1hcX0Goh-OY-b4,3
+        demo/weak.py,sha256=UOch5JwBPwDGLPWfIWNUKp2N8CRk7-thXTEFGw_dwyY,1
         include/python/demo/demo.h,sha256=qqlAJmTxpB9A67xSyZk-tmrrNmYClY_fqig7ceZNsSM,1
         pure.py,sha256=FI3pxaekTRnlbNmuGlVL9nhHr7DFj24S-imsfd_KmUA,1
         share/d,sha256=GKw-c0PwFokMUQ6T-TUmEWnZ4_VlQ2Qpgw-vCTT0-OQ,1
-        demo-1.0.dist-info/RECORD,,
         ");
     }
 
@@ -594,9 +626,14 @@ mod tests {
         insta::assert_snapshot!(error("other-1.0.dist-info/x", 0o100_644), @"no wheel of `demo 1.0`: it has several `.dist-info` directories");
         let twice = tree_of(&[("a.py", "1", 0), ("demo-1.0.data/purelib/a.py", "2", 0)]);
         insta::assert_snapshot!(twice.unwrap_err(), @"two members would be /var/task/a.py");
-        let entry = "[console_scripts]\nx = os\n";
-        let entry = tree_of(&[("demo-1.0.dist-info/entry_points.txt", entry, 0)]);
-        insta::assert_snapshot!(entry.unwrap_err(), @"entry point `x = os` does not name a function");
+        let entry = |line: &str| {
+            let text = format!("[console_scripts]\n{line}\n");
+            let tree = tree_of(&[("demo-1.0.dist-info/entry_points.txt", &text, 0)]);
+            tree.unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(entry("x = os"), @"entry point `x = os` does not name a script and a function");
+        insta::assert_snapshot!(entry(" = os:getcwd"), @"entry point `= os:getcwd` does not name a script and a function");
+        insta::assert_snapshot!(entry("../x = os:getcwd"), @"entry point `../x = os:getcwd` does not name a script and a function");
     }
 
     proptest! {
