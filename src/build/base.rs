@@ -122,7 +122,7 @@ async fn from_registry(
         && let Some(pinned) = tools.store.recall::<Pinned>(&key)
         && let Ok(image) = layout::load(&tools.store, &pinned.manifest)
     {
-        return Ok(with_origins(image, reference, &tools.store));
+        return Ok(with_origins(image, reference));
     }
     let task = tools.progress.task(format!("base {reference}"), None);
     let image = fetch(
@@ -135,7 +135,7 @@ async fn from_registry(
     drop(task);
     let manifest = image.manifest.digest();
     tools.store.remember(&key, &Pinned { manifest })?;
-    Ok(with_origins(image, reference, &tools.store))
+    Ok(with_origins(image, reference))
 }
 
 /// Reads an image's documents from a registry into the store.
@@ -255,14 +255,10 @@ fn host_config(plan: &Plan, glibc: Glibc, layer: &Layer) -> Vec<u8> {
     }))
 }
 
-/// Where the base's layers can be had: in its repository, if not here.
-pub(super) fn with_origins(mut image: Image, reference: &Reference, store: &BlobStore) -> Image {
-    let absent = image
-        .manifest
-        .layers
-        .iter()
-        .filter(|layer| !store.contains(&layer.digest, layer.size));
-    image.origins = absent
+/// An image whose layers can be had in its own repository.
+pub(super) fn with_origins(mut image: Image, reference: &Reference) -> Image {
+    let layers = image.manifest.layers.iter();
+    image.origins = layers
         .map(|layer| (layer.digest, reference.clone()))
         .collect();
     image

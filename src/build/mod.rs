@@ -419,9 +419,9 @@ async fn write_outputs(built: &Built, tools: &Tools) -> Result<(), Error> {
     if plan.outputs.is_empty() {
         return Ok(());
     }
-    let here = bring_here(&built.image, tools).await?;
+    bring_here(&built.image, tools).await?;
     for place in &plan.outputs {
-        let (place, image) = (place.clone(), here.clone());
+        let (place, image) = (place.clone(), built.image.clone());
         let (names, store) = (plan.names.clone(), tools.store.clone());
         tools.progress.step(format!("writing {place}"));
         tools
@@ -432,10 +432,10 @@ async fn write_outputs(built: &Built, tools: &Tools) -> Result<(), Error> {
 }
 
 /// Brings every blob of an image into the store.
-async fn bring_here(image: &Image, tools: &Tools) -> Result<Image, Error> {
-    let absent = image.manifest.layers.iter().filter_map(|layer| {
-        let origin = image.origins.get(&layer.digest)?;
-        Some((layer, origin))
+async fn bring_here(image: &Image, tools: &Tools) -> Result<(), Error> {
+    let absent = image.blobs().into_iter().filter_map(|blob| {
+        let origin = image.origins.get(&blob.digest)?;
+        (!tools.store.contains(&blob.digest, blob.size)).then_some((blob, origin))
     });
     stream::iter(absent)
         .map(|(layer, origin)| {
@@ -450,10 +450,7 @@ async fn bring_here(image: &Image, tools: &Tools) -> Result<Image, Error> {
         .buffer_unordered(PARALLEL)
         .try_collect::<()>()
         .await?;
-    Ok(Image {
-        origins: BTreeMap::new(),
-        ..image.clone()
-    })
+    Ok(())
 }
 
 /// Pushes an image to all references, each repository once.
@@ -494,7 +491,7 @@ pub async fn open(text: &str, tools: &Tools) -> Result<Image, Error> {
     if let Some(rest) = text.strip_prefix("docker://") {
         let reference = Reference::read(rest).map_err(|_| no_image(text, tools))?;
         let image = base::fetch(&reference, None, &tools.registries, &tools.store).await?;
-        return Ok(base::with_origins(image, &reference, &tools.store));
+        return Ok(base::with_origins(image, &reference));
     }
     if let Ok(place) = text.parse::<layout::Place>() {
         let store = tools.store.clone();
@@ -508,9 +505,7 @@ pub async fn open(text: &str, tools: &Tools) -> Result<Image, Error> {
         found => found?,
     };
     for layer in &image.manifest.layers {
-        if !tools.store.contains(&layer.digest, layer.size)
-            && let Some(origin) = tools.store.recall::<Origin>(&origin_key(&layer.digest))
-        {
+        if let Some(origin) = tools.store.recall::<Origin>(&origin_key(&layer.digest)) {
             let reference = Reference {
                 registry: origin.registry,
                 repository: origin.repository,

@@ -1,8 +1,7 @@
 //! An image as a value: stack layers on a base, and prove that all its parts agree.
 //!
 //! The base's config is edited as the JSON value it is, so that fields unknown here survive. An image
-//! knows what its blobs are, and for those that are not in the store which repository has them; it
-//! moves none.
+//! knows what its blobs are, and of some which repository has them too; it moves none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -27,7 +26,7 @@ pub struct Image {
     pub manifest: Manifest,
     /// The config.
     pub config: Config,
-    /// Repositories of the blobs that are not in the store.
+    /// Repositories that have blobs of it, be they in the store or not.
     pub origins: BTreeMap<Digest, Reference>,
 }
 

@@ -204,7 +204,7 @@ impl Wheel<'_> {
             if member.is_directory() || ours.contains(&member.name) {
                 continue;
             }
-            if let Some(place) = self.place(&member.name, name, &scripts)? {
+            if let Some(place) = place(&member.name, name, &scripts)? {
                 installing.member(&place, member, recorded.get(&member.name))?;
             }
         }
@@ -222,31 +222,30 @@ impl Wheel<'_> {
     fn own(&self, file: &str) -> String {
         format!("{}/{file}", self.dist_info)
     }
+}
 
-    /// Where a member goes below the root; nowhere for a script that an entry point makes anew.
-    fn place(
-        &self,
-        member: &str,
-        name: &str,
-        scripts: &BTreeMap<String, Call>,
-    ) -> Result<Option<Place>, Error> {
-        // Like pip, whatever name and version stand before `.data`: a wheel has one of them.
-        let top = member.split_once('/');
-        let Some((_, rest)) = top.filter(|(top, _)| top.ends_with(".data")) else {
-            return Ok(Some(Place::file(member)));
-        };
-        let scheme = rest.split_once('/').filter(|(_, rest)| !rest.is_empty());
-        Ok(match scheme {
-            Some(("purelib" | "platlib" | "data", rest)) => Some(Place::file(rest)),
-            Some(("headers", rest)) => Some(Place::file(&format!("include/python/{name}/{rest}"))),
-            Some(("scripts", rest)) if scripts.contains_key(rest) => None,
-            Some(("scripts", rest)) => Some(Place {
-                path: format!("bin/{rest}"),
-                is_script: true,
-            }),
-            _ => return Err(Error::Scheme(member.to_owned())),
-        })
-    }
+/// Where a member goes below the root; nowhere for a script that an entry point makes anew.
+fn place(
+    member: &str,
+    name: &str,
+    scripts: &BTreeMap<String, Call>,
+) -> Result<Option<Place>, Error> {
+    // Like pip, whatever name and version stand before `.data`: a wheel has one of them.
+    let top = member.split_once('/');
+    let Some((_, rest)) = top.filter(|(top, _)| top.strip_suffix(".data").is_some()) else {
+        return Ok(Some(Place::file(member)));
+    };
+    let scheme = rest.split_once('/').filter(|(_, rest)| !rest.is_empty());
+    Ok(match scheme {
+        Some(("purelib" | "platlib" | "data", rest)) => Some(Place::file(rest)),
+        Some(("headers", rest)) => Some(Place::file(&format!("include/python/{name}/{rest}"))),
+        Some(("scripts", rest)) if scripts.contains_key(rest) => None,
+        Some(("scripts", rest)) => Some(Place {
+            path: format!("bin/{rest}"),
+            is_script: true,
+        }),
+        _ => return Err(Error::Scheme(member.to_owned())),
+    })
 }
 
 struct Place {

@@ -84,7 +84,7 @@ fn index() -> Index {
     for (name, version) in [
         ("awslambdaric", "4.2.2"),
         ("simplejson", "4.3.0"),
-        ("snapshot-restore-py", "1.0.0"),
+        ("snapshot_restore_py", "1.0.0"),
     ] {
         index.serve(&Wheel::pure(name, version));
     }

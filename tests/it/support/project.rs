@@ -206,6 +206,9 @@ impl Outcome {
         settings.add_filter(r"\b[0-9a-f]{64}\b", "[sha256]");
         settings.add_filter(r"\b\d+(\.\d+)? ?(ms|s|seconds)\b", "[duration]");
         settings.add_filter(r"\b\d+(\.\d+)? ?([kKMG]i?B|B|bytes)\b", "[size]");
+        settings.add_filter(r"\.tmp[A-Za-z0-9]{6}", "[file]");
+        // uv names the nearest Python of this machine.
+        settings.add_filter(r"; 3\.\d+\.\d+ will be used", "; [python] will be used");
         settings.set_omit_expression(true);
         settings.set_prepend_module_to_snapshot(false);
         settings
