@@ -1,16 +1,18 @@
 //! Environment markers: whether a requirement or a locked package is meant for a target.
 //!
 //! Follows the dependency specifiers specification, with the two variables that PEP 751 adds for locks
-//! (`extras`, `dependency_groups`), which the library used here does not know. What it would pass over
-//! with a warning is an error, because half a marker is another marker. No file is ever read here.
+//! (`extras`, `dependency_groups`), and takes doubtful comparisons as `packaging` does. Every part of a
+//! marker is looked at, for half a marker is another marker. `pep508_rs` 0.9 does this too, but it panics
+//! on `'' ~= os_name`, which anyone can write into a lock. No file is ever read here.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
-use pep508_rs::{MarkerEnvironment, MarkerTree, MarkerWarningKind};
+use pep440_rs::{Version, VersionSpecifier};
 
 use crate::python::{Target, normalize_name};
 
-/// Deeper than any marker a tool writes; the library reads parentheses by recursion.
+/// Deeper than any marker a tool writes; parentheses are read by recursion.
 const DEEPEST: usize = 64;
 
 /// A marker that has no meaning.
@@ -26,7 +28,7 @@ pub struct Error {
 /// What markers are held against.
 #[derive(Debug, Clone)]
 pub struct Markers {
-    environment: MarkerEnvironment,
+    target: Target,
     extras: BTreeSet<String>,
     groups: BTreeSet<String>,
 }
@@ -35,7 +37,7 @@ impl Markers {
     /// The target alone: no extra and no dependency group is wanted.
     pub fn new(target: Target) -> Self {
         Self {
-            environment: target.marker_environment(),
+            target,
             extras: BTreeSet::new(),
             groups: BTreeSet::new(),
         }
@@ -60,60 +62,176 @@ impl Markers {
     /// # Errors
     /// When any part of it has no meaning.
     pub fn hold(&self, marker: &str) -> Result<bool, Error> {
-        let error = |reason: String| Error {
+        self.evaluate(marker).map_err(|reason| Error {
             marker: marker.to_owned(),
             reason,
+        })
+    }
+
+    fn evaluate(&self, marker: &str) -> Result<bool, String> {
+        let tokens = tokens(marker)?;
+        let mut parser = Parser {
+            markers: self,
+            tokens: &tokens,
+            depth: 0,
         };
-        let plain = self.settle_sets(marker).map_err(|e| error(e.to_owned()))?;
-        let mut ignored = None;
-        let mut report = |_: MarkerWarningKind, warning: String| {
-            ignored.get_or_insert(one_line(&warning).replace(", will be ignored", ""));
-        };
-        let tree = MarkerTree::parse_reporter(&plain, &mut report)
-            .map_err(|e| error(one_line(&e.message.to_string())))?;
-        match ignored {
-            Some(warning) => Err(error(warning)),
-            None => Ok(tree.evaluate(&self.environment, &[])),
+        let holds = parser.any()?;
+        match parser.tokens.first() {
+            Some(token) => Err(format!("`{token}` is one too many")),
+            None => Ok(holds),
         }
     }
 
-    /// Puts a comparison that is true or false where membership of `extras` and `dependency_groups` is tested.
-    fn settle_sets(&self, marker: &str) -> Result<String, &'static str> {
-        let tokens = tokens(marker)?;
-        let mut rest = &tokens[..];
-        let mut settled: Vec<&str> = Vec::new();
-        while let [first, tail @ ..] = rest {
-            let test = match rest {
-                [quoted, "in", set, ..] => Some((quoted, set, true, 3)),
-                [quoted, "not", "in", set, ..] => Some((quoted, set, false, 4)),
-                _ => None,
-            };
-            let known = test.and_then(|(quoted, set, wanted, length)| {
-                let name = unquoted(quoted)?;
-                let members = match *set {
-                    "extras" => &self.extras,
-                    "dependency_groups" => &self.groups,
-                    _ => return None,
-                };
-                Some((members.contains(&normalize_name(name)) == wanted, length))
-            });
-            if let Some((holds, length)) = known {
-                settled.push(if holds { ALWAYS } else { NEVER });
-                rest = &rest[length..];
-            } else {
-                settled.push(first);
-                rest = tail;
-            }
-        }
-        Ok(settled.join(" "))
+    fn operand<'a>(&'a self, token: &'a str) -> Result<Operand<'a>, String> {
+        let variable = |value: &str| Operand::Variable(value.to_owned());
+        let full_version = || Operand::Version(self.target.full_version().to_string());
+        Ok(match token {
+            "python_version" => Operand::Version(self.target.python.to_string()),
+            "python_full_version" | "implementation_version" => full_version(),
+            "os_name" | "os.name" => variable("posix"),
+            "sys_platform" | "sys.platform" => variable("linux"),
+            "platform_system" => variable("Linux"),
+            "platform_machine" | "platform.machine" => variable(self.target.machine.as_str()),
+            "implementation_name" => variable("cpython"),
+            "platform_python_implementation"
+            | "platform.python_implementation"
+            | "python_implementation" => variable("CPython"),
+            // The first three name a kernel, which nobody knows yet; the last has a value only while the
+            // metadata of a project are read for one of its extras.
+            "platform_release" | "platform_version" | "platform.version" | "extra" => variable(""),
+            "extras" => Operand::Set(&self.extras),
+            "dependency_groups" => Operand::Set(&self.groups),
+            quoted => match unquoted(quoted) {
+                Some(text) => Operand::Text(text),
+                None => return Err(format!("`{quoted}` is no variable")),
+            },
+        })
     }
 }
 
-const ALWAYS: &str = "python_version >= '3'";
-const NEVER: &str = "python_version < '3'";
+enum Operand<'a> {
+    Text(&'a str),
+    Variable(String),
+    /// A variable that is compared as a version.
+    Version(String),
+    Set(&'a BTreeSet<String>),
+}
 
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+struct Parser<'a> {
+    markers: &'a Markers,
+    /// What is left to read.
+    tokens: &'a [&'a str],
+    depth: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn next(&mut self) -> Result<&'a str, String> {
+        let (first, rest) = self.tokens.split_first().ok_or("it ends too early")?;
+        self.tokens = rest;
+        Ok(first)
+    }
+
+    fn take(&mut self, wanted: &str) -> bool {
+        let found = self.tokens.first() == Some(&wanted);
+        if found {
+            self.tokens = &self.tokens[1..];
+        }
+        found
+    }
+
+    fn any(&mut self) -> Result<bool, String> {
+        let mut holds = self.all()?;
+        while self.take("or") {
+            holds |= self.all()?;
+        }
+        Ok(holds)
+    }
+
+    fn all(&mut self) -> Result<bool, String> {
+        let mut holds = self.one()?;
+        while self.take("and") {
+            holds &= self.one()?;
+        }
+        Ok(holds)
+    }
+
+    fn one(&mut self) -> Result<bool, String> {
+        if !self.take("(") {
+            return self.comparison();
+        }
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err("its parentheses are nested too deep".to_owned());
+        }
+        let holds = self.any()?;
+        self.depth -= 1;
+        if self.take(")") {
+            Ok(holds)
+        } else {
+            Err("a parenthesis is not closed".to_owned())
+        }
+    }
+
+    fn comparison(&mut self) -> Result<bool, String> {
+        let left = self.markers.operand(self.next()?)?;
+        let operator = match self.next()? {
+            "not" if self.take("in") => "not in",
+            operator => operator,
+        };
+        let right = self.markers.operand(self.next()?)?;
+        match (left, right) {
+            (Operand::Text(name), Operand::Set(set)) => member(name, operator, set),
+            (Operand::Version(left), Operand::Text(right)) => {
+                compare_version(&left, operator, right)
+            }
+            (Operand::Text(left), Operand::Version(right)) => {
+                compare_version(left, operator, &right)
+            }
+            (Operand::Variable(left), Operand::Text(right)) => compare_text(&left, operator, right),
+            (Operand::Text(left), Operand::Variable(right)) => compare_text(left, operator, &right),
+            _ => Err("it does not compare a variable with a text".to_owned()),
+        }
+    }
+}
+
+/// Whether an operator looks for its left side in the right one, or for its absence.
+fn contains(operator: &str) -> Option<bool> {
+    match operator {
+        "in" => Some(true),
+        "not in" => Some(false),
+        _ => None,
+    }
+}
+
+fn member(name: &str, operator: &str, set: &BTreeSet<String>) -> Result<bool, String> {
+    let wanted =
+        contains(operator).ok_or_else(|| format!("`{operator}` does not test what a set holds"))?;
+    Ok(set.contains(&normalize_name(name)) == wanted)
+}
+
+fn compare_version(left: &str, operator: &str, right: &str) -> Result<bool, String> {
+    if contains(operator).is_some() {
+        return compare_text(left, operator, right);
+    }
+    let specifier = VersionSpecifier::from_str(&format!("{operator}{right}"));
+    match (specifier, Version::from_str(left)) {
+        (Ok(specifier), Ok(version)) => Ok(specifier.contains(&version)),
+        _ => Err(format!(
+            "`{left}` `{operator}` `{right}` compares no two versions"
+        )),
+    }
+}
+
+fn compare_text(left: &str, operator: &str, right: &str) -> Result<bool, String> {
+    Ok(match operator {
+        // Texts have no order, so none is before another.
+        "==" | "<=" | ">=" => left == right,
+        "!=" => left != right,
+        "<" | ">" => false,
+        "in" => right.contains(left),
+        "not in" => !right.contains(left),
+        _ => return Err(format!("texts cannot be compared by `{operator}`")),
+    })
 }
 
 fn unquoted(token: &str) -> Option<&str> {
@@ -122,26 +240,17 @@ fn unquoted(token: &str) -> Option<&str> {
 }
 
 fn tokens(marker: &str) -> Result<Vec<&str>, &'static str> {
+    let is_operator = |c: char| "<>=!~".contains(c);
+    let is_word = |c: char| !c.is_whitespace() && !"()'\"".contains(c) && !is_operator(c);
     let mut tokens = Vec::new();
     let mut rest = marker.trim_start();
-    let mut depth = 0_usize;
     while let Some(first) = rest.chars().next() {
-        let is_operator = |c: char| "<>=!~".contains(c);
-        let is_word = |c: char| !c.is_whitespace() && !"()'\"".contains(c) && !is_operator(c);
         let end = match first {
             '\'' | '"' => rest[1..].find(first).ok_or("a quote is not closed")? + 2,
             '(' | ')' => 1,
             c if is_operator(c) => rest.find(|c| !is_operator(c)).unwrap_or(rest.len()),
             _ => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
         };
-        match first {
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > DEEPEST {
-            return Err("its parentheses are nested too deep");
-        }
         tokens.push(&rest[..end]);
         rest = rest[end..].trim_start();
     }
@@ -172,6 +281,9 @@ mod tests {
             "'linux' in sys_platform",
             "platform_python_implementation != 'PyPy' and implementation_name == 'cpython'",
             "platform_system == 'Linux'",
+            "'3.9' <= python_version and '3' in python_version and python_version ~= '3.8'",
+            "os_name == 'nt' or os_name == 'posix' and sys.platform == 'linux'",
+            "(os_name == 'posix' or os_name == 'nt') and extra != 'test'",
         ] {
             assert_eq!(markers.hold(marker), Ok(true), "{marker}");
         }
@@ -180,6 +292,8 @@ mod tests {
             "sys_platform == 'win32'",
             "platform_machine == 'x86_64'",
             "extra == 'test'",
+            "'3.12' > python_version or python_version == '3.1.*'",
+            "platform_release >= '5.10'",
         ] {
             assert_eq!(markers.hold(marker), Ok(false), "{marker}");
         }
@@ -217,18 +331,28 @@ mod tests {
             "extras == 'test'",
             "os_name == posix",
             "os_name == 'posix",
+            "'' ~= os_name",
+            "(os_name == 'posix'",
+            "os_name == 'posix' os_name",
+            "'a' == 'a'",
+            "os_name not 'posix'",
             "",
             &deep,
         ]
         .map(|marker| markers().hold(marker).unwrap_err().reason)
         .into();
         insta::assert_snapshot!(refused.join("\n"), @"
-        Expected PEP 440 version to compare with python_version, found three: expected version to start with a number, but no leading ASCII digits were found
-        Can't compare strings with `~=`
-        Expected a quoted string or a valid marker name, found `extras`
-        Expected a quoted string or a valid marker name, found `posix`
+        `3.12` `>=` `three` compares no two versions
+        texts cannot be compared by `~=`
+        it does not compare a variable with a text
+        `posix` is no variable
         a quote is not closed
-        Expected marker value, found end of dependency specification
+        texts cannot be compared by `~=`
+        a parenthesis is not closed
+        `os_name` is one too many
+        it does not compare a variable with a text
+        texts cannot be compared by `not`
+        it ends too early
         its parentheses are nested too deep
         ");
     }

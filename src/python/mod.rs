@@ -16,8 +16,6 @@ pub mod wheel;
 use std::fmt;
 use std::str::FromStr;
 
-use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder};
-
 pub use tags::{Misfit, Rank, WheelFilename};
 
 /// A `CPython` release line, 3.8 or later: since then an ABI's name has no flags in it.
@@ -199,32 +197,6 @@ impl Target {
         let patch = self.patch.unwrap_or(self.python.assumed_patch());
         pep440_rs::Version::new([3, u64::from(self.python.minor), u64::from(patch)])
     }
-
-    /// The variables of dependency specifiers, as that machine's interpreter would give them.
-    ///
-    /// `platform_release` and `platform_version` are empty: they name a kernel, which nobody knows yet.
-    pub fn marker_environment(&self) -> MarkerEnvironment {
-        let (version, full_version) = (self.python.to_string(), self.full_version().to_string());
-        let environment = MarkerEnvironmentBuilder {
-            implementation_name: "cpython",
-            implementation_version: &full_version,
-            os_name: "posix",
-            platform_machine: self.machine.as_str(),
-            platform_python_implementation: "CPython",
-            platform_release: "",
-            platform_system: "Linux",
-            platform_version: "",
-            python_full_version: &full_version,
-            python_version: &version,
-            sys_platform: "linux",
-        };
-        built(environment)
-    }
-}
-
-fn built(environment: MarkerEnvironmentBuilder<'_>) -> MarkerEnvironment {
-    // Its versions are three small numbers, which no reader of versions refuses.
-    MarkerEnvironment::try_from(environment).expect("a version of numbers is a version")
 }
 
 /// The form of a project's name under which two spellings of it are the same (PEP 503).
