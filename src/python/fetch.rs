@@ -20,6 +20,10 @@ use crate::python::lock::{Location, LockedWheel};
 /// Downloads at once: enough to fill a link with small wheels, few enough for an index's patience.
 const PARALLEL: usize = 8;
 const CHUNK: usize = 256 << 10;
+/// How often a wheel is begun anew when its bytes stop coming.
+const ATTEMPTS: u32 = 3;
+/// Where the lock does not say how long a wheel is, more than this is no wheel.
+const LONGEST: u64 = 10 << 30;
 
 /// Why a wheel is not in the store.
 #[derive(Debug, thiserror::Error)]
@@ -110,19 +114,53 @@ async fn fetch_one(
     wheel: &LockedWheel,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let label = format!("fetch {}", package(wheel));
-    let task = progress.task(label, wheel.size);
+    let task = || progress.task(format!("fetch {}", package(wheel)), wheel.size);
     match &wheel.location {
-        Location::Path(path) => copy(store, &directory.join(path), wheel, &task),
+        Location::Path(path) => copy(store, &directory.join(path), wheel, &task()),
         Location::Url(url) if url.scheme() == "file" => match url.to_file_path() {
-            Ok(path) => copy(store, &path, wheel, &task),
+            Ok(path) => copy(store, &path, wheel, &task()),
             Err(()) => Err(bad_scheme(wheel, url)),
         },
         Location::Url(url) if matches!(url.scheme(), "http" | "https") => {
-            download(client, store, url, wheel, &task).await
+            let mut attempt = 1;
+            loop {
+                let result = download(client, store, url, wheel, &task()).await;
+                match result {
+                    // The client itself tries again until an answer begins.
+                    Err(Broken::Body(_)) if attempt < ATTEMPTS => attempt += 1,
+                    result => return result.map_err(Broken::into_error),
+                }
+            }
         }
         Location::Url(url) => Err(bad_scheme(wheel, url)),
     }
+}
+
+/// What a download failed at.
+enum Broken {
+    /// The answer broke off.
+    Body(Error),
+    /// Something that the next time will be the same.
+    Other(Error),
+}
+
+impl Broken {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Body(error) | Self::Other(error) => error,
+        }
+    }
+}
+
+impl<E: Into<Error>> From<E> for Broken {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// How many bytes may come before it is certain that they are the wrong ones.
+fn limit(wheel: &LockedWheel) -> u64 {
+    wheel.size.unwrap_or(LONGEST)
 }
 
 fn package(wheel: &LockedWheel) -> String {
@@ -162,7 +200,7 @@ async fn download(
     url: &Url,
     wheel: &LockedWheel,
     task: &Task,
-) -> Result<(), Error> {
+) -> Result<(), Broken> {
     let failed = |source| Error::Http {
         package: package(wheel),
         file: wheel.filename.as_str().to_owned(),
@@ -171,24 +209,24 @@ async fn download(
     let mut response = client.send(&request(url)).await.map_err(failed)?;
     let status = response.status();
     if !status.is_success() {
-        return Err(Error::Status {
+        return Err(Broken::Other(Error::Status {
             package: package(wheel),
             file: wheel.filename.as_str().to_owned(),
             url: http::redact(url),
             status: status.as_u16(),
-        });
+        }));
     }
     let mut writer = store.writer()?;
-    loop {
-        let chunk = response
-            .chunk()
-            .await
-            .map_err(|e| failed(http::classify(url, e)))?;
+    let mut received = 0;
+    while received <= limit(wheel) {
+        let chunk = response.chunk().await;
+        let chunk = chunk.map_err(|e| Broken::Body(failed(http::classify(url, e))))?;
         let Some(chunk) = chunk else { break };
         write(&mut writer, &chunk, store, wheel)?;
         task.advance(chunk.len() as u64);
+        received += chunk.len() as u64;
     }
-    commit(writer, wheel, http::redact(url))
+    Ok(commit(writer, wheel, http::redact(url))?)
 }
 
 /// A request whose URL says nothing that a log may not say.
@@ -262,6 +300,104 @@ fn commit(writer: BlobWriter<'_>, wheel: &LockedWheel, from: String) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
+    use crate::http::Settings;
+    use crate::progress::Event;
+    use crate::python::WheelFilename;
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
+
+    const FILE: &str = "demo-1.0-py3-none-any.whl";
+
+    /// An index on loopback that gives each request the next of these answers, and notes what was asked.
+    struct Index {
+        address: String,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Index {
+        fn answering(answers: Vec<String>) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let asked = Arc::new(Mutex::new(Vec::new()));
+            let noted = Arc::clone(&asked);
+            std::thread::spawn(move || {
+                for answer in answers {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                    let head: Vec<String> = lines
+                        .map(Result::unwrap)
+                        .take_while(|line| !line.is_empty())
+                        .collect();
+                    noted.lock().unwrap().push(head.join("\n"));
+                    // A client that has seen enough hangs up.
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+            });
+            Self { address, asked }
+        }
+
+        fn location(&self, credentials: &str) -> Location {
+            let url = format!("http://{credentials}{}/{FILE}?token=t", self.address);
+            Location::Url(url.parse().unwrap())
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.lock().unwrap().len()
+        }
+    }
+
+    fn answer(status: &str, length: usize, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+    }
+
+    fn wheel(location: Location, contents: &str, size: Option<u64>) -> LockedWheel {
+        LockedWheel {
+            name: "demo".to_owned(),
+            version: "1.0".to_owned(),
+            filename: WheelFilename::parse(FILE).unwrap(),
+            location,
+            digest: Digest::of(contents),
+            size,
+            requested: false,
+        }
+    }
+
+    struct Bench {
+        directory: tempfile::TempDir,
+        store: BlobStore,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let store = BlobStore::open(directory.path().join("cache")).unwrap();
+            Self { directory, store }
+        }
+
+        async fn fetch(&self, wheel: &LockedWheel, progress: &Progress) -> Result<(), Error> {
+            let client = Client::new(Settings::default()).unwrap();
+            let wheels = std::slice::from_ref(wheel);
+            fetch(
+                &client,
+                &self.store,
+                self.directory.path(),
+                wheels,
+                progress,
+            )
+            .await
+        }
+
+        /// The message of a refusal, its address left out, after which the store is as it was.
+        async fn refusal(&self, wheel: &LockedWheel, index: &Index) -> String {
+            let error = self.fetch(wheel, &Progress::default()).await.unwrap_err();
+            assert_eq!(self.store.size(&wheel.digest), None);
+            let temporary = self.store.root().join("tmp");
+            assert_eq!(std::fs::read_dir(temporary).unwrap().count(), 0);
+            error.to_string().replace(&index.address, "INDEX")
+        }
+    }
 
     #[test]
     fn credentials_leave_the_url() {
@@ -271,5 +407,95 @@ mod tests {
         let expected = format!("Basic {}", BASE64.encode("me:p@ss"));
         assert_eq!(request.authorization, Some(Secret::new(expected)));
         assert_eq!(decoded("100%"), "100%");
+    }
+
+    #[tokio::test]
+    async fn a_wheel_is_asked_for_once() {
+        let bench = Bench::new();
+        let index = Index::answering(vec![answer("200 OK", 5, "wheel")]);
+        let wheel = wheel(index.location("me:pw@"), "wheel", Some(5));
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&events);
+        let progress = Progress::new(move |event| heard.lock().unwrap().push(event));
+        bench.fetch(&wheel, &progress).await.unwrap();
+        bench.fetch(&wheel, &progress).await.unwrap();
+        assert_eq!(bench.store.read(&wheel.digest).unwrap(), b"wheel");
+        assert_eq!(index.asked(), 1);
+        let asked = index.asked.lock().unwrap()[0].to_lowercase();
+        let secret = BASE64.encode("me:pw").to_lowercase();
+        assert!(
+            asked.contains(&format!("authorization: basic {secret}")),
+            "{asked}"
+        );
+        let events = events.lock().unwrap();
+        let label = match &events[0] {
+            Event::Started { label, total, .. } => (label.as_str(), *total),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(label, ("fetch demo 1.0", Some(5)));
+    }
+
+    #[tokio::test]
+    async fn other_bytes_get_no_name() {
+        let bench = Bench::new();
+        let index = Index::answering(vec![
+            answer("200 OK", 5, "whale"),
+            answer("200 OK", 1 << 20, &"w".repeat(1 << 20)),
+            answer("404 Not Found", 0, ""),
+        ]);
+        let wheel = wheel(index.location("me:pw@"), "wheel", Some(5));
+        insta::assert_snapshot!(bench.refusal(&wheel, &index).await, @"`demo-1.0-py3-none-any.whl` of demo 1.0 from http://INDEX/demo-1.0-py3-none-any.whl is not the file that the lock names: expected sha256:ba59926159d2aa256eb8739b8da7e2b574b960e1202c6d624cbe981cef996c91, 5 bytes, but got sha256:a5d2ae286d0d9e45c0621a6fc7c18119940dd737baa8d794e6af357d2136a7a1, 5 bytes");
+        // More than the lock's length is not read to its end.
+        let long = bench.refusal(&wheel, &index).await;
+        assert!(
+            long.contains("is not the file that the lock names"),
+            "{long}"
+        );
+        insta::assert_snapshot!(bench.refusal(&wheel, &index).await, @"cannot fetch `demo-1.0-py3-none-any.whl` of demo 1.0: http://INDEX/demo-1.0-py3-none-any.whl answered 404");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_begun_anew() {
+        let bench = Bench::new();
+        let broken = answer("200 OK", 5, "whe");
+        let index = Index::answering(vec![broken.clone(), answer("200 OK", 5, "wheel")]);
+        let wheel = wheel(index.location(""), "wheel", None);
+        bench.fetch(&wheel, &Progress::default()).await.unwrap();
+        assert_eq!(index.asked(), 2);
+
+        let bench = Bench::new();
+        let index = Index::answering(vec![broken.clone(), broken.clone(), broken]);
+        let wheel = LockedWheel {
+            location: index.location(""),
+            ..wheel
+        };
+        insta::assert_snapshot!(bench.refusal(&wheel, &index).await, @"cannot fetch `demo-1.0-py3-none-any.whl` of demo 1.0");
+        assert_eq!(index.asked(), 3);
+    }
+
+    #[tokio::test]
+    async fn files_of_this_machine_are_copied_and_proven() {
+        let bench = Bench::new();
+        let path = bench.directory.path().join(FILE);
+        std::fs::write(&path, "wheel").unwrap();
+        let relative = wheel(Location::Path(FILE.into()), "wheel", None);
+        bench.fetch(&relative, &Progress::default()).await.unwrap();
+        assert_eq!(bench.store.read(&relative.digest).unwrap(), b"wheel");
+
+        let index = Index::answering(Vec::new());
+        let url = Location::Url(Url::from_file_path(&path).unwrap());
+        let other = wheel(url, "other", None);
+        let message = bench.refusal(&other, &index).await;
+        let directory = bench.directory.path().display().to_string();
+        insta::assert_snapshot!(message.replace(&directory, "DIRECTORY"), @"`demo-1.0-py3-none-any.whl` of demo 1.0 from DIRECTORY/demo-1.0-py3-none-any.whl is not the file that the lock names: expected sha256:d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa, 5 bytes, but got sha256:ba59926159d2aa256eb8739b8da7e2b574b960e1202c6d624cbe981cef996c91, 5 bytes");
+        let foreign = wheel(
+            Location::Url("ftp://me:pw@x.test/a".parse().unwrap()),
+            "x",
+            None,
+        );
+        insta::assert_snapshot!(bench.refusal(&foreign, &index).await, @"`demo-1.0-py3-none-any.whl` of demo 1.0 is at ftp://x.test/a, which is no address of HTTP or of a file");
+        let absent = wheel(Location::Path("absent.whl".into()), "x", None);
+        let message = bench.refusal(&absent, &index).await;
+        insta::assert_snapshot!(message.replace(&directory, "DIRECTORY"), @"cannot read `DIRECTORY/absent.whl`");
     }
 }
