@@ -154,6 +154,12 @@ impl BlobStore {
         Ok(bytes)
     }
 
+    /// Drops a blob, which may be gone already.
+    pub fn discard(&self, digest: &Digest) {
+        // Whoever cannot delete it will be told of the damage again.
+        let _ = fs::remove_file(self.path(digest));
+    }
+
     /// The answer remembered for `key`; a damaged or foreign one counts as none.
     pub fn recall<T: DeserializeOwned>(&self, key: &MemoKey) -> Option<T> {
         let bytes = fs::read(self.memos().join(key.0.hex())).ok()?;
@@ -251,6 +257,10 @@ fn temporary_file(directory: &Path) -> Result<NamedTempFile, Error> {
 pub fn replace_file(path: &Path, bytes: &[u8], temporary: &Path) -> Result<(), Error> {
     let mut file = temporary_file(temporary)?;
     file.write_all(bytes).map_err(Error::io("write", path))?;
+    // Small, and what the rest hangs on: it must not come back empty after a power cut.
+    file.as_file()
+        .sync_all()
+        .map_err(Error::io("write", path))?;
     file.persist(path)
         .map_err(|e| Error::io("write", path)(e.error))?;
     Ok(())

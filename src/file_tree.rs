@@ -33,7 +33,8 @@ impl ImagePath {
     /// Takes `path` as it is, one trailing `/` aside; nothing is cleaned up on the way.
     ///
     /// # Errors
-    /// When the path is absolute, empty, has empty, `.` or `..` components, a NUL or a backslash.
+    /// When the path is absolute, empty, has empty, `.` or `..` components, a NUL or a backslash, or
+    /// would be read as a whiteout of the image specification.
     pub fn new(path: &str) -> Result<Self, PathError> {
         let trimmed = path.strip_suffix('/').unwrap_or(path);
         let reason = if path.starts_with('/') {
@@ -51,6 +52,8 @@ impl ImagePath {
             .any(|name| name.is_empty() || name == ".")
         {
             "has an empty or `.` component"
+        } else if trimmed.split('/').any(|name| name.starts_with(".wh.")) {
+            "has a name that deletes files of the layers below"
         } else {
             return Ok(Self(trimmed.to_owned()));
         };
@@ -348,29 +351,47 @@ impl FileTree {
     /// # Errors
     /// Those of reading; the error names the path.
     pub fn digest(&self) -> Result<Digest, Error> {
-        let mut hasher = Hasher::default();
+        let mut hasher = TreeHasher::default();
         for (path, entry) in &self.entries {
-            hasher.field(path.as_str());
-            match &entry.node {
-                Node::Directory => hasher.field("d"),
-                Node::Symlink(target) => {
-                    hasher.field("l");
-                    hasher.field(target);
-                }
-                Node::File {
-                    content,
-                    executable,
-                } => {
-                    hasher.field(if *executable { "x" } else { "f" });
-                    let digest = content.digest().map_err(|source| Error::Read {
+            let contents = match &entry.node {
+                Node::File { content, .. } => {
+                    Some(content.digest().map_err(|source| Error::Read {
                         path: path.clone(),
                         source,
-                    })?;
-                    hasher.field(digest.as_bytes());
+                    })?)
                 }
-            }
+                Node::Directory | Node::Symlink(_) => None,
+            };
+            hasher.entry(path, &entry.node, contents);
         }
         Ok(hasher.finish())
+    }
+}
+
+/// The digest of a tree that somebody else reads: fed in the tree's own order it is [`FileTree::digest`].
+#[derive(Default)]
+pub struct TreeHasher(Hasher);
+
+impl TreeHasher {
+    /// Takes in one path, with the digest of its contents if it is a file.
+    pub fn entry(&mut self, path: &ImagePath, node: &Node, contents: Option<Digest>) {
+        self.0.field(path.as_str());
+        match node {
+            Node::Directory => self.0.field("d"),
+            Node::Symlink(target) => {
+                self.0.field("l");
+                self.0.field(target);
+            }
+            Node::File { executable, .. } => self.0.field(if *executable { "x" } else { "f" }),
+        }
+        if let Some(contents) = contents {
+            self.0.field(contents.as_bytes());
+        }
+    }
+
+    /// The digest of all that was taken in.
+    pub fn finish(self) -> Digest {
+        self.0.finish()
     }
 }
 
@@ -452,6 +473,7 @@ mod tests {
         insta::assert_snapshot!(reason("a/../../b"), @"`a/../../b` leaves its root by `..`");
         insta::assert_snapshot!(reason("a\\b"), @r"`a\\b` has a backslash in it");
         insta::assert_snapshot!(reason("a//b"), @"`a//b` has an empty or `.` component");
+        insta::assert_snapshot!(reason("a/.wh..wh..opq"), @"`a/.wh..wh..opq` has a name that deletes files of the layers below");
         insta::assert_snapshot!(reason(""), @"`` is an empty path");
     }
 

@@ -7,10 +7,14 @@
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 pub use reqwest::{Method, Response, StatusCode, Url, header};
 
@@ -141,8 +145,14 @@ impl Request {
 pub struct Client {
     outside: reqwest::Client,
     loopback: reqwest::Client,
+    /// As the two above, for bodies that take their time to send.
+    outside_sending: reqwest::Client,
+    loopback_sending: reqwest::Client,
     settings: Settings,
 }
+
+/// The bytes of a body that is sent as they come, once.
+pub type Stream = BoxStream<'static, io::Result<Bytes>>;
 
 impl Client {
     /// Sets up the client; no connection is made.
@@ -155,12 +165,15 @@ impl Client {
                 .user_agent(concat!("lambimg/", env!("CARGO_PKG_VERSION")))
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(IDLE_TIMEOUT)
         };
+        // reqwest counts from the request on, whatever is still being sent.
+        let reading = || builder().read_timeout(IDLE_TIMEOUT);
+        // A proxy's loopback is another machine's.
         Ok(Self {
-            outside: builder().build().map_err(Error::Setup)?,
-            // A proxy's loopback is another machine's.
-            loopback: builder().no_proxy().build().map_err(Error::Setup)?,
+            outside: reading().build().map_err(Error::Setup)?,
+            loopback: reading().no_proxy().build().map_err(Error::Setup)?,
+            outside_sending: builder().build().map_err(Error::Setup)?,
+            loopback_sending: builder().no_proxy().build().map_err(Error::Setup)?,
             settings,
         })
     }
@@ -170,11 +183,12 @@ impl Client {
         is_loopback(without_port(host)) || self.settings.plain_http.contains(host)
     }
 
-    fn client_for(&self, url: &Url) -> &reqwest::Client {
-        if url.host_str().is_some_and(is_loopback) {
-            &self.loopback
-        } else {
-            &self.outside
+    fn client_for(&self, url: &Url, sending: bool) -> &reqwest::Client {
+        match (url.host_str().is_some_and(is_loopback), sending) {
+            (true, false) => &self.loopback,
+            (true, true) => &self.loopback_sending,
+            (false, false) => &self.outside,
+            (false, true) => &self.outside_sending,
         }
     }
 
@@ -208,7 +222,7 @@ impl Client {
         let mut pause = FIRST_PAUSE;
         let mut attempt = 1;
         loop {
-            let result = self.send_body(request, None).await;
+            let result = self.send_once(request, None).await;
             let wait = match &result {
                 Ok(response) if may_pass_later(response.status()) => {
                     retry_after(response).unwrap_or(pause)
@@ -233,11 +247,45 @@ impl Client {
         }
     }
 
-    /// Sends `request` once, with `stream` as its body if given; a stream cannot be sent again.
+    /// Sends `request` once with `stream` as its body, which cannot be sent again. It may take as long as it
+    /// moves: only when nothing does for a while is it given up.
     ///
     /// # Errors
     /// See [`Error`]; an answer of any status is not one.
-    pub async fn send_body(
+    pub async fn send_stream(&self, request: &Request, stream: Stream) -> Result<Response, Error> {
+        self.send_watched(request, stream, IDLE_TIMEOUT).await
+    }
+
+    async fn send_watched(
+        &self,
+        request: &Request,
+        stream: Stream,
+        patience: Duration,
+    ) -> Result<Response, Error> {
+        let moved = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&moved);
+        let stream = stream.inspect(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let body = reqwest::Body::wrap_stream(stream);
+        let mut answer = std::pin::pin!(self.send_once(request, Some(body)));
+        let mut seen = 0;
+        loop {
+            if let Ok(result) = tokio::time::timeout(patience, &mut answer).await {
+                return result;
+            }
+            let now = moved.load(Ordering::Relaxed);
+            if now == seen {
+                return Err(Error::Exchange {
+                    host: host_and_port(&request.url),
+                    reason: format!("nothing moved for {} seconds", patience.as_secs()),
+                });
+            }
+            seen = now;
+        }
+    }
+
+    async fn send_once(
         &self,
         request: &Request,
         stream: Option<reqwest::Body>,
@@ -254,14 +302,12 @@ impl Client {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let mut builder = self
-            .client_for(&request.url)
+        let client = self.client_for(&request.url, stream.is_some());
+        let mut builder = client
             .request(request.method.clone(), request.url.clone())
             .headers(headers);
-        if let Some(stream) = stream {
-            builder = builder.body(stream);
-        } else if let Some(body) = &request.body {
-            builder = builder.body(body.clone());
+        if let Some(body) = stream.or_else(|| request.body.clone().map(Into::into)) {
+            builder = builder.body(body);
         }
         builder.send().await.map_err(|e| classify(&request.url, e))
     }
@@ -379,6 +425,39 @@ mod tests {
             redact(&url.parse().unwrap()),
             "https://example.com:8443/v2/a"
         );
+    }
+
+    /// A server that reads, answers nothing, and ends with the test.
+    fn deaf_server() -> Url {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || io::copy(&mut stream, &mut io::sink()));
+            }
+        });
+        format!("http://{address}/").parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_upload_lasts_as_long_as_it_moves() {
+        let client = Client::new(Settings::default()).unwrap();
+        let request = Request::new(Method::PUT, deaf_server());
+        let patience = Duration::from_millis(300);
+        let chunks = futures_util::stream::unfold(0, |count| async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            (count < 10).then(|| (Ok(Bytes::from_static(b"chunk")), count + 1))
+        });
+        let begun = std::time::Instant::now();
+        let result = client
+            .send_watched(&request, chunks.boxed(), patience)
+            .await;
+        assert!(
+            begun.elapsed() > Duration::from_secs(1),
+            "it was cut while it moved"
+        );
+        let error = result.unwrap_err().to_string();
+        assert!(error.ends_with("nothing moved for 0 seconds"), "{error}");
     }
 
     #[test]

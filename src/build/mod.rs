@@ -103,6 +103,14 @@ pub enum Error {
         /// The names there are.
         known: Vec<String>,
     },
+    /// A push asks for a digest that the image does not have.
+    #[error("the image is {actual}, not {wanted}")]
+    OtherDigest {
+        /// What was asked for.
+        wanted: Digest,
+        /// What the image is.
+        actual: Digest,
+    },
     /// A part of the work was given up.
     #[error("the work was interrupted")]
     Interrupted,
@@ -202,7 +210,7 @@ impl Tools {
             if let Some(layer) = layer::recall(&store, &key).filter(|_| !no_cache) {
                 return Ok(layer);
             }
-            let layer = layer::make(&store, &tree, epoch)?;
+            let (layer, _) = layer::make(&store, &tree, epoch)?;
             layer::remember(&store, &key, &layer)?;
             Ok(layer)
         };
@@ -211,12 +219,19 @@ impl Tools {
 
     /// As [`Self::layer`], where the tree's own bytes are the inputs.
     async fn layer_of(&self, plan: &Plan, tree: FileTree) -> Result<Layer, Error> {
-        let digest = {
-            let tree = tree.clone();
-            self.block(move || tree.digest()).await??
+        let (store, epoch, no_cache) = (self.store.clone(), plan.epoch, plan.policy.no_cache);
+        let work = move || {
+            let key = |digest: Digest| layer::memo_key(epoch, [b"tree", &digest.as_bytes()[..]]);
+            let recalled = layer::recall(&store, &key(tree.digest()?));
+            if let Some(layer) = recalled.filter(|_| !no_cache) {
+                return Ok(layer);
+            }
+            // Remembered for what was read into it, which an editor may have changed meanwhile.
+            let (layer, digest) = layer::make(&store, &tree, epoch)?;
+            layer::remember(&store, &key(digest), &layer)?;
+            Ok(layer)
         };
-        let key = layer::memo_key(plan.epoch, ["tree".as_bytes(), digest.as_bytes()]);
-        self.layer(plan, key, tree).await
+        self.block(work).await?
     }
 }
 
@@ -472,6 +487,16 @@ pub async fn push_all(
     let mut pushed = Vec::new();
     for group in repositories.into_values() {
         let reference = group[0].clone();
+        let wanted = group.iter().filter_map(|reference| reference.digest);
+        if let Some(wanted) = wanted
+            .into_iter()
+            .find(|wanted| *wanted != image.manifest.digest())
+        {
+            return Err(Error::OtherDigest {
+                wanted,
+                actual: image.manifest.digest(),
+            });
+        }
         let by_tag = group.iter().filter(|reference| reference.digest.is_none());
         let tags: Vec<_> = by_tag.map(|reference| reference.version()).collect();
         let (store, registries) = (&tools.store, &tools.registries);

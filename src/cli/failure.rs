@@ -267,6 +267,9 @@ fn of_build(error: &build::Error) -> Advice {
             "build it first, or name an image as `oci:DIR` or `docker://REFERENCE`",
             USAGE,
         ),
+        build::Error::OtherDigest { .. } => {
+            hint("leave out the digest, or push the image it is of", USAGE)
+        }
         build::Error::Interrupted => (None, REFUSED),
         build::Error::HostBase(error) => of_host_base(error),
         build::Error::Interpreter(error) => of_interpreter(error),
@@ -352,6 +355,10 @@ fn of_store(error: &blob_store::Error) -> Advice {
 fn of_layout(error: &layout::Error) -> Advice {
     match error {
         layout::Error::Io { .. } => hint("check the path and its permissions", REFUSED),
+        layout::Error::Special(_) => {
+            hint("name a file that may be replaced, or a new one", REFUSED)
+        }
+        layout::Error::Name(_) => hint("write a name as REPOSITORY:TAG", USAGE),
         layout::Error::Occupied(_) => hint("name an empty or a new directory", REFUSED),
         layout::Error::Malformed { .. } => hint("check the path, or write the image anew", USAGE),
         layout::Error::NoImage { .. } => hint("name one of these, as `oci:DIR:NAME`", USAGE),

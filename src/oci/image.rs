@@ -84,6 +84,13 @@ pub fn stack(base: &Image, additions: &[Addition], edit: &Edit) -> Result<Image,
             });
         }
     }
+    let (layers, ids) = (base.manifest.layers.len(), base.config.diff_ids.len());
+    if layers != ids {
+        return Err(oci::Error::Malformed {
+            what: "config",
+            detail: format!("it tells of {ids} layers, and there are {layers}"),
+        });
+    }
     let config = edit_config(&base.config, base.manifest.layers.len(), additions, edit)?;
     let mut layers = base.manifest.layers.clone();
     layers.extend(additions.iter().map(|addition| Descriptor {
@@ -224,6 +231,34 @@ fn merge_env(base: &[String], edits: &[(String, String)]) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The same image in OCI's media types, for places where nothing else is understood: the blobs stay, the
+/// manifest and so its digest become others. An image that is OCI's already stays as it is.
+///
+/// # Errors
+/// When the manifest cannot be read back.
+pub fn in_oci_types(image: &Image) -> Result<Image, oci::Error> {
+    if image.manifest.family == Family::Oci {
+        return Ok(image.clone());
+    }
+    let retyped = |descriptor: &Descriptor, media_type: &str| {
+        descriptor_json(&Descriptor {
+            media_type: media_type.to_owned(),
+            ..descriptor.clone()
+        })
+    };
+    let layers = image.manifest.layers.iter();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": Family::Oci.manifest(),
+        "config": retyped(&image.manifest.config, Family::Oci.config()),
+        "layers": layers.map(|layer| retyped(layer, Family::Oci.layer())).collect::<Vec<_>>(),
+    });
+    Ok(Image {
+        manifest: Manifest::read(oci::to_json(&manifest))?,
+        ..image.clone()
+    })
 }
 
 /// One thing that does not hold of an image.
@@ -410,7 +445,7 @@ mod tests {
             &"t".into(),
         )
         .unwrap();
-        layer::make(store, &tree, 7).unwrap()
+        layer::make(store, &tree, 7).unwrap().0
     }
 
     fn stacked(family: Family, store: &BlobStore) -> Image {

@@ -11,11 +11,11 @@ use flate2::{Compression, GzBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::blob_store::{self, BlobStore, MemoKey};
-use crate::digest::{Digest, HashingWriter};
-use crate::file_tree::{FileTree, ImagePath, Node};
+use crate::digest::{Digest, Hasher, HashingWriter};
+use crate::file_tree::{FileTree, ImagePath, Node, TreeHasher};
 
 /// Names the compressor, its level and the order of entries; a change of any changes this.
-const FORMAT: &str = "layer 1: ustar, sorted; zlib-rs level 6";
+const FORMAT: &str = "layer 1: ustar, sorted; zlib-rs 0.6.8 level 6";
 const LEVEL: u32 = 6;
 const BLOCK: usize = 512;
 /// ustar has eleven octal digits for a size.
@@ -59,24 +59,26 @@ pub enum Error {
     Store(#[from] blob_store::Error),
 }
 
-/// Makes a layer of `tree` in `store`, every entry dated `epoch` (seconds since 1970).
+/// Makes a layer of `tree` in `store`, every entry dated `epoch` (seconds since 1970). Beside it comes the
+/// digest of the tree as it was read for this layer: files may have changed since they were last looked at.
 ///
 /// # Errors
 /// See [`Error`]; no part of a layer is left then.
-pub fn make(store: &BlobStore, tree: &FileTree, epoch: u64) -> Result<Layer, Error> {
+pub fn make(store: &BlobStore, tree: &FileTree, epoch: u64) -> Result<(Layer, Digest), Error> {
     let gzip = GzBuilder::new()
         .operating_system(255)
         .write(store.writer()?, Compression::new(LEVEL));
     let mut tar = HashingWriter::new(gzip);
-    write_tar(tree, epoch, &mut tar)?;
+    let tree_digest = write_tar(tree, epoch, &mut tar)?;
     let (gzip, diff_id, unpacked_size) = tar.finish();
     let (digest, size) = gzip.finish().map_err(Error::Write)?.commit()?;
-    Ok(Layer {
+    let layer = Layer {
         digest,
         size,
         diff_id,
         unpacked_size,
-    })
+    };
+    Ok((layer, tree_digest))
 }
 
 /// The key of a layer whose tree these inputs decide: digests of wheels and where they are placed, or
@@ -101,8 +103,10 @@ pub fn remember(store: &BlobStore, key: &MemoKey, layer: &Layer) -> Result<(), E
     Ok(store.remember(key, layer)?)
 }
 
-fn write_tar(tree: &FileTree, epoch: u64, out: &mut impl Write) -> Result<(), Error> {
+fn write_tar(tree: &FileTree, epoch: u64, out: &mut impl Write) -> Result<Digest, Error> {
+    let mut hasher = TreeHasher::default();
     for (path, entry) in tree.iter() {
+        let mut contents = None;
         match &entry.node {
             Node::Directory => {
                 let header = Header::new(b'5', format!("{}/", path.as_str()), 0o755, epoch);
@@ -125,21 +129,25 @@ fn write_tar(tree: &FileTree, epoch: u64, out: &mut impl Write) -> Result<(), Er
                     path: path.clone(),
                     source,
                 })?;
-                copy_exactly(&mut reader, header.size, path, out)?;
+                contents = Some(copy_exactly(&mut reader, header.size, path, out)?);
             }
         }
+        hasher.entry(path, &entry.node, contents);
     }
     // Two blocks of zeros end an archive.
-    out.write_all(&[0; 2 * BLOCK]).map_err(Error::Write)
+    out.write_all(&[0; 2 * BLOCK]).map_err(Error::Write)?;
+    Ok(hasher.finish())
 }
 
+/// Copies a file's contents with padding and gives their digest.
 fn copy_exactly(
     reader: &mut impl Read,
     size: u64,
     path: &ImagePath,
     out: &mut impl Write,
-) -> Result<(), Error> {
+) -> Result<Digest, Error> {
     let mut buffer = vec![0; 64 << 10];
+    let mut hasher = Hasher::default();
     let mut copied = 0;
     loop {
         // One more read after the last byte proves the contents.
@@ -154,9 +162,11 @@ fn copy_exactly(
         if count == 0 {
             break;
         }
+        hasher.update(&buffer[..count]);
         out.write_all(&buffer[..count]).map_err(Error::Write)?;
     }
-    write_padding(size, out).map_err(Error::Write)
+    write_padding(size, out).map_err(Error::Write)?;
+    Ok(hasher.finish())
 }
 
 fn write_padding(size: u64, out: &mut impl Write) -> io::Result<()> {
@@ -345,7 +355,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = BlobStore::open(directory.path()).unwrap();
         let tree = tree(&[("a", "some text", false)]);
-        let layer = make(&store, &tree, 0).unwrap();
+        let (layer, digest) = make(&store, &tree, 0).unwrap();
+        assert_eq!(digest, tree.digest().unwrap());
         let bytes = store.read(&layer.digest).unwrap();
         let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
         let mut tar = Vec::new();
@@ -372,12 +383,26 @@ mod tests {
     fn bytes_are_golden() {
         // A change here changes the digest of every image: it must be a decision.
         let long = format!("{}/{}", "d".repeat(120), "f".repeat(140));
-        let tree = tree(&[("a/ü", "x", false), (&long, "y", true)]);
+        // Text and noise, longer than a window: what the compressor makes of it decides the digest too.
+        let mut state = 1u32;
+        let noise: String = (0..120_000)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                char::from(b' ' + u8::try_from(state >> 26).unwrap())
+            })
+            .collect();
+        let text = "def handler(event, context):\n    return event\n".repeat(3000);
+        let mixed = noise.clone() + &text + &noise;
+        let tree = tree(&[
+            ("a/ü", "x", false),
+            (&long, "y", true),
+            ("mixed", &mixed, false),
+        ]);
         let directory = tempfile::tempdir().unwrap();
         let store = BlobStore::open(directory.path()).unwrap();
-        let layer = make(&store, &tree, 315_532_800).unwrap();
-        insta::assert_snapshot!(layer.diff_id.hex(), @"9ebd5861e7bc4f445bea4fd65abed51337c1a7710c9b44e27bdaeba2ee72abc4");
-        insta::assert_snapshot!(layer.digest.hex(), @"15c2f5ebe84e757aa58aaefc8d55e249eeeb81a918083ed3550cfd4f67f82fa5");
+        let (layer, _) = make(&store, &tree, 315_532_800).unwrap();
+        insta::assert_snapshot!(layer.diff_id.hex(), @"ce223adaa8d145c604e07df675b18526e28bc8061f225b955d691a8aa9f7e57c");
+        insta::assert_snapshot!(layer.digest.hex(), @"3677cd229ac51d781617fca4fb3bbf5567aec59273c92f449c2d5ea9b5484249");
     }
 
     #[test]

@@ -14,9 +14,9 @@ use std::str::FromStr;
 use serde_json::{Value, json};
 
 use crate::blob_store::{self, BlobStore};
-use crate::digest::Digest;
-use crate::oci::image::Image;
-use crate::oci::reference::Name;
+use crate::digest::{Digest, HashingWriter};
+use crate::oci::image::{self, Image};
+use crate::oci::reference::{self, Name};
 use crate::oci::{self, Config, Descriptor, Document, Family, Manifest};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -109,6 +109,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The place is no regular file, and would be replaced by one.
+    #[error("`{}` is not a regular file", .0.display())]
+    Special(PathBuf),
+    /// The name an image should have in an archive is none.
+    #[error(transparent)]
+    Name(#[from] reference::ParseError),
     /// The place holds something else, which is left alone.
     #[error("`{}` is not empty and no OCI image layout", .0.display())]
     Occupied(PathBuf),
@@ -159,28 +165,38 @@ pub struct Listed {
     pub name: Option<String>,
     /// Its manifest.
     pub descriptor: Descriptor,
+    /// `linux/arm64` or the like, if the index says it.
+    pub platform: Option<String>,
 }
 
-fn read_index(directory: &Path) -> Result<Vec<Value>, Error> {
+/// The index of the layout at `directory`, if it has one yet.
+fn read_index(directory: &Path) -> Result<Option<Value>, Error> {
     let path = directory.join(INDEX_FILE);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(failed("read", &path)(e)),
-    };
-    index_entries(&bytes, &path)
+    match fs::read(&path) {
+        Ok(bytes) => parse_index(&bytes, &path).map(Some),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("read", &path)(e)),
+    }
 }
 
-fn index_entries(bytes: &[u8], path: &Path) -> Result<Vec<Value>, Error> {
-    let malformed = |detail: String| Error::Malformed {
+fn parse_index(bytes: &[u8], path: &Path) -> Result<Value, Error> {
+    let index: Value = serde_json::from_slice(bytes).map_err(|e| no_index(path, e.to_string()))?;
+    index_entries(&index, path)?;
+    Ok(index)
+}
+
+fn index_entries<'a>(index: &'a Value, path: &Path) -> Result<&'a [Value], Error> {
+    let entries = index["manifests"].as_array();
+    entries
+        .map(Vec::as_slice)
+        .ok_or_else(|| no_index(path, "it lists no manifests".to_owned()))
+}
+
+fn no_index(path: &Path, detail: String) -> Error {
+    Error::Malformed {
         path: path.to_owned(),
         what: "OCI index",
         detail,
-    };
-    let mut index: Value = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
-    match index["manifests"].take() {
-        Value::Array(entries) => Ok(entries),
-        _ => Err(malformed("it lists no manifests".to_owned())),
     }
 }
 
@@ -206,33 +222,40 @@ fn image_entry(image: &Image, name: Option<&str>) -> Value {
     entry
 }
 
+/// Makes `directory` a layout, if it is none yet, and gives the file that says so.
+fn open_layout(directory: &Path) -> Result<File, Error> {
+    let path = directory.join(LAYOUT_FILE);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(failed("write", &path))?;
+    file.lock().map_err(failed("lock", &path))?;
+    if file.metadata().map_err(failed("read", &path))?.len() == 0 {
+        (&file)
+            .write_all(LAYOUT.as_bytes())
+            .map_err(failed("write", &path))?;
+    }
+    Ok(file)
+}
+
 /// Gives `image` the name `name` in the layout at `directory`; whoever had it loses it. Several
 /// processes may do so at once.
 ///
 /// # Errors
 /// When the layout cannot be read or written; it is as it was then.
 pub fn tag(directory: &Path, image: &Image, name: Option<&str>) -> Result<(), Error> {
-    let layout = directory.join(LAYOUT_FILE);
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&layout)
-        .map_err(failed("write", &layout))?;
-    lock.lock().map_err(failed("lock", &layout))?;
-    let length = lock.metadata().map_err(failed("read", &layout))?.len();
-    if length == 0 {
-        (&lock)
-            .write_all(LAYOUT.as_bytes())
-            .map_err(failed("write", &layout))?;
-    }
-    let mut entries = read_index(directory)?;
+    let _lock = open_layout(directory)?;
+    let path = directory.join(INDEX_FILE);
+    let mut index = read_index(directory)?.unwrap_or_else(|| json!({"schemaVersion": 2}));
+    let mut entries = index_entries(&index, &path).unwrap_or_default().to_vec();
     entries.retain(|entry| entry_name(entry) != name);
     entries.push(image_entry(image, name));
     entries.sort_by_key(|entry| entry_name(entry).map(str::to_owned));
-    let path = directory.join(INDEX_FILE);
-    blob_store::replace_file(&path, &index_bytes(&entries), directory)?;
+    index["manifests"] = Value::Array(entries);
+    blob_store::replace_file(&path, &oci::to_json(&index), directory)?;
     Ok(())
 }
 
@@ -241,48 +264,63 @@ pub fn tag(directory: &Path, image: &Image, name: Option<&str>) -> Result<(), Er
 /// # Errors
 /// When its index cannot be read.
 pub fn list(directory: &Path) -> Result<Vec<Listed>, Error> {
-    listed(&read_index(directory)?, directory)
+    let index = read_index(directory)?;
+    let entries = index.as_ref().map(|index| index_entries(index, directory));
+    listed(entries.transpose()?.unwrap_or_default(), directory)
 }
 
 fn listed(entries: &[Value], path: &Path) -> Result<Vec<Listed>, Error> {
     let read = |entry: &Value| {
-        let descriptor = serde_json::from_value(entry.clone()).map_err(|e| Error::Malformed {
-            path: path.to_owned(),
-            what: "OCI index",
-            detail: e.to_string(),
-        })?;
+        let descriptor = serde_json::from_value(entry.clone());
+        let descriptor = descriptor.map_err(|e| no_index(path, e.to_string()))?;
+        let platform = &entry["platform"];
+        let platform = (platform["os"].as_str(), platform["architecture"].as_str());
         Ok(Listed {
             name: entry_name(entry).map(str::to_owned),
             descriptor,
+            platform: platform
+                .0
+                .zip(platform.1)
+                .map(|(os, arch)| format!("{os}/{arch}")),
         })
     };
     entries.iter().map(read).collect()
 }
 
-fn choose(images: &[Listed], wanted: Option<&str>, path: &Path) -> Result<Descriptor, Error> {
-    let offered = || {
-        let names = images
-            .iter()
-            .map(|i| i.name.as_deref().unwrap_or("one without a name"));
-        let names: Vec<_> = names.collect();
-        if names.is_empty() {
-            "nothing".to_owned()
-        } else {
-            names.join(", ")
-        }
+fn choose(
+    images: &[Listed],
+    wanted: Option<&str>,
+    architecture: Option<&str>,
+    path: &Path,
+) -> Result<Descriptor, Error> {
+    let named = |image: &&Listed| match (wanted, images) {
+        (None, [_]) => true,
+        _ => image.name.as_deref() == wanted,
     };
-    let found = match (wanted, images) {
-        (None, [only]) => Some(only),
-        (None, _) => images.iter().find(|image| image.name.is_none()),
-        (Some(_), _) => images.iter().find(|image| image.name.as_deref() == wanted),
+    let platform = architecture.map(|architecture| format!("linux/{architecture}"));
+    let named: Vec<_> = images.iter().filter(named).collect();
+    let found = match (&*named, &platform) {
+        ([only], _) => Some(only),
+        (several, Some(_)) => several.iter().find(|image| image.platform == platform),
+        (several, None) => several.first(),
     };
-    found
-        .map(|image| image.descriptor.clone())
-        .ok_or_else(|| Error::NoImage {
+    found.map(|image| image.descriptor.clone()).ok_or_else(|| {
+        let name = |image: &Listed| {
+            let name = image.name.as_deref().unwrap_or("one without a name");
+            let platform = image.platform.as_ref();
+            platform.map_or(name.to_owned(), |platform| format!("{name} ({platform})"))
+        };
+        let offered: Vec<_> = images.iter().map(name).collect();
+        Error::NoImage {
             path: path.to_owned(),
             wanted: wanted.unwrap_or("without a name").to_owned(),
-            offered: offered(),
-        })
+            offered: if offered.is_empty() {
+                "nothing".to_owned()
+            } else {
+                offered.join(", ")
+            },
+        }
+    })
 }
 
 /// The image called `name` in the store.
@@ -290,7 +328,7 @@ fn choose(images: &[Listed], wanted: Option<&str>, path: &Path) -> Result<Descri
 /// # Errors
 /// When there is none, or its documents are damaged.
 pub fn find(store: &BlobStore, name: &str) -> Result<Image, Error> {
-    let descriptor = choose(&list(store.root())?, Some(name), store.root())?;
+    let descriptor = choose(&list(store.root())?, Some(name), None, store.root())?;
     load(store, &descriptor.digest)
 }
 
@@ -321,12 +359,14 @@ pub fn write(place: &Place, image: &Image, names: &[Name], store: &BlobStore) ->
         }
     }
     match place.form {
-        Form::OciDirectory => write_directory(place, image, store),
+        // Readers of layouts find no image of Docker's types, or refuse it.
+        Form::OciDirectory => write_directory(place, &image::in_oci_types(image)?, store),
         Form::OciArchive => {
-            write_archive(place, image, &oci_listing(place, image), blob_path, store)
+            let image = image::in_oci_types(image)?;
+            write_archive(place, &image, &oci_listing(place, &image), blob_path, store)
         }
         Form::DockerArchive => {
-            let listing = docker_listing(place, image, names);
+            let listing = docker_listing(place, image, names)?;
             write_archive(place, image, &listing, docker_path(image), store)
         }
     }
@@ -360,21 +400,22 @@ fn oci_listing(place: &Place, image: &Image) -> Vec<(String, Vec<u8>)> {
     ]
 }
 
-fn docker_listing(place: &Place, image: &Image, names: &[Name]) -> Vec<(String, Vec<u8>)> {
+fn docker_listing(
+    place: &Place,
+    image: &Image,
+    names: &[Name],
+) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let path = docker_path(image);
+    // `docker load` takes no name without a tag.
     let tags: Vec<String> = match &place.name {
-        Some(name) => vec![name.clone()],
-        None => names
-            .iter()
-            .filter(|n| n.digest.is_none())
-            .map(Name::tagged)
-            .collect(),
+        Some(name) => vec![name.parse::<Name>()?.tagged()],
+        None => names.iter().map(Name::tagged).collect(),
     };
     let layers: Vec<_> = image.manifest.layers.iter().map(&path).collect();
     let listing = json!([{
         "Config": path(&image.manifest.config), "RepoTags": tags, "Layers": layers,
     }]);
-    vec![("manifest.json".to_owned(), oci::to_json(&listing))]
+    Ok(vec![("manifest.json".to_owned(), oci::to_json(&listing))])
 }
 
 fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<(), Error> {
@@ -383,6 +424,9 @@ fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<()
     if occupied && !directory.join(LAYOUT_FILE).exists() {
         return Err(Error::Occupied(directory.clone()));
     }
+    fs::create_dir_all(directory).map_err(failed("create", directory))?;
+    // First of all: whatever interrupts this, the next run may go on here.
+    drop(open_layout(directory)?);
     let blobs = directory.join("blobs").join("sha256");
     fs::create_dir_all(&blobs).map_err(failed("create", &blobs))?;
     for descriptor in image.blobs() {
@@ -401,13 +445,16 @@ fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<()
     tag(directory, image, place.name.as_deref())
 }
 
-/// Temporary files are private; what they become is for everyone whom the umask lets.
-fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<(), Error> {
+/// A temporary file that may become one for everyone whom the umask lets.
+fn new_file(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
     let readable = fs::Permissions::from_mode(0o644);
-    file.as_file()
-        .set_permissions(readable)
-        .map_err(failed("write", path))?;
+    tempfile::Builder::new()
+        .permissions(readable)
+        .tempfile_in(directory)
+}
+
+fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<(), Error> {
     file.persist(path)
         .map_err(|e| failed("write", path)(e.error))?;
     Ok(())
@@ -433,13 +480,17 @@ fn write_archive(
     path_of: impl Fn(&Descriptor) -> String,
     store: &BlobStore,
 ) -> Result<(), Error> {
-    let target = &place.path;
+    // A link's own target is what is meant.
+    let target = &fs::canonicalize(&place.path).unwrap_or_else(|_| place.path.clone());
+    if target.exists() && !target.is_file() {
+        return Err(Error::Special(target.clone()));
+    }
     let directory = match target.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
     let write = |source| failed("write", target)(source);
-    let file = tempfile::NamedTempFile::new_in(directory).map_err(write)?;
+    let file = new_file(directory).map_err(write)?;
     let mut archive = tar::Builder::new(BufWriter::with_capacity(256 << 10, file));
     for (name, bytes) in listing {
         append(&mut archive, name, bytes.len() as u64, &**bytes).map_err(write)?;
@@ -479,6 +530,9 @@ pub fn read(place: &Place, architecture: Option<&str>, store: &BlobStore) -> Res
     match place.form {
         Form::OciDirectory => {
             let directory = place.path.clone();
+            // An absent index is a layout without images only where there is a layout.
+            let layout = directory.join(LAYOUT_FILE);
+            fs::metadata(&layout).map_err(failed("read", &layout))?;
             let entries = list(&place.path)?;
             let open =
                 |digest: &Digest| File::open(directory.join("blobs/sha256").join(digest.hex()));
@@ -486,8 +540,8 @@ pub fn read(place: &Place, architecture: Option<&str>, store: &BlobStore) -> Res
         }
         Form::OciArchive => {
             let members = Members::index(&place.path)?;
-            let index = members.read(INDEX_FILE)?;
-            let entries = listed(&index_entries(&index, &place.path)?, &place.path)?;
+            let index = parse_index(&members.read(INDEX_FILE)?, &place.path)?;
+            let entries = listed(index_entries(&index, &place.path)?, &place.path)?;
             let open = |digest: &Digest| members.open(&format!("blobs/sha256/{}", digest.hex()));
             import(place, &entries, architecture, store, open)
         }
@@ -512,20 +566,38 @@ fn import<R: Read>(
         writer.commit_as(descriptor.digest, Some(descriptor.size))?;
         Ok(())
     };
-    let mut descriptor = choose(entries, place.name.as_deref(), &place.path)?;
-    take(&descriptor)?;
+    let take_document = |descriptor: &Descriptor| -> Result<(), Error> {
+        if descriptor.size > oci::MAX_DOCUMENT {
+            return Err(too_large(&place.path, &descriptor.digest.to_string()));
+        }
+        take(descriptor)
+    };
+    let mut descriptor = choose(entries, place.name.as_deref(), architecture, &place.path)?;
+    take_document(&descriptor)?;
     let raw = store.read(&descriptor.digest)?;
     if let Document::Index(index) = Document::read(raw, Some(&descriptor.media_type))? {
         descriptor = index.select(architecture)?.clone();
-        take(&descriptor)?;
+        take_document(&descriptor)?;
     }
     let manifest = Manifest::read(store.read(&descriptor.digest)?)?;
-    for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
-        take(blob)?;
+    take_document(&manifest.config)?;
+    for layer in &manifest.layers {
+        take(layer)?;
     }
     let image = load(store, &descriptor.digest)?;
     image.config.require_any(architecture)?;
     Ok(image)
+}
+
+fn too_large(path: &Path, what: &str) -> Error {
+    Error::Malformed {
+        path: path.to_owned(),
+        what: "image",
+        detail: format!(
+            "its document {what} is larger than {} bytes",
+            oci::MAX_DOCUMENT
+        ),
+    }
 }
 
 /// Docker's archives list a config and layers, often uncompressed; a manifest is made for them.
@@ -545,10 +617,12 @@ fn read_docker(
     let images = listing
         .as_array()
         .ok_or_else(|| malformed("its listing is no list"))?;
+    let wanted_tag = place.name.as_ref().map(|name| name.parse::<Name>());
+    let wanted_tag = wanted_tag.transpose()?.map(|name| name.tagged());
     let wanted = |image: &&Value| {
         let tags = image["RepoTags"].as_array();
-        let name = place.name.as_deref();
-        name.is_none() || tags.into_iter().flatten().any(|tag| tag.as_str() == name)
+        let named = |tag: &Value| tag.as_str() == wanted_tag.as_deref();
+        wanted_tag.is_none() || tags.into_iter().flatten().any(named)
     };
     let entry = match (&place.name, &**images) {
         (None, [_, _, ..]) => return Err(malformed("it has several images; name one")),
@@ -563,16 +637,28 @@ fn read_docker(
     let config = Config::read(members.read(config_path)?)?;
     config.require_any(architecture)?;
     store.put(&config.raw)?;
+    let paths: Option<Vec<_>> = entry["Layers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(Value::as_str)
+        .collect();
+    let paths = paths.ok_or_else(|| malformed("a layer has no path"))?;
+    if paths.len() != config.diff_ids.len() {
+        return Err(malformed("its config tells of another number of layers"));
+    }
     let mut layers = Vec::new();
-    for path in entry["Layers"].as_array().into_iter().flatten() {
-        let path = path
-            .as_str()
-            .ok_or_else(|| malformed("a layer has no path"))?;
-        let reader = members
+    for (path, diff_id) in paths.into_iter().zip(&config.diff_ids) {
+        let read = failed("read a layer of", &place.path);
+        let layer = members
             .open(path)
-            .map_err(failed("read a layer of", &place.path))?;
-        let (digest, size) = take_layer(BufReader::new(reader), store)
-            .map_err(failed("read a layer of", &place.path))?;
+            .and_then(|reader| take_layer(BufReader::new(reader), store));
+        let (digest, size, actual) = layer.map_err(read)?;
+        if actual != *diff_id {
+            return Err(malformed(&format!(
+                "its layer {path} is {actual}, not {diff_id}"
+            )));
+        }
         layers.push(json!({"mediaType": Family::Docker.layer(), "digest": digest.to_string(), "size": size}));
     }
     let config_json = json!({"mediaType": Family::Docker.config(),
@@ -582,9 +668,6 @@ fn read_docker(
         "config": config_json, "layers": layers}),
     );
     let manifest = Manifest::read(raw)?;
-    if manifest.layers.len() != config.diff_ids.len() {
-        return Err(malformed("its config tells of another number of layers"));
-    }
     store.put(&manifest.raw)?;
     Ok(Image {
         manifest,
@@ -593,20 +676,29 @@ fn read_docker(
     })
 }
 
-/// Keeps a layer as it is when it is gzip already, else compresses it.
-fn take_layer(mut reader: impl io::BufRead, store: &BlobStore) -> io::Result<(Digest, u64)> {
+/// Keeps a layer as it is when it is gzip already, else compresses it. Gives its digest, size and `diff_id`.
+fn take_layer(
+    mut reader: impl io::BufRead,
+    store: &BlobStore,
+) -> io::Result<(Digest, u64, Digest)> {
     let mut writer = store.writer().map_err(io::Error::other)?;
     if reader.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
         io::copy(&mut reader, &mut writer)?;
-    } else {
-        let level = flate2::Compression::new(6);
-        let mut gzip = flate2::GzBuilder::new()
-            .operating_system(255)
-            .write(writer, level);
-        io::copy(&mut reader, &mut gzip)?;
-        writer = gzip.finish()?;
+        let (digest, size) = writer.commit().map_err(io::Error::other)?;
+        let blob = store.reader(&digest).map_err(io::Error::other)?;
+        let mut tar = flate2::bufread::GzDecoder::new(BufReader::new(blob));
+        let (diff_id, _) = Digest::of_reader(&mut tar)?;
+        return Ok((digest, size, diff_id));
     }
-    writer.commit().map_err(io::Error::other)
+    let level = flate2::Compression::new(6);
+    let gzip = flate2::GzBuilder::new()
+        .operating_system(255)
+        .write(writer, level);
+    let mut tar = HashingWriter::new(gzip);
+    io::copy(&mut reader, &mut tar)?;
+    let (gzip, diff_id, _) = tar.finish();
+    let (digest, size) = gzip.finish()?.commit().map_err(io::Error::other)?;
+    Ok((digest, size, diff_id))
 }
 
 /// Where the files of a tar archive lie, so that they can be read in any order.
@@ -645,9 +737,16 @@ impl Members {
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
+        if self
+            .extents
+            .get(name)
+            .is_some_and(|(_, size)| *size > oci::MAX_DOCUMENT)
+        {
+            return Err(too_large(&self.path, name));
+        }
         let mut bytes = Vec::new();
         self.open(name)
-            .and_then(|reader| reader.take(oci::MAX_DOCUMENT).read_to_end(&mut bytes))
+            .and_then(|mut reader| reader.read_to_end(&mut bytes))
             .map_err(failed("read", &self.path))?;
         Ok(bytes)
     }
@@ -676,7 +775,7 @@ mod tests {
         let path = ImagePath::new("var/task/app.py").unwrap();
         tree.insert_file(path, Content::bytes("code"), false, &"f".into())
             .unwrap();
-        let layer = layer::make(store, &tree, 0).unwrap();
+        let (layer, _) = layer::make(store, &tree, 0).unwrap();
         let what = "function".to_owned();
         let image = stack(&base, &[Addition { layer, what }], &Edit::default()).unwrap();
         store.put(&image.manifest.raw).unwrap();
@@ -724,7 +823,7 @@ mod tests {
         assert_eq!(find(&store, "a:1").unwrap().manifest, image.manifest);
         let error = find(&store, "c:1").unwrap_err().to_string();
         assert!(
-            error.ends_with("has no image `c:1`, only a:1, b:1"),
+            error.ends_with("has no image `c:1`, only a:1 (linux/arm64), b:1 (linux/arm64)"),
             "{error}"
         );
     }

@@ -173,13 +173,19 @@ impl Reference {
     /// When it names no image.
     pub fn read(text: &str) -> Result<Self, ParseError> {
         let name: Name = text.parse()?;
-        let on_hub = name.registry.is_none() || name.registry.as_deref() == Some(DOCKER_HUB);
+        let on_hub = matches!(
+            name.registry.as_deref(),
+            None | Some(DOCKER_HUB | "index.docker.io")
+        );
         let mut repository = name.repository;
         if on_hub && !repository.contains('/') {
             repository = format!("library/{repository}");
         }
         Ok(Self {
-            registry: name.registry.unwrap_or_else(|| DOCKER_HUB.to_owned()),
+            registry: match name.registry {
+                Some(registry) if !on_hub => registry,
+                _ => DOCKER_HUB.to_owned(),
+            },
             repository,
             tag: name.tag,
             digest: name.digest,

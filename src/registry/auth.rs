@@ -142,11 +142,15 @@ impl AuthEntry {
 }
 
 impl Keychain {
-    /// The credentials for `registry` (host with port if any), if any are kept.
+    /// The credentials for `repository` of `registry` (host with port if any), if any are kept.
     ///
     /// # Errors
     /// When a file or a helper is broken.
-    pub async fn credentials(&self, registry: &str) -> Result<Option<Credentials>, Error> {
+    pub async fn credentials(
+        &self,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Option<Credentials>, Error> {
         for path in &self.files {
             let text = match fs::read(path) {
                 Ok(text) => text,
@@ -164,7 +168,7 @@ impl Keychain {
                     path: path.clone(),
                     detail: format!("no valid JSON of that kind at line {}", e.line()),
                 })?;
-            if let Some(found) = config.credentials(registry).await? {
+            if let Some(found) = config.credentials(registry, repository).await? {
                 return Ok(Some(found));
             }
         }
@@ -179,22 +183,35 @@ fn is_docker_hub(registry: &str) -> bool {
     )
 }
 
-/// The host of a key of `auths`, which may be a URL.
-fn key_host(key: &str) -> &str {
-    let rest = key
+/// How much of a key of `auths` names `host/repository`, if it does: podman's keys may have a path, and the
+/// longest counts; Docker's may be URLs of an API, whose path says nothing.
+fn key_fits(key: &str, registry: &str, repository: &str) -> Option<usize> {
+    let bare = key
         .strip_prefix("https://")
         .or_else(|| key.strip_prefix("http://"));
-    let rest = rest.unwrap_or(key);
-    rest.split('/').next().unwrap_or(rest)
+    let bare = bare.unwrap_or(key).trim_end_matches('/');
+    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
+    if host != registry && !(is_docker_hub(host) && is_docker_hub(registry)) {
+        return None;
+    }
+    if matches!(path, "" | "v1" | "v2") {
+        return Some(0);
+    }
+    let rest = repository.strip_prefix(path)?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(path.len())
 }
 
 impl DockerConfig {
-    async fn credentials(&self, registry: &str) -> Result<Option<Credentials>, Error> {
-        let same = |key: &str| {
-            let host = key_host(key);
-            host == registry || (is_docker_hub(host) && is_docker_hub(registry))
-        };
-        let helper = self.cred_helpers.iter().find(|(key, _)| same(key));
+    async fn credentials(
+        &self,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Option<Credentials>, Error> {
+        let fits = |key: &str| key_fits(key, registry, repository);
+        let helper = self
+            .cred_helpers
+            .iter()
+            .find(|(key, _)| fits(key).is_some());
         let helper = helper
             .map(|(_, helper)| helper)
             .or(self.creds_store.as_ref());
@@ -203,11 +220,15 @@ impl DockerConfig {
         {
             return Ok(Some(found));
         }
-        let mut keys: Vec<_> = self.auths.keys().filter(|key| same(key)).collect();
-        keys.sort();
-        Ok(keys
+        let fitting = self
+            .auths
+            .iter()
+            .filter_map(|(key, entry)| Some((fits(key)?, key, entry)));
+        let mut fitting: Vec<_> = fitting.collect();
+        fitting.sort_by_key(|(length, key, _)| (std::cmp::Reverse(*length), *key));
+        Ok(fitting
             .into_iter()
-            .find_map(|key| self.auths[key].credentials()))
+            .find_map(|(_, _, entry)| entry.credentials()))
     }
 }
 
@@ -269,7 +290,7 @@ async fn ask_helper(name: &str, registry: &str) -> Result<Option<Credentials>, E
 pub struct Tokens {
     keychain: Keychain,
     known: Mutex<HashMap<(String, Vec<String>), Secret>>,
-    credentials: Mutex<HashMap<String, Option<Credentials>>>,
+    credentials: Mutex<HashMap<(String, String), Option<Credentials>>>,
 }
 
 impl Tokens {
@@ -288,19 +309,28 @@ impl Tokens {
         self.known.lock().await.get(&key).cloned()
     }
 
-    /// Whether credentials for `host` were found.
-    pub(super) async fn has_credentials(&self, host: &str) -> bool {
-        let known = self.credentials.lock().await;
-        known.get(host).is_some_and(Option::is_some)
+    /// Whether credentials for a repository were found.
+    pub(super) async fn has_credentials(&self, registry: &str, repository: &str) -> bool {
+        let key = (registry.to_owned(), repository.to_owned());
+        self.credentials
+            .lock()
+            .await
+            .get(&key)
+            .is_some_and(Option::is_some)
     }
 
-    async fn credentials(&self, host: &str, registry: &str) -> Result<Option<Credentials>, Error> {
+    async fn credentials(
+        &self,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Option<Credentials>, Error> {
+        let key = (registry.to_owned(), repository.to_owned());
         let mut known = self.credentials.lock().await;
-        if let Some(found) = known.get(host) {
+        if let Some(found) = known.get(&key) {
             return Ok(found.clone());
         }
-        let found = self.keychain.credentials(registry).await?;
-        known.insert(host.to_owned(), found.clone());
+        let found = self.keychain.credentials(registry, repository).await?;
+        known.insert(key, found.clone());
         Ok(found)
     }
 
@@ -311,7 +341,7 @@ impl Tokens {
         host: &str,
         scopes: &[String],
         refused: Option<Secret>,
-        (registry, response): (&str, &Response),
+        (registry, repository, response): (&str, &str, &Response),
     ) -> Result<Option<Secret>, Error> {
         let key = (host.to_owned(), scopes.to_vec());
         // Held while asking, so that many requests at once ask once.
@@ -321,7 +351,7 @@ impl Tokens {
         {
             return Ok(Some(newer.clone()));
         }
-        let credentials = self.credentials(host, registry).await?;
+        let credentials = self.credentials(registry, repository).await?;
         let challenges = read_challenges(response);
         let bearer = challenges
             .iter()
@@ -331,9 +361,8 @@ impl Tokens {
             .any(|c| c.scheme.eq_ignore_ascii_case("basic"));
         let fresh = match (bearer, basic) {
             (Some(bearer), _) => {
-                let plain = response.url().scheme() == "http";
                 let server =
-                    token_server(bearer, scopes, plain).ok_or_else(|| Error::Challenge {
+                    token_server(bearer, scopes, client).ok_or_else(|| Error::Challenge {
                         registry: registry.to_owned(),
                         challenge: format!("Bearer with realm {:?}", bearer.value("realm")),
                     })?;
@@ -382,9 +411,14 @@ impl TokenServer {
     }
 }
 
-fn token_server(bearer: &Challenge, scopes: &[String], plain: bool) -> Option<TokenServer> {
+fn token_server(bearer: &Challenge, scopes: &[String], client: &Client) -> Option<TokenServer> {
     let realm = Url::parse(bearer.value("realm")?).ok()?;
-    let secure = realm.scheme() == "https" || (plain && realm.scheme() == "http");
+    // Without TLS a token server may only be where registries may be too.
+    let secure = match realm.scheme() {
+        "https" => true,
+        "http" => client.is_plain(&http::host_and_port(&realm)),
+        _ => false,
+    };
     secure.then(|| TokenServer {
         realm,
         service: bearer.value("service").map(str::to_owned),
@@ -539,10 +573,10 @@ mod tests {
     fn tokens_are_not_asked_for_without_tls() {
         let challenge =
             |realm: &str| parse_challenges(&format!("Bearer realm=\"{realm}\"")).remove(0);
-        assert!(token_server(&challenge("https://a.test/t"), &[], false).is_some());
-        assert!(token_server(&challenge("http://a.test/t"), &[], false).is_none());
-        assert!(token_server(&challenge("http://127.0.0.1:1/t"), &[], true).is_some());
-        assert!(token_server(&challenge("file:///etc/passwd"), &[], true).is_none());
+        let client = Client::new(http::Settings::default()).unwrap();
+        let asked = |realm: &str| token_server(&challenge(realm), &[], &client).is_some();
+        assert!(asked("https://a.test/t") && asked("http://127.0.0.1:1/t"));
+        assert!(!asked("http://a.test/t") && !asked("file:///etc/passwd"));
     }
 
     #[tokio::test]
@@ -552,17 +586,23 @@ mod tests {
         let auth = BASE64.encode("me:pass:word");
         let text = format!(
             r#"{{"auths": {{"https://r.test:5000/v2/": {{"auth": "{auth}"}},
-                "https://index.docker.io/v1/": {{"identitytoken": "idt"}}, "empty.test": {{}}}}}}"#
+                "https://index.docker.io/v1/": {{"identitytoken": "idt"}}, "empty.test": {{}},
+                "q.test/org": {{"auth": "{auth}"}}, "q.test/other": {{"identitytoken": "other"}}}}}}"#
         );
         fs::write(&path, text).unwrap();
         let files = vec![directory.path().join("absent.json"), path.clone()];
         let keychain = Keychain { files };
         let found = |host: &'static str| {
             let keychain = keychain.clone();
-            async move { keychain.credentials(host).await.unwrap() }
+            async move { keychain.credentials(host, "org/app").await.unwrap() }
         };
         let me = Credentials::Password("me".into(), Secret::new("pass:word"));
-        assert_eq!(found("r.test:5000").await, Some(me));
+        assert_eq!(found("r.test:5000").await, Some(me.clone()));
+        assert_eq!(
+            found("q.test").await,
+            Some(me),
+            "the key of this repository"
+        );
         assert_eq!(
             found("docker.io").await,
             Some(Credentials::Identity(Secret::new("idt")))
@@ -571,7 +611,7 @@ mod tests {
         assert_eq!(found("r.test").await, None);
         fs::write(&path, r#"{"auths": {"r.test": {"auth": 7}}}"#).unwrap();
         let error = keychain
-            .credentials("r.test")
+            .credentials("r.test", "a")
             .await
             .unwrap_err()
             .to_string();

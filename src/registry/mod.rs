@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::digest::Digest;
 use crate::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
-use crate::http::{self, Client, Method, Request, Response, StatusCode, Url};
+use crate::http::{self, Client, Method, Request, Response, Secret, StatusCode, Url};
 use crate::oci::reference::Reference;
 use crate::oci::{self, Descriptor, Manifest};
 use crate::registry::auth::{Keychain, Tokens};
@@ -152,7 +152,6 @@ impl Registries {
             name: reference.repository.clone(),
             base,
             access,
-            mount_from: None,
         })
     }
 }
@@ -166,15 +165,14 @@ pub struct Repository {
     /// `https://HOST/v2/NAME/`.
     base: Url,
     access: Access,
-    mount_from: Option<String>,
 }
 
 /// What became of the wish to mount a blob.
 #[derive(Debug)]
 pub enum Upload {
     /// It is there now.
-    Mounted,
-    /// Its bytes are wanted at this address.
+    Done,
+    /// Its bytes are wanted at this address after all.
     Session(Url),
 }
 
@@ -184,23 +182,13 @@ impl Repository {
         format!("{}/{}", self.registry, self.name)
     }
 
-    /// Asks for leave to read `repository` of the same registry too, so that its blobs can be mounted.
-    #[must_use]
-    pub fn mounting_from(mut self, repository: &str) -> Self {
-        self.mount_from = Some(repository.to_owned());
-        self
-    }
-
-    fn scopes(&self) -> Vec<String> {
+    /// What a token has to be good for.
+    fn scope(&self) -> String {
         let actions = match self.access {
             Access::Pull => "pull",
             Access::Push => "pull,push",
         };
-        let own = format!("repository:{}:{actions}", self.name);
-        let other = self.mount_from.iter();
-        std::iter::once(own)
-            .chain(other.map(|name| format!("repository:{name}:pull")))
-            .collect()
+        format!("repository:{}:{actions}", self.name)
     }
 
     fn url(&self, path: &str) -> Result<Url, Error> {
@@ -217,24 +205,20 @@ impl Repository {
     }
 
     /// Sends a request with the credentials for this repository, asking for them when told to.
-    async fn send(&self, mut request: Request) -> Result<Response, Error> {
+    async fn send(&self, request: Request) -> Result<Response, Error> {
+        self.send_with_scopes(request, &[self.scope()]).await
+    }
+
+    async fn send_with_scopes(
+        &self,
+        mut request: Request,
+        scopes: &[String],
+    ) -> Result<Response, Error> {
         let registries = &self.registries;
-        let host = http::host_and_port(&self.base);
-        let scopes = self.scopes();
-        let known = registries.tokens.known(&host, &scopes).await;
-        // An upload's address may be another server's; it gets no credentials of this one.
-        let own = request.url.origin() == self.base.origin();
-        request.authorization = known.clone().filter(|_| own);
+        request.authorization = registries.tokens.known(&self.host(), scopes).await;
+        let sent = request.authorization.clone();
         let response = registries.client.send(&request).await?;
-        if response.status() != StatusCode::UNAUTHORIZED || !own {
-            return Ok(response);
-        }
-        let challenge = (self.registry.as_str(), &response);
-        let fresh = registries
-            .tokens
-            .answer(&registries.client, &host, &scopes, known, challenge)
-            .await?;
-        match fresh {
+        match self.fresh_token(&response, scopes, sent).await? {
             Some(token) => {
                 request.authorization = Some(token);
                 Ok(registries.client.send(&request).await?)
@@ -243,16 +227,42 @@ impl Repository {
         }
     }
 
+    /// A better token than the one that was sent, if the registry itself asks for one: what answers behind
+    /// a redirect is nobody to answer with credentials.
+    async fn fresh_token(
+        &self,
+        response: &Response,
+        scopes: &[String],
+        sent: Option<Secret>,
+    ) -> Result<Option<Secret>, Error> {
+        let own = response.url().origin() == self.base.origin();
+        if response.status() != StatusCode::UNAUTHORIZED || !own {
+            return Ok(None);
+        }
+        let (client, tokens) = (&self.registries.client, &self.registries.tokens);
+        let challenge = (self.registry.as_str(), self.name.as_str(), response);
+        Ok(tokens
+            .answer(client, &self.host(), scopes, sent, challenge)
+            .await?)
+    }
+
+    fn host(&self) -> String {
+        http::host_and_port(&self.base)
+    }
+
     async fn refusal(&self, what: &str, response: Response) -> Error {
         let status = response.status();
-        let host = http::host_and_port(&self.base);
         let body = http::read_limited(response, MAX_ERROR_BODY).await;
         let detail = error_detail(&body.unwrap_or_default(), status);
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized {
                 registry: self.registry.clone(),
                 repository: self.name.clone(),
-                with_credentials: self.registries.tokens.has_credentials(&host).await,
+                with_credentials: self
+                    .registries
+                    .tokens
+                    .has_credentials(&self.registry, &self.name)
+                    .await,
                 detail,
             },
             StatusCode::NOT_FOUND => Error::NotFound {
@@ -337,20 +347,14 @@ impl Repository {
         }
     }
 
-    /// Whether the repository has a blob.
+    /// Whether the repository is known to have a blob. A registry that refuses to tell (the public ECR
+    /// answers 401 to every such look) is taken to have none; what comes next says why.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// When nothing comes back.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
         let request = Request::new(Method::HEAD, self.url(&format!("blobs/{digest}"))?);
-        let response = self.send(request).await?;
-        match response.status() {
-            StatusCode::OK => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
-            _ => Err(self
-                .refusal(&format!("a look for blob {digest}"), response)
-                .await),
-        }
+        Ok(self.send(request).await?.status() == StatusCode::OK)
     }
 
     /// Begins to read a blob; the caller proves the bytes.
@@ -383,57 +387,69 @@ impl Repository {
         Ok(raw)
     }
 
-    /// Opens an upload of a blob, or has it mounted from another repository of the registry.
+    /// Has a blob mounted from the repository `from` of the same registry; a refusal of any kind (no leave to
+    /// read there, mounting unknown or turned off) is no error, because the bytes can still be sent.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub async fn begin_upload(&self, digest: &Digest, from: Option<&str>) -> Result<Upload, Error> {
+    /// When nothing comes back.
+    pub async fn mount(&self, digest: &Digest, from: &str) -> Result<Option<Upload>, Error> {
         let mut url = self.url("blobs/uploads/")?;
-        if let Some(from) = from {
-            url.query_pairs_mut()
-                .append_pair("mount", &digest.to_string())
-                .append_pair("from", from);
-        }
-        let mut request = Request::new(Method::POST, url);
-        request.body = Some(Bytes::new());
-        request
-            .headers
-            .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        let response = self.send(request).await?;
+        url.query_pairs_mut()
+            .append_pair("mount", &digest.to_string())
+            .append_pair("from", from);
+        let scopes = [self.scope(), format!("repository:{from}:pull")];
+        let response = match self.send_with_scopes(empty_post(url), &scopes).await {
+            Err(Error::Credentials(_)) => return Ok(None),
+            response => response?,
+        };
         match response.status() {
-            StatusCode::CREATED if from.is_some() => Ok(Upload::Mounted),
-            StatusCode::ACCEPTED => {
-                let location = header(response.headers(), LOCATION.as_str());
-                let location =
-                    location.ok_or_else(|| self.protocol("names no place for an upload"))?;
-                let url = self.base.join(&location);
-                let url = url.map_err(|_| self.protocol("names no place for an upload"))?;
-                if self.base.scheme() == "https" && url.scheme() != "https" {
-                    return Err(self.protocol("wants an upload without TLS"));
-                }
-                Ok(Upload::Session(url))
-            }
-            _ => Err(self.refusal("an upload", response).await),
+            StatusCode::CREATED => Ok(Some(Upload::Done)),
+            StatusCode::ACCEPTED => Ok(self.session(&response).ok().map(Upload::Session)),
+            _ => Ok(None),
         }
     }
 
-    /// Sends a blob's bytes in one request to the address that [`Self::begin_upload`] gave.
+    /// Opens an upload of a blob.
     ///
     /// # Errors
-    /// See [`Error`]; the session is spent then.
+    /// See [`Error`].
+    pub async fn begin_upload(&self) -> Result<Url, Error> {
+        let response = self.send(empty_post(self.url("blobs/uploads/")?)).await?;
+        if response.status() == StatusCode::ACCEPTED {
+            return self.session(&response);
+        }
+        Err(self.refusal("an upload", response).await)
+    }
+
+    fn session(&self, response: &Response) -> Result<Url, Error> {
+        let nowhere = || self.protocol("names no place for an upload");
+        let location = header(response.headers(), LOCATION.as_str()).ok_or_else(nowhere)?;
+        let url = response.url().join(&location).map_err(|_| nowhere())?;
+        if self.base.scheme() == "https" && url.scheme() != "https" {
+            return Err(self.protocol("wants an upload without TLS"));
+        }
+        Ok(url)
+    }
+
+    /// Sends a blob's bytes in one request to the address of a session. A session on another host is data:
+    /// it gets no credentials.
+    ///
+    /// # Errors
+    /// See [`Error`]; the session is spent then. Where only the token had run out, the status is 401 and
+    /// a new one is known for the next try.
     pub async fn finish_upload(
         &self,
         mut session: Url,
         descriptor: &Descriptor,
-        body: reqwest::Body,
+        bytes: http::Stream,
     ) -> Result<(), Error> {
         let digest = descriptor.digest.to_string();
         session.query_pairs_mut().append_pair("digest", &digest);
         let mut request = Request::new(Method::PUT, session);
-        let host = http::host_and_port(&self.base);
+        let scopes = [self.scope()];
         if request.url.origin() == self.base.origin() {
             let tokens = &self.registries.tokens;
-            request.authorization = tokens.known(&host, &self.scopes()).await;
+            request.authorization = tokens.known(&self.host(), &scopes).await;
         }
         let headers = &mut request.headers;
         headers.insert(CONTENT_LENGTH, HeaderValue::from(descriptor.size));
@@ -441,17 +457,21 @@ impl Repository {
             CONTENT_TYPE,
             HeaderValue::from_static("application/octet-stream"),
         );
-        let response = self
-            .registries
-            .client
-            .send_body(&request, Some(body))
-            .await?;
-        match response.status() {
-            StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK => Ok(()),
-            _ => Err(self
-                .refusal(&format!("the upload of blob {digest}"), response)
-                .await),
+        let response = self.registries.client.send_stream(&request, bytes).await?;
+        if response.status().is_success() {
+            return Ok(());
         }
+        let what = format!("the upload of blob {digest}");
+        let sent = request.authorization;
+        if self.fresh_token(&response, &scopes, sent).await?.is_some() {
+            return Err(Error::Status {
+                registry: self.registry.clone(),
+                status: StatusCode::UNAUTHORIZED.as_u16(),
+                what,
+                detail: "the token has run out".to_owned(),
+            });
+        }
+        Err(self.refusal(&what, response).await)
     }
 
     /// Puts a manifest at a tag or at its digest.
@@ -478,6 +498,15 @@ impl Repository {
             _ => Ok(()),
         }
     }
+}
+
+fn empty_post(url: Url) -> Request {
+    let mut request = Request::new(Method::POST, url);
+    request.body = Some(Bytes::new());
+    request
+        .headers
+        .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    request
 }
 
 fn header(headers: &HeaderMap, name: &str) -> Option<String> {

@@ -4,7 +4,7 @@
 //! disk on the way. Until the manifest is put, nothing in the repository refers to the new blobs, so an
 //! interruption leaves every tag as it was.
 
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::io::AsyncReadExt as _;
 
 use crate::blob_store::BlobStore;
-use crate::digest::Digest;
-use crate::http;
+use crate::digest::{Digest, Hasher};
+use crate::http::{self, Url};
 use crate::oci::Descriptor;
 use crate::oci::image::Image;
 use crate::oci::reference::Reference;
-use crate::progress::{Progress, Task};
+use crate::progress::Progress;
 use crate::registry::{Access, Error, Registries, Repository, Upload};
 
 const PARALLEL: usize = 4;
@@ -56,14 +56,7 @@ pub async fn push(
     registries: &Registries,
     progress: &Progress,
 ) -> Result<Summary, Error> {
-    let mut repository = registries.repository(target, Access::Push)?;
-    let neighbour = image
-        .origins
-        .values()
-        .find(|o| o.registry == target.registry);
-    if let Some(origin) = neighbour.filter(|o| !o.same_repository(target)) {
-        repository = repository.mounting_from(&origin.repository);
-    }
+    let repository = registries.repository(target, Access::Push)?;
     let digest = image.manifest.digest().to_string();
     let counters = Counters::default();
     // A manifest is only taken when all its blobs are there, so one look can stand for all of them.
@@ -114,27 +107,30 @@ struct Job<'a> {
 impl Job<'_> {
     async fn bring(&self, blob: &Descriptor) -> Result<(), Error> {
         let count = |counter: &AtomicU64| counter.fetch_add(blob.size, Ordering::Relaxed);
-        let origin = self.image.origins.get(&blob.digest);
-        let at_home = origin.is_some_and(|origin| origin.same_repository(self.target));
-        if at_home || self.repository.has_blob(&blob.digest).await? {
+        if self.repository.has_blob(&blob.digest).await? {
             count(&self.counters.skipped);
             return Ok(());
         }
-        let near = origin.filter(|origin| origin.registry == self.target.registry);
-        let mut mount = near.map(|origin| origin.repository.as_str());
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
-            // A session that failed is never used again: registries differ in what they kept of it.
-            let result = self.try_upload(blob, origin, mount.take()).await;
-            match result {
-                Ok(true) => {
+        let mut session = match self.near(blob) {
+            Some(near) => match self
+                .repository
+                .mount(&blob.digest, &near.repository)
+                .await?
+            {
+                Some(Upload::Done) => {
                     count(&self.counters.mounted);
                     return Ok(());
                 }
-                Ok(false) => {
-                    count(&self.counters.uploaded);
-                    return Ok(());
-                }
+                Some(Upload::Session(session)) => Some(session),
+                None => None,
+            },
+            None => None,
+        };
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            // A session that failed is never used again: registries differ in what they kept of it.
+            match self.try_upload(blob, session.take()).await {
+                Ok(()) => break,
                 Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
                     let next = attempt + 1;
                     self.progress
@@ -145,37 +141,37 @@ impl Job<'_> {
                 Err(error) => return Err(error),
             }
         }
+        count(&self.counters.uploaded);
         Ok(())
     }
 
-    /// Whether the blob was mounted; otherwise it was sent.
-    async fn try_upload(
-        &self,
-        blob: &Descriptor,
-        origin: Option<&Reference>,
-        mount: Option<&str>,
-    ) -> Result<bool, Error> {
-        let session = match self.repository.begin_upload(&blob.digest, mount).await? {
-            Upload::Mounted => return Ok(true),
-            Upload::Session(session) => session,
+    /// Another repository of the same registry that has the blob.
+    fn near(&self, blob: &Descriptor) -> Option<&Reference> {
+        let origin = self.image.origins.get(&blob.digest)?;
+        let near = origin.registry == self.target.registry && !origin.same_repository(self.target);
+        near.then_some(origin)
+    }
+
+    async fn try_upload(&self, blob: &Descriptor, session: Option<Url>) -> Result<(), Error> {
+        let session = match session {
+            Some(session) => session,
+            None => self.repository.begin_upload().await?,
         };
         let hex = blob.digest.hex();
         let task = self
             .progress
             .task(format!("push {}", &hex[..12]), Some(blob.size));
-        let body = self.body(blob, origin, Arc::new(task)).await?;
-        self.repository.finish_upload(session, blob, body).await?;
-        Ok(false)
+        let bytes = self.bytes(blob).await?;
+        let bytes = bytes.inspect_ok(move |chunk| task.advance(chunk.len() as u64));
+        self.repository
+            .finish_upload(session, blob, bytes.boxed())
+            .await
     }
 
-    async fn body(
-        &self,
-        blob: &Descriptor,
-        origin: Option<&Reference>,
-        task: Arc<Task>,
-    ) -> Result<reqwest::Body, Error> {
+    async fn bytes(&self, blob: &Descriptor) -> Result<http::Stream, Error> {
         if blob.digest == self.image.manifest.config.digest {
-            return Ok(Bytes::from(self.image.config.raw.clone()).into());
+            let raw = Bytes::from(self.image.config.raw.clone());
+            return Ok(stream::once(async { Ok(raw) }).boxed());
         }
         if self.store.contains(&blob.digest, blob.size) {
             let path = self.store.path(&blob.digest);
@@ -185,31 +181,46 @@ impl Job<'_> {
                     digest: blob.digest,
                     source,
                 })?;
-            let bytes = file_stream(file).inspect_ok(move |chunk| task.advance(chunk.len() as u64));
-            return Ok(reqwest::Body::wrap_stream(bytes));
+            return Ok(proven_stream(file, blob.digest, self.store.clone()).boxed());
         }
+        let origin = self.image.origins.get(&blob.digest);
         let origin = origin.ok_or(Error::Missing(blob.digest))?;
         let source = self.registries.repository(origin, Access::Pull)?;
         let response = source.blob(&blob.digest).await?;
-        let bytes = response.bytes_stream();
-        let bytes = bytes.inspect_ok(move |chunk| task.advance(chunk.len() as u64));
-        Ok(reqwest::Body::wrap_stream(bytes))
+        Ok(response.bytes_stream().map_err(io::Error::other).boxed())
     }
 }
 
 fn may_pass(error: &Error) -> bool {
     match error {
         Error::Http(http::Error::Connect { .. } | http::Error::Exchange { .. }) => true,
-        Error::Status { status, .. } => matches!(status, 408 | 416 | 429 | 500..=599),
+        // 401 is a token that ran out and has a successor by now.
+        Error::Status { status, .. } => matches!(status, 401 | 408 | 416 | 429 | 500..=599),
         _ => false,
     }
 }
 
-fn file_stream(file: tokio::fs::File) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
-    stream::try_unfold(file, async |mut file| {
+/// A blob of the store as it is read. Damage breaks the stream off and drops the blob, so that the next try
+/// has it from elsewhere or says that it is gone.
+fn proven_stream(
+    file: tokio::fs::File,
+    digest: Digest,
+    store: BlobStore,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let state = (file, Hasher::default(), store);
+    stream::try_unfold(state, move |(mut file, mut hasher, store)| async move {
         let mut chunk = BytesMut::with_capacity(CHUNK);
         let count = file.read_buf(&mut chunk).await?;
-        Ok((count > 0).then(|| (chunk.freeze(), file)))
+        if count == 0 {
+            if hasher.finish() == digest {
+                return Ok(None);
+            }
+            store.discard(&digest);
+            let message = format!("blob {digest} of the store is damaged");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        hasher.update(&chunk);
+        Ok(Some((chunk.freeze(), (file, hasher, store))))
     })
 }
 
@@ -224,18 +235,50 @@ pub async fn fetch_blob(
     registries: &Registries,
     progress: &Progress,
 ) -> Result<(), Error> {
-    use std::io::Write as _;
     let repository = registries.repository(origin, Access::Pull)?;
+    let mut pause = FIRST_PAUSE;
+    for attempt in 1.. {
+        match try_fetch(blob, &repository, store, progress).await {
+            Ok(()) => break,
+            Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
+                progress.detail(format!(
+                    "blob {}: {error}; try {}",
+                    blob.digest,
+                    attempt + 1
+                ));
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn try_fetch(
+    blob: &Descriptor,
+    repository: &Repository,
+    store: &BlobStore,
+    progress: &Progress,
+) -> Result<(), Error> {
+    use std::io::Write as _;
     let mut response = repository.blob(&blob.digest).await?;
     let hex = blob.digest.hex();
     let task = progress.task(format!("fetch {}", &hex[..12]), Some(blob.size));
     let url = response.url().clone();
-    let mut writer = store.writer()?;
+    let (mut writer, mut left) = (store.writer()?, blob.size);
     while let Some(chunk) = response
         .chunk()
         .await
         .map_err(|e| http::classify(&url, e))?
     {
+        // What is too long is not the blob; it need not fill the disk to prove that.
+        left = left.checked_sub(chunk.len() as u64).ok_or_else(|| {
+            Error::Http(http::Error::TooLarge {
+                url: http::redact(&url),
+                limit: blob.size,
+            })
+        })?;
         writer
             .write_all(&chunk)
             .map_err(|source| write_error(store, blob.digest, source))?;
@@ -245,7 +288,7 @@ pub async fn fetch_blob(
     Ok(())
 }
 
-fn write_error(store: &BlobStore, digest: Digest, source: std::io::Error) -> Error {
+fn write_error(store: &BlobStore, digest: Digest, source: io::Error) -> Error {
     Error::Store(crate::blob_store::Error::Io {
         action: "write",
         path: store.path(&digest),
