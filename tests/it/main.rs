@@ -9,5 +9,6 @@
 mod build;
 mod failures;
 mod house;
+mod registry;
 mod reproducible;
 mod support;

@@ -14,6 +14,8 @@ pub(crate) mod index;
 pub(crate) mod process;
 pub(crate) mod project;
 pub(crate) mod registry;
+pub(crate) mod server;
+pub(crate) mod tokens;
 pub(crate) mod wheel;
 
 use std::collections::BTreeMap;

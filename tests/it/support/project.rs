@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -78,7 +79,11 @@ impl Project {
     pub(crate) fn login(&self, address: &str, user: &str, password: &str) {
         use base64::Engine as _;
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-        let config = serde_json::json!({"auths": {address: {"auth": pair}}});
+        self.docker_config(&serde_json::json!({"auths": {address: {"auth": pair}}}));
+    }
+
+    /// Docker's own settings, where credentials and their helpers stand.
+    pub(crate) fn docker_config(&self, config: &serde_json::Value) {
         fs::create_dir_all(self.home().join(".docker")).expect("a directory can be made");
         fs::write(self.home().join(".docker/config.json"), config.to_string())
             .expect("a file can be written");
@@ -132,6 +137,20 @@ pub(crate) struct Run<'project> {
 impl Run<'_> {
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Puts a shell script before all other programs.
+    pub(crate) fn script(mut self, name: &str, lines: &str) -> Self {
+        let directory = self.project.beside("scripts");
+        fs::create_dir_all(&directory).expect("a directory can be made");
+        let path = directory.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{lines}")).expect("a file can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own file");
+        let directories = std::env::split_paths(&search_path()).collect::<Vec<_>>();
+        let path = std::env::join_paths([directory].into_iter().chain(directories));
+        self.command
+            .env("PATH", path.expect("no path holds a colon"));
         self
     }
 

@@ -1,10 +1,12 @@
 //! A real registry on a free port of loopback: Debian's docker-registry with a directory of its own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
 use base64::Engine as _;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::digest;
@@ -12,6 +14,9 @@ use crate::support::http;
 use crate::support::process;
 use crate::support::process::Process;
 use crate::support::program;
+use crate::support::tokens::ISSUER;
+use crate::support::tokens::SERVICE;
+use crate::support::tokens::TokenServer;
 
 pub(crate) const USER: &str = "lambimg";
 pub(crate) const PASSWORD: &str = "secret";
@@ -38,10 +43,23 @@ impl Registry {
         Registry::start_with(Some(format!("Basic {pair}")))
     }
 
+    /// A registry that takes this server's tokens; the tests themselves may do everything in `repositories`.
+    pub(crate) fn start_with_tokens(tokens: &TokenServer, repositories: &[&str]) -> Registry {
+        let auth = format!(
+            "auth: {{token: {{realm: \"{}\", service: \"{SERVICE}\", issuer: \"{ISSUER}\", rootcertbundle: {}}}}}\n",
+            tokens.realm(),
+            tokens.certificate().display()
+        );
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().to_owned();
+        let authorization = tokens.authorization(repositories);
+        Registry::start_at(&path, &auth, Some(authorization), Some(directory))
+    }
+
     /// A registry whose content outlives it; several may use the same directory.
     pub(crate) fn start_in(directory: &Path) -> Registry {
         fs::create_dir_all(directory).expect("a directory can be made");
-        let registry = Registry::start_at(directory, None, None);
+        let registry = Registry::start_at(directory, "", None, None);
         // Nothing reads the log of a registry that is never dropped.
         let _ = fs::remove_file(log_path(directory));
         registry
@@ -50,11 +68,20 @@ impl Registry {
     fn start_with(authorization: Option<String>) -> Registry {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().to_owned();
-        Registry::start_at(&path, authorization, Some(directory))
+        let mut auth = String::new();
+        if authorization.is_some() {
+            let htpasswd = path.join("htpasswd");
+            fs::write(&htpasswd, HTPASSWD).expect("a file can be written");
+            let htpasswd = htpasswd.display();
+            auth = format!("auth: {{htpasswd: {{realm: tests, path: {htpasswd}}}}}\n");
+        }
+        Registry::start_at(&path, &auth, authorization, Some(directory))
     }
 
+    /// `auth` is a line of the registry's own settings.
     fn start_at(
         directory: &Path,
+        auth: &str,
         authorization: Option<String>,
         owned: Option<TempDir>,
     ) -> Registry {
@@ -64,15 +91,7 @@ impl Registry {
              http: {{addr: \"127.0.0.1:0\", secret: loopback}}\n",
             root = directory.display()
         );
-        if authorization.is_some() {
-            let path = directory.join("htpasswd");
-            fs::write(&path, HTPASSWD).expect("a file can be written");
-            let password = format!(
-                "auth: {{htpasswd: {{realm: tests, path: {}}}}}\n",
-                path.display()
-            );
-            settings.push_str(&password);
-        }
+        settings.push_str(auth);
         let file = directory.join("registry.yml");
         fs::write(&file, settings).expect("a file can be written");
         let mut command = process::command(program("docker-registry", "docker-registry"));
@@ -131,11 +150,11 @@ impl Registry {
             &[],
             Vec::new(),
         );
-        let list = serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap_or_default();
+        let list = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
         let tags = list["tags"].as_array().cloned().unwrap_or_default();
-        tags.iter()
-            .filter_map(|tag| tag.as_str().map(str::to_owned))
-            .collect()
+        let tags = tags.iter().filter_map(Value::as_str).map(str::to_owned);
+        // Debian's registry lists them in no order.
+        tags.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Keeps a blob unless it is there already.
