@@ -411,7 +411,7 @@ fn every_kind_of_image_can_be_pushed() {
     let mut build = vec!["build", "--base", &base, "-t", &name, "--push"];
     build.extend(files.iter().flat_map(|file| ["-o", file.as_str()]));
     project.lambimg(build).succeed();
-    let built = Image::in_registry(&first, &name);
+    let original = Image::in_registry(&first, &name);
     let remote = format!("docker://{name}");
     let sources = files.iter().chain([&name, &remote]);
     for (number, source) in sources.enumerate() {
@@ -423,11 +423,11 @@ fn every_kind_of_image_can_be_pushed() {
         let image = Image::in_registry(&second, &format!("{target}:latest"));
         image.assert_accepted_by_lambda();
         assert_eq!(printed, format!("{target}@{}\n", image.digest()));
-        assert_eq!(image.config, built.config, "{source}");
+        assert_eq!(image.config, original.config, "{source}");
         assert_whole(&project.cache());
         // A docker archive has no manifest of its own.
         if !source.starts_with("docker-archive:") {
-            assert_eq!(image.digest(), built.digest(), "{source}");
+            assert_eq!(image.digest(), original.digest(), "{source}");
         }
         let mut skopeo = Command::new(program("skopeo", "skopeo"));
         run(skopeo.args([

@@ -11,6 +11,7 @@ pub(crate) struct Wheel {
     version: String,
     tag: String,
     requirements: Vec<String>,
+    extras: Vec<String>,
     requires_python: Option<String>,
     entry_points: Vec<String>,
     members: Vec<(String, Vec<u8>, u32)>,
@@ -30,6 +31,7 @@ impl Wheel {
             version: version.to_owned(),
             tag: tag.to_owned(),
             requirements: Vec::new(),
+            extras: Vec::new(),
             requires_python: None,
             entry_points: Vec::new(),
             members: Vec::new(),
@@ -54,6 +56,12 @@ impl Wheel {
     /// A requirement as `Requires-Dist` says it.
     pub(crate) fn requires(mut self, requirement: &str) -> Wheel {
         self.requirements.push(requirement.to_owned());
+        self
+    }
+
+    /// An extra, which only requirements with a marker for it belong to.
+    pub(crate) fn provides_extra(mut self, name: &str) -> Wheel {
+        self.extras.push(name.to_owned());
         self
     }
 
@@ -84,6 +92,9 @@ impl Wheel {
         );
         if let Some(specifiers) = &self.requires_python {
             let _ = writeln!(text, "Requires-Python: {specifiers}");
+        }
+        for extra in &self.extras {
+            let _ = writeln!(text, "Provides-Extra: {extra}");
         }
         for requirement in &self.requirements {
             let _ = writeln!(text, "Requires-Dist: {requirement}");
