@@ -9,6 +9,7 @@
 mod build;
 mod dependencies;
 mod failures;
+mod function;
 mod house;
 mod registry;
 mod reproducible;
