@@ -1,10 +1,12 @@
 //! From requirements or a lock to the packages in the image: who resolves, when a lock stands and when
 //! it is made anew, and what is said where nothing fits.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::thread;
 
 use serde_json::Value;
 
@@ -340,6 +342,37 @@ fn a_lock_needs_no_program_at_all() {
         build(&project, &index, flags).env("PATH", "").succeed();
     }
     assert_eq!(index.requests().len(), 2, "{:?}", index.requests());
+}
+
+/// Several builds of one project with one cache, as a matrix of jobs on one machine has them.
+#[test]
+fn builds_at_once_do_not_disturb_each_other() {
+    let (index, project) = (index(), project("upper\n"));
+    let digests = thread::scope(|scope| {
+        let builds = (0..4).map(|_| scope.spawn(|| build(&project, &index, &[]).succeed()));
+        let builds = builds.collect::<Vec<_>>();
+        let done = builds.into_iter().map(|build| build.join().unwrap());
+        done.collect::<BTreeSet<_>>()
+    });
+    assert_eq!(digests.len(), 1, "{digests:?}");
+    assert_whole(&project.cache());
+    build(&project, &index, &["--locked"]).succeed();
+}
+
+#[test]
+fn a_lock_lies_beside_its_requirements() {
+    let (index, project) = (index(), Project::with_handler());
+    project.file("needs/requirements.txt", "-r more.txt\n");
+    project.file("needs/more.txt", "lower\n");
+    let flags = ["--requirements", "needs/requirements.txt"];
+    build(&project, &index, &flags).succeed();
+    assert!(!project.path().join("pylock.toml").exists());
+    let lock = fs::read_to_string(project.path().join("needs/pylock.toml")).unwrap();
+    assert!(lock.contains("requested = [\"lower\"]"), "{lock}");
+    // What a file includes is part of what is required.
+    project.file("needs/more.txt", "upper\n");
+    let outcome = build(&project, &index, &[&flags[..], &["--locked"]].concat()).run();
+    expect_failure(&project, REFUSED, outcome);
 }
 
 // --- the network --------------------------------------------------------------------------------

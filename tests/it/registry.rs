@@ -24,6 +24,7 @@ use crate::support::registry::USER;
 use crate::support::server::Asked;
 use crate::support::server::Reply;
 use crate::support::server::Server;
+use crate::support::tokens::IDENTITY;
 use crate::support::tokens::SERVICE;
 use crate::support::tokens::TokenServer;
 
@@ -161,6 +162,29 @@ fn credentials_beside_a_helper_that_has_none() {
         ])
         .script("docker-credential-test", nothing)
         .succeed();
+}
+
+/// A helper that has no password but a token says so by the name of the user.
+#[test]
+fn identity_token_is_changed_for_others() {
+    let tokens = TokenServer::start();
+    let registry = Registry::start_with_tokens(&tokens, &REPOSITORIES);
+    let project = Project::with_handler();
+    project.docker_config(&json!({"credsStore": "test"}));
+    let base = Base::aws("3.12").reference();
+    let target = registry.name("functions/hello:1");
+    let helper = helper(&registry)
+        .replace(USER, "<token>")
+        .replace(PASSWORD, IDENTITY);
+    project
+        .lambimg(["build", "--base", &base, "-t", &target, "--push"])
+        .script("docker-credential-test", &helper)
+        .succeed();
+    Image::in_registry(&registry, &target).assert_accepted_by_lambda();
+    let asked = tokens.requests();
+    assert_eq!(asked.len(), 1, "{asked:#?}");
+    assert!(asked[0].with_credentials);
+    assert_eq!(asked[0].scopes, ["repository:functions/hello:pull,push"]);
 }
 
 #[test]

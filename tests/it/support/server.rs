@@ -21,6 +21,7 @@ pub(crate) struct Asked {
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
+    pub(crate) body: Vec<u8>,
     headers: Vec<(String, String)>,
 }
 
@@ -123,6 +124,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &Answer) -> std
     let mut asked = Asked {
         method: words.next().unwrap_or_default(),
         target: words.next().unwrap_or_default(),
+        body: Vec::new(),
         headers: Vec::new(),
     };
     let mut header = String::new();
@@ -135,7 +137,9 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &Answer) -> std
         header.clear();
     }
     let length = asked.header("Content-Length").and_then(|n| n.parse().ok());
-    std::io::copy(&mut reader.take(length.unwrap_or(0)), &mut std::io::sink())?;
+    reader
+        .take(length.unwrap_or(0))
+        .read_to_end(&mut asked.body)?;
     log.lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push(asked.clone());

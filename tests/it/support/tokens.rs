@@ -26,6 +26,8 @@ use crate::support::server::Server;
 
 pub(crate) const ISSUER: &str = "tests";
 pub(crate) const SERVICE: &str = "registry of the tests";
+/// What a helper may have in place of a password: a token that is changed for others.
+pub(crate) const IDENTITY: &str = "identity of the tests";
 
 /// What was asked of the token server.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,17 +76,10 @@ impl TokenServer {
     /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<TokenRequest> {
         let asked = self.server.asked();
-        let requests = asked.iter().map(|asked| {
-            let query = query(&asked.target);
-            let values = |name: &str| {
-                let matching = query.iter().filter(|(key, _)| key == name);
-                matching.map(|(_, value)| value.clone()).collect::<Vec<_>>()
-            };
-            TokenRequest {
-                with_credentials: asked.header("Authorization").is_some(),
-                service: values("service").concat(),
-                scopes: values("scope"),
-            }
+        let requests = asked.iter().map(|asked| TokenRequest {
+            with_credentials: asked.header("Authorization").is_some() || asked.method == "POST",
+            service: values(asked, "service").concat(),
+            scopes: scopes(asked),
         });
         requests.collect()
     }
@@ -143,20 +138,20 @@ impl Signer {
     }
 }
 
-/// Everything in the scopes for who knows the password, reading for who gives none.
+/// Everything in the scopes for who knows a secret, reading for who gives none.
 fn answer(asked: &Asked, signer: &Signer) -> Reply {
     let pair = STANDARD.encode(format!("{USER}:{PASSWORD}"));
-    let known = match asked.header("Authorization") {
-        Some(value) if value == format!("Basic {pair}") => true,
-        Some(_) => return Reply::status(401),
-        None => false,
+    let known = match (asked.method.as_str(), asked.header("Authorization")) {
+        ("POST", None) => values(asked, "refresh_token") == [IDENTITY],
+        ("GET", None) => false,
+        ("GET", Some(value)) if value == format!("Basic {pair}") => true,
+        _ => return Reply::status(401),
     };
-    let query = query(&asked.target);
-    if !query.contains(&("service".to_owned(), SERVICE.to_owned())) {
+    let is_exchange = values(asked, "grant_type") == ["refresh_token"];
+    if values(asked, "service") != [SERVICE] || is_exchange != (asked.method == "POST") {
         return Reply::status(400);
     }
-    let scopes = query.iter().filter(|(name, _)| name == "scope");
-    let access = scopes.map(|(_, scope)| {
+    let access = scopes(asked).into_iter().map(|scope| {
         let (repository, actions) = scope.rsplit_once(':').expect("a scope has actions");
         let name = repository
             .strip_prefix("repository:")
@@ -167,12 +162,27 @@ fn answer(asked: &Asked, signer: &Signer) -> Reply {
         json!({"type": "repository", "name": name, "actions": actions.collect::<Vec<_>>()})
     });
     let token = signer.token(&access.collect());
+    let name = if is_exchange { "access_token" } else { "token" };
     Reply::status(200)
         .header("Content-Type", "application/json")
-        .body(json!({"token": token}).to_string())
+        .body(json!({name: token}).to_string())
 }
 
-fn query(target: &str) -> Vec<(String, String)> {
-    let url = reqwest::Url::parse(&format!("http://tests{target}")).expect("a path and a query");
-    url.query_pairs().into_owned().collect()
+/// The scopes: one a parameter in a query, all in one in a form.
+fn scopes(asked: &Asked) -> Vec<String> {
+    let scopes = values(asked, "scope");
+    let words = scopes.iter().flat_map(|scopes| scopes.split(' '));
+    words.map(str::to_owned).collect()
+}
+
+/// The values of a parameter, in the address of a GET or in the form of a POST.
+fn values(asked: &Asked, name: &str) -> Vec<String> {
+    let form = String::from_utf8_lossy(&asked.body);
+    let url = match asked.method.as_str() {
+        "POST" => format!("http://tests/?{form}"),
+        _ => format!("http://tests{}", asked.target),
+    };
+    let url = reqwest::Url::parse(&url).expect("a path and a query");
+    let pairs = url.query_pairs().filter(|(key, _)| key == name);
+    pairs.map(|(_, value)| value.into_owned()).collect()
 }
