@@ -466,3 +466,20 @@ fn scripts_start_with_the_images_own_python() {
     assert_eq!(text.lines().next(), Some("#!/var/lang/bin/python3.12"));
     assert_eq!(script.header.mode().unwrap() & 0o777, 0o755);
 }
+
+// --- what does not hold yet ---------------------------------------------------------------------
+
+/// The remedy is the network, not another version.
+#[test]
+fn offline_without_a_lock() {
+    let (index, project) = (index(), Project::with_handler());
+    build(&project, &index, &[]).succeed();
+    project.file("requirements.txt", "upper\n");
+    let outcome = build(&project, &index, &["--offline"]).run();
+    assert_eq!(index.requests(), Vec::<String>::new());
+    assert!(!project.path().join("pylock.toml").exists());
+    let told = outcome.rendering();
+    assert!(![Some(0), Some(70), None].contains(&outcome.code), "{told}");
+    let hint = outcome.stderr.rsplit("\nhint: ").next().unwrap();
+    assert!(hint.contains("`--offline`"), "{told}");
+}

@@ -1,7 +1,9 @@
 //! The function's own files and the words that steer its build: what goes in and what stays out, which
 //! setting counts, what the two output streams say.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -593,4 +595,32 @@ fn base_in_a_directory_or_an_archive() {
         from_directory.layers.len(),
         "the same base in another wrapping"
     );
+}
+
+// --- what does not hold yet ---------------------------------------------------------------------
+
+/// A setting that cannot be read is refused, not passed over in silence.
+#[test]
+fn a_variable_that_is_no_text_is_refused() {
+    let project = Project::with_handler();
+    let base = base();
+    for name in ["LAMBIMG_PYTHON", "SOURCE_DATE_EPOCH"] {
+        let run = project.lambimg(["build", "--base", &base, "--dry-run"]);
+        let outcome = run.env(name, OsStr::from_bytes(b"\xff")).run();
+        assert_eq!(outcome.code, Some(USAGE), "{name}: {}", outcome.rendering());
+    }
+}
+
+/// Each link alone stays inside by its text; followed one after the other, they leave.
+#[test]
+fn link_that_leaves_the_project_by_another() {
+    let project = Project::with_handler();
+    project.file("one/two/file.txt", "");
+    symlink("../..", project.path().join("one/two/top")).unwrap();
+    symlink(
+        "one/two/top/../../../secrets.txt",
+        project.path().join("out"),
+    )
+    .unwrap();
+    fail(&project, NOT_BUILDABLE, &[]);
 }

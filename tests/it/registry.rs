@@ -499,3 +499,47 @@ fn image_without_a_place_to_go() {
     assert_eq!(outcome.code, Some(USAGE));
     assert_said!(outcome);
 }
+
+// --- what does not hold yet ---------------------------------------------------------------------
+
+/// A digest in a reference is a promise about the bytes; another image must not be said to be there.
+#[test]
+fn pushing_to_another_images_digest_is_refused() {
+    let registry = Registry::start();
+    let project = Project::with_handler();
+    let base = Base::aws("3.12").reference();
+    project
+        .lambimg(["build", "--base", &base, "-t", "orders:1"])
+        .succeed();
+    let target = registry.name(&format!("orders@sha256:{}", "0".repeat(64)));
+    let outcome = project.lambimg(["push", "orders:1", &target]).run();
+    assert_ne!(outcome.code, Some(0), "{}", outcome.rendering());
+    assert_eq!(outcome.stdout, "");
+}
+
+/// Each name once, whatever the order of the tags.
+#[test]
+fn a_name_is_printed_once() {
+    let registry = Registry::start();
+    let project = Project::with_handler();
+    let base = Base::aws("3.12").reference();
+    let (one, two) = (registry.name("one"), registry.name("two"));
+    let names = [format!("{one}:1"), format!("{two}:1"), format!("{one}:2")];
+    let mut build = vec!["build", "--base", &base, "--push"];
+    build.extend(names.iter().flat_map(|name| ["-t", name.as_str()]));
+    let printed = project.lambimg(build).succeed();
+    assert_eq!(printed.lines().count(), 2, "{printed}");
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named_as_such() {
+    let (registry, project) = (Registry::start(), Project::new());
+    let target = registry.name("orders:1");
+    let outcome = project.lambimg(["push", "oci:nowhere", &target]).run();
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+    assert!(
+        !outcome.stderr.contains("`without a name`"),
+        "{}",
+        outcome.rendering()
+    );
+}
