@@ -245,6 +245,7 @@ impl Write for BlobWriter<'_> {
 
 fn temporary_file(directory: &Path) -> Result<NamedTempFile, Error> {
     tempfile::Builder::new()
+        .prefix(".lambimg-")
         .permissions(fs::Permissions::from_mode(0o644))
         .tempfile_in(directory)
         .map_err(Error::io("write into", directory))

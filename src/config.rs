@@ -15,6 +15,9 @@ use toml::de::{DeTable, DeValue};
 /// The file of its own that a project may have.
 pub const OWN_FILE: &str = "lambimg.toml";
 const PYPROJECT: &str = "pyproject.toml";
+const VARIABLE_PREFIX: &str = "LAMBIMG_";
+/// The one variable that is no setting of a project.
+const CACHE_VARIABLE: &str = "CACHE_DIR";
 
 /// What cannot be taken as written.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,14 @@ pub enum Error {
         place: Place,
         /// The known key that looks most like it.
         nearest: Option<&'static str>,
+    },
+    /// Nobody knows this variable.
+    #[error("unknown variable `{name}`")]
+    UnknownVariable {
+        /// The variable.
+        name: String,
+        /// The known one that looks most like it.
+        nearest: Option<String>,
     },
     /// A value is of the wrong kind.
     #[error("`{key}` in {place} must be {wanted}")]
@@ -169,7 +180,8 @@ impl Config {
         })
     }
 
-    /// This where it says something, else `other`.
+    /// This where it says something, else `other`. Patterns and hosts add up: a flag that leaves more out must
+    /// let nothing else in.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -182,30 +194,44 @@ impl Config {
             interpreter: self.interpreter.or(other.interpreter),
             resolver: self.resolver.or(other.resolver),
             tags: self.tags.or(other.tags),
-            exclude: self.exclude.or(other.exclude),
-            plain_http: self.plain_http.or(other.plain_http),
+            exclude: both(self.exclude, other.exclude),
+            plain_http: both(self.plain_http, other.plain_http),
         }
     }
 
-    /// What the variables `LAMBIMG_PYTHON` and so on say; lists are separated by commas.
-    pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Self {
+    /// What the variables `LAMBIMG_PYTHON` and so on say, of those that begin with `LAMBIMG_`; lists are
+    /// separated by commas, and an empty variable says nothing.
+    ///
+    /// # Errors
+    /// When one has no meaning.
+    pub fn from_variables(
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
         let mut config = Self::default();
-        for key in KEYS {
-            let name = format!("LAMBIMG_{}", key.to_uppercase().replace('-', "_"));
-            let Some(text) = lookup(&name).filter(|text| !text.is_empty()) else {
+        for (name, text) in variables {
+            let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else {
                 continue;
             };
-            let place = Place::Variable(name);
-            match config.slot(key) {
+            if text.is_empty() || rest == CACHE_VARIABLE {
+                continue;
+            }
+            let key = rest.to_lowercase().replace('_', "-");
+            let place = Place::Variable(name.clone());
+            match config.slot(&key) {
                 Some(Slot::Text(slot)) => *slot = Some(Setting { value: text, place }),
                 Some(Slot::List(slot)) => {
                     let value = text.split(',').map(|item| item.trim().to_owned()).collect();
                     *slot = Some(Setting { value, place });
                 }
-                None => {}
+                None => {
+                    let nearest = nearest(&key).map(|key| {
+                        format!("{VARIABLE_PREFIX}{}", key.to_uppercase().replace('-', "_"))
+                    });
+                    return Err(Error::UnknownVariable { name, nearest });
+                }
             }
         }
-        config
+        Ok(config)
     }
 
     /// What a file says: its top level, or its `[tool.lambimg]` if it is a `pyproject.toml`.
@@ -264,6 +290,20 @@ impl Config {
     }
 }
 
+/// The weaker list first: of patterns the last that matches counts.
+fn both(
+    stronger: Option<Setting<Vec<String>>>,
+    weaker: Option<Setting<Vec<String>>>,
+) -> Option<Setting<Vec<String>>> {
+    match (stronger, weaker) {
+        (Some(stronger), Some(weaker)) => Some(Setting {
+            value: weaker.value.into_iter().chain(stronger.value).collect(),
+            place: stronger.place,
+        }),
+        (stronger, weaker) => stronger.or(weaker),
+    }
+}
+
 fn texts(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
     let items = value.get_ref().as_array()?.iter();
     items
@@ -290,14 +330,20 @@ pub struct Project {
     pub listed_dependencies: bool,
 }
 
-/// The files by which a project can say what it depends on.
-pub const NEEDS: [&str; 5] = [
+/// The files by which a project can say what it depends on; the first [`READ`] of them are read.
+pub const NEEDS: [&str; 8] = [
     "requirements.txt",
     "pylock.toml",
     "uv.lock",
     "poetry.lock",
+    "pdm.lock",
     "Pipfile.lock",
+    "Pipfile",
+    "requirements.in",
 ];
+
+/// How many of [`NEEDS`] are read by this version.
+pub const READ: usize = 2;
 
 impl Project {
     /// Reads the project at `root`.
@@ -349,13 +395,31 @@ impl Project {
     }
 }
 
+/// Whether a `pyproject.toml` says that the project depends on something, in its own tables or poetry's.
 fn lists_dependencies(pyproject: &str) -> bool {
     let table: Option<toml::Table> = pyproject.parse().ok();
-    let project = table.as_ref().and_then(|table| table.get("project"));
-    let listed = project.and_then(|project| project.get("dependencies"));
-    listed
-        .and_then(toml::Value::as_array)
-        .is_some_and(|list| !list.is_empty())
+    let find = |path: &[&str]| {
+        let mut value = toml::Value::Table(table.clone()?);
+        for key in path {
+            value = value.get(key)?.clone();
+        }
+        Some(value)
+    };
+    let listed = find(&["project", "dependencies"]);
+    let dynamic = find(&["project", "dynamic"]);
+    let poetry = find(&["tool", "poetry", "dependencies"]);
+    let has_items = |value: &toml::Value| value.as_array().is_some_and(|list| !list.is_empty());
+    let is_dynamic = |value: &toml::Value| {
+        let mut names = value.as_array().into_iter().flatten();
+        names.any(|name| name.as_str() == Some("dependencies"))
+    };
+    let beside_python = |value: &toml::Value| {
+        let mut names = value.as_table().into_iter().flatten();
+        names.any(|(name, _)| name != "python")
+    };
+    listed.is_some_and(|value| has_items(&value))
+        || dynamic.is_some_and(|value| is_dynamic(&value))
+        || poetry.is_some_and(|value| beside_python(&value))
 }
 
 fn read_optional(path: &Path) -> Result<Option<String>, Error> {
@@ -395,11 +459,24 @@ mod tests {
             python: Some(Setting::flag("3.13".to_owned(), "--python")),
             ..Config::default()
         };
-        let variables = Config::from_variables(|name| match name {
-            "LAMBIMG_PYTHON" => Some("3.11".into()),
-            "LAMBIMG_TAGS" => Some("b, c".into()),
-            _ => None,
-        });
+        let pairs = |pairs: &[(&str, &str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Config::from_variables(pairs.collect::<Vec<_>>())
+        };
+        let variables = pairs(&[
+            ("PATH", "/bin"),
+            ("LAMBIMG_PYTHON", "3.11"),
+            ("LAMBIMG_TAGS", "b, c"),
+            ("LAMBIMG_CACHE_DIR", "/c"),
+            ("LAMBIMG_HANDLER", ""),
+        ])
+        .unwrap();
+        let error = pairs(&[("LAMBIMG_TAG", "x")]).unwrap_err();
+        assert!(
+            matches!(error, Error::UnknownVariable { nearest: Some(name), .. } if name == "LAMBIMG_TAGS")
+        );
         let merged = flags.or(variables).or(config);
         assert_eq!(merged.python.unwrap().value, "3.13");
         assert_eq!(merged.tags.unwrap().value, ["b", "c"]);

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Place, Project, Setting};
+use crate::config::{self, Config, Place, Project, Setting};
 use crate::lambda::{self, Architecture, Handler, HandlerError, Runtime};
 use crate::oci::layout;
 use crate::oci::reference::{self, Name, Reference};
@@ -14,8 +14,8 @@ use crate::python::{Glibc, PythonVersion};
 
 /// The earliest date that a zip archive can say: 1980-01-01T00:00:00Z, in seconds since 1970.
 pub const DEFAULT_EPOCH: u64 = 315_532_800;
-/// The last second that eleven octal digits of a tar header can say is far behind this one.
-const LAST_EPOCH: u64 = 253_402_300_799;
+/// The last second that the eleven octal digits of a tar header can say, in the year 2242.
+const LAST_EPOCH: u64 = 0o77_777_777_777;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,7 @@ pub enum Error {
     },
     /// `SOURCE_DATE_EPOCH` is no date.
     #[error(
-        "SOURCE_DATE_EPOCH is `{0}`, which is no number of seconds since 1970 up to the year 9999"
+        "SOURCE_DATE_EPOCH is `{0}`, which is no number of seconds since 1970 up to the year 2242"
     )]
     Epoch(String),
 }
@@ -200,7 +200,7 @@ pub struct Plan {
 /// See [`Error`].
 pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
     let config = request.config;
-    let runtime = read_runtime(config.python.as_ref(), &request.today)?;
+    let runtime = read_runtime(config.python.as_ref())?;
     let names = read_names(project, config.tags.as_ref())?;
     let push: Vec<_> = names.iter().filter_map(Name::reference).collect();
     if request.push && push.is_empty() {
@@ -236,10 +236,10 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
     })
 }
 
-/// The runtime asked for, else the newest that is neither a preview nor deprecated.
-fn read_runtime(setting: Option<&Setting>, today: &str) -> Result<&'static Runtime, Error> {
+/// The runtime asked for, else the newest.
+fn read_runtime(setting: Option<&Setting>) -> Result<&'static Runtime, Error> {
     let Some(setting) = setting else {
-        return Ok(lambda::newest(today));
+        return Ok(lambda::newest());
     };
     let version: Option<PythonVersion> = setting.value.parse().ok();
     version.and_then(lambda::runtime).ok_or_else(|| {
@@ -336,7 +336,14 @@ fn read_needs(project: &Project, setting: Option<&Setting>) -> Result<Needs, Err
         if name.starts_with("pylock.") && name.ends_with(".toml") {
             return Ok(Needs::Lock(file));
         }
-        let lock = file.with_file_name("pylock.toml");
+        let unread = config::NEEDS
+            .into_iter()
+            .chain(["pyproject.toml"])
+            .skip(config::READ);
+        if let Some(file) = unread.into_iter().find(|unread| **unread == *name) {
+            return Err(Error::Needs { file });
+        }
+        let lock = file.with_file_name(lock_name(&name));
         return Ok(Needs::Requirements { file, lock });
     }
     match project.needs.first() {
@@ -351,6 +358,16 @@ fn read_needs(project: &Project, setting: Option<&Setting>) -> Result<Needs, Err
             file: "pyproject.toml",
         }),
         None => Ok(Needs::Nothing),
+    }
+}
+
+/// The lock of a requirements file: each has its own, so that two in a directory do not overwrite each other.
+fn lock_name(requirements: &str) -> String {
+    let stem = requirements.strip_suffix(".txt").unwrap_or(requirements);
+    match stem {
+        "requirements" => "pylock.toml".to_owned(),
+        // The standard allows no dot between the two of its own.
+        stem => format!("pylock.{}.toml", stem.replace('.', "-")),
     }
 }
 
@@ -530,7 +547,7 @@ mod tests {
         assert_eq!(read_epoch(Some("0".into())).unwrap(), 0);
         assert_eq!(read_epoch(None).unwrap(), DEFAULT_EPOCH);
         assert!(read_epoch(Some("-1".into())).is_err());
-        assert!(read_epoch(Some("253402300800".into())).is_err());
+        assert!(read_epoch(Some("8589934592".into())).is_err());
         let request = Request {
             config: config(&[("handler", "'a.b'"), ("tags", "['orders:1', 'team/b']")]),
             push: true,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +26,12 @@ pub enum Event {
         /// Bytes since the last event.
         bytes: u64,
     },
-    /// A task ended, well or not.
+    /// A task ended.
     Finished {
         /// The task.
         task: u64,
+        /// Whether its work was done, not given up.
+        done: bool,
     },
     /// One step of the job is done; a line for a log.
     Step(String),
@@ -72,7 +74,7 @@ impl Progress {
         self.send(Event::Warning(text.into()));
     }
 
-    /// Begins a task of `total` bytes; it ends when the value is dropped.
+    /// Begins a task of `total` bytes; it ends when the value is dropped, and is given up unless it was done.
     pub fn task(&self, label: impl Into<String>, total: Option<u64>) -> Task {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let task = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +85,8 @@ impl Progress {
         });
         Task {
             progress: self.clone(),
-            task,
+            number: task,
+            done: AtomicBool::new(false),
         }
     }
 }
@@ -98,21 +101,30 @@ impl fmt::Debug for Progress {
 #[derive(Debug)]
 pub struct Task {
     progress: Progress,
-    task: u64,
+    number: u64,
+    done: AtomicBool,
 }
 
 impl Task {
     /// Says that `bytes` more have moved.
     pub fn advance(&self, bytes: u64) {
         self.progress.send(Event::Advanced {
-            task: self.task,
+            task: self.number,
             bytes,
         });
+    }
+
+    /// Says that the work is done.
+    pub fn done(&self) {
+        self.done.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.progress.send(Event::Finished { task: self.task });
+        self.progress.send(Event::Finished {
+            task: self.number,
+            done: self.done.load(Ordering::Relaxed),
+        });
     }
 }

@@ -18,12 +18,18 @@ use crate::oci::layer::Layer;
 use crate::oci::reference::Reference;
 use crate::oci::{self, Config, Descriptor, Document, Family, Manifest, layout};
 use crate::plan::{self, Plan};
-use crate::python::Glibc;
 use crate::python::interpreter::{self, Interpreter};
+use crate::python::{Glibc, PythonVersion};
 use crate::registry::{self, Access, Registries};
 
 /// The label by which a base says its C library.
-pub const GLIBC_LABEL: &str = "lambimg.glibc";
+const GLIBC_LABEL: &str = "lambimg.glibc";
+/// The label by which a base says its Python version.
+const PYTHON_LABEL: &str = "lambimg.python";
+/// The label by which a base says what starts its Python.
+const INTERPRETER_LABEL: &str = "lambimg.interpreter";
+/// The repository of Lambda's own bases, in whatever registry a copy of it is.
+const LAMBDA_REPOSITORY: &str = "lambda/python";
 
 /// A base, pinned.
 #[derive(Debug, Clone)]
@@ -60,7 +66,60 @@ pub async fn resolve(plan: &Plan, tools: &Tools) -> Result<Base, Error> {
             (from_host(plan, interpreter.as_deref(), tools).await?, None)
         }
     };
-    Ok(describe(plan, image, reference, tools))
+    let base = describe(plan, image, reference, tools);
+    match base.python(plan) {
+        Some(has) if has != plan.runtime.python => Err(Error::BasePython {
+            base: plan.base.to_string(),
+            has,
+            wanted: plan.runtime.python,
+        }),
+        _ => Ok(base),
+    }
+}
+
+/// Whether all that is in the base is known: Lambda's own bases and this machine have no modules of others.
+pub(super) fn is_lambdas_own(plan: &Plan) -> bool {
+    match &plan.base {
+        plan::Base::Registry(reference) => is_lambda_repository(reference),
+        plan::Base::Host(_) => true,
+        plan::Base::Place(_) => false,
+    }
+}
+
+fn is_lambda_repository(reference: &Reference) -> bool {
+    let prefix = reference.repository.strip_suffix(LAMBDA_REPOSITORY);
+    prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('/'))
+}
+
+impl Base {
+    /// The Python version that the base says it has: by our label, by the variable of Docker's Python images,
+    /// or by the tag of Lambda's own.
+    fn python(&self, plan: &Plan) -> Option<PythonVersion> {
+        let config = &self.image.config;
+        let minor = |text: &str| {
+            let mut parts = text.split(['.', '-']);
+            format!("{}.{}", parts.next()?, parts.next()?).parse().ok()
+        };
+        let label = config.labels.get(PYTHON_LABEL).map(String::as_str);
+        let told = label.or_else(|| config.variable("PYTHON_VERSION"));
+        let tag = match &plan.base {
+            plan::Base::Registry(reference) if is_lambda_repository(reference) => {
+                reference.tag.as_deref()
+            }
+            _ => None,
+        };
+        told.or(tag).and_then(minor)
+    }
+
+    /// The labels by which an image with this base can be told what it is.
+    pub(super) fn labels(&self, plan: &Plan) -> BTreeMap<String, String> {
+        let labels = [
+            (GLIBC_LABEL, self.glibc.to_string()),
+            (PYTHON_LABEL, plan.runtime.python.to_string()),
+            (INTERPRETER_LABEL, self.interpreter.clone()),
+        ];
+        labels.map(|(name, value)| (name.to_owned(), value)).into()
+    }
 }
 
 fn describe(plan: &Plan, image: Image, reference: Option<Reference>, tools: &Tools) -> Base {
@@ -86,7 +145,9 @@ fn describe(plan: &Plan, image: Image, reference: Option<Reference>, tools: &Too
         }
         plan.runtime.glibc
     });
-    let interpreter = if has_runtime_client || on_host {
+    let interpreter = if let Some(interpreter) = config.labels.get(INTERPRETER_LABEL) {
+        interpreter.clone()
+    } else if has_runtime_client || on_host {
         plan.runtime.interpreter.clone()
     } else {
         format!("/usr/bin/env python{}", plan.runtime.python)
@@ -132,6 +193,7 @@ async fn from_registry(
         &tools.store,
     )
     .await?;
+    task.done();
     drop(task);
     let manifest = image.manifest.digest();
     tools.store.remember(&key, &Pinned { manifest })?;

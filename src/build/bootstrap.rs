@@ -60,18 +60,20 @@ import sys
 import awslambdaric.__main__ as client
 
 task_root = os.environ["LAMBDA_TASK_ROOT"]
-runtime_dir = os.environ["LAMBDA_RUNTIME_DIR"]
-layer_root = "/opt/python"
 version = "python%d.%d" % sys.version_info[:2]
+layer_root = "/opt/python"
 layer_site = os.path.join(layer_root, "lib", version, "site-packages")
+base_site = os.path.join(sys.prefix, "lib", version, "site-packages")
 
 sys.path.insert(0, task_root)
+# Listed for the .pth files in them; the directories themselves keep their places.
+directories = [task_root]
 if "PYTHONPATH" not in os.environ:
-    sys.path[1:1] = [layer_site, layer_root]
-for directory in (task_root, layer_site, layer_root):
-    # For the .pth files in it; the directory itself keeps its place.
+    sys.path[1:1] = [layer_site, layer_root, base_site]
+    directories += [layer_site, layer_root]
+    os.environ["PYTHONPATH"] = os.environ["LAMBDA_RUNTIME_DIR"]
+for directory in directories:
     site.addsitedir(directory, set(sys.path))
-os.environ["PYTHONPATH"] = runtime_dir
 
 client.main([task_root, os.environ["_HANDLER"]])
 "#;

@@ -3,6 +3,7 @@
 //! A lock that fits is used as it is; requirements without one are resolved for the target and the lock
 //! is kept beside them. A layer made before is taken without its wheels being fetched again.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -17,7 +18,7 @@ use crate::lambda::TASK_ROOT;
 use crate::oci::layer::{self, Layer};
 use crate::plan::{Needs, Plan, ResolverChoice};
 use crate::python::lock::{self, Lock, LockedWheel};
-use crate::python::requirements::{self, Requirements};
+use crate::python::requirements::{self, Inputs, Requirements};
 use crate::python::resolve::{self, Resolver};
 use crate::python::wheel::{self, Placement};
 use crate::python::{Target, fetch, interpreter};
@@ -63,21 +64,22 @@ impl Dependencies {
 /// # Errors
 /// Those of locks, resolvers, indexes and wheels.
 pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Dependencies, Error> {
-    let (lock, directory) = match &plan.needs {
+    let target = target(plan, base);
+    let (wheels, directory) = match &plan.needs {
         Needs::Nothing => return Ok(Dependencies::default()),
         Needs::Lock(path) => {
-            let text = read(path)?;
-            (in_file(path, text.parse())?, directory_of(path))
+            let lock: Lock = in_file(path, read(path)?.parse())?;
+            (lock::select(&lock, target)?, directory_of(path))
         }
-        Needs::Requirements { file, lock } => {
+        Needs::Requirements { file, lock: path } => {
             let requirements = Requirements::File(file.clone());
-            (
-                kept_lock(plan, base, &requirements, lock, tools).await?,
-                directory_of(lock),
-            )
+            let inputs = requirements::read(&requirements, target).map_err(unreadable)?;
+            let lock = kept_lock(plan, target, &requirements, &inputs, path, tools).await?;
+            let wheels = lock::select(&lock, target)?;
+            check_against(&wheels, &inputs, file, path)?;
+            (wheels, directory_of(path))
         }
     };
-    let wheels = lock::select(&lock, target(plan, base))?;
     let mut dependencies = Dependencies {
         wheels,
         directory,
@@ -225,20 +227,54 @@ fn read_wheels(wheels: &[LockedWheel], place: &Place, tools: &Tools) -> Result<F
     Ok(tree)
 }
 
-/// The lock beside the requirements, if it still stands for them; else a new one, kept there.
-async fn kept_lock(
-    plan: &Arc<Plan>,
-    base: &Base,
-    requirements: &Requirements,
-    path: &Path,
-    tools: &Tools,
-) -> Result<Lock, Error> {
-    let target = target(plan, base);
-    let inputs = requirements::read(requirements, target).map_err(|error| Error::File {
+fn unreadable(error: requirements::Error) -> Error {
+    Error::File {
         action: "read",
         path: error.path,
         source: error.source,
-    })?;
+    }
+}
+
+/// What the requirements say for themselves holds whoever made the lock: each name is in it, and each file
+/// has one of the hashes that were asked for.
+fn check_against(
+    wheels: &[LockedWheel],
+    inputs: &Inputs,
+    requirements: &Path,
+    lock: &Path,
+) -> Result<(), Error> {
+    let locked: BTreeSet<_> = wheels.iter().map(|wheel| &wheel.name).collect();
+    if let Some(absent) = inputs.requested.iter().find(|name| !locked.contains(name)) {
+        return Err(Error::NotInLock {
+            name: absent.clone(),
+            requirements: requirements.to_owned(),
+            lock: lock.to_owned(),
+        });
+    }
+    for wheel in wheels {
+        if let Some(hashes) = inputs.hashes.get(&wheel.name)
+            && !hashes.contains(&wheel.digest)
+        {
+            return Err(Error::RequiredHash {
+                package: format!("{} {}", wheel.name, wheel.version),
+                file: wheel.filename.as_str().to_owned(),
+                requirements: requirements.to_owned(),
+                actual: wheel.digest,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The lock beside the requirements, if it still stands for them; else a new one, kept there.
+async fn kept_lock(
+    plan: &Arc<Plan>,
+    target: Target,
+    requirements: &Requirements,
+    inputs: &Inputs,
+    path: &Path,
+    tools: &Tools,
+) -> Result<Lock, Error> {
     let existing = read_optional(path)?;
     let had_one = existing.is_some();
     if let Some(text) = existing {
@@ -262,10 +298,24 @@ async fn kept_lock(
     }
     let text = resolve(plan, target, requirements, tools).await?;
     let lock = in_file(path, text.parse())?;
-    write_lock(path, &text)?;
-    let verb = if had_one { "updated" } else { "made" };
-    tools.progress.step(format!("{verb} {}", path.display()));
+    match write_lock(path, &text) {
+        Ok(()) => {
+            let verb = if had_one { "updated" } else { "made" };
+            tools.progress.step(format!("{verb} {}", path.display()));
+        }
+        // A checkout that cannot be written is built all the same.
+        Err(Error::File { source, .. }) if is_read_only(&source) => tools.progress.warn(format!(
+            "{} cannot be kept, so the next build resolves anew",
+            path.display()
+        )),
+        Err(error) => return Err(error),
+    }
     Ok(lock)
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
 fn write_lock(path: &Path, text: &str) -> Result<(), Error> {
@@ -314,23 +364,26 @@ async fn choose_resolver(plan: &Plan, target: Target, tools: &Tools) -> Result<R
     }
     let minor = target.python.minor();
     let candidates = interpreter::candidates(minor, &tools.directories, &tools.installations);
-    let found = tools
-        .block(move || interpreter::find(minor, &candidates))
-        .await?;
-    match found {
-        Ok(found) if found.machine == target.machine.as_str() => {
-            Ok(Resolver::Pip(found.executable))
+    let mut detail = format!("there is no Python 3.{minor} to run pip under");
+    for candidate in candidates {
+        let path = candidate.clone();
+        let found = tools
+            .block(move || interpreter::find(minor, &[path]))
+            .await?;
+        match found {
+            Ok(found) if found.machine != target.machine.as_str() => {
+                detail = format!(
+                    "pip takes markers from the machine it runs on, and this is {}, not {}",
+                    found.machine, target.machine
+                );
+            }
+            // The one that was found, not what it stands for: pip may live in a virtual environment.
+            Ok(_) if resolve::has_pip(&candidate).await => return Ok(Resolver::Pip(candidate)),
+            Ok(_) => detail = format!("`{}` has no pip", candidate.display()),
+            Err(_) => {}
         }
-        Ok(found) => Err(Error::NoResolver {
-            detail: format!(
-                "pip takes markers from the machine it runs on, and this is {}, not {}",
-                found.machine, target.machine
-            ),
-        }),
-        Err(error) => Err(Error::NoResolver {
-            detail: format!("pip takes markers from its own Python, and there is {error}"),
-        }),
     }
+    Err(Error::NoResolver { detail })
 }
 
 fn in_file<T>(path: &Path, result: Result<T, lock::Error>) -> Result<T, Error> {

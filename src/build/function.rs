@@ -53,10 +53,11 @@ lambimg.toml
 lambimg.lock
 pylock.toml
 pylock.*.toml
+.lambimg-*
 ";
 
-/// Marks a directory as a virtual environment, whatever its name.
-const ENVIRONMENT_MARK: &str = "pyvenv.cfg";
+/// Files that mark a directory as a virtual environment or as an image, whatever its name.
+const MARKS: [&str; 2] = ["pyvenv.cfg", "oci-layout"];
 
 /// Why the function's files cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -207,7 +208,7 @@ impl Walk<'_> {
     fn stays_out(&self, path: &Path, is_directory: bool) -> bool {
         self.patterns.matched(path, is_directory).is_ignore()
             || self.own_outputs.iter().any(|output| output == path)
-            || (is_directory && path.join(ENVIRONMENT_MARK).is_file())
+            || (is_directory && MARKS.iter().any(|mark| path.join(mark).is_file()))
     }
 
     fn link_target(&self, path: &Path) -> Result<String, Error> {
@@ -219,7 +220,7 @@ impl Walk<'_> {
             path: path.to_owned(),
             target: target.clone(),
         };
-        // By its text alone: what a further link on the way does is that link's own check.
+        // By its text, which need not lead to anything, and then by where it really leads.
         let below = path.strip_prefix(self.project).unwrap_or(path);
         let mut depth = below.components().count() - 1;
         for component in target.components() {
@@ -229,6 +230,12 @@ impl Walk<'_> {
                 Component::ParentDir => depth = depth.checked_sub(1).ok_or_else(leaves)?,
                 Component::RootDir | Component::Prefix(_) => return Err(leaves()),
             }
+        }
+        if path
+            .canonicalize()
+            .is_ok_and(|real| !real.starts_with(self.project))
+        {
+            return Err(leaves());
         }
         let text = target.to_str().map(str::to_owned);
         text.ok_or_else(|| Error::Name(target.clone()))
@@ -271,6 +278,8 @@ mod tests {
             "my-environment/lib/x.py",
             "pylock.toml",
             "out/index.json",
+            "image/oci-layout",
+            "image/index.json",
             "requirements.txt",
         ]);
         assert_eq!(

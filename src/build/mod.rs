@@ -32,7 +32,7 @@ use crate::oci::layout;
 use crate::oci::reference::{Name, Reference};
 use crate::plan::{Needs, Plan};
 use crate::progress::Progress;
-use crate::python::{self, interpreter};
+use crate::python::{self, PythonVersion, interpreter};
 use crate::registry::push::{self, Summary};
 use crate::registry::{self, Registries};
 
@@ -76,6 +76,38 @@ pub enum Error {
         path: PathBuf,
         /// Why it does not fit, as a clause that follows its name.
         reason: &'static str,
+    },
+    /// The requirements ask for what the lock does not have.
+    #[error("`{}` asks for {name}, which the lock `{}` does not have", requirements.display(), lock.display())]
+    NotInLock {
+        /// The normal name.
+        name: String,
+        /// The requirements.
+        requirements: PathBuf,
+        /// The lock.
+        lock: PathBuf,
+    },
+    /// The requirements bind a package to other files than the lock has.
+    #[error("`{file}` of {package} is {actual}, and `{}` has no such hash for it", requirements.display())]
+    RequiredHash {
+        /// The package and version.
+        package: String,
+        /// The wheel.
+        file: String,
+        /// The requirements.
+        requirements: PathBuf,
+        /// The hash in the lock.
+        actual: Digest,
+    },
+    /// The base has another Python.
+    #[error("the base `{base}` has Python {has}, and the function is to have {wanted}")]
+    BasePython {
+        /// The base.
+        base: String,
+        /// What it has.
+        has: PythonVersion,
+        /// What was asked for.
+        wanted: PythonVersion,
     },
     /// A file cannot be read or written.
     #[error("cannot {action} `{}`", path.display())]
@@ -328,7 +360,8 @@ async fn function_arm(plan: &Arc<Plan>, tools: &Tools) -> Result<(FileTree, Laye
         let plan = Arc::clone(plan);
         tools.block(move || function_tree(&plan)).await??
     };
-    if plan.needs == Needs::Nothing && !has_handler(plan, &tree) {
+    let nowhere_else = plan.needs == Needs::Nothing && base::is_lambdas_own(plan);
+    if nowhere_else && !has_handler(plan, &tree) {
         return Err(handler_absent(plan, "the project"));
     }
     let layer = tools.layer_of(plan, tree.clone()).await?;
@@ -382,7 +415,15 @@ async fn check_handler(
     if has_handler(plan, &tree) {
         return Ok(());
     }
-    Err(handler_absent(plan, "the project or its dependencies"))
+    if base::is_lambdas_own(plan) {
+        return Err(handler_absent(plan, "the project or its dependencies"));
+    }
+    // Wrappers live in such bases; their layers are not looked at.
+    tools.progress.warn(format!(
+        "handler `{}`: its module is not in the project or its dependencies, so the base must have it",
+        plan.handler
+    ));
+    Ok(())
 }
 
 fn edit(plan: &Plan, base: &Base, bootstrapped: bool) -> Edit {
@@ -397,6 +438,8 @@ fn edit(plan: &Plan, base: &Base, bootstrapped: bool) -> Edit {
         edit.entrypoint = Some(runtime.entrypoint.clone());
         edit.working_dir = Some(runtime.working_dir.clone());
         edit.env = bootstrap::variables(runtime, &base.image.config);
+        // For whoever takes this image as a base.
+        edit.labels = base.labels(plan);
     }
     edit
 }

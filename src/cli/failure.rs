@@ -112,6 +112,14 @@ impl Failure {
         )
     }
 
+    /// A variable is not of text.
+    pub(crate) fn variable_is_no_text(name: &str) -> Self {
+        Self::plain(
+            format!("the variable `{name}` is not UTF-8"),
+            hint("set it to text, or unset it", USAGE),
+        )
+    }
+
     /// Nobody takes the results.
     pub(crate) fn cannot_print(error: &io::Error) -> Self {
         Self::plain(format!("cannot write to stdout: {error}"), (None, REFUSED))
@@ -161,6 +169,9 @@ impl From<config::Error> for Failure {
                 "name the directory that holds the function, as `lambimg build PATH`",
                 USAGE,
             ),
+            config::Error::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+                hint("save the file as UTF-8", USAGE)
+            }
             config::Error::Read { .. } => hint("check the file's permissions", USAGE),
             config::Error::Syntax { .. } => hint("mend the line; see https://toml.io", USAGE),
             config::Error::UnknownKey {
@@ -170,6 +181,13 @@ impl From<config::Error> for Failure {
             config::Error::UnknownKey { nearest: None, .. } => {
                 hint("remove it; the README lists the keys", USAGE)
             }
+            config::Error::UnknownVariable { nearest, .. } => hint(
+                nearest.as_ref().map_or_else(
+                    || "unset it; the README lists the settings".to_owned(),
+                    |nearest| format!("did you mean `{nearest}`?"),
+                ),
+                USAGE,
+            ),
             config::Error::Kind { wanted, .. } => hint(
                 format!("write {wanted}, as `python = \"3.12\"` or `tags = [\"orders\"]`"),
                 USAGE,
@@ -227,7 +245,9 @@ fn needs_hint(file: &str) -> String {
     let command = match file {
         "uv.lock" => "uv export --format pylock.toml -o pylock.toml",
         "poetry.lock" => "poetry export -o requirements.txt",
-        "Pipfile.lock" => "pipenv requirements > requirements.txt",
+        "pdm.lock" => "pdm export -o requirements.txt",
+        "Pipfile.lock" | "Pipfile" => "pipenv requirements > requirements.txt",
+        "requirements.in" => "uv pip compile requirements.in -o requirements.txt",
         _ => "uv pip compile pyproject.toml -o requirements.txt",
     };
     format!("run `{command}`; requirements.txt and pylock.toml are read")
@@ -261,6 +281,19 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::Locked { .. } => {
             hint("build once without `--locked` and commit the lock", REFUSED)
         }
+        build::Error::NotInLock { .. } => hint(
+            "lock again, or remove the lock and have it made anew by the next build",
+            USAGE,
+        ),
+        build::Error::RequiredHash { .. } => hint(
+            "the index has another file than the one you trusted: look before you take it, then put its hash \
+             into the requirements",
+            INPUT,
+        ),
+        build::Error::BasePython { .. } => hint(
+            "choose the base of that Python, or another `--python`",
+            USAGE,
+        ),
         build::Error::File { .. } => hint("check the path and its permissions", USAGE),
         build::Error::Wheel { source, .. } => of_wheel(source),
         build::Error::NoImage { .. } => hint(
@@ -468,7 +501,7 @@ fn of_credentials(error: &auth::Error) -> Advice {
     match error {
         auth::Error::Config { .. } => hint("mend the file, or run `docker login` again", USAGE),
         auth::Error::Helper { .. } => hint(
-            "install the helper, or take it out of Docker's config.json",
+            "mend what it minds, or take it out of Docker's config.json",
             NETWORK,
         ),
         auth::Error::Challenge { .. } => hint(
@@ -601,11 +634,7 @@ fn of_resolve(error: &resolve::Error) -> Advice {
             "check that there is room and leave to write in the temporary directory",
             REFUSED,
         ),
-        resolve::Error::Unresolved { .. } => hint(
-            "the resolver's words above say what does not go together; only wheels are taken, so pin a \
-             version that has one for this target, or choose another `--python`",
-            INPUT,
-        ),
+        resolve::Error::Unresolved { stderr, .. } => of_resolver(stderr),
         resolve::Error::Answer { .. } => hint(
             "update the resolver, or choose the other by `--resolver`",
             INPUT,
@@ -613,5 +642,38 @@ fn of_resolve(error: &resolve::Error) -> Advice {
         resolve::Error::NotAWheel { .. } | resolve::Error::Filename(_) => {
             hint("publish or build a wheel of it, and require that", INPUT)
         }
+    }
+}
+
+/// What to do depends on what the resolver minds, which only its words tell.
+fn of_resolver(said: &str) -> Advice {
+    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    if says(&["network was disabled", "unexpected argument '--offline'"]) {
+        hint(
+            "resolve once without `--offline`; the lock then needs no network",
+            INPUT,
+        )
+    } else if says(&["unexpected argument", "no such option", "unrecognized"]) {
+        hint(
+            "the resolver is too old for this: update it, or choose the other by `--resolver`",
+            USAGE,
+        )
+    } else if says(&[
+        "Failed to fetch",
+        "client error",
+        "Connection",
+        "Retrying",
+        "SSL",
+    ]) {
+        hint(
+            "check the network, the index's address and the proxy variables",
+            NETWORK,
+        )
+    } else {
+        hint(
+            "the resolver's words above say what does not go together; only wheels are taken, so pin a \
+             version that has one for this target, or choose another `--python`",
+            INPUT,
+        )
     }
 }

@@ -197,10 +197,11 @@ fn run_build(
     wanted: &BuildArguments,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
+    let here = Surroundings::read();
     let project = Project::read(&wanted.path)?;
     let config = wanted
         .config(&arguments.plain_http)
-        .or(Config::from_variables(surroundings::variable))
+        .or(Config::from_variables(surroundings::settings()?)?)
         .or(project.config.clone());
     let plain_http = config
         .plain_http
@@ -209,14 +210,19 @@ fn run_build(
     let request = Request {
         config,
         outputs: wanted.outputs.clone(),
-        own_files: wanted.metadata_file.iter().cloned().collect(),
+        own_files: wanted
+            .metadata_file
+            .iter()
+            .cloned()
+            .chain(here.cache())
+            .collect(),
         push: wanted.push,
         policy: Policy {
             locked: wanted.locked,
             offline: wanted.offline,
             no_cache: wanted.no_cache,
         },
-        epoch: surroundings::variable("SOURCE_DATE_EPOCH"),
+        epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
         today: surroundings::today(),
     };
     let plan = plan::make(&project, request)?;
@@ -239,7 +245,7 @@ fn run_push(
     push: &PushArguments,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let variables = Config::from_variables(surroundings::variable);
+    let variables = Config::from_variables(surroundings::settings()?)?;
     let mut plain_http = arguments.plain_http.clone();
     plain_http.extend(
         variables

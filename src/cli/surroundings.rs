@@ -15,9 +15,35 @@ use lambimg::registry::auth::Keychain;
 
 use crate::failure::Failure;
 
-/// A variable that is set to text.
-pub(crate) fn variable(name: &str) -> Option<String> {
-    env::var(name).ok()
+/// A variable, if it is set.
+pub(crate) fn variable(name: &str) -> Result<Option<String>, Failure> {
+    match env::var(name) {
+        Ok(text) => Ok(Some(text)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(Failure::variable_is_no_text(name)),
+    }
+}
+
+/// Whether a variable is set to anything.
+pub(crate) fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+/// The variables of ours, with their values.
+pub(crate) fn settings() -> Result<Vec<(String, String)>, Failure> {
+    let own = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let mut own: Vec<_> = own
+        .filter(|(name, _)| name.starts_with("LAMBIMG_"))
+        .collect();
+    // Of two mistakes the same one is told every time.
+    own.sort();
+    let text = |(name, value): (String, std::ffi::OsString)| match value.into_string() {
+        Ok(value) => Ok((name, value)),
+        // A path may be of any bytes.
+        Err(_) if name == "LAMBIMG_CACHE_DIR" => Ok((name, String::new())),
+        Err(_) => Err(Failure::variable_is_no_text(&name)),
+    };
+    own.into_iter().map(text).collect()
 }
 
 fn path_variable(name: &str) -> Option<PathBuf> {
@@ -56,6 +82,11 @@ impl Surroundings {
                 .filter(|path| path.is_absolute())
                 .collect(),
         }
+    }
+
+    /// Where the store is, if anywhere.
+    pub(crate) fn cache(&self) -> Option<PathBuf> {
+        self.cache.clone()
     }
 
     /// What a build works with.

@@ -3,7 +3,7 @@
 //! On a terminal bars show what moves; elsewhere each finished step is a line, so that a log stays
 //! readable. Colour is used only on a terminal, and not where `NO_COLOR` is set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,14 +48,15 @@ impl Terminal {
     /// Decides what is shown where.
     pub(crate) fn new(mode: ProgressMode, quiet: bool, verbose: bool) -> Self {
         let tty = io::stderr().is_terminal();
-        let in_ci = surroundings::variable("CI").is_some();
-        let bars = mode == ProgressMode::Auto && tty && !in_ci && !quiet;
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let able = tty && !dumb;
+        let bars = mode == ProgressMode::Auto && able && !surroundings::is_set("CI") && !quiet;
         Self {
             bars: bars.then(MultiProgress::new),
             steps: mode != ProgressMode::None && !quiet,
             warnings: !quiet,
             verbose,
-            colour: tty && surroundings::variable("NO_COLOR").is_none_or(|value| value.is_empty()),
+            colour: able && !surroundings::is_set("NO_COLOR"),
         }
     }
 
@@ -110,13 +111,13 @@ impl Terminal {
                     }
                 }
             }
-            Event::Finished { task } => {
+            Event::Finished { task, done } => {
                 let Some(running) = running.remove(&task) else {
                     return;
                 };
                 if let Some(bar) = running.bar {
                     bar.finish_and_clear();
-                } else if self.steps {
+                } else if self.steps && done {
                     let size = match running.bytes {
                         0 => String::new(),
                         bytes => format!(" {}", HumanBytes(bytes)),
@@ -169,11 +170,12 @@ impl Terminal {
         names: impl Iterator<Item = String>,
         digest: Digest,
     ) -> Result<(), Failure> {
-        let mut names: Vec<_> = names.collect();
-        names.dedup();
+        let mut printed = BTreeSet::new();
         let mut text = String::new();
         for name in names {
-            let _ = writeln!(text, "{name}@{digest}");
+            if printed.insert(name.clone()) {
+                let _ = writeln!(text, "{name}@{digest}");
+            }
         }
         self.print(&text)
     }

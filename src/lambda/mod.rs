@@ -125,11 +125,11 @@ pub fn runtimes() -> &'static [Runtime] {
     &RUNTIMES
 }
 
-/// The newest runtime that is neither a preview nor deprecated on the day `today`.
-pub fn newest(today: &str) -> &'static Runtime {
+/// The newest runtime that is no preview: by its data alone, for no clock may choose what is built.
+pub fn newest() -> &'static Runtime {
     let all = runtimes();
-    let supported = |runtime: &&Runtime| runtime.lifecycle.state(today) == "supported";
-    all.iter().rfind(supported).unwrap_or(&all[all.len() - 1])
+    let released = all.iter().rfind(|runtime| !runtime.lifecycle.preview);
+    released.unwrap_or(&all[all.len() - 1])
 }
 
 /// The runtime of a Python version.

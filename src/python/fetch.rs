@@ -191,7 +191,9 @@ fn copy(store: &BlobStore, path: &Path, wheel: &LockedWheel, task: &Task) -> Res
         write(&mut writer, &buffer[..count], store, wheel)?;
         task.advance(count as u64);
     }
-    commit(writer, wheel, path.display().to_string())
+    commit(writer, wheel, path.display().to_string())?;
+    task.done();
+    Ok(())
 }
 
 async fn download(
@@ -226,7 +228,9 @@ async fn download(
         task.advance(chunk.len() as u64);
         received += chunk.len() as u64;
     }
-    Ok(commit(writer, wheel, http::redact(url))?)
+    commit(writer, wheel, http::redact(url))?;
+    task.done();
+    Ok(())
 }
 
 /// A request whose URL says nothing that a log may not say.

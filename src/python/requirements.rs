@@ -4,7 +4,7 @@
 //! and the files that `-r` and `-c` include. What a line means is the resolver's to say, and what the
 //! network holds behind a URL is not read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -68,6 +68,9 @@ pub struct Inputs {
     pub checksum: Digest,
     /// Normal names of what is asked for itself, constraints aside.
     pub requested: BTreeSet<String>,
+    /// For those that `--hash=sha256:…` binds, by normal name, the hashes that a file may have. uv does not
+    /// look at them when it resolves, so whoever uses the answer has to.
+    pub hashes: BTreeMap<String, BTreeSet<Digest>>,
 }
 
 /// Reads requirements and the files that they include.
@@ -79,6 +82,7 @@ pub fn read(requirements: &Requirements, target: Target) -> Result<Inputs, Error
         hasher: Hasher::default(),
         markers: Markers::new(target),
         requested: BTreeSet::new(),
+        hashes: BTreeMap::new(),
         visited: BTreeSet::new(),
     };
     match requirements {
@@ -90,6 +94,7 @@ pub fn read(requirements: &Requirements, target: Target) -> Result<Inputs, Error
     Ok(Inputs {
         checksum: reader.hasher.finish(),
         requested: reader.requested,
+        hashes: reader.hashes,
     })
 }
 
@@ -104,6 +109,7 @@ struct Reader {
     hasher: Hasher,
     markers: Markers,
     requested: BTreeSet<String>,
+    hashes: BTreeMap<String, BTreeSet<Digest>>,
     visited: BTreeSet<(PathBuf, Part)>,
 }
 
@@ -130,9 +136,14 @@ impl Reader {
                 if !included.contains("://") {
                     self.file(&directory.join(included), part)?;
                 }
-            } else if part == Part::Requirements {
-                let name = requested_name(&line, &self.markers);
-                self.requested.extend(name);
+            } else if let Some(name) = requested_name(&line, &self.markers) {
+                let hashes: BTreeSet<_> = hashes(&line).collect();
+                if !hashes.is_empty() {
+                    self.hashes.entry(name.clone()).or_default().extend(hashes);
+                }
+                if part == Part::Requirements {
+                    self.requested.insert(name);
+                }
             }
         }
         self.hasher.field("end");
@@ -220,6 +231,14 @@ fn requested_name(line: &str, markers: &Markers) -> Option<String> {
     (!name.is_empty()).then(|| normalize_name(name))
 }
 
+/// The sha256 values of a line's `--hash` options.
+fn hashes(line: &str) -> impl Iterator<Item = Digest> {
+    let options = line.split("--hash").skip(1);
+    let values = options.map(|rest| rest.trim_start_matches(['=', ' ']));
+    let values = values.filter_map(|value| value.strip_prefix("sha256:"));
+    values.filter_map(|hex| Digest::from_hex(hex.split_whitespace().next()?).ok())
+}
+
 fn wheel_name(address: &str) -> Option<String> {
     let location = address
         .parse()
@@ -245,6 +264,21 @@ mod tests {
 
     fn of(text: &str) -> Inputs {
         inputs(text, Path::new("/nowhere")).unwrap()
+    }
+
+    #[test]
+    fn hashes_are_kept_by_name() {
+        let (one, two) = (Digest::of("1"), Digest::of("2"));
+        let text = format!(
+            "Six==1.16 --hash=sha256:{} \\\n  --hash=sha256:{} --hash=md5:0\nidna\n",
+            one.hex(),
+            two.hex()
+        );
+        let hashes = of(&text).hashes;
+        assert_eq!(
+            hashes,
+            BTreeMap::from([("six".to_owned(), [one, two].into())])
+        );
     }
 
     #[test]

@@ -124,6 +124,17 @@ pub enum Error {
     Filename(#[from] FilenameError),
 }
 
+/// Whether an interpreter has pip, by importing it.
+pub async fn has_pip(python: &Path) -> bool {
+    let mut command = Command::new(python);
+    command.args(["-c", "import pip"]).kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().await.is_ok_and(|status| status.success())
+}
+
 /// Resolves, and gives the text of the lock with the record of what it was made from. The lock has to lie
 /// in [`Requirements::directory`], from where its relative paths start.
 ///
@@ -277,6 +288,11 @@ async fn by_pip(request: &Request, directory: &Path) -> Result<String, Error> {
     let mut command = Command::new(request.resolver.program());
     command.arg("-c").arg(RUN_PIP);
     command.args(pip_arguments(request));
+    // Rules for installing: nothing is installed here.
+    command.env("PIP_REQUIRE_VIRTUALENV", "0");
+    for variable in ["PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_ROOT"] {
+        command.env_remove(variable);
+    }
     command.arg("--requirement").arg(source);
     command.arg("--report").arg(&report);
     // Nothing is installed, but before pip 23.1 tags of another platform were tied to a target directory.

@@ -5,6 +5,7 @@
 //! interruption leaves every tag as it was.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -161,11 +162,15 @@ impl Job<'_> {
         let task = self
             .progress
             .task(format!("push {}", &hex[..12]), Some(blob.size));
+        let task = Arc::new(task);
+        let moving = Arc::clone(&task);
         let bytes = self.bytes(blob).await?;
-        let bytes = bytes.inspect_ok(move |chunk| task.advance(chunk.len() as u64));
+        let bytes = bytes.inspect_ok(move |chunk| moving.advance(chunk.len() as u64));
         self.repository
             .finish_upload(session, blob, bytes.boxed())
-            .await
+            .await?;
+        task.done();
+        Ok(())
     }
 
     async fn bytes(&self, blob: &Descriptor) -> Result<http::Stream, Error> {
@@ -285,6 +290,7 @@ async fn try_fetch(
         task.advance(chunk.len() as u64);
     }
     writer.commit_as(blob.digest, Some(blob.size))?;
+    task.done();
     Ok(())
 }
 
