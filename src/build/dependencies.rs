@@ -76,7 +76,7 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depen
             let inputs = requirements::read(&requirements, target).map_err(unreadable)?;
             let lock = kept_lock(plan, target, &requirements, &inputs, path, tools).await?;
             let wheels = lock::select(&lock, target)?;
-            check_against(&wheels, &inputs, file, path)?;
+            check_against(&wheels, &inputs, &requirements.to_string(), path)?;
             (wheels, directory_of(path))
         }
     };
@@ -240,7 +240,7 @@ fn unreadable(error: requirements::Error) -> Error {
 fn check_against(
     wheels: &[LockedWheel],
     inputs: &Inputs,
-    requirements: &Path,
+    requirements: &str,
     lock: &Path,
 ) -> Result<(), Error> {
     let locked: BTreeSet<_> = wheels.iter().map(|wheel| &wheel.name).collect();
@@ -298,6 +298,13 @@ async fn kept_lock(
     }
     let text = resolve(plan, target, requirements, tools).await?;
     let lock = in_file(path, text.parse())?;
+    // Before it is kept: what must not be taken must not be found there the next time.
+    check_against(
+        &lock::select(&lock, target)?,
+        inputs,
+        &requirements.to_string(),
+        path,
+    )?;
     match write_lock(path, &text) {
         Ok(()) => {
             let verb = if had_one { "updated" } else { "made" };
@@ -380,7 +387,7 @@ async fn choose_resolver(plan: &Plan, target: Target, tools: &Tools) -> Result<R
             // The one that was found, not what it stands for: pip may live in a virtual environment.
             Ok(_) if resolve::has_pip(&candidate).await => return Ok(Resolver::Pip(candidate)),
             Ok(_) => detail = format!("`{}` has no pip", candidate.display()),
-            Err(_) => {}
+            Err(error) => detail = format!("pip takes markers from its own Python: {error}"),
         }
     }
     Err(Error::NoResolver { detail })

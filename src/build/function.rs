@@ -216,30 +216,58 @@ impl Walk<'_> {
             path: path.to_owned(),
             source,
         })?;
-        let leaves = || Error::LeavesProject {
-            path: path.to_owned(),
-            target: target.clone(),
-        };
-        // By its text, which need not lead to anything, and then by where it really leads.
-        let below = path.strip_prefix(self.project).unwrap_or(path);
-        let mut depth = below.components().count() - 1;
-        for component in target.components() {
-            match component {
-                Component::Normal(_) => depth += 1,
-                Component::CurDir => {}
-                Component::ParentDir => depth = depth.checked_sub(1).ok_or_else(leaves)?,
-                Component::RootDir | Component::Prefix(_) => return Err(leaves()),
-            }
-        }
-        if path
-            .canonicalize()
-            .is_ok_and(|real| !real.starts_with(self.project))
-        {
-            return Err(leaves());
+        if !self.stays_inside(path, &target) {
+            return Err(Error::LeavesProject {
+                path: path.to_owned(),
+                target,
+            });
         }
         let text = target.to_str().map(str::to_owned);
-        text.ok_or_else(|| Error::Name(target.clone()))
+        text.ok_or(Error::Name(target))
     }
+
+    /// Whether a link's way never leaves the project: step by step, through the links it meets, and by its
+    /// text where nothing is there (yet).
+    fn stays_inside(&self, link: &Path, target: &Path) -> bool {
+        let mut place = link.parent().unwrap_or(self.project).to_owned();
+        let mut steps: Vec<PathBuf> = reversed_steps(target);
+        let mut links = 0;
+        while let Some(step) = steps.pop() {
+            match step.components().next() {
+                Some(Component::Normal(name)) => place.push(name),
+                Some(Component::ParentDir) => {
+                    place.pop();
+                }
+                Some(Component::CurDir) | None => continue,
+                Some(Component::RootDir | Component::Prefix(_)) => return false,
+            }
+            if !place.starts_with(self.project) {
+                return false;
+            }
+            if let Ok(next) = fs::read_link(&place) {
+                links += 1;
+                if links > MOST_LINKS {
+                    return false;
+                }
+                place.pop();
+                steps.extend(reversed_steps(&next));
+            }
+        }
+        true
+    }
+}
+
+/// As many links as Linux follows on one way.
+const MOST_LINKS: usize = 40;
+
+/// A path's components, the first one last.
+fn reversed_steps(path: &Path) -> Vec<PathBuf> {
+    let steps = path
+        .components()
+        .map(|step| PathBuf::from(step.as_os_str()));
+    let mut steps: Vec<_> = steps.collect();
+    steps.reverse();
+    steps
 }
 
 #[cfg(test)]

@@ -78,24 +78,27 @@ pub enum Error {
         reason: &'static str,
     },
     /// The requirements ask for what the lock does not have.
-    #[error("`{}` asks for {name}, which the lock `{}` does not have", requirements.display(), lock.display())]
+    #[error("`{}` asks for {name}, which the lock `{}` does not have", requirements, lock.display())]
     NotInLock {
         /// The normal name.
         name: String,
         /// The requirements.
-        requirements: PathBuf,
+        requirements: String,
         /// The lock.
         lock: PathBuf,
     },
     /// The requirements bind a package to other files than the lock has.
-    #[error("`{file}` of {package} is {actual}, and `{}` has no such hash for it", requirements.display())]
+    #[error(
+        "`{file}` of {package} is {actual}, and `{}` has no such hash for it",
+        requirements
+    )]
     RequiredHash {
         /// The package and version.
         package: String,
         /// The wheel.
         file: String,
         /// The requirements.
-        requirements: PathBuf,
+        requirements: String,
         /// The hash in the lock.
         actual: Digest,
     },

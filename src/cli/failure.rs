@@ -387,6 +387,9 @@ fn of_store(error: &blob_store::Error) -> Advice {
 
 fn of_layout(error: &layout::Error) -> Advice {
     match error {
+        layout::Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            hint("check the spelling of the path", USAGE)
+        }
         layout::Error::Io { .. } => hint("check the path and its permissions", REFUSED),
         layout::Error::Special(_) => {
             hint("name a file that may be replaced, or a new one", REFUSED)
@@ -501,7 +504,7 @@ fn of_credentials(error: &auth::Error) -> Advice {
     match error {
         auth::Error::Config { .. } => hint("mend the file, or run `docker login` again", USAGE),
         auth::Error::Helper { .. } => hint(
-            "mend what it minds, or take it out of Docker's config.json",
+            "install or mend it, or take it out of Docker's config.json",
             NETWORK,
         ),
         auth::Error::Challenge { .. } => hint(

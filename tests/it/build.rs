@@ -370,7 +370,8 @@ fn every_destination_holds_the_same_image() {
         .unwrap_or_else(|| panic!("{printed}"));
     let image = Image::in_directory(&project.beside("directory"));
     image.assert_accepted_by_lambda();
-    assert_eq!(image.digest(), digest);
+    // Layouts speak OCI's types, whatever the base's: another manifest of the same config and layers.
+    assert_ne!(image.digest(), digest);
     let layers = image.config["rootfs"]["diff_ids"].clone();
     for output in &outputs {
         assert_hello(&Root::copy(output), "3.12");
@@ -482,7 +483,7 @@ fn metadata_file_describes_the_image() {
     let image = Image::in_directory(&directory);
     let made: Value =
         serde_json::from_slice(&fs::read(project.path().join("made.json")).unwrap()).unwrap();
-    assert_eq!(made["digest"], image.digest());
+    assert_eq!(made["config_digest"], image.manifest["config"]["digest"]);
     let layers = made["layers"].as_array().unwrap();
     assert_eq!(layers.len(), image.layers.len());
     for ((told, descriptor), diff_id) in layers

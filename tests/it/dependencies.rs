@@ -315,7 +315,8 @@ fn a_lock_stands_until_the_requirements_change() {
 #[test]
 fn a_foreign_lock_is_used_as_it_is() {
     let (index, project) = (index(), project("upper\n"));
-    let text = foreign_lock(&index, &[&Wheel::pure("lower", "1.5")]);
+    // Not what a resolver would choose: it lacks what `upper` needs.
+    let text = foreign_lock(&index, &[&Wheel::pure("upper", "2.0").requires("lower>=1")]);
     project.file("pylock.toml", &text);
     for flags in [
         &["--metadata-file", "made.json"][..],
@@ -323,10 +324,33 @@ fn a_foreign_lock_is_used_as_it_is() {
     ] {
         let found = packages(&project, build(&project, &index, flags));
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].contains("lower-1.5"), "{found:?}");
+        assert!(found[0].contains("upper-2.0"), "{found:?}");
         assert_eq!(lock(&project), text);
     }
-    assert_eq!(index.requests(), ["/files/lower-1.5-py3-none-any.whl"]);
+    assert_eq!(index.requests(), ["/files/upper-2.0-py3-none-any.whl"]);
+
+    // What the requirements ask for by name is not built without.
+    project.file("requirements.txt", "upper\nlower\n");
+    let outcome = expect_failure(&project, USAGE, build(&project, &index, &[]).run());
+    assert_said!(outcome);
+}
+
+#[test]
+fn hashes_hold_whoever_resolves() {
+    let (index, wheel) = (index(), Wheel::pure("lower", "1.5"));
+    for resolver in ["uv", "pip"] {
+        let wrong = "0".repeat(64);
+        let project = project(&format!("lower==1.5 --hash=sha256:{wrong}\n"));
+        let outcome = build(&project, &index, &["--resolver", resolver]).run();
+        let outcome = expect_failure(&project, NOT_BUILDABLE, outcome);
+        assert!(
+            outcome.stderr.contains(&digest(&wheel.bytes())[7..]),
+            "{}",
+            outcome.rendering()
+        );
+        let kept = project.path().join("pylock.toml");
+        assert!(!kept.exists(), "a lock of what is not taken");
+    }
 }
 
 #[test]

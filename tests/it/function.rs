@@ -11,6 +11,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::base::Base;
+use crate::support::digest;
 use crate::support::emulator::Root;
 use crate::support::image::Image;
 use crate::support::image::assert_whole;
@@ -128,11 +129,9 @@ fn only_the_function_is_taken() {
         "[tool.lambimg]\npython = \"3.12\"\nhandler = \"app.handler\"\nexclude = [\"*.ipynb\", \"/build\"]\n",
     );
     assert_eq!(listed(&project, &[]), taken);
-    // Flags stand instead of the file's list.
+    // A flag adds to the file's list: what leaves more out lets nothing else in.
     let mut other = taken.to_vec();
     other.retain(|path| !path.starts_with("tests/"));
-    other.extend(["build/wheel.whl", "notes.ipynb"]);
-    other.sort_unstable();
     assert_eq!(listed(&project, &["--exclude", "tests/"]), other);
 
     let image = image(&project, &[]);
@@ -202,7 +201,6 @@ fn what_the_build_writes_is_not_taken() {
     assert_eq!(project.lambimg(build).succeed(), first);
     let image = Image::in_directory(&project.path().join("out"));
     image.assert_accepted_by_lambda();
-    assert!(first.ends_with(&format!("@{}\n", image.digest())));
     let files = image.files_below("var/task").into_keys();
     assert_eq!(files.collect::<Vec<_>>(), ["app.py", "pyproject.toml"]);
     // From elsewhere, by another way of writing the path.
@@ -293,20 +291,27 @@ fn handler_in_a_dependency() {
 #[test]
 fn old_and_new_runtimes_warn() {
     let project = Project::with_handler();
-    let warnings = |python: &str, base: Base, flags: &[&str]| {
-        let base = base.reference();
-        let build = ["build", "--python", python, "--base", &base];
+    let warnings = |python: &str, base: &str, flags: &[&str]| {
+        let build = ["build", "--python", python, "--base", base];
         let outcome = project.lambimg(build.iter().chain(flags)).run();
         assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
         let lines = outcome.stderr.lines();
         let warnings = lines.filter(|line| line.starts_with("warning: "));
         warnings.map(str::to_owned).collect::<Vec<_>>().join("\n")
     };
-    insta::assert_snapshot!(warnings("3.10", Base::aws("3.10"), &[]), @"warning: python3.10 is deprecated since 2026-10-31: its base image gets no more security updates (dates as of 2026-11-22)");
-    // A base for a Python that this machine has not got; nothing of it is run here.
-    insta::assert_snapshot!(warnings("3.15", Base::aws("3.13"), &[]), @"warning: python3.15 is a preview since 2026-08-25: it may change and is not for production (as of 2026-11-22)");
-    assert_eq!(warnings("3.12", Base::aws("3.12"), &[]), "");
-    assert_eq!(warnings("3.10", Base::aws("3.10"), &["--quiet"]), "");
+    insta::assert_snapshot!(warnings("3.10", &Base::aws("3.10").reference(), &[]), @"warning: python3.10 is deprecated since 2026-10-31: its base image gets no more security updates (dates as of 2026-11-22)");
+    // A base for a Python that this machine has not got: nothing of it is run here, and a digest does not say
+    // which Python it has.
+    let registry = Registry::start();
+    Base::aws("3.13").copy_to(&registry);
+    let list = registry.manifest("lambda/python", "3.13").unwrap();
+    let preview = registry.name(&format!("lambda/python@{}", digest(&list)));
+    insta::assert_snapshot!(warnings("3.15", &preview, &[]), @"warning: python3.15 is a preview since 2026-08-25: it may change and is not for production (as of 2026-11-22)");
+    assert_eq!(warnings("3.12", &Base::aws("3.12").reference(), &[]), "");
+    assert_eq!(
+        warnings("3.10", &Base::aws("3.10").reference(), &["--quiet"]),
+        ""
+    );
 }
 
 // --- time ---------------------------------------------------------------------------------------
@@ -587,17 +592,13 @@ fn base_in_a_directory_or_an_archive() {
         &beside("from-docker"),
     );
     assert_eq!(
-        from_docker.manifest["mediaType"],
-        "application/vnd.docker.distribution.manifest.v2+json"
-    );
-    assert_eq!(
         from_docker.layers.len(),
         from_directory.layers.len(),
         "the same base in another wrapping"
     );
 }
 
-// --- what does not hold yet ---------------------------------------------------------------------
+// --- links ---------------------------------------------------------------------
 
 /// A setting that cannot be read is refused, not passed over in silence.
 #[test]

@@ -142,6 +142,6 @@ fn build(
     let printed = run.succeed();
     let image = Image::in_directory(&directory);
     image.assert_accepted_by_lambda();
-    assert_eq!(printed, format!("some@{}\n", image.digest()));
-    image.digest()
+    // Both what Lambda gets and, in other media types, what the layout holds.
+    format!("{printed}{}", image.digest())
 }

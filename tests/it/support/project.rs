@@ -225,7 +225,7 @@ impl Outcome {
         settings.add_filter(r"\b[0-9a-f]{64}\b", "[sha256]");
         settings.add_filter(r"\b\d+(\.\d+)? ?(ms|s|seconds)\b", "[duration]");
         settings.add_filter(r"\b\d+(\.\d+)? ?([kKMG]i?B|B|bytes)\b", "[size]");
-        settings.add_filter(r"\.tmp[A-Za-z0-9]{6}", "[file]");
+        settings.add_filter(r"\.lambimg-[A-Za-z0-9]{6}", "[file]");
         // uv names the nearest Python of this machine.
         settings.add_filter(r"; 3\.\d+\.\d+ will be used", "; [python] will be used");
         settings.set_omit_expression(true);
