@@ -403,8 +403,7 @@ fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<()
         if fs::metadata(&path).is_ok_and(|m| m.len() == descriptor.size) {
             continue;
         }
-        let mut file =
-            tempfile::NamedTempFile::new_in(directory).map_err(failed("write", &path))?;
+        let mut file = new_file(directory).map_err(failed("write", &path))?;
         copy_blob(image, descriptor, store, &mut file).map_err(failed("write", &path))?;
         persist(file, &path)?;
     }
@@ -414,10 +413,10 @@ fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<()
     tag(directory, image, place.name.as_deref())
 }
 
-/// A temporary file that may become one for everyone whom the umask lets.
+/// A temporary file with the mode that the umask gives to any file; else it would be its owner's alone.
 pub(super) fn new_file(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
-    let readable = fs::Permissions::from_mode(0o644);
+    let readable = fs::Permissions::from_mode(0o666);
     tempfile::Builder::new()
         .permissions(readable)
         .tempfile_in(directory)
