@@ -1,23 +1,24 @@
-//! Images outside a registry: an OCI image layout (directory or archive) and Docker's archive.
+//! Images outside a registry: the places they can have, and the OCI image layout with its index.
 //!
-//! The local store is such a layout too, with names of its own in its index. One writer and one
-//! reader for all of them: what differs is where a blob goes and what the listing is called. Nothing
-//! is written before every blob is known to be there, and an archive or a name appears whole.
+//! The local store is such a layout too, with names of its own in its index. What a tar file looks
+//! like is not known here (see `archive`). Nothing is written before every blob is known to be there,
+//! and an archive or a name appears whole.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde_json::{Value, json};
 
 use crate::blob_store::{self, BlobStore};
-use crate::digest::{Digest, HashingWriter};
+use crate::digest::Digest;
+use crate::oci::archive::{self, Members};
 use crate::oci::image::{self, Image};
 use crate::oci::reference::{self, Name};
-use crate::oci::{self, Config, Descriptor, Document, Family, Manifest};
+use crate::oci::{self, Config, Descriptor, Document, Manifest};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const LAYOUT_FILE: &str = "oci-layout";
@@ -149,7 +150,7 @@ pub enum Error {
     Store(#[from] blob_store::Error),
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io {
         action,
@@ -363,29 +364,15 @@ pub fn write(place: &Place, image: &Image, names: &[Name], store: &BlobStore) ->
         Form::OciDirectory => write_directory(place, &image::in_oci_types(image)?, store),
         Form::OciArchive => {
             let image = image::in_oci_types(image)?;
-            write_archive(place, &image, &oci_listing(place, &image), blob_path, store)
+            let listing = oci_listing(place, &image);
+            archive::write(&place.path, &image, &listing, blob_path, store)
         }
-        Form::DockerArchive => {
-            let listing = docker_listing(place, image, names)?;
-            write_archive(place, image, &listing, docker_path(image), store)
-        }
+        Form::DockerArchive => archive::write_docker(place, image, names, store),
     }
 }
 
 fn blob_path(descriptor: &Descriptor) -> String {
     format!("blobs/sha256/{}", descriptor.digest.hex())
-}
-
-fn docker_path(image: &Image) -> impl Fn(&Descriptor) -> String {
-    let config = image.manifest.config.digest;
-    move |descriptor| {
-        let hex = descriptor.digest.hex();
-        if descriptor.digest == config {
-            format!("{hex}.json")
-        } else {
-            format!("{hex}.tar.gz")
-        }
-    }
 }
 
 fn oci_listing(place: &Place, image: &Image) -> Vec<(String, Vec<u8>)> {
@@ -398,24 +385,6 @@ fn oci_listing(place: &Place, image: &Image) -> Vec<(String, Vec<u8>)> {
             image.manifest.raw.clone(),
         ),
     ]
-}
-
-fn docker_listing(
-    place: &Place,
-    image: &Image,
-    names: &[Name],
-) -> Result<Vec<(String, Vec<u8>)>, Error> {
-    let path = docker_path(image);
-    // `docker load` takes no name without a tag.
-    let tags: Vec<String> = match &place.name {
-        Some(name) => vec![name.parse::<Name>()?.tagged()],
-        None => names.iter().map(Name::tagged).collect(),
-    };
-    let layers: Vec<_> = image.manifest.layers.iter().map(&path).collect();
-    let listing = json!([{
-        "Config": path(&image.manifest.config), "RepoTags": tags, "Layers": layers,
-    }]);
-    Ok(vec![("manifest.json".to_owned(), oci::to_json(&listing))])
 }
 
 fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<(), Error> {
@@ -434,8 +403,7 @@ fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<()
         if fs::metadata(&path).is_ok_and(|m| m.len() == descriptor.size) {
             continue;
         }
-        let mut file =
-            tempfile::NamedTempFile::new_in(directory).map_err(failed("write", &path))?;
+        let mut file = new_file(directory).map_err(failed("write", &path))?;
         copy_blob(image, descriptor, store, &mut file).map_err(failed("write", &path))?;
         persist(file, &path)?;
     }
@@ -445,16 +413,16 @@ fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<()
     tag(directory, image, place.name.as_deref())
 }
 
-/// A temporary file that may become one for everyone whom the umask lets.
-fn new_file(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
+/// A temporary file with the mode that the umask gives to any file; else it would be its owner's alone.
+pub(super) fn new_file(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
-    let readable = fs::Permissions::from_mode(0o644);
+    let readable = fs::Permissions::from_mode(0o666);
     tempfile::Builder::new()
         .permissions(readable)
         .tempfile_in(directory)
 }
 
-fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<(), Error> {
+pub(super) fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<(), Error> {
     file.persist(path)
         .map_err(|e| failed("write", path)(e.error))?;
     Ok(())
@@ -471,55 +439,6 @@ fn copy_blob(
     }
     let mut reader = store.reader(&descriptor.digest).map_err(io::Error::other)?;
     io::copy(&mut reader, out)
-}
-
-fn write_archive(
-    place: &Place,
-    image: &Image,
-    listing: &[(String, Vec<u8>)],
-    path_of: impl Fn(&Descriptor) -> String,
-    store: &BlobStore,
-) -> Result<(), Error> {
-    // A link's own target is what is meant.
-    let target = &fs::canonicalize(&place.path).unwrap_or_else(|_| place.path.clone());
-    if target.exists() && !target.is_file() {
-        return Err(Error::Special(target.clone()));
-    }
-    let directory = match target.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let write = |source| failed("write", target)(source);
-    let file = new_file(directory).map_err(write)?;
-    let mut archive = tar::Builder::new(BufWriter::with_capacity(256 << 10, file));
-    for (name, bytes) in listing {
-        append(&mut archive, name, bytes.len() as u64, &**bytes).map_err(write)?;
-    }
-    for descriptor in image.blobs() {
-        let name = path_of(descriptor);
-        if descriptor.digest == image.manifest.config.digest {
-            append(&mut archive, &name, descriptor.size, &*image.config.raw).map_err(write)?;
-        } else {
-            let reader = store.reader(&descriptor.digest)?;
-            append(&mut archive, &name, descriptor.size, reader).map_err(write)?;
-        }
-    }
-    let buffer = archive.into_inner().map_err(write)?;
-    let file = buffer.into_inner().map_err(|e| write(e.into_error()))?;
-    persist(file, target)
-}
-
-fn append(
-    archive: &mut tar::Builder<impl Write>,
-    name: &str,
-    size: u64,
-    reader: impl Read,
-) -> io::Result<()> {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(size);
-    header.set_mode(0o644);
-    header.set_mtime(0);
-    archive.append_data(&mut header, name, reader)
 }
 
 /// Reads the image at `place`, for `architecture` if one is wanted; its blobs are in `store` then.
@@ -545,7 +464,7 @@ pub fn read(place: &Place, architecture: Option<&str>, store: &BlobStore) -> Res
             let open = |digest: &Digest| members.open(&format!("blobs/sha256/{}", digest.hex()));
             import(place, &entries, architecture, store, open)
         }
-        Form::DockerArchive => read_docker(place, architecture, store),
+        Form::DockerArchive => archive::read_docker(place, architecture, store),
     }
 }
 
@@ -589,7 +508,7 @@ fn import<R: Read>(
     Ok(image)
 }
 
-fn too_large(path: &Path, what: &str) -> Error {
+pub(super) fn too_large(path: &Path, what: &str) -> Error {
     Error::Malformed {
         path: path.to_owned(),
         what: "image",
@@ -600,162 +519,11 @@ fn too_large(path: &Path, what: &str) -> Error {
     }
 }
 
-/// Docker's archives list a config and layers, often uncompressed; a manifest is made for them.
-fn read_docker(
-    place: &Place,
-    architecture: Option<&str>,
-    store: &BlobStore,
-) -> Result<Image, Error> {
-    let malformed = |detail: &str| Error::Malformed {
-        path: place.path.clone(),
-        what: "Docker archive",
-        detail: detail.to_owned(),
-    };
-    let members = Members::index(&place.path)?;
-    let listing: Value = serde_json::from_slice(&members.read("manifest.json")?)
-        .map_err(|e| malformed(&e.to_string()))?;
-    let images = listing
-        .as_array()
-        .ok_or_else(|| malformed("its listing is no list"))?;
-    let wanted_tag = place.name.as_ref().map(|name| name.parse::<Name>());
-    let wanted_tag = wanted_tag.transpose()?.map(|name| name.tagged());
-    let wanted = |image: &&Value| {
-        let tags = image["RepoTags"].as_array();
-        let named = |tag: &Value| tag.as_str() == wanted_tag.as_deref();
-        wanted_tag.is_none() || tags.into_iter().flatten().any(named)
-    };
-    let entry = match (&place.name, &**images) {
-        (None, [_, _, ..]) => return Err(malformed("it has several images; name one")),
-        _ => images
-            .iter()
-            .find(wanted)
-            .ok_or_else(|| malformed("it has no image of that name"))?,
-    };
-    let config_path = entry["Config"]
-        .as_str()
-        .ok_or_else(|| malformed("it names no config"))?;
-    let config = Config::read(members.read(config_path)?)?;
-    config.require_any(architecture)?;
-    store.put(&config.raw)?;
-    let paths: Option<Vec<_>> = entry["Layers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(Value::as_str)
-        .collect();
-    let paths = paths.ok_or_else(|| malformed("a layer has no path"))?;
-    if paths.len() != config.diff_ids.len() {
-        return Err(malformed("its config tells of another number of layers"));
-    }
-    let mut layers = Vec::new();
-    for (path, diff_id) in paths.into_iter().zip(&config.diff_ids) {
-        let read = failed("read a layer of", &place.path);
-        let layer = members
-            .open(path)
-            .and_then(|reader| take_layer(BufReader::new(reader), store));
-        let (digest, size, actual) = layer.map_err(read)?;
-        if actual != *diff_id {
-            return Err(malformed(&format!(
-                "its layer {path} is {actual}, not {diff_id}"
-            )));
-        }
-        layers.push(json!({"mediaType": Family::Docker.layer(), "digest": digest.to_string(), "size": size}));
-    }
-    let config_json = json!({"mediaType": Family::Docker.config(),
-        "digest": Digest::of(&config.raw).to_string(), "size": config.raw.len()});
-    let raw = oci::to_json(
-        &json!({"schemaVersion": 2, "mediaType": Family::Docker.manifest(),
-        "config": config_json, "layers": layers}),
-    );
-    let manifest = Manifest::read(raw)?;
-    store.put(&manifest.raw)?;
-    Ok(Image {
-        manifest,
-        config,
-        origins: BTreeMap::new(),
-    })
-}
-
-/// Keeps a layer as it is when it is gzip already, else compresses it. Gives its digest, size and `diff_id`.
-fn take_layer(
-    mut reader: impl io::BufRead,
-    store: &BlobStore,
-) -> io::Result<(Digest, u64, Digest)> {
-    let mut writer = store.writer().map_err(io::Error::other)?;
-    if reader.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
-        io::copy(&mut reader, &mut writer)?;
-        let (digest, size) = writer.commit().map_err(io::Error::other)?;
-        let blob = store.reader(&digest).map_err(io::Error::other)?;
-        let mut tar = flate2::bufread::GzDecoder::new(BufReader::new(blob));
-        let (diff_id, _) = Digest::of_reader(&mut tar)?;
-        return Ok((digest, size, diff_id));
-    }
-    let level = flate2::Compression::new(6);
-    let gzip = flate2::GzBuilder::new()
-        .operating_system(255)
-        .write(writer, level);
-    let mut tar = HashingWriter::new(gzip);
-    io::copy(&mut reader, &mut tar)?;
-    let (gzip, diff_id, _) = tar.finish();
-    let (digest, size) = gzip.finish()?.commit().map_err(io::Error::other)?;
-    Ok((digest, size, diff_id))
-}
-
-/// Where the files of a tar archive lie, so that they can be read in any order.
-struct Members {
-    path: PathBuf,
-    extents: BTreeMap<String, (u64, u64)>,
-}
-
-impl Members {
-    fn index(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(failed("read", path))?;
-        let mut archive = tar::Archive::new(file);
-        let mut extents = BTreeMap::new();
-        let entries = archive.entries_with_seek().map_err(failed("read", path))?;
-        for entry in entries {
-            let entry = entry.map_err(failed("read", path))?;
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let name = name.trim_start_matches("./").to_owned();
-            if entry.header().entry_type().is_file() {
-                extents.insert(name, (entry.raw_file_position(), entry.size()));
-            }
-        }
-        Ok(Self {
-            path: path.to_owned(),
-            extents,
-        })
-    }
-
-    fn open(&self, name: &str) -> io::Result<impl Read + use<>> {
-        use std::io::{Seek, SeekFrom};
-        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("it has no `{name}`"));
-        let (position, size) = *self.extents.get(name).ok_or_else(missing)?;
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(position))?;
-        Ok(file.take(size))
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
-        if self
-            .extents
-            .get(name)
-            .is_some_and(|(_, size)| *size > oci::MAX_DOCUMENT)
-        {
-            return Err(too_large(&self.path, name));
-        }
-        let mut bytes = Vec::new();
-        self.open(name)
-            .and_then(|mut reader| reader.read_to_end(&mut bytes))
-            .map_err(failed("read", &self.path))?;
-        Ok(bytes)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::file_tree::{Content, FileTree, ImagePath};
+    use crate::oci::Family;
     use crate::oci::image::{Addition, Edit, stack, validate};
     use crate::oci::layer;
 

@@ -4,10 +4,10 @@
 //! Reading goes through `oci-spec`. Writing never does: it serialises maps in random order and drops
 //! fields that it does not know. This room knows no registry, no Python and no Lambda.
 
+mod archive;
 pub mod image;
 pub mod layer;
 pub mod layout;
-
 pub mod reference;
 
 use std::collections::BTreeMap;

@@ -2,9 +2,15 @@
 //! store without anything half written.
 
 use std::fs;
+use std::fs::File;
 use std::process::Command;
 
+use serde_json::json;
+
+use crate::support::architecture;
+use crate::support::archive::Tree;
 use crate::support::base::Base;
+use crate::support::digest;
 use crate::support::emulator::free_address;
 use crate::support::image::assert_whole;
 use crate::support::index::Index;
@@ -108,6 +114,51 @@ fn base_not_found() {
         &["build", "--base", &registry.name("lambda/python:3.12")],
     );
     assert_eq!(outcome.code, Some(NETWORK));
+    assert_said!(outcome);
+}
+
+#[test]
+fn base_archive_with_another_layer() {
+    let project = Project::with_handler();
+    let mut tree = Tree::default();
+    tree.file("etc/os-release", "ID=amzn\n", 0o644);
+    let layer = tree.layer();
+    let config = json!({"architecture": architecture(), "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [digest(b"another layer")]}});
+    let listing = json!([{"Config": "config.json", "RepoTags": null, "Layers": ["layer.tar"]}]);
+    let file = File::create(project.beside("base.tar")).unwrap();
+    let mut archive = tar::Builder::new(file);
+    for (name, content) in [
+        ("manifest.json", listing.to_string().into_bytes()),
+        ("config.json", config.to_string().into_bytes()),
+        ("layer.tar", layer.content),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        let written = archive.append_data(&mut header, name, content.as_slice());
+        written.unwrap();
+    }
+    archive.into_inner().unwrap();
+    let base = format!("docker-archive:{}", project.beside("base.tar").display());
+    assert_said!(fail(&project, &["build", "--base", &base]));
+}
+
+#[test]
+fn output_into_a_foreign_directory() {
+    let project = Project::with_handler();
+    let directory = project.beside("taken");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("precious"), "kept").unwrap();
+    let base = Base::aws("3.12").reference();
+    let output = format!("oci:{}:orders", directory.display());
+    let outcome = fail(
+        &project,
+        &[
+            "build", "-q", "--base", &base, "-t", "orders", "-o", &output,
+        ],
+    );
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    assert_eq!(fs::read(directory.join("precious")).unwrap(), b"kept");
     assert_said!(outcome);
 }
 

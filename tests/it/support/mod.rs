@@ -2,7 +2,7 @@
 //! (base images, wheels, a package index), and a project with the command under test.
 //!
 //! Fakes live at the wire. Nothing here uses lambimg's library, so that a mistake in it is not
-//! repeated by its tests.
+//! repeated by its tests; only its validator is asked too (`image`), about bytes read without it.
 
 pub(crate) mod archive;
 pub(crate) mod base;
