@@ -184,7 +184,8 @@ fn link_that_leaves_the_project() {
 #[test]
 fn what_the_build_writes_is_not_taken() {
     let project = Project::with_handler();
-    let base = base();
+    // In a layout, only an image on an OCI base keeps its digest.
+    let base = Base::aws_oci("3.12").reference();
     let build = [
         "build",
         "--base",
@@ -585,10 +586,6 @@ fn base_in_a_directory_or_an_archive() {
         &project,
         "docker-archive:../docker.tar",
         &beside("from-docker"),
-    );
-    assert_eq!(
-        from_docker.manifest["mediaType"],
-        "application/vnd.docker.distribution.manifest.v2+json"
     );
     assert_eq!(
         from_docker.layers.len(),
