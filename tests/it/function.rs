@@ -183,7 +183,8 @@ fn link_that_leaves_the_project() {
 #[test]
 fn what_the_build_writes_is_not_taken() {
     let project = Project::with_handler();
-    let base = base();
+    // In a layout, only an image on an OCI base keeps its digest.
+    let base = Base::aws_oci("3.12").reference();
     let build = [
         "build",
         "--base",
