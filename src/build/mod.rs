@@ -1,8 +1,9 @@
 //! From a plan to an image and its destinations: the recipe, and the hands it needs.
 //!
-//! Four arms: base, bootstrap, dependencies, function. The function waits for nobody; bootstrap and
-//! dependencies wait for what the base says of itself. They share no state, and their results are
-//! stacked in a fixed order, so that no timing can reach a byte.
+//! Four arms: base, bootstrap, dependencies, function. The function is listed first, because that costs
+//! nothing and finds mistakes; then its layer is made while bootstrap and dependencies wait for what the
+//! base says of itself. They share no state, and their results are stacked in a fixed order, so that no
+//! timing can reach a byte.
 
 pub mod base;
 pub mod bootstrap;
@@ -314,6 +315,7 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
         tools.progress.warn(warning.clone());
     }
     let plan = Arc::new(plan);
+    let source = list_function(&plan, tools).await?;
     let from_base = async {
         let base = base::resolve(&plan, tools).await?;
         let bootstrap = bootstrap::layer(&plan, &base, tools);
@@ -321,8 +323,8 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
         let (bootstrap, dependencies) = tokio::try_join!(bootstrap, dependencies)?;
         Ok((base, bootstrap, dependencies))
     };
-    let ((source, function), (base, bootstrap, dependencies)) =
-        tokio::try_join!(function_arm(&plan, tools), from_base)?;
+    let function = tools.layer_of(&plan, source.clone());
+    let (function, (base, bootstrap, dependencies)) = tokio::try_join!(function, from_base)?;
     check_handler(&plan, &source, &base, &dependencies, tools).await?;
 
     let mut made = Vec::new();
@@ -358,17 +360,16 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
     Ok(built)
 }
 
-async fn function_arm(plan: &Arc<Plan>, tools: &Tools) -> Result<(FileTree, Layer), Error> {
-    let tree = {
-        let plan = Arc::clone(plan);
-        tools.block(move || function_tree(&plan)).await??
-    };
+/// Lists the function's files. Where nothing else can bring the handler it is looked for here, before anything
+/// is fetched.
+async fn list_function(plan: &Arc<Plan>, tools: &Tools) -> Result<FileTree, Error> {
+    let listed = Arc::clone(plan);
+    let tree = tools.block(move || function_tree(&listed)).await??;
     let nowhere_else = plan.needs == Needs::Nothing && base::is_lambdas_own(plan);
     if nowhere_else && !has_handler(plan, &tree) {
         return Err(handler_absent(plan, "the project"));
     }
-    let layer = tools.layer_of(plan, tree.clone()).await?;
-    Ok((tree, layer))
+    Ok(tree)
 }
 
 /// The function's files, as they will stand in the image.

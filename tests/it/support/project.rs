@@ -226,6 +226,8 @@ impl Outcome {
         settings.add_filter(r"\b\d+(\.\d+)? ?(ms|s|seconds)\b", "[duration]");
         settings.add_filter(r"\b\d+(\.\d+)? ?([kKMG]i?B|B|bytes)\b", "[size]");
         settings.add_filter(r"\.lambimg-[A-Za-z0-9]{6}", "[file]");
+        // Whether the base was there before something else failed is a matter of time.
+        settings.add_filter(r"(?m)^base .*\n", "");
         // uv names the nearest Python of this machine.
         settings.add_filter(r"; 3\.\d+\.\d+ will be used", "; [python] will be used");
         settings.set_omit_expression(true);
