@@ -206,12 +206,7 @@ impl BlobWriter<'_> {
     /// Those of writing.
     pub fn commit(self) -> Result<(Digest, u64), Error> {
         let (buffer, digest, size) = self.writer.finish();
-        let path = self.store.path(&digest);
-        let file = buffer
-            .into_inner()
-            .map_err(|e| Error::io("write", &path)(e.into_error()))?;
-        file.persist(&path)
-            .map_err(|e| Error::io("write", &path)(e.error))?;
+        persist(buffer, &self.store.path(&digest))?;
         Ok((digest, size))
     }
 
@@ -220,17 +215,19 @@ impl BlobWriter<'_> {
     /// # Errors
     /// [`Error::Mismatch`] otherwise, and those of writing.
     pub fn commit_as(self, digest: Digest, size: Option<u64>) -> Result<u64, Error> {
-        let written = self.writer.written();
-        let (buffer, actual, _) = self.writer.finish();
+        let (buffer, actual, written) = self.writer.finish();
         Mismatch::check((digest, size.unwrap_or(written)), (actual, written))?;
-        let path = self.store.path(&digest);
-        let file = buffer
-            .into_inner()
-            .map_err(|e| Error::io("write", &path)(e.into_error()))?;
-        file.persist(&path)
-            .map_err(|e| Error::io("write", &path)(e.error))?;
+        persist(buffer, &self.store.path(&digest))?;
         Ok(written)
     }
+}
+
+fn persist(buffer: BufWriter<NamedTempFile>, path: &Path) -> Result<(), Error> {
+    let file = buffer.into_inner();
+    let file = file.map_err(|e| Error::io("write", path)(e.into_error()))?;
+    let named = file.persist(path);
+    named.map_err(|e| Error::io("write", path)(e.error))?;
+    Ok(())
 }
 
 impl Write for BlobWriter<'_> {

@@ -315,6 +315,9 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
         tools.progress.warn(warning.clone());
     }
     let plan = Arc::new(plan);
+    for place in &plan.outputs {
+        layout::check_writable(place)?;
+    }
     let source = list_function(&plan, tools).await?;
     let from_base = async {
         let base = base::resolve(&plan, tools).await?;

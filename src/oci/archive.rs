@@ -36,9 +36,6 @@ pub(super) fn write(
 ) -> Result<(), Error> {
     // A link's own target is what is meant.
     let target = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if target.exists() && !target.is_file() {
-        return Err(Error::Special(target.clone()));
-    }
     let directory = match target.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

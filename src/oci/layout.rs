@@ -347,12 +347,37 @@ pub fn load(store: &BlobStore, manifest: &Digest) -> Result<Image, Error> {
     })
 }
 
+/// Whether something may be written to `place` at all: what is there already is not replaced by another kind.
+///
+/// # Errors
+/// [`Error::Occupied`] and [`Error::Special`].
+pub fn check_writable(place: &Place) -> Result<(), Error> {
+    let path = &place.path;
+    if place.form != Form::OciDirectory {
+        return match fs::metadata(path) {
+            Ok(there) if !there.is_file() => Err(Error::Special(path.clone())),
+            _ => Ok(()),
+        };
+    }
+    let occupied = match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_some() && !path.join(LAYOUT_FILE).exists(),
+        // Not a directory, if it is there at all.
+        Err(_) => path.exists(),
+    };
+    if occupied {
+        Err(Error::Occupied(path.clone()))
+    } else {
+        Ok(())
+    }
+}
+
 /// Writes `image`, all of whose blobs are in `store`, to `place`; `names` are told where the form
 /// has room for them.
 ///
 /// # Errors
 /// See [`Error`]; what stood there before is as it was then, unreferenced blobs aside.
 pub fn write(place: &Place, image: &Image, names: &[Name], store: &BlobStore) -> Result<(), Error> {
+    check_writable(place)?;
     let blobs = image.blobs();
     for blob in &blobs {
         if !store.contains(&blob.digest, blob.size) && blob.digest != image.manifest.config.digest {
@@ -389,10 +414,6 @@ fn oci_listing(place: &Place, image: &Image) -> Vec<(String, Vec<u8>)> {
 
 fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<(), Error> {
     let directory = &place.path;
-    let occupied = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied && !directory.join(LAYOUT_FILE).exists() {
-        return Err(Error::Occupied(directory.clone()));
-    }
     fs::create_dir_all(directory).map_err(failed("create", directory))?;
     // First of all: whatever interrupts this, the next run may go on here.
     drop(open_layout(directory)?);
