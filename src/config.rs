@@ -125,6 +125,8 @@ pub struct Config {
     pub arch: Option<Setting>,
     /// The handler.
     pub handler: Option<Setting>,
+    /// `true` where the base brings the handler's module.
+    pub handler_in_base: Option<Setting>,
     /// The requirements or lock file.
     pub requirements: Option<Setting>,
     /// The base image.
@@ -148,10 +150,11 @@ enum Slot<'a> {
     List(&'a mut Option<Setting<Vec<String>>>),
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "python",
     "arch",
     "handler",
+    "handler-in-base",
     "requirements",
     "base",
     "glibc",
@@ -168,6 +171,7 @@ impl Config {
             "python" => Slot::Text(&mut self.python),
             "arch" => Slot::Text(&mut self.arch),
             "handler" => Slot::Text(&mut self.handler),
+            "handler-in-base" => Slot::Text(&mut self.handler_in_base),
             "requirements" => Slot::Text(&mut self.requirements),
             "base" => Slot::Text(&mut self.base),
             "glibc" => Slot::Text(&mut self.glibc),
@@ -188,6 +192,7 @@ impl Config {
             python: self.python.or(other.python),
             arch: self.arch.or(other.arch),
             handler: self.handler.or(other.handler),
+            handler_in_base: self.handler_in_base.or(other.handler_in_base),
             requirements: self.requirements.or(other.requirements),
             base: self.base.or(other.base),
             glibc: self.glibc.or(other.glibc),
@@ -269,8 +274,11 @@ impl Config {
             };
             match config.slot(name) {
                 Some(Slot::Text(slot)) => {
-                    let value = value.get_ref().as_str();
-                    let value = value.ok_or_else(|| kind("text in quotes"))?.to_owned();
+                    let value = value.get_ref();
+                    let text = value.as_str().map(str::to_owned);
+                    // `true` and `false` need no quotes; whether they mean anything is seen later.
+                    let text = text.or_else(|| Some(value.as_bool()?.to_string()));
+                    let value = text.ok_or_else(|| kind("text in quotes"))?;
                     *slot = Some(Setting { value, place });
                 }
                 Some(Slot::List(slot)) => {

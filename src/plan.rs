@@ -168,6 +168,8 @@ pub struct Plan {
     pub architecture: Architecture,
     /// The handler.
     pub handler: Handler,
+    /// Whether the base may bring the handler's module, so that its absence is no error.
+    pub handler_in_base: bool,
     /// The base.
     pub base: Base,
     /// The base's C library, where the user says it.
@@ -215,6 +217,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
     own_files.extend(outputs.iter().map(|place| place.path.clone()));
     Ok(Plan {
         handler: read_handler(config.handler.as_ref())?,
+        handler_in_base: read_bool(config.handler_in_base.as_ref())?,
         architecture: read_architecture(config.arch.as_ref())?,
         base: read_base(&config, project, runtime)?,
         glibc: config.glibc.as_ref().map(read_glibc).transpose()?,
@@ -268,6 +271,14 @@ fn bad_value(setting: &Setting, wanted: &'static str) -> Error {
         place: setting.place.clone(),
         wanted,
     }
+}
+
+fn read_bool(setting: Option<&Setting>) -> Result<bool, Error> {
+    let Some(setting) = setting else {
+        return Ok(false);
+    };
+    let parsed = setting.value.parse();
+    parsed.map_err(|_| bad_value(setting, "neither true nor false"))
 }
 
 fn read_architecture(setting: Option<&Setting>) -> Result<Architecture, Error> {

@@ -77,15 +77,6 @@ pub async fn resolve(plan: &Plan, tools: &Tools) -> Result<Base, Error> {
     }
 }
 
-/// Whether all that is in the base is known: Lambda's own bases and this machine have no modules of others.
-pub(super) fn is_lambdas_own(plan: &Plan) -> bool {
-    match &plan.base {
-        plan::Base::Registry(reference) => is_lambda_repository(reference),
-        plan::Base::Host(_) => true,
-        plan::Base::Place(_) => false,
-    }
-}
-
 fn is_lambda_repository(reference: &Reference) -> bool {
     let prefix = reference.repository.strip_suffix(LAMBDA_REPOSITORY);
     prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('/'))

@@ -368,7 +368,7 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
 async fn list_function(plan: &Arc<Plan>, tools: &Tools) -> Result<FileTree, Error> {
     let listed = Arc::clone(plan);
     let tree = tools.block(move || function_tree(&listed)).await??;
-    let nowhere_else = plan.needs == Needs::Nothing && base::is_lambdas_own(plan);
+    let nowhere_else = plan.needs == Needs::Nothing && !plan.handler_in_base;
     if nowhere_else && !has_handler(plan, &tree) {
         return Err(handler_absent(plan, "the project"));
     }
@@ -415,22 +415,14 @@ async fn check_handler(
     dependencies: &Dependencies,
     tools: &Tools,
 ) -> Result<(), Error> {
-    if has_handler(plan, source) {
+    if plan.handler_in_base || has_handler(plan, source) {
         return Ok(());
     }
     let tree = dependencies::tree(base, dependencies, tools).await?;
     if has_handler(plan, &tree) {
         return Ok(());
     }
-    if base::is_lambdas_own(plan) {
-        return Err(handler_absent(plan, "the project or its dependencies"));
-    }
-    // Wrappers live in such bases; their layers are not looked at.
-    tools.progress.warn(format!(
-        "handler `{}`: its module is not in the project or its dependencies, so the base must have it",
-        plan.handler
-    ));
-    Ok(())
+    Err(handler_absent(plan, "the project or its dependencies"))
 }
 
 fn edit(plan: &Plan, base: &Base, bootstrapped: bool) -> Edit {

@@ -262,8 +262,8 @@ impl From<build::Error> for Failure {
 fn of_build(error: &build::Error) -> Advice {
     match error {
         build::Error::HandlerAbsent { .. } => hint(
-            "check the spelling and the project's path; `lambimg build --dry-run` lists the files that \
-             go into the image",
+            "check the spelling and the project's path; `lambimg build --dry-run` lists the files that go into \
+             the image, and `--handler-in-base` says that the base has it",
             USAGE,
         ),
         build::Error::HostArchitecture { .. } => {

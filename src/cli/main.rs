@@ -77,6 +77,10 @@ struct BuildArguments {
     #[arg(long)]
     handler: Option<String>,
 
+    /// The base brings the handler's module, as images with wrappers do
+    #[arg(long)]
+    handler_in_base: bool,
+
     /// Requirements or pylock.toml to install
     #[arg(long, value_name = "FILE")]
     requirements: Option<String>,
@@ -280,6 +284,9 @@ impl BuildArguments {
             python: text(&self.python, "--python"),
             arch: text(&self.arch, "--arch"),
             handler: text(&self.handler, "--handler"),
+            handler_in_base: self
+                .handler_in_base
+                .then(|| Setting::flag("true".to_owned(), "--handler-in-base")),
             requirements: text(&self.requirements, "--requirements"),
             base: text(&self.base, "--base"),
             glibc: text(&self.glibc, "--glibc"),

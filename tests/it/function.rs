@@ -287,6 +287,24 @@ fn handler_in_a_dependency() {
     assert!(outcome.stderr.contains(told), "{}", outcome.rendering());
 }
 
+#[test]
+fn a_handler_that_the_base_brings() {
+    let project = Project::with_handler();
+    let base = base();
+    let build = ["build", "--base", &base, "--handler", "wrapper.handler"];
+    expect_failure(&project, USAGE, project.lambimg(build).run());
+    let told = project.lambimg(build.iter().chain(&["--handler-in-base"]));
+    told.succeed();
+    let variable = project
+        .lambimg(build)
+        .env("LAMBIMG_HANDLER_IN_BASE", "true");
+    variable.succeed();
+    let odd = project
+        .lambimg(build)
+        .env("LAMBIMG_HANDLER_IN_BASE", "perhaps");
+    expect_failure(&project, USAGE, odd.run());
+}
+
 // --- the runtime's dates ------------------------------------------------------------------------
 
 #[test]
