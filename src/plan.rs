@@ -474,7 +474,7 @@ mod tests {
 
     fn project(needs: &[&'static str]) -> Project {
         Project {
-            root: PathBuf::from("/work/My Function"),
+            root: PathBuf::from("/src/My Function"),
             config: Config::default(),
             needs: needs.to_vec(),
             listed_dependencies: false,
@@ -507,7 +507,7 @@ mod tests {
     fn little_is_needed() {
         let plan = plan(&[("handler", "'app.handler'")]).unwrap();
         insta::assert_snapshot!(plan, @r"
-        project      /work/My Function
+        project      /src/My Function
         runtime      python3.14
         architecture x86_64
         handler      app.handler
@@ -547,7 +547,7 @@ mod tests {
     fn bases_are_told_apart() {
         let base = |text: &str| plan(&[("handler", "'a.b'"), ("base", text)]).unwrap().base;
         assert_eq!(base("'host'"), Base::Host(None));
-        let place = "oci:/work/My Function/base:x".parse().unwrap();
+        let place = "oci:/src/My Function/base:x".parse().unwrap();
         assert_eq!(base("'oci:base:x'"), Base::Place(place));
         let reference = Reference::read("r.test/a:1").unwrap();
         assert_eq!(base("'docker://r.test/a:1'"), Base::Registry(reference));
