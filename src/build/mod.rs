@@ -239,13 +239,10 @@ impl Tools {
         done.map_err(|_| Error::Interrupted)
     }
 
-    /// Makes a layer of `tree`, unless one was made for the same inputs before and may be taken.
+    /// Makes a layer of `tree`, whose inputs `key` is of, and remembers it.
     async fn layer(&self, plan: &Plan, key: MemoKey, tree: FileTree) -> Result<Layer, Error> {
-        let (store, epoch, no_cache) = (self.store.clone(), plan.epoch, plan.policy.no_cache);
+        let (store, epoch) = (self.store.clone(), plan.epoch);
         let work = move || {
-            if let Some(layer) = layer::recall(&store, &key).filter(|_| !no_cache) {
-                return Ok(layer);
-            }
             let (layer, _) = layer::make(&store, &tree, epoch)?;
             layer::remember(&store, &key, &layer)?;
             Ok(layer)
@@ -253,7 +250,7 @@ impl Tools {
         self.block(work).await?
     }
 
-    /// As [`Self::layer`], where the tree's own bytes are the inputs.
+    /// The layer of `tree`, made unless one of the same bytes was made before and may be taken.
     async fn layer_of(&self, plan: &Plan, tree: FileTree) -> Result<Layer, Error> {
         let (store, epoch, no_cache) = (self.store.clone(), plan.epoch, plan.policy.no_cache);
         let work = move || {

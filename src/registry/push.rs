@@ -112,19 +112,12 @@ impl Job<'_> {
             count(&self.counters.skipped);
             return Ok(());
         }
-        let mut session = match self.near(blob) {
-            Some(near) => match self
-                .repository
-                .mount(&blob.digest, &near.repository)
-                .await?
-            {
-                Some(Upload::Done) => {
-                    count(&self.counters.mounted);
-                    return Ok(());
-                }
-                Some(Upload::Session(session)) => Some(session),
-                None => None,
-            },
+        let mut session = match self.mount(blob).await? {
+            Some(Upload::Done) => {
+                count(&self.counters.mounted);
+                return Ok(());
+            }
+            Some(Upload::Session(session)) => Some(session),
             None => None,
         };
         let mut pause = FIRST_PAUSE;
@@ -146,11 +139,16 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Another repository of the same registry that has the blob.
-    fn near(&self, blob: &Descriptor) -> Option<&Reference> {
-        let origin = self.image.origins.get(&blob.digest)?;
-        let near = origin.registry == self.target.registry && !origin.same_repository(self.target);
-        near.then_some(origin)
+    /// Mounts the blob from another repository of the same registry, if one is known to have it.
+    async fn mount(&self, blob: &Descriptor) -> Result<Option<Upload>, Error> {
+        let origin = self.image.origins.get(&blob.digest);
+        let near = origin.filter(|origin| {
+            origin.registry == self.target.registry && !origin.same_repository(self.target)
+        });
+        match near {
+            Some(near) => self.repository.mount(&blob.digest, &near.repository).await,
+            None => Ok(None),
+        }
     }
 
     async fn try_upload(&self, blob: &Descriptor, session: Option<Url>) -> Result<(), Error> {
