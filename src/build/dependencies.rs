@@ -24,7 +24,7 @@ use crate::python::wheel::{self, Placement};
 use crate::python::{Target, fetch, interpreter};
 
 /// Changes whenever the tree of a wheel does.
-const FORMAT: &str = "wheels 1";
+const FORMAT: &str = "wheels 2";
 
 /// What a function needs, and where it went.
 #[derive(Debug, Clone, Default)]
@@ -169,7 +169,7 @@ pub(super) async fn make_layer(
         place.interpreter.clone(),
     ];
     let wheels = dependencies.wheels.iter();
-    inputs.extend(wheels.map(|wheel| format!("{} {}", wheel.digest, wheel.requested)));
+    inputs.extend(wheels.map(|wheel| wheel.digest.to_string()));
     if let Some(beside) = &beside {
         inputs.push(beside.digest()?.to_string());
     }
@@ -209,7 +209,6 @@ fn read_wheels(wheels: &[LockedWheel], place: &Place, tools: &Tools) -> Result<F
         let placement = Placement {
             root: &root,
             interpreter: &place.interpreter,
-            requested: wheel.requested,
         };
         let path = tools.store.path(&wheel.digest);
         let files = wheel::file_tree(&path, &wheel.name, &wheel.version, &placement);

@@ -364,7 +364,6 @@ mod tests {
             location,
             digest: Digest::of(contents),
             size,
-            requested: false,
         }
     }
 

@@ -91,8 +91,6 @@ pub struct LockedWheel {
     pub digest: Digest,
     /// Its length in bytes, when the lock gives it.
     pub size: Option<u64>,
-    /// Whether the user asked for it by name; only known for locks that lambimg made.
-    pub requested: bool,
 }
 
 /// A file of a lock that was passed over.
@@ -301,7 +299,6 @@ impl Lock {
 pub fn select(lock: &Lock, target: Target) -> Result<Vec<LockedWheel>, Error> {
     let markers = Markers::new(target).with([], lock.default_groups.iter().map(String::as_str));
     lock.check(target, &markers)?;
-    let requested = lock.made_from().map(|m| m.requested).unwrap_or_default();
     let mut seen = BTreeSet::new();
     let mut wheels = Vec::new();
     for package in &lock.packages {
@@ -317,9 +314,7 @@ pub fn select(lock: &Lock, target: Target) -> Result<Vec<LockedWheel>, Error> {
             let package = package.name.clone();
             return Err(Error::Ambiguous { package, target });
         }
-        let mut wheel = package.select(target)?;
-        wheel.requested = requested.contains(&wheel.name);
-        wheels.push(wheel);
+        wheels.push(package.select(target)?);
     }
     Ok(wheels)
 }
@@ -407,7 +402,6 @@ impl Package {
             filename,
             digest,
             size: file.size,
-            requested: false,
         })
     }
 
@@ -541,7 +535,7 @@ mod tests {
 
         let wheel = chosen(&text, arm).unwrap().remove(0);
         assert_eq!((wheel.name.as_str(), wheel.version.as_str()), ("a", "1.0"));
-        assert_eq!((wheel.size, wheel.requested), (Some(7), false));
+        assert_eq!(wheel.size, Some(7));
         assert_eq!(wheel.digest.hex(), HASH);
     }
 
@@ -666,14 +660,14 @@ mod tests {
     #[test]
     fn what_is_written_reads_back() {
         let text = lock_of("", &["cp312-cp312-manylinux_2_17_x86_64"]);
-        let mut wheels = chosen(&text, lambda()).unwrap();
+        let wheels = chosen(&text, lambda()).unwrap();
         let written = lock_text::write(&wheels, lambda());
         assert_eq!(chosen(&written, lambda()).unwrap(), wheels);
         assert!(chosen(&written, target("3.12", Machine::Aarch64, "2.34")).is_err());
         assert!(chosen(&written, target("3.13", Machine::X86_64, "2.34")).is_err());
 
         let inputs = Digest::of("numpy");
-        let made_from = MadeFrom::new(inputs, lambda(), ["a".to_owned()].into());
+        let made_from = MadeFrom::new(inputs, lambda());
         let marked = lock_text::with_made_from(&written, &made_from);
         assert!(marked.starts_with(&written));
         insta::assert_snapshot!(marked, @r#"
@@ -692,11 +686,9 @@ mod tests {
         python = "3.12.7"
         machine = "x86_64"
         glibc = "2.34"
-        requested = ["a"]
         "#);
         let lock: Lock = marked.parse().unwrap();
         assert_eq!(lock.made_from(), Some(made_from.clone()));
-        wheels[0].requested = true;
         assert_eq!(select(&lock, lambda()).unwrap(), wheels);
         assert!(made_from.stands_for(inputs, lambda()));
         assert!(!made_from.stands_for(Digest::of("pandas"), lambda()));

@@ -3,7 +3,6 @@
 //! Follows the pylock specification (PEP 751). The text is a function of its inputs alone: no time, no
 //! machine. What a resolver wrote itself stays as it is; only the table `tool.lambimg` is added.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -23,25 +22,22 @@ pub struct MadeFrom {
     pub machine: String,
     /// The glibc it was resolved for.
     pub glibc: String,
-    /// Normal names of what the requirements themselves ask for, sorted.
-    pub requested: BTreeSet<String>,
 }
 
 impl MadeFrom {
     /// What a lock for `target` is made from.
-    pub fn new(inputs: Digest, target: Target, requested: BTreeSet<String>) -> Self {
+    pub fn new(inputs: Digest, target: Target) -> Self {
         Self {
             inputs,
             python: target.full_version().to_string(),
             machine: target.machine.to_string(),
             glibc: target.glibc.to_string(),
-            requested,
         }
     }
 
     /// Whether a lock with this record still stands for these requirements and this target.
     pub fn stands_for(&self, inputs: Digest, target: Target) -> bool {
-        *self == Self::new(inputs, target, self.requested.clone())
+        *self == Self::new(inputs, target)
     }
 }
 
@@ -84,14 +80,12 @@ fn quoted(text: &str) -> String {
 
 /// Adds the record of what a lock was made from at the end of its `text`, which stays as it is.
 pub fn with_made_from(text: &str, made_from: &MadeFrom) -> String {
-    let requested: Vec<String> = made_from.requested.iter().map(|n| quoted(n)).collect();
     let end = if text.ends_with('\n') { "" } else { "\n" };
     format!(
-        "{text}{end}\n[tool.lambimg]\ninputs = \"{}\"\npython = {}\nmachine = {}\nglibc = {}\nrequested = [{}]\n",
+        "{text}{end}\n[tool.lambimg]\ninputs = \"{}\"\npython = {}\nmachine = {}\nglibc = {}\n",
         made_from.inputs,
         quoted(&made_from.python),
         quoted(&made_from.machine),
         quoted(&made_from.glibc),
-        requested.join(", "),
     )
 }

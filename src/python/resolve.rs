@@ -153,7 +153,7 @@ pub async fn resolve(request: &Request, progress: &Progress) -> Result<String, E
         Resolver::Uv(_) => by_uv(request, &directory, progress).await?,
         Resolver::Pip(_) => by_pip(request, &directory).await?,
     };
-    let made_from = MadeFrom::new(inputs.checksum, request.target, inputs.requested);
+    let made_from = MadeFrom::new(inputs.checksum, request.target);
     Ok(lock_text::with_made_from(&text, &made_from))
 }
 
@@ -422,7 +422,6 @@ impl Item {
             location,
             digest,
             size: None,
-            requested: false,
         })
     }
 }

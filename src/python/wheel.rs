@@ -78,8 +78,6 @@ pub struct Placement<'a> {
     pub root: &'a ImagePath,
     /// What starts the target's Python, for the first line of scripts.
     pub interpreter: &'a str,
-    /// Whether the user asked for it by name.
-    pub requested: bool,
 }
 
 /// Reads the wheel of `name` (normal form) `version` at `path` into a tree.
@@ -213,9 +211,6 @@ impl Wheel<'_> {
             installing.generated(&format!("bin/{script}"), text.into_bytes(), true)?;
         }
         installing.generated(&self.own("INSTALLER"), INSTALLER.into(), false)?;
-        if self.placement.requested {
-            installing.generated(&self.own("REQUESTED"), Vec::new(), false)?;
-        }
         installing.record()
     }
 
@@ -507,7 +502,6 @@ mod tests {
         let placement = Placement {
             root: &root,
             interpreter: "/var/lang/bin/python3.12",
-            requested: true,
         };
         file_tree(zip_of(&all).path(), "demo", "1.0", &placement)
     }
@@ -566,9 +560,8 @@ mod tests {
         x /var/task/bin/made 116
         x /var/task/bin/plain 28
         - /var/task/demo-1.0.dist-info/INSTALLER 8
-        - /var/task/demo-1.0.dist-info/RECORD 1075
+        - /var/task/demo-1.0.dist-info/RECORD 993
         - /var/task/demo-1.0.dist-info/RECORD.jws 6
-        - /var/task/demo-1.0.dist-info/REQUESTED 0
         - /var/task/demo-1.0.dist-info/WHEEL 41
         - /var/task/demo-1.0.dist-info/entry_points.txt 64
         - /var/task/demo/__init__.py 6
@@ -599,7 +592,6 @@ mod tests {
         bin/plain,sha256=ci5pjGewuK7aoHB7Jon-kS9UK45fkeuY-mCBSLKLbZA,28
         demo-1.0.dist-info/INSTALLER,sha256=oEiIvVOvIWiY0wyaHf3XE8DYj5wEwOp7A2rm1L-EiF8,8
         demo-1.0.dist-info/RECORD,,
-        demo-1.0.dist-info/REQUESTED,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0
         demo-1.0.dist-info/WHEEL,sha256=pOC2U1k6hCf_vkZe7h2snGRWx-C20Xjuc3a02KQn2OY,41
         demo-1.0.dist-info/entry_points.txt,sha256=dhAQFGCnyOb7CWVga4Tg5nWUEYA-_i4BuKNTwniACVw,64
         demo/__init__.py,sha256=kept,6
