@@ -137,6 +137,20 @@ pub struct Config {
     pub interpreter: Option<Setting>,
     /// `auto`, `uv` or `pip`.
     pub resolver: Option<Setting>,
+    /// `true` or `false`: whether the project goes in as its wheel.
+    pub package: Option<Setting>,
+    /// The date that no package may be newer than.
+    pub exclude_newer: Option<Setting>,
+    /// Extras of the project that are wanted.
+    pub extras: Option<Setting<Vec<String>>>,
+    /// Dependency groups of the project that are wanted.
+    pub groups: Option<Setting<Vec<String>>>,
+    /// Packages that may be built from source.
+    pub build: Option<Setting<Vec<String>>>,
+    /// Packages that the base brings, to leave out.
+    pub exclude_packages: Option<Setting<Vec<String>>>,
+    /// Patterns of files to leave out of packages.
+    pub exclude_in_packages: Option<Setting<Vec<String>>>,
     /// Names for the image.
     pub tags: Option<Setting<Vec<String>>>,
     /// Patterns of files to leave out.
@@ -150,7 +164,7 @@ enum Slot<'a> {
     List(&'a mut Option<Setting<Vec<String>>>),
 }
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 19] = [
     "python",
     "arch",
     "handler",
@@ -160,6 +174,13 @@ const KEYS: [&str; 12] = [
     "glibc",
     "interpreter",
     "resolver",
+    "package",
+    "exclude-newer",
+    "extras",
+    "groups",
+    "build",
+    "exclude-packages",
+    "exclude-in-packages",
     "tags",
     "exclude",
     "plain-http",
@@ -177,6 +198,13 @@ impl Config {
             "glibc" => Slot::Text(&mut self.glibc),
             "interpreter" => Slot::Text(&mut self.interpreter),
             "resolver" => Slot::Text(&mut self.resolver),
+            "package" => Slot::Text(&mut self.package),
+            "exclude-newer" => Slot::Text(&mut self.exclude_newer),
+            "extras" => Slot::List(&mut self.extras),
+            "groups" => Slot::List(&mut self.groups),
+            "build" => Slot::List(&mut self.build),
+            "exclude-packages" => Slot::List(&mut self.exclude_packages),
+            "exclude-in-packages" => Slot::List(&mut self.exclude_in_packages),
             "tags" => Slot::List(&mut self.tags),
             "exclude" => Slot::List(&mut self.exclude),
             "plain-http" => Slot::List(&mut self.plain_http),
@@ -198,6 +226,13 @@ impl Config {
             glibc: self.glibc.or(other.glibc),
             interpreter: self.interpreter.or(other.interpreter),
             resolver: self.resolver.or(other.resolver),
+            package: self.package.or(other.package),
+            exclude_newer: self.exclude_newer.or(other.exclude_newer),
+            extras: self.extras.or(other.extras),
+            groups: self.groups.or(other.groups),
+            build: both(self.build, other.build),
+            exclude_packages: both(self.exclude_packages, other.exclude_packages),
+            exclude_in_packages: both(self.exclude_in_packages, other.exclude_in_packages),
             tags: self.tags.or(other.tags),
             exclude: both(self.exclude, other.exclude),
             plain_http: both(self.plain_http, other.plain_http),

@@ -390,6 +390,28 @@ pub fn redact(url: &Url) -> String {
     url.into()
 }
 
+/// The text without the user information of its URLs.
+pub fn redact_text(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, tail) = rest.split_at(at + 3);
+        result.push_str(before);
+        let is_end = |c: char| c.is_whitespace() || "/?#\"'`<>".contains(c);
+        let authority = &tail[..tail.find(is_end).unwrap_or(tail.len())];
+        // A password may itself hold an `@`; the host is behind the last one.
+        rest = match authority.rfind('@') {
+            Some(end) => {
+                result.push_str("[secret]");
+                &tail[end..]
+            }
+            None => tail,
+        };
+    }
+    result.push_str(rest);
+    result
+}
+
 /// The host, with its port if the URL names one.
 pub fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();

@@ -3,6 +3,7 @@
 //! No I/O, no clock, no environment: the same words give the same plan. What only a base or a lock can
 //! tell (a digest, a wheel) is not part of it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,8 @@ use crate::config::{self, Config, Place, Project, Setting};
 use crate::lambda::{self, Architecture, Handler, HandlerError, Runtime};
 use crate::oci::layout;
 use crate::oci::reference::{self, Name, Reference};
-use crate::python::{Glibc, PythonVersion};
+use crate::python::lock::{Builds, Wanted};
+use crate::python::{Glibc, PythonVersion, normalize_name};
 
 /// The earliest date that a zip archive can say: 1980-01-01T00:00:00Z, in seconds since 1970.
 pub const DEFAULT_EPOCH: u64 = 315_532_800;
@@ -176,8 +178,20 @@ pub struct Plan {
     pub glibc: Option<Glibc>,
     /// What the function needs.
     pub needs: Needs,
+    /// Which of the project's extras and groups are wanted.
+    pub wanted: Wanted,
     /// Who resolves it.
     pub resolver: ResolverChoice,
+    /// The date that no resolved package may be newer than, as `YYYY-MM-DD` or in RFC 3339.
+    pub exclude_newer: Option<String>,
+    /// Which packages may be built from source.
+    pub builds: Builds,
+    /// Whether the project goes in as its wheel; nothing where the project itself decides.
+    pub package: Option<bool>,
+    /// Normal names of packages that are left out.
+    pub exclude_packages: BTreeSet<String>,
+    /// Patterns of files that are left out of packages.
+    pub exclude_in_packages: Vec<String>,
     /// Patterns of files that stay out.
     pub exclude: Vec<String>,
     /// The image's names.
@@ -222,7 +236,23 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         base: read_base(&config, project, runtime)?,
         glibc: config.glibc.as_ref().map(read_glibc).transpose()?,
         needs: read_needs(project, config.requirements.as_ref())?,
+        wanted: Wanted {
+            extras: read_package_names(config.extras.as_ref())?,
+            groups: read_package_names(config.groups.as_ref())?,
+        },
         resolver: read_resolver(config.resolver.as_ref())?,
+        exclude_newer: config.exclude_newer.as_ref().map(read_date).transpose()?,
+        builds: read_builds(config.build)?,
+        package: config
+            .package
+            .as_ref()
+            .map(|setting| read_bool(Some(setting)))
+            .transpose()?,
+        exclude_packages: read_package_names(config.exclude_packages.as_ref())?,
+        exclude_in_packages: config
+            .exclude_in_packages
+            .map(|setting| setting.value)
+            .unwrap_or_default(),
         exclude: config
             .exclude
             .map(|setting| setting.value)
@@ -303,6 +333,54 @@ fn read_resolver(setting: Option<&Setting>) -> Result<ResolverChoice, Error> {
         Some((setting, _)) => Err(bad_value(
             setting,
             "no resolver; there are auto, uv and pip",
+        )),
+    }
+}
+
+/// Names of packages, extras or groups, in their normal form.
+fn read_package_names(setting: Option<&Setting<Vec<String>>>) -> Result<BTreeSet<String>, Error> {
+    let Some(setting) = setting else {
+        return Ok(BTreeSet::new());
+    };
+    let read = |name: &String| {
+        let letters = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if !name.is_empty() && name.bytes().all(letters) {
+            return Ok(normalize_name(name));
+        }
+        Err(Error::Value {
+            value: name.clone(),
+            place: setting.place.clone(),
+            wanted: "no name of a package, extra or group",
+        })
+    };
+    setting.value.iter().map(read).collect()
+}
+
+/// pip's word for every package is `:all:`.
+fn read_builds(setting: Option<Setting<Vec<String>>>) -> Result<Builds, Error> {
+    let Some(mut setting) = setting else {
+        return Ok(Builds::default());
+    };
+    let before = setting.value.len();
+    setting.value.retain(|name| name != ":all:");
+    Ok(Builds {
+        all: setting.value.len() < before,
+        names: read_package_names(Some(&setting))?,
+    })
+}
+
+/// A day, or a moment in RFC 3339, as both resolvers take them.
+fn read_date(setting: &Setting) -> Result<String, Error> {
+    let text = setting.value.as_str();
+    let whole = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        _ => text.to_owned(),
+    };
+    match humantime::parse_rfc3339(&whole) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(bad_value(
+            setting,
+            "no date such as 2026-11-01 or 2026-11-01T12:00:00Z",
         )),
     }
 }

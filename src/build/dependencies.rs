@@ -17,7 +17,8 @@ use crate::file_tree::{FileTree, ImagePath};
 use crate::lambda::TASK_ROOT;
 use crate::oci::layer::{self, Layer};
 use crate::plan::{Needs, Plan, ResolverChoice};
-use crate::python::lock::{self, Lock, LockedWheel};
+use crate::python::lock::pylock::Pylock;
+use crate::python::lock::{self, Entry, Locked, LockedFile, LockedWheel};
 use crate::python::requirements::{self, Inputs, Requirements};
 use crate::python::resolve::{self, Resolver};
 use crate::python::wheel::{self, Placement};
@@ -68,14 +69,15 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depen
     let (wheels, directory) = match &plan.needs {
         Needs::Nothing => return Ok(Dependencies::default()),
         Needs::Lock(path) => {
-            let lock: Lock = in_file(path, read(path)?.parse())?;
-            (lock::select(&lock, target)?, directory_of(path))
+            let lock: Pylock = in_file(path, read(path)?.parse())?;
+            let wheels = choose(plan, target, &entries(plan, target, &lock)?)?;
+            (wheels, directory_of(path))
         }
         Needs::Requirements { file, lock: path } => {
             let requirements = Requirements::File(file.clone());
             let inputs = requirements::read(&requirements, target).map_err(unreadable)?;
             let lock = kept_lock(plan, target, &requirements, &inputs, path, tools).await?;
-            let wheels = lock::select(&lock, target)?;
+            let wheels = choose(plan, target, &entries(plan, target, &lock)?)?;
             check_against(&wheels, &inputs, &requirements.to_string(), path)?;
             (wheels, directory_of(path))
         }
@@ -126,11 +128,31 @@ pub(super) async fn of_lines(
         tools.store.remember(&key, &text)?;
         text
     };
-    let lock: Lock = text.parse()?;
+    let lock: Pylock = text.parse()?;
     Ok(Dependencies {
-        wheels: lock::select(&lock, target)?,
+        wheels: choose(plan, target, &entries(plan, target, &lock)?)?,
         ..Dependencies::default()
     })
+}
+
+fn entries(plan: &Plan, target: Target, lock: &Pylock) -> Result<Vec<Entry>, lock::Error> {
+    lock.entries(&lock::Request {
+        target,
+        wanted: &plan.wanted,
+        pyproject: None,
+        member: Path::new(""),
+    })
+}
+
+fn choose(plan: &Plan, target: Target, entries: &[Entry]) -> Result<Vec<LockedWheel>, lock::Error> {
+    let chosen = lock::choose(entries, target, &plan.builds)?;
+    let wheel = |locked| match locked {
+        Locked::Wheel(wheel) => Ok(wheel),
+        Locked::Source(source) => Err(lock::Error::Location {
+            package: source.name,
+        }),
+    };
+    chosen.into_iter().map(wheel).collect()
 }
 
 /// What the wheels have to fit.
@@ -193,7 +215,8 @@ async fn wheel_tree(
 ) -> Result<FileTree, Error> {
     let (client, store) = (&tools.client, &tools.store);
     let (wheels, progress) = (&dependencies.wheels, &tools.progress);
-    fetch::fetch(client, store, &dependencies.directory, wheels, progress).await?;
+    let files: Vec<LockedFile> = wheels.iter().map(LockedWheel::file).collect();
+    fetch::fetch(client, store, &dependencies.directory, &files, progress).await?;
     let (wheels, place, tools) = (wheels.clone(), place.clone(), tools.clone());
     let read = {
         let tools = tools.clone();
@@ -273,11 +296,11 @@ async fn kept_lock(
     inputs: &Inputs,
     path: &Path,
     tools: &Tools,
-) -> Result<Lock, Error> {
+) -> Result<Pylock, Error> {
     let existing = read_optional(path)?;
     let had_one = existing.is_some();
     if let Some(text) = existing {
-        let lock: Lock = in_file(path, text.parse())?;
+        let lock: Pylock = in_file(path, text.parse())?;
         match lock.made_from() {
             // Another tool's lock is the user's own choice.
             None => return Ok(lock),
@@ -296,10 +319,10 @@ async fn kept_lock(
         });
     }
     let text = resolve(plan, target, requirements, tools).await?;
-    let lock = in_file(path, text.parse())?;
+    let lock: Pylock = in_file(path, text.parse())?;
     // Before it is kept: what must not be taken must not be found there the next time.
     check_against(
-        &lock::select(&lock, target)?,
+        &choose(plan, target, &entries(plan, target, &lock)?)?,
         inputs,
         &requirements.to_string(),
         path,

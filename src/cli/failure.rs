@@ -574,7 +574,10 @@ fn of_lock(error: &lock::Error) -> Advice {
             "lock again for this target, or choose another `--python` or `--arch`",
             INPUT,
         ),
-        lock::Error::Source { .. } => hint("publish or build a wheel of it, and lock that", INPUT),
+        lock::Error::Unknown { .. } => hint(
+            "check the spelling, and lock again if it is new to the project",
+            USAGE,
+        ),
         lock::Error::Syntax(_)
         | lock::Error::Version(_)
         | lock::Error::EnvironmentMarker(_)

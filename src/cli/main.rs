@@ -101,6 +101,34 @@ struct BuildArguments {
     #[arg(long)]
     resolver: Option<String>,
 
+    /// Extra of the project to install (repeatable)
+    #[arg(long = "extra", value_name = "NAME")]
+    extras: Vec<String>,
+
+    /// Dependency group of the project to install (repeatable)
+    #[arg(long = "group", value_name = "NAME")]
+    groups: Vec<String>,
+
+    /// Package that may be built from source, or :all: (repeatable)
+    #[arg(long = "build", value_name = "NAME")]
+    builds: Vec<String>,
+
+    /// Whether the project goes in as its wheel: true or false
+    #[arg(long, value_name = "BOOL")]
+    package: Option<String>,
+
+    /// Resolve as if no package were newer, as 2026-11-01
+    #[arg(long, value_name = "DATE")]
+    exclude_newer: Option<String>,
+
+    /// Leave out a package that the base brings (repeatable)
+    #[arg(long = "exclude-package", value_name = "NAME")]
+    exclude_packages: Vec<String>,
+
+    /// Leave files out of packages, by gitignore's rules below the task root (repeatable)
+    #[arg(long = "exclude-in-packages", value_name = "PATTERN")]
+    exclude_in_packages: Vec<String>,
+
     /// Name for the image; one in a registry can be pushed (repeatable)
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     tags: Vec<String>,
@@ -292,6 +320,13 @@ impl BuildArguments {
             glibc: text(&self.glibc, "--glibc"),
             interpreter: text(&self.interpreter, "--interpreter"),
             resolver: text(&self.resolver, "--resolver"),
+            package: text(&self.package, "--package"),
+            exclude_newer: text(&self.exclude_newer, "--exclude-newer"),
+            extras: list(&self.extras, "--extra"),
+            groups: list(&self.groups, "--group"),
+            build: list(&self.builds, "--build"),
+            exclude_packages: list(&self.exclude_packages, "--exclude-package"),
+            exclude_in_packages: list(&self.exclude_in_packages, "--exclude-in-packages"),
             tags: list(&self.tags, "--tag"),
             exclude: list(&self.exclude, "--exclude"),
             plain_http: list(plain_http, "--plain-http"),

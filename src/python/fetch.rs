@@ -1,7 +1,7 @@
-//! Locked wheels into the store: each proven by its hash before it gets a name.
+//! Locked files into the store: each proven by its hash before it gets a name.
 //!
-//! A wheel that is there already costs no request. User names and passwords in a URL become a header
-//! and go to the URL's own host alone. It does not know what is in a wheel.
+//! A file that is there already costs no request. User names and passwords in a URL become a header
+//! and go to the URL's own host alone. It does not know what is in a file.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,17 +15,17 @@ use crate::blob_store::{self, BlobStore, BlobWriter};
 use crate::digest::Mismatch;
 use crate::http::{self, Client, Method, Request, Secret, Url};
 use crate::progress::{Progress, Task};
-use crate::python::lock::{Location, LockedWheel};
+use crate::python::lock::{Location, LockedFile};
 
 /// Downloads at once: enough to fill a link with small wheels, few enough for an index's patience.
 const PARALLEL: usize = 8;
 const CHUNK: usize = 256 << 10;
-/// How often a wheel is begun anew when its bytes stop coming.
+/// How often a file is begun anew when its bytes stop coming.
 const ATTEMPTS: u32 = 3;
-/// Where the lock does not say how long a wheel is, more than this is no wheel.
+/// Where the lock does not say how long a file is, more than this is no file of a package.
 const LONGEST: u64 = 10 << 30;
 
-/// Why a wheel is not in the store.
+/// Why a file is not in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The network failed.
@@ -33,7 +33,7 @@ pub enum Error {
     Http {
         /// The package and version.
         package: String,
-        /// The wheel.
+        /// The file.
         file: String,
         /// Why.
         source: http::Error,
@@ -43,7 +43,7 @@ pub enum Error {
     Status {
         /// The package and version.
         package: String,
-        /// The wheel.
+        /// The file.
         file: String,
         /// Without secrets.
         url: String,
@@ -55,7 +55,7 @@ pub enum Error {
     Hash {
         /// The package and version.
         package: String,
-        /// The wheel.
+        /// The file.
         file: String,
         /// Where it came from.
         from: String,
@@ -75,7 +75,7 @@ pub enum Error {
     Scheme {
         /// The package and version.
         package: String,
-        /// The wheel.
+        /// The file.
         file: String,
         /// Without secrets.
         url: String,
@@ -85,23 +85,23 @@ pub enum Error {
     Store(#[from] blob_store::Error),
 }
 
-/// Brings all `wheels` into `store`; paths among their locations are meant from `directory`, the lock's.
+/// Brings all `files` into `store`; paths among their locations are meant from `directory`, the lock's.
 ///
 /// # Errors
-/// See [`Error`]; wheels that came before it stay.
+/// See [`Error`]; files that came before it stay.
 pub async fn fetch(
     client: &Client,
     store: &BlobStore,
     directory: &Path,
-    wheels: &[LockedWheel],
+    files: &[LockedFile],
     progress: &Progress,
 ) -> Result<(), Error> {
-    let is_absent = |wheel: &&LockedWheel| {
-        let found = store.size(&wheel.digest);
-        found.is_none() || wheel.size.is_some_and(|size| found != Some(size))
+    let is_absent = |file: &&LockedFile| {
+        let found = store.size(&file.digest);
+        found.is_none() || file.size.is_some_and(|size| found != Some(size))
     };
-    stream::iter(wheels.iter().filter(is_absent))
-        .map(|wheel| fetch_one(client, store, directory, wheel, progress))
+    stream::iter(files.iter().filter(is_absent))
+        .map(|file| fetch_one(client, store, directory, file, progress))
         .buffer_unordered(PARALLEL)
         .try_collect()
         .await
@@ -111,20 +111,20 @@ async fn fetch_one(
     client: &Client,
     store: &BlobStore,
     directory: &Path,
-    wheel: &LockedWheel,
+    file: &LockedFile,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let task = || progress.task(format!("fetch {}", package(wheel)), wheel.size);
-    match &wheel.location {
-        Location::Path(path) => copy(store, &directory.join(path), wheel, &task()),
+    let task = || progress.task(format!("fetch {}", file.package), file.size);
+    match &file.location {
+        Location::Path(path) => copy(store, &directory.join(path), file, &task()),
         Location::Url(url) if url.scheme() == "file" => match url.to_file_path() {
-            Ok(path) => copy(store, &path, wheel, &task()),
-            Err(()) => Err(bad_scheme(wheel, url)),
+            Ok(path) => copy(store, &path, file, &task()),
+            Err(()) => Err(bad_scheme(file, url)),
         },
         Location::Url(url) if matches!(url.scheme(), "http" | "https") => {
             let mut attempt = 1;
             loop {
-                let result = download(client, store, url, wheel, &task()).await;
+                let result = download(client, store, url, file, &task()).await;
                 match result {
                     // The client itself tries again until an answer begins.
                     Err(Broken::Body(_)) if attempt < ATTEMPTS => attempt += 1,
@@ -132,7 +132,7 @@ async fn fetch_one(
                 }
             }
         }
-        Location::Url(url) => Err(bad_scheme(wheel, url)),
+        Location::Url(url) => Err(bad_scheme(file, url)),
     }
 }
 
@@ -159,39 +159,35 @@ impl<E: Into<Error>> From<E> for Broken {
 }
 
 /// How many bytes may come before it is certain that they are the wrong ones.
-fn limit(wheel: &LockedWheel) -> u64 {
-    wheel.size.unwrap_or(LONGEST)
+fn limit(file: &LockedFile) -> u64 {
+    file.size.unwrap_or(LONGEST)
 }
 
-fn package(wheel: &LockedWheel) -> String {
-    format!("{} {}", wheel.name, wheel.version)
-}
-
-fn bad_scheme(wheel: &LockedWheel, url: &Url) -> Error {
+fn bad_scheme(file: &LockedFile, url: &Url) -> Error {
     Error::Scheme {
-        package: package(wheel),
-        file: wheel.filename.as_str().to_owned(),
+        package: file.package.clone(),
+        file: file.filename.clone(),
         url: http::redact(url),
     }
 }
 
-fn copy(store: &BlobStore, path: &Path, wheel: &LockedWheel, task: &Task) -> Result<(), Error> {
+fn copy(store: &BlobStore, path: &Path, file: &LockedFile, task: &Task) -> Result<(), Error> {
     let read_error = |source| Error::Read {
         path: path.to_owned(),
         source,
     };
-    let mut file = File::open(path).map_err(read_error)?;
+    let mut reader = File::open(path).map_err(read_error)?;
     let mut writer = store.writer()?;
     let mut buffer = vec![0; CHUNK];
     loop {
-        let count = file.read(&mut buffer).map_err(read_error)?;
+        let count = reader.read(&mut buffer).map_err(read_error)?;
         if count == 0 {
             break;
         }
-        write(&mut writer, &buffer[..count], store, wheel)?;
+        write(&mut writer, &buffer[..count], store, file)?;
         task.advance(count as u64);
     }
-    commit(writer, wheel, path.display().to_string())?;
+    commit(writer, file, path.display().to_string())?;
     task.done();
     Ok(())
 }
@@ -200,35 +196,35 @@ async fn download(
     client: &Client,
     store: &BlobStore,
     url: &Url,
-    wheel: &LockedWheel,
+    file: &LockedFile,
     task: &Task,
 ) -> Result<(), Broken> {
     let failed = |source| Error::Http {
-        package: package(wheel),
-        file: wheel.filename.as_str().to_owned(),
+        package: file.package.clone(),
+        file: file.filename.clone(),
         source,
     };
     let mut response = client.send(&request(url)).await.map_err(failed)?;
     let status = response.status();
     if !status.is_success() {
         return Err(Broken::Other(Error::Status {
-            package: package(wheel),
-            file: wheel.filename.as_str().to_owned(),
+            package: file.package.clone(),
+            file: file.filename.clone(),
             url: http::redact(url),
             status: status.as_u16(),
         }));
     }
     let mut writer = store.writer()?;
     let mut received = 0;
-    while received <= limit(wheel) {
+    while received <= limit(file) {
         let chunk = response.chunk().await;
         let chunk = chunk.map_err(|e| Broken::Body(failed(http::classify(url, e))))?;
         let Some(chunk) = chunk else { break };
-        write(&mut writer, &chunk, store, wheel)?;
+        write(&mut writer, &chunk, store, file)?;
         task.advance(chunk.len() as u64);
         received += chunk.len() as u64;
     }
-    commit(writer, wheel, http::redact(url))?;
+    commit(writer, file, http::redact(url))?;
     task.done();
     Ok(())
 }
@@ -277,23 +273,23 @@ fn write(
     writer: &mut BlobWriter<'_>,
     bytes: &[u8],
     store: &BlobStore,
-    wheel: &LockedWheel,
+    file: &LockedFile,
 ) -> Result<(), Error> {
     writer.write_all(bytes).map_err(|source| {
         Error::Store(blob_store::Error::Io {
             action: "write",
-            path: store.path(&wheel.digest),
+            path: store.path(&file.digest),
             source,
         })
     })
 }
 
-fn commit(writer: BlobWriter<'_>, wheel: &LockedWheel, from: String) -> Result<(), Error> {
-    match writer.commit_as(wheel.digest, wheel.size) {
+fn commit(writer: BlobWriter<'_>, file: &LockedFile, from: String) -> Result<(), Error> {
+    match writer.commit_as(file.digest, file.size) {
         Ok(_) => Ok(()),
         Err(blob_store::Error::Mismatch(mismatch)) => Err(Error::Hash {
-            package: package(wheel),
-            file: wheel.filename.as_str().to_owned(),
+            package: file.package.clone(),
+            file: file.filename.clone(),
             from,
             mismatch,
         }),
@@ -307,7 +303,6 @@ mod tests {
     use crate::digest::Digest;
     use crate::http::Settings;
     use crate::progress::Event;
-    use crate::python::WheelFilename;
     use std::io::{BufRead, BufReader};
     use std::net::TcpListener;
     use std::sync::{Arc, Mutex};
@@ -356,11 +351,10 @@ mod tests {
         format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
     }
 
-    fn wheel(location: Location, contents: &str, size: Option<u64>) -> LockedWheel {
-        LockedWheel {
-            name: "demo".to_owned(),
-            version: "1.0".to_owned(),
-            filename: WheelFilename::parse(FILE).unwrap(),
+    fn wheel(location: Location, contents: &str, size: Option<u64>) -> LockedFile {
+        LockedFile {
+            package: "demo 1.0".to_owned(),
+            filename: FILE.to_owned(),
             location,
             digest: Digest::of(contents),
             size,
@@ -379,7 +373,7 @@ mod tests {
             Self { directory, store }
         }
 
-        async fn fetch(&self, wheel: &LockedWheel, progress: &Progress) -> Result<(), Error> {
+        async fn fetch(&self, wheel: &LockedFile, progress: &Progress) -> Result<(), Error> {
             let client = Client::new(Settings::default()).unwrap();
             let wheels = std::slice::from_ref(wheel);
             fetch(
@@ -393,7 +387,7 @@ mod tests {
         }
 
         /// The message of a refusal, its address left out, after which the store is as it was.
-        async fn refusal(&self, wheel: &LockedWheel, index: &Index) -> String {
+        async fn refusal(&self, wheel: &LockedFile, index: &Index) -> String {
             let error = self.fetch(wheel, &Progress::default()).await.unwrap_err();
             assert_eq!(self.store.size(&wheel.digest), None);
             let temporary = self.store.root().join("tmp");
@@ -468,7 +462,7 @@ mod tests {
 
         let bench = Bench::new();
         let index = Index::answering(vec![broken.clone(), broken.clone(), broken]);
-        let wheel = LockedWheel {
+        let wheel = LockedFile {
             location: index.location(""),
             ..wheel
         };

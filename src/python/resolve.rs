@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::digest::Digest;
-use crate::http::Url;
+use crate::http::{self, Url};
 use crate::progress::Progress;
 use crate::python::lock::{Location, LockedWheel};
 use crate::python::lock_text::{self, MadeFrom};
@@ -206,7 +206,7 @@ fn uv_warnings(stderr: &str) -> Vec<String> {
         .filter_map(|line| line.strip_prefix("warning: "));
     warnings
         .filter(|warning| !warning.contains("will be used to build dependencies"))
-        .map(|warning| format!("uv: {}", redacted(warning)))
+        .map(|warning| format!("uv: {}", http::redact_text(warning)))
         .collect()
 }
 
@@ -394,7 +394,7 @@ impl Item {
         let package = self.metadata.name;
         let not_a_wheel = |url: &str| Error::NotAWheel {
             package: package.clone(),
-            url: redacted(url),
+            url: http::redact_text(url),
         };
         let mut url = Url::parse(&self.download_info.url)
             .map_err(|_| not_a_wheel(&self.download_info.url))?;
@@ -452,45 +452,25 @@ async fn run(
     if output.status.success() {
         return Ok(output);
     }
-    let mut stderr = redacted(&String::from_utf8_lossy(&output.stderr));
+    let mut stderr = http::redact_text(&String::from_utf8_lossy(&output.stderr));
     if stderr.trim().is_empty() {
         stderr = output.status.to_string();
     }
     Err(Error::Unresolved {
         resolver: request.resolver.name(),
-        requirements: redacted(&request.requirements.to_string()),
+        requirements: http::redact_text(&request.requirements.to_string()),
         target: request.target,
         stderr,
     })
-}
-
-/// The text without the user information of its URLs.
-fn redacted(text: &str) -> String {
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, tail) = rest.split_at(at + 3);
-        result.push_str(before);
-        let is_end = |c: char| c.is_whitespace() || "/?#\"'`<>".contains(c);
-        let authority = &tail[..tail.find(is_end).unwrap_or(tail.len())];
-        // A password may itself hold an `@`; the host is behind the last one.
-        rest = match authority.rfind('@') {
-            Some(end) => {
-                result.push_str("[secret]");
-                &tail[end..]
-            }
-            None => tail,
-        };
-    }
-    result.push_str(rest);
-    result
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::python::Machine;
-    use crate::python::lock::{Lock, select};
+    use crate::python::lock::pylock::Pylock;
+    use crate::python::lock::tests::{plain, wheels_of};
+    use crate::python::lock::{Builds, choose};
     use crate::python::tests::target;
     use proptest::prelude::*;
 
@@ -600,8 +580,10 @@ odd = { url = "file://"#;
         version = "1.16.0"
         wheels = [{ path = "w/six-1.16.0-py2.py3-none-any.whl", hashes = { sha256 = "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254" } }]
         "#);
-        let lock: Lock = text.parse().unwrap();
-        assert_eq!(select(&lock, target).unwrap().len(), 2);
+        let lock: Pylock = text.parse().unwrap();
+        let entries = lock.entries(&plain(target)).unwrap();
+        let chosen = choose(&entries, target, &Builds::default()).unwrap();
+        assert_eq!(wheels_of(chosen).len(), 2);
     }
 
     #[test]
@@ -640,7 +622,7 @@ odd = { url = "file://"#;
             ),
             ("https://host/a@b mail@host", "https://host/a@b mail@host"),
         ] {
-            assert_eq!(redacted(text), safe);
+            assert_eq!(http::redact_text(text), safe);
         }
     }
 
@@ -662,7 +644,7 @@ odd = { url = "file://"#;
         #[test]
         fn any_text_is_rewritten(text in "(url = \"|file://|[a-z/%\"@: é]){0,12}") {
             let _ = with_shareable_urls(&text, Path::new("/p/deps"));
-            let _ = redacted(&text);
+            let _ = http::redact_text(&text);
         }
     }
 }
