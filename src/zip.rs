@@ -1,9 +1,11 @@
 //! A strict reader of zip archives: what two readers could take two ways is refused.
 //!
 //! Follows PKWARE's APPNOTE 6.3 as far as wheels and Lambda's zips need it: methods 0 and 8, zip64,
-//! data descriptors. The central directory and the local headers must agree, names must be unique,
-//! members must not overlap. It knows nothing of wheels; whether a name may become a path is for the
-//! room that makes it one.
+//! data descriptors. The central directory and the local headers must agree, names must be unique, and
+//! members must lie one behind the other from the first byte on: a reader that starts at the front
+//! finds what one finds that starts at the end. Where readers differ and nothing is hidden by it, what
+//! Python's `zipfile` makes of an archive holds, for that is what pip installs from. It knows nothing of
+//! wheels; whether a name may become a path is for the room that makes it one.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,13 +21,19 @@ const END64: u32 = 0x0606_4b50;
 const END64_LOCATOR: u32 = 0x0706_4b50;
 const CENTRAL: u32 = 0x0201_4b50;
 const LOCAL: u32 = 0x0403_4b50;
+const DESCRIPTOR: u32 = 0x0807_4b50;
+const LOCAL_SIZE: u64 = 30;
 const END_SIZE: u64 = 22;
 const MAX_COMMENT: u64 = 65_535;
-/// More than any real archive's: a quarter of a million members have directories of about 30 MB.
-const MAX_DIRECTORY: u64 = 256 << 20;
+/// Ten times the members of the largest wheels; each costs memory here and an entry in the layer.
+const MAX_MEMBERS: u64 = 250_000;
+/// A quarter of a million members have directories of about 30 MB.
+const MAX_DIRECTORY: u64 = 64 << 20;
 
-const FLAG_ENCRYPTED: u16 = 1;
+/// Of the contents, strongly, or of the directory's names.
+const FLAGS_ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
 const FLAG_DESCRIPTOR: u16 = 1 << 3;
+const FLAG_PATCH: u16 = 1 << 5;
 const FLAG_UTF8: u16 = 1 << 11;
 
 /// What is wrong with an archive.
@@ -79,7 +87,7 @@ pub struct Member {
     pub size: u64,
     /// Where the bytes begin in the archive file.
     pub offset: u64,
-    /// The Unix mode with file type, when the archive was made on Unix.
+    /// The Unix mode with file type, if there is one; like pip, whatever system made the archive.
     pub unix_mode: Option<u32>,
 }
 
@@ -229,27 +237,104 @@ pub fn open(path: &Path) -> Result<Vec<Member>, Error> {
     let mut names = HashSet::new();
     for _ in 0..directory.count {
         let (mut member, header) = central_entry(&mut cursor, &file)?;
-        member.offset = check_local_header(&member, &header)?;
-        if !names.insert(member.name.clone()) {
+        let outside = || member_error(&member.name, "lies outside the archive");
+        let starts_inside = header.offset.checked_add(LOCAL_SIZE) <= Some(directory.offset);
+        if !starts_inside || header.offset == u64::MAX {
+            return Err(outside());
+        }
+        let offset = check_local_header(&member, &header)?;
+        let end = offset.checked_add(member.compressed_size);
+        let end = end.filter(|end| *end <= directory.offset);
+        let end = end.ok_or_else(outside)?;
+        member.offset = offset;
+        // A file and a directory of one name are one path.
+        if !names.insert(member.name.trim_end_matches('/').to_owned()) {
             return Err(member_error(&member.name, "is there twice"));
         }
-        let end = member.offset.checked_add(member.compressed_size);
-        let end = end.filter(|end| *end <= directory.offset);
-        let end = end.ok_or_else(|| member_error(&member.name, "lies outside the archive"))?;
-        extents.push((header.offset, end, members.len()));
+        extents.push(Extent {
+            start: header.offset,
+            end,
+            has_descriptor: header.flags & FLAG_DESCRIPTOR != 0,
+            member: members.len(),
+        });
         members.push(member);
     }
     if !cursor.0.is_empty() {
         return Err(Error::Malformed("bytes are left in its directory"));
     }
-    extents.sort_unstable();
-    for pair in extents.windows(2) {
-        if pair[0].1 > pair[1].0 {
-            let name = &members[pair[1].2].name;
+    extents.sort_unstable_by_key(|extent| (extent.start, extent.end));
+    check_layout(&file, &extents, &members, directory.offset)?;
+    Ok(members)
+}
+
+/// Which bytes of the archive are a member's, without its data descriptor.
+struct Extent {
+    start: u64,
+    end: u64,
+    has_descriptor: bool,
+    member: usize,
+}
+
+/// Members lie one behind the other, with nothing but data descriptors between them: no reader finds one
+/// that the directory does not have.
+fn check_layout(
+    file: &File,
+    extents: &[Extent],
+    members: &[Member],
+    directory: u64,
+) -> Result<(), Error> {
+    let first = extents.first().map_or(directory, |first| first.start);
+    if first != 0 {
+        return Err(Error::Malformed("bytes stand before its first member"));
+    }
+    let nexts = extents
+        .iter()
+        .skip(1)
+        .map(|extent| (extent.start, extent.member));
+    let nexts = nexts.chain([(directory, usize::MAX)]);
+    for (extent, (next, next_member)) in extents.iter().zip(nexts) {
+        let member = &members[extent.member];
+        let Some(gap) = next.checked_sub(extent.end) else {
+            let name = &members[next_member].name;
             return Err(member_error(name, "overlaps another member"));
+        };
+        if !extent.has_descriptor && gap > 0 {
+            return Err(member_error(
+                &member.name,
+                "has bytes behind it that are no member's",
+            ));
+        }
+        if extent.has_descriptor && !is_descriptor(file, extent.end, gap, member)? {
+            return Err(member_error(
+                &member.name,
+                "has no data descriptor that fits it",
+            ));
         }
     }
-    Ok(members)
+    Ok(())
+}
+
+/// Whether these bytes say what the directory says of `member`: CRC and sizes in 32 or 64 bits, with a
+/// signature before them or without, as writers differ.
+fn is_descriptor(file: &File, start: u64, length: u64, member: &Member) -> io::Result<bool> {
+    let mut expected = Vec::new();
+    if matches!(length, 16 | 24) {
+        expected.extend(DESCRIPTOR.to_le_bytes());
+    }
+    expected.extend(member.crc32.to_le_bytes());
+    for size in [member.compressed_size, member.size] {
+        match u32::try_from(size) {
+            _ if matches!(length, 20 | 24) => expected.extend(size.to_le_bytes()),
+            Ok(size) => expected.extend(size.to_le_bytes()),
+            Err(_) => return Ok(false),
+        }
+    }
+    if expected.len() as u64 != length {
+        return Ok(false);
+    }
+    let mut actual = vec![0; expected.len()];
+    file.read_exact_at(&mut actual, start)?;
+    Ok(actual == expected)
 }
 
 struct Directory {
@@ -263,23 +348,30 @@ fn find_directory(file: &File, length: u64) -> Result<Directory, Error> {
     let tail_start = length - tail_length;
     let mut tail = vec![0; to_usize(tail_length)?];
     file.read_exact_at(&mut tail, tail_start)?;
-    // The record that counts is the one whose comment ends where the file ends.
-    let at = (0..=tail.len().saturating_sub(22)).rev().find(|&at| {
-        tail.len() >= at + 22
-            && tail[at..at + 4] == END.to_le_bytes()
-            && at + 22 + usize::from(u16::from_le_bytes([tail[at + 20], tail[at + 21]]))
-                == tail.len()
-    });
-    let at = at.ok_or(Error::Malformed("its end record is missing"))?;
+    let at = find_end(&tail)?;
     let end_position = tail_start + at as u64;
     let mut end = Cursor(&tail[at + 4..at + 22]);
     let (disk, directory_disk) = (end.u16()?, end.u16()?);
     let (count_here, count) = (end.u16()?, end.u16()?);
     let (size, offset) = (end.u32()?, end.u32()?);
 
-    let zip64 = count == u16::MAX || size == u32::MAX || offset == u32::MAX;
-    let (directory, directory_end) = match zip64.then(|| find_directory64(file, end_position)) {
-        Some(found) => found?,
+    let required = count == u16::MAX || size == u32::MAX || offset == u32::MAX;
+    let (directory, directory_end) = match find_directory64(file, end_position)? {
+        Some(found) => {
+            // Readers differ in which of the two counts, so they must agree.
+            let agrees = |narrow: u64, most: u64, wide: u64| narrow == most || narrow == wide;
+            let directory = &found.0;
+            if !agrees(count.into(), u16::MAX.into(), directory.count)
+                || !agrees(size.into(), u32::MAX.into(), directory.size)
+                || !agrees(offset.into(), u32::MAX.into(), directory.offset)
+            {
+                return Err(Error::Malformed("its two end records differ"));
+            }
+            found
+        }
+        None if required => {
+            return Err(Error::Malformed("its zip64 end record is missing"));
+        }
         None if disk != 0 || directory_disk != 0 || count_here != count => {
             return Err(Error::Malformed("it is split over several files"));
         }
@@ -298,37 +390,79 @@ fn find_directory(file: &File, length: u64) -> Result<Directory, Error> {
         ));
     }
     if directory.size > MAX_DIRECTORY {
-        return Err(Error::Malformed("its directory is larger than 256 MiB"));
+        return Err(Error::Malformed("its directory is larger than 64 MiB"));
+    }
+    if directory.count > MAX_MEMBERS {
+        return Err(Error::Malformed("it has more than 250000 members"));
     }
     Ok(directory)
 }
 
-fn find_directory64(file: &File, end_position: u64) -> Result<(Directory, u64), Error> {
-    let missing = Error::Malformed("its zip64 end record is missing");
+/// The place of the end record in the last bytes of a file: its comment ends where the file ends.
+fn find_end(tail: &[u8]) -> Result<usize, Error> {
+    let size = usize::try_from(END_SIZE).unwrap_or_default();
+    let signature = END.to_le_bytes();
+    let found = tail
+        .windows(size)
+        .enumerate()
+        .filter(|(_, record)| record.starts_with(&signature));
+    let ends_file = |&(at, record): &(usize, &[u8])| {
+        let comment = u16::from_le_bytes([record[size - 2], record[size - 1]]);
+        at + size + usize::from(comment) == tail.len()
+    };
+    let mut fitting = found.filter(ends_file).map(|(at, _)| at);
+    let at = fitting
+        .next()
+        .ok_or(Error::Malformed("its end record is missing"))?;
+    // Readers that look for the signature from behind would find the other one.
+    let comment = &tail[at + size..];
+    if comment
+        .windows(signature.len())
+        .any(|bytes| bytes == signature)
+    {
+        return Err(Error::Malformed("its comment holds another end record"));
+    }
+    Ok(at)
+}
+
+/// The directory's place as the zip64 record says it, which ends where the other end record and its
+/// locator begin.
+fn find_directory64(file: &File, end_position: u64) -> Result<Option<(Directory, u64)>, Error> {
+    const LOCATOR_SIZE: u64 = 20;
+    const RECORD_SIZE: u64 = 56;
     let mut locator = [0; 20];
-    let Some(at) = end_position.checked_sub(20) else {
-        return Err(missing);
+    let Some(at) = end_position.checked_sub(LOCATOR_SIZE) else {
+        return Ok(None);
     };
     file.read_exact_at(&mut locator, at)?;
     let mut cursor = Cursor(&locator);
     let (signature, disk, position, disks) =
         (cursor.u32()?, cursor.u32()?, cursor.u64()?, cursor.u32()?);
-    if signature != END64_LOCATOR || disk != 0 || disks > 1 || position > at {
-        return Err(missing);
+    if signature != END64_LOCATOR {
+        return Ok(None);
+    }
+    let damaged = Error::Malformed("its zip64 end record is damaged");
+    if disk != 0 || disks > 1 || position.checked_add(RECORD_SIZE) != Some(at) {
+        return Err(damaged);
     }
     let mut record = [0; 56];
     file.read_exact_at(&mut record, position)?;
     let mut cursor = Cursor(&record);
-    if cursor.u32()? != END64 {
-        return Err(missing);
+    // The size leaves out the signature and itself.
+    if cursor.u32()? != END64 || cursor.u64()? != RECORD_SIZE - 12 {
+        return Err(damaged);
     }
-    cursor.skip(8 + 2 + 2 + 4 + 4 + 8)?;
+    cursor.skip(2 + 2)?;
+    let (disk, directory_disk, count_here) = (cursor.u32()?, cursor.u32()?, cursor.u64()?);
     let directory = Directory {
         count: cursor.u64()?,
         size: cursor.u64()?,
         offset: cursor.u64()?,
     };
-    Ok((directory, position))
+    if disk != 0 || directory_disk != 0 || count_here != directory.count {
+        return Err(Error::Malformed("it is split over several files"));
+    }
+    Ok(Some((directory, position)))
 }
 
 /// What the central directory says of a member's local header.
@@ -346,8 +480,7 @@ fn central_entry(
     if cursor.u32()? != CENTRAL {
         return Err(Error::Malformed("its directory is damaged"));
     }
-    let made_by_unix = cursor.u16()? >> 8 == 3;
-    cursor.skip(2)?;
+    cursor.skip(2 + 2)?;
     let (flags, method) = (cursor.u16()?, cursor.u16()?);
     cursor.skip(4)?;
     let crc32 = cursor.u32()?;
@@ -359,11 +492,14 @@ fn central_entry(
     let offset = cursor.u32()?;
     let raw_name = cursor.take(name_length.into())?.to_vec();
     let name = decode_name(&raw_name, flags)?;
-    let mut extra = Extra::find(cursor.take(extra_length.into())?);
+    let mut extra = Extra::find(cursor.take(extra_length.into())?, &name)?;
     cursor.skip(comment_length.into())?;
 
-    if flags & FLAG_ENCRYPTED != 0 {
+    if flags & FLAGS_ENCRYPTED != 0 {
         return Err(member_error(&name, "is encrypted"));
+    }
+    if flags & FLAG_PATCH != 0 {
+        return Err(member_error(&name, "is a patch of another file"));
     }
     if disk != 0 {
         return Err(Error::Malformed("it is split over several files"));
@@ -388,7 +524,7 @@ fn central_entry(
         compressed_size,
         size,
         offset,
-        unix_mode: (made_by_unix && attributes >> 16 != 0).then_some(attributes >> 16),
+        unix_mode: (attributes >> 16 != 0).then_some(attributes >> 16),
     };
     let header = LocalHeader {
         offset,
@@ -417,51 +553,78 @@ fn check_local_header(member: &Member, expected: &LocalHeader) -> Result<u64, Er
     member.file.read_exact_at(&mut rest, expected.offset + 30)?;
     let (raw_name, extra) = rest.split_at(name_length.into());
 
-    let same_flags = flags & (FLAG_ENCRYPTED | FLAG_DESCRIPTOR)
-        == expected.flags & (FLAG_ENCRYPTED | FLAG_DESCRIPTOR);
+    let mut telling = FLAGS_ENCRYPTED | FLAG_DESCRIPTOR | FLAG_PATCH;
+    if !raw_name.is_ascii() {
+        telling |= FLAG_UTF8;
+    }
+    let same_flags = flags & telling == expected.flags & telling;
     if raw_name != expected.raw_name || method != expected.method || !same_flags {
         return Err(differs());
     }
-    // With a data descriptor the sizes stand behind the data, and the header may hold zeros.
-    if flags & FLAG_DESCRIPTOR == 0 {
-        let mut extra = Extra::find(extra);
-        let sizes = (extra.widen(size)?, extra.widen(compressed_size)?);
-        if crc32 != member.crc32 || sizes != (member.size, member.compressed_size) {
-            return Err(differs());
-        }
+    let mut extra = Extra::find(extra, &member.name)?;
+    let here = (extra.widen(size)?, extra.widen(compressed_size)?, crc32);
+    // With a data descriptor these stand behind the data, and each may be zero here.
+    let may_be_zero = flags & FLAG_DESCRIPTOR != 0;
+    let fits = |here: u64, there: u64| here == there || (may_be_zero && here == 0);
+    if !fits(here.0, member.size)
+        || !fits(here.1, member.compressed_size)
+        || !fits(here.2.into(), member.crc32.into())
+    {
+        return Err(differs());
     }
-    Ok(expected.offset + 30 + rest.len() as u64)
+    Ok(expected.offset + LOCAL_SIZE + rest.len() as u64)
 }
 
+/// The upper half of code page 437, which names are in that are not marked as UTF-8.
+const CP437: &str = "\
+    ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀\
+    αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
+
+/// The name as Python's `zipfile`, and so pip, reads it.
 fn decode_name(raw: &[u8], flags: u16) -> Result<String, Error> {
     let lossy = || String::from_utf8_lossy(raw).into_owned();
     if raw.is_empty() || raw.contains(&0) {
         return Err(member_error(&lossy(), "has no proper name"));
     }
-    if flags & FLAG_UTF8 == 0 && !raw.is_ascii() {
-        return Err(member_error(
-            &lossy(),
-            "has a name that is not marked as UTF-8",
-        ));
+    if flags & FLAG_UTF8 != 0 || raw.is_ascii() {
+        return String::from_utf8(raw.to_vec())
+            .map_err(|_| member_error(&lossy(), "has a name that is not UTF-8"));
     }
-    String::from_utf8(raw.to_vec())
-        .map_err(|_| member_error(&lossy(), "has a name that is not UTF-8"))
+    let upper: Vec<char> = CP437.chars().collect();
+    let decode = |byte: &u8| match byte.checked_sub(0x80) {
+        None => char::from(*byte),
+        Some(place) => upper[usize::from(place)],
+    };
+    Ok(raw.iter().map(decode).collect())
 }
 
 /// The zip64 extra field: values that did not fit into 32 bits, in the order they are asked for.
 struct Extra<'a>(Cursor<'a>);
 
 impl<'a> Extra<'a> {
-    fn find(bytes: &'a [u8]) -> Self {
+    fn find(bytes: &'a [u8], name: &str) -> Result<Self, Error> {
+        const ZIP64: u16 = 1;
+        const UNICODE_PATH: u16 = 0x7075;
         let mut cursor = Cursor(bytes);
-        while let (Ok(id), Ok(length)) = (cursor.u16(), cursor.u16()) {
-            match cursor.take(length.into()) {
-                Ok(data) if id == 1 => return Self(Cursor(data)),
-                Ok(_) => {}
-                Err(_) => break,
+        let mut found = None;
+        while cursor.0.len() >= 4 {
+            let (id, length) = (cursor.u16()?, cursor.u16()?);
+            let data = cursor
+                .take(length.into())
+                .map_err(|_| member_error(name, "has a damaged extra field"))?;
+            match id {
+                ZIP64 if found.is_some() => {
+                    return Err(member_error(name, "has two zip64 fields"));
+                }
+                ZIP64 => found = Some(data),
+                // Behind a version and a CRC-32 stands the name that some readers take instead.
+                UNICODE_PATH if data.get(5..) != Some(name.as_bytes()) => {
+                    return Err(member_error(name, "has another name beside this one"));
+                }
+                _ => {}
             }
         }
-        Self(Cursor(&[]))
+        Ok(Self(Cursor(found.unwrap_or_default())))
     }
 
     fn widen(&mut self, value: u32) -> Result<u64, Error> {

@@ -90,9 +90,12 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Optio
     let place = Place {
         root: RUNTIME_DIR,
         interpreter: base.interpreter.clone(),
+        target: dependencies::target(plan, base),
+        exclude: Vec::new(),
     };
     let scripts = scripts(plan.runtime, &interpreter_command(base))?;
-    let layer = dependencies::make_layer(plan, &client, &place, Some(scripts), tools).await?;
+    let made = dependencies::make_layer(plan, &client, &place, Some(scripts), tools).await?;
+    let (layer, _) = made;
     Ok(Some(layer))
 }
 

@@ -10,22 +10,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
 use crate::blob_store::{self, MemoKey};
 use crate::build::base::Base;
-use crate::build::{Error, Tools};
+use crate::build::{Error, Tools, function};
 use crate::file_tree::{FileTree, ImagePath};
 use crate::lambda::TASK_ROOT;
 use crate::oci::layer::{self, Layer};
 use crate::plan::{Needs, Plan, ResolverChoice};
 use crate::python::lock::pylock::Pylock;
 use crate::python::lock::{self, Entry, Locked, LockedFile, LockedWheel};
+use crate::python::examination::{self, Examination};
 use crate::python::requirements::{self, Inputs, Requirements};
 use crate::python::resolve::{self, Resolver};
-use crate::python::wheel::{self, Placement};
+use crate::python::wheel::{self, Placed, Placement};
 use crate::python::{Target, fetch, interpreter};
 
 /// Changes whenever the tree of a wheel does.
-const FORMAT: &str = "wheels 2";
+const FORMAT: &str = "wheels 3";
+/// Changes whenever more is found in a wheel, or refused.
+const EXAMINED: &str = "examined 1";
 
 /// What a function needs, and where it went.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +41,8 @@ pub struct Dependencies {
     directory: PathBuf,
     /// Their layer, if there are any.
     pub layer: Option<Layer>,
+    /// What patterns kept out of it, by its path below the task root.
+    pub left_out: Vec<String>,
 }
 
 impl Dependencies {
@@ -85,12 +92,13 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depen
     let mut dependencies = Dependencies {
         wheels,
         directory,
-        layer: None,
+        ..Dependencies::default()
     };
     if !dependencies.wheels.is_empty() {
-        let place = task_root(base);
-        let made = make_layer(plan, &dependencies, &place, None, tools).await?;
-        dependencies.layer = Some(made);
+        let place = task_root(plan, base);
+        let (layer, left_out) = make_layer(plan, &dependencies, &place, None, tools).await?;
+        dependencies.layer = Some(layer);
+        dependencies.left_out = left_out;
     }
     Ok(dependencies)
 }
@@ -100,11 +108,13 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depen
 /// # Errors
 /// Those of fetching and of wheels.
 pub async fn tree(
+    plan: &Plan,
     base: &Base,
     dependencies: &Dependencies,
     tools: &Tools,
 ) -> Result<FileTree, Error> {
-    wheel_tree(dependencies, &task_root(base), tools).await
+    let (tree, _) = wheel_tree(dependencies, &task_root(plan, base), tools).await?;
+    Ok(tree)
 }
 
 /// The wheels for requirements of this tool's own, which need no lock beside the project: their versions
@@ -156,7 +166,7 @@ fn choose(plan: &Plan, target: Target, entries: &[Entry]) -> Result<Vec<LockedWh
 }
 
 /// What the wheels have to fit.
-fn target(plan: &Plan, base: &Base) -> Target {
+pub(super) fn target(plan: &Plan, base: &Base) -> Target {
     let machine = plan.architecture.machine();
     Target::new(plan.runtime.python, machine, base.glibc)
 }
@@ -168,27 +178,36 @@ pub(super) struct Place {
     pub(super) root: &'static str,
     /// What starts the image's Python.
     pub(super) interpreter: String,
+    /// What the wheels' programs have to run on.
+    pub(super) target: Target,
+    /// Patterns of what is left out, in gitignore's language.
+    pub(super) exclude: Vec<String>,
 }
 
-fn task_root(base: &Base) -> Place {
+fn task_root(plan: &Plan, base: &Base) -> Place {
     Place {
         root: TASK_ROOT,
         interpreter: base.interpreter.clone(),
+        target: target(plan, base),
+        exclude: Vec::new(),
     }
 }
 
-/// Makes the layer of these wheels with `beside` over them, or takes the one made before.
+/// Makes the layer of these wheels with `beside` over them, or takes the one made before; with it comes
+/// what was left out of it.
 pub(super) async fn make_layer(
     plan: &Plan,
     dependencies: &Dependencies,
     place: &Place,
     beside: Option<FileTree>,
     tools: &Tools,
-) -> Result<Layer, Error> {
+) -> Result<(Layer, Vec<String>), Error> {
     let mut inputs = vec![
         FORMAT.to_owned(),
         place.root.to_owned(),
         place.interpreter.clone(),
+        place.target.to_string(),
+        place.exclude.join("\n"),
     ];
     let wheels = dependencies.wheels.iter();
     inputs.extend(wheels.map(|wheel| wheel.digest.to_string()));
@@ -196,23 +215,33 @@ pub(super) async fn make_layer(
         inputs.push(beside.digest()?.to_string());
     }
     let key = layer::memo_key(plan.epoch, &inputs);
+    let left_out_key = MemoKey::new("left out 1", &inputs);
     let recalled = layer::recall(&tools.store, &key);
     if let Some(layer) = recalled.filter(|_| !plan.policy.no_cache) {
-        return Ok(layer);
+        if place.exclude.is_empty() {
+            return Ok((layer, Vec::new()));
+        }
+        if let Some(left_out) = tools.store.recall(&left_out_key) {
+            return Ok((layer, left_out));
+        }
     }
-    let mut tree = wheel_tree(dependencies, place, tools).await?;
+    let (mut tree, left_out) = wheel_tree(dependencies, place, tools).await?;
     if let Some(beside) = beside {
         tree.merge(beside)?;
     }
-    tools.layer(plan, key, tree).await
+    if !place.exclude.is_empty() {
+        tools.store.remember(&left_out_key, &left_out)?;
+    }
+    Ok((tools.layer(plan, key, tree).await?, left_out))
 }
 
 /// Fetches the wheels and reads them into one tree; where two bring a path, the later has it, as with pip.
+/// With it comes what was left out.
 async fn wheel_tree(
     dependencies: &Dependencies,
     place: &Place,
     tools: &Tools,
-) -> Result<FileTree, Error> {
+) -> Result<(FileTree, Vec<String>), Error> {
     let (client, store) = (&tools.client, &tools.store);
     let (wheels, progress) = (&dependencies.wheels, &tools.progress);
     let files: Vec<LockedFile> = wheels.iter().map(LockedWheel::file).collect();
@@ -225,28 +254,97 @@ async fn wheel_tree(
     tools.block(read).await?
 }
 
-fn read_wheels(wheels: &[LockedWheel], place: &Place, tools: &Tools) -> Result<FileTree, Error> {
+fn read_wheels(
+    wheels: &[LockedWheel],
+    place: &Place,
+    tools: &Tools,
+) -> Result<(FileTree, Vec<String>), Error> {
     let root = ImagePath::new(place.root).map_err(crate::file_tree::Error::from)?;
+    let exclude = patterns(&place.exclude)?;
+    let placement = Placement {
+        root: &root,
+        interpreter: &place.interpreter,
+        exclude: &exclude,
+    };
     let mut tree = FileTree::default();
+    let mut left_out = Vec::new();
     for wheel in wheels {
-        let placement = Placement {
-            root: &root,
-            interpreter: &place.interpreter,
-        };
-        let path = tools.store.path(&wheel.digest);
-        let files = wheel::file_tree(&path, &wheel.name, &wheel.version, &placement);
-        let files = files.map_err(|source| Error::Wheel {
-            file: wheel.filename.as_str().to_owned(),
-            source,
-        })?;
-        for collision in tree.merge(files)? {
+        let placed = read_wheel(wheel, &placement, place.target, tools)?;
+        left_out.extend(placed.left_out);
+        for collision in tree.merge(placed.tree)? {
             tools.progress.warn(format!(
                 "{} is in {} and in {} with other contents; the later in the lock has it",
                 collision.path, collision.earlier, collision.later
             ));
         }
     }
-    Ok(tree)
+    Ok((tree, left_out))
+}
+
+/// Reads one wheel into its place, once it is seen to be what it says and to run on the target.
+fn read_wheel(
+    wheel: &LockedWheel,
+    placement: &Placement<'_>,
+    target: Target,
+    tools: &Tools,
+) -> Result<Placed, Error> {
+    let file = wheel.filename.as_str();
+    let refused = |source| Error::Wheel {
+        file: file.to_owned(),
+        source,
+    };
+    let examination = examined(wheel, tools, refused)?;
+    let path = tools.store.path(&wheel.digest);
+    let placed = wheel::file_tree(&path, &wheel.name, &wheel.version, placement);
+    let placed = placed.map_err(refused)?;
+    let is_taken = |member: &str| placed.members.contains(member);
+    let fit = examination.fit(&wheel.filename, target, is_taken);
+    for detail in examination.details.iter().chain(&fit.map_err(refused)?) {
+        tools.progress.detail(format!("{file}: {detail}"));
+    }
+    for warning in &examination.warnings {
+        tools.progress.warn(format!("{file}: {warning}"));
+    }
+    Ok(placed)
+}
+
+/// What is in a wheel, which its digest decides: looked at once, and remembered unless it is refused.
+fn examined(
+    wheel: &LockedWheel,
+    tools: &Tools,
+    refused: impl Fn(wheel::Error) -> Error,
+) -> Result<Examination, Error> {
+    let store = &tools.store;
+    let names = [wheel.name.as_bytes(), wheel.version.as_bytes()];
+    let inputs = [wheel.digest.as_bytes().as_slice()]
+        .into_iter()
+        .chain(names);
+    let key = MemoKey::new(EXAMINED, inputs);
+    if let Some(examination) = store.recall(&key) {
+        return Ok(examination);
+    }
+    let path = store.path(&wheel.digest);
+    let examination = examination::examine(&path, &wheel.name, &wheel.version, store.root());
+    let examination = examination.map_err(refused)?;
+    store.remember(&key, &examination)?;
+    Ok(examination)
+}
+
+fn patterns(exclude: &[String]) -> Result<Gitignore, Error> {
+    let wrong = |pattern: &str, error: &ignore::Error| {
+        Error::Function(function::Error::Pattern {
+            pattern: pattern.to_owned(),
+            detail: error.to_string(),
+        })
+    };
+    let mut builder = GitignoreBuilder::new("");
+    for pattern in exclude {
+        let added = builder.add_line(None, pattern);
+        added.map_err(|error| wrong(pattern, &error))?;
+    }
+    builder
+        .build()
+        .map_err(|error| wrong(&exclude.join(", "), &error))
 }
 
 fn unreadable(error: requirements::Error) -> Error {

@@ -415,7 +415,7 @@ async fn check_handler(
     if plan.handler_in_base || has_handler(plan, source) {
         return Ok(());
     }
-    let tree = dependencies::tree(base, dependencies, tools).await?;
+    let tree = dependencies::tree(plan, base, dependencies, tools).await?;
     if has_handler(plan, &tree) {
         return Ok(());
     }

@@ -614,6 +614,16 @@ fn of_wheel(error: &wheel::Error) -> Advice {
     match error {
         wheel::Error::Version(_) => hint("a newer lambimg may know this format", INPUT),
         wheel::Error::TooLarge(_) => hint("depend on a smaller package", INPUT),
+        wheel::Error::Glibc { .. } => hint(
+            "pin another version of the package, choose another `--base` or `--python` with a newer \
+             glibc, or leave the file out by `exclude-in-packages`",
+            INPUT,
+        ),
+        wheel::Error::Machine { .. } => hint(
+            "its name promises what is not in it: pin another version, and tell its publisher",
+            INPUT,
+        ),
+        wheel::Error::Scratch(source) => of_write(source),
         wheel::Error::Archive(_)
         | wheel::Error::Read { .. }
         | wheel::Error::Path(_)
@@ -622,6 +632,9 @@ fn of_wheel(error: &wheel::Error) -> Advice {
         | wheel::Error::Twice(_)
         | wheel::Error::EntryPoint(_)
         | wheel::Error::Scheme(_)
+        | wheel::Error::RecordHash { .. }
+        | wheel::Error::RecordSize { .. }
+        | wheel::Error::RecordTwice(_)
         | wheel::Error::Tree(_) => hint(
             "the wheel is broken or hostile, and nothing of it was taken: pin another version, and \
              tell its publisher",

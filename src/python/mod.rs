@@ -3,6 +3,8 @@
 //! A [`Target`] is the machine that will run the code, never the one at hand. This room has never
 //! heard of images, layers or Lambda; it looks at no environment and at no Python but one it is given.
 
+pub mod elf;
+pub mod examination;
 pub mod fetch;
 pub mod interpreter;
 pub mod lock;
@@ -15,6 +17,8 @@ pub mod wheel;
 
 use std::fmt;
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 pub use tags::{Misfit, Rank, WheelFilename};
 
@@ -133,7 +137,7 @@ impl FromStr for Machine {
 }
 
 /// A version of the GNU C library, older before newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Glibc {
     /// The number before the point: 2 for all that exist.
     pub major: u16,

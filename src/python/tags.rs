@@ -94,6 +94,31 @@ impl WheelFilename {
         })
     }
 
+    /// The tags, one by one.
+    pub fn tags(&self) -> impl Iterator<Item = Tag> {
+        let pairs = self
+            .python
+            .iter()
+            .flat_map(|python| self.abi.iter().map(move |abi| (python, abi)));
+        pairs.flat_map(|(python, abi)| {
+            self.platform.iter().map(|platform| Tag {
+                python: python.clone(),
+                abi: abi.clone(),
+                platform: platform.clone(),
+            })
+        })
+    }
+
+    /// The oldest C library that the name says is enough on this machine.
+    pub fn promised_glibc(&self, machine: Machine) -> Option<Glibc> {
+        let platforms = self.platform.iter().map(|tag| Platform::parse(tag));
+        let promised = platforms.filter_map(|platform| match platform {
+            Platform::Manylinux(glibc, other) if other == machine.as_str() => Some(glibc),
+            _ => None,
+        });
+        promised.min()
+    }
+
     /// The file name as it was given.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -2,7 +2,9 @@
 //!
 //! Follows the binary distribution format (PEP 427) and the record of installed projects (PEP 376,
 //! PEP 627). Nothing is unpacked: a file of the tree is a member of the archive. Of what an archive says
-//! of a member only the name, the bytes and the execute bit are believed. It never knows images.
+//! of a member only the name, the bytes and the execute bit are believed. In one thing it differs from
+//! pip on purpose: `--target` loses what `.data/data` has below `lib/`, which is where pip keeps modules
+//! meanwhile, and with it the shared libraries of tbb and its like. It never knows images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,15 +15,19 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use ignore::gitignore::Gitignore;
+
 use crate::file_tree::{self, Content, FileTree, ImagePath, PathError};
-use crate::python::normalize_name;
+use crate::python::{Glibc, Machine, normalize_name};
 use crate::zip::{self, Member};
 
 /// Metadata files are text that someone wrote; more is no metadata.
-const MAX_METADATA: u64 = 64 << 20;
+const MAX_METADATA: u64 = 16 << 20;
 /// No image may unpack to more than 10 GiB, so no wheel may.
 const MAX_UNPACKED: u64 = 10 << 30;
 const INSTALLER: &str = "lambimg\n";
+/// A file cannot hold its own hash, and a signature of it was never to be listed (PEP 815).
+pub(super) const UNRECORDED: [&str; 3] = ["RECORD", "RECORD.jws", "RECORD.p7s"];
 
 /// Why a wheel cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +72,54 @@ pub enum Error {
     /// A `.data` directory of a kind that nobody defined.
     #[error("member `{0}` is for an install scheme that does not exist")]
     Scheme(String),
+    /// RECORD gives a member another hash than its bytes have.
+    #[error("RECORD lies about `{member}`: it says {recorded}, and the bytes are {actual}")]
+    RecordHash {
+        /// The member.
+        member: String,
+        /// What RECORD says.
+        recorded: String,
+        /// What the bytes are, by the same algorithm.
+        actual: String,
+    },
+    /// RECORD gives a member another size than it has.
+    #[error("RECORD lies about `{member}`: it says {recorded} bytes, and there are {actual}")]
+    RecordSize {
+        /// The member.
+        member: String,
+        /// What RECORD says.
+        recorded: String,
+        /// How many bytes there are.
+        actual: u64,
+    },
+    /// RECORD says two things of one file.
+    #[error("RECORD lists `{0}` twice, and differently")]
+    RecordTwice(String),
+    /// A program needs a newer C library than the target has.
+    #[error("`{member}` needs glibc {needed} ({symbol}), and the target has {has}")]
+    Glibc {
+        /// The member.
+        member: String,
+        /// The symbol version, as `GLIBC_2.34`.
+        symbol: String,
+        /// The first version that has it.
+        needed: Glibc,
+        /// The target's.
+        has: Glibc,
+    },
+    /// No program in it is for the target's processor.
+    #[error("`{member}` is for {has}, and nothing in the wheel is for {wanted}")]
+    Machine {
+        /// An extension module.
+        member: String,
+        /// What it is for.
+        has: String,
+        /// The target's.
+        wanted: Machine,
+    },
+    /// There is no place to read programs in.
+    #[error("cannot write a temporary file")]
+    Scratch(#[source] io::Error),
     /// A path is both a file and a directory.
     #[error(transparent)]
     Tree(#[from] file_tree::Error),
@@ -78,19 +132,45 @@ pub struct Placement<'a> {
     pub root: &'a ImagePath,
     /// What starts the target's Python, for the first line of scripts.
     pub interpreter: &'a str,
+    /// Which paths below the root are left out. As with git, a directory that is left out cannot have
+    /// something in it brought back.
+    pub exclude: &'a Gitignore,
+}
+
+/// A wheel in its place.
+#[derive(Debug)]
+pub struct Placed {
+    /// Its files.
+    pub tree: FileTree,
+    /// The members that are files of the tree.
+    pub members: BTreeSet<String>,
+    /// What was left out, by its path below the root.
+    pub left_out: Vec<String>,
 }
 
 /// Reads the wheel of `name` (normal form) `version` at `path` into a tree.
 ///
 /// # Errors
-/// See [`Error`]; the contents of members are not read, and so not proven, yet.
+/// See [`Error`]; the contents of members are not read, and so not proven, here.
 pub fn file_tree(
     path: &Path,
     name: &str,
     version: &str,
     placement: &Placement<'_>,
-) -> Result<FileTree, Error> {
-    let expected = format!("{name} {version}");
+) -> Result<Placed, Error> {
+    let (members, dist_info) = open(path, name, version)?;
+    let wheel = Wheel {
+        dist_info,
+        members: &members,
+        placement,
+        owner: format!("{name} {version}").into(),
+    };
+    wheel.check_version()?;
+    wheel.install(name)
+}
+
+/// The members of a wheel, and its `.dist-info` directory.
+pub(super) fn open(path: &Path, name: &str, version: &str) -> Result<(Vec<Member>, String), Error> {
     let members = zip::open(path)?;
     let unpacked = members
         .iter()
@@ -98,15 +178,28 @@ pub fn file_tree(
     if unpacked > MAX_UNPACKED {
         return Err(Error::TooLarge(unpacked));
     }
-    let stem = distribution_stem(&members, name, &expected)?;
-    let wheel = Wheel {
-        dist_info: format!("{stem}.dist-info"),
-        members: &members,
-        placement,
-        owner: expected.into(),
+    let stem = distribution_stem(&members, name, &format!("{name} {version}"))?;
+    Ok((members, format!("{stem}.dist-info")))
+}
+
+/// The text of the member `name`, if there is one.
+pub(super) fn metadata(members: &[Member], name: &str) -> Result<Option<String>, Error> {
+    let Some(member) = members.iter().find(|member| member.name == name) else {
+        return Ok(None);
     };
-    wheel.check_version()?;
-    wheel.install(name)
+    let read_error = |source| Error::Read {
+        member: name.to_owned(),
+        source,
+    };
+    let bytes = member.read(MAX_METADATA).map_err(read_error)?;
+    // Text that is not UTF-8 is as good as damaged: every reader assumes it.
+    let text = String::from_utf8(bytes).map_err(|_| {
+        read_error(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is not UTF-8",
+        ))
+    })?;
+    Ok(Some(text.trim_start_matches('\u{feff}').to_owned()))
 }
 
 /// `NAME-VERSION` of the one `.dist-info` at the top; those below are some package's own data.
@@ -146,24 +239,11 @@ struct Wheel<'a> {
 }
 
 /// One line of `RECORD`: hash and size as they stand there.
-type Row = (String, String);
+pub(super) type Row = (String, String);
 
 impl Wheel<'_> {
     fn metadata(&self, file: &str) -> Result<Option<String>, Error> {
-        let name = format!("{}/{file}", self.dist_info);
-        let Some(member) = self.members.iter().find(|member| member.name == name) else {
-            return Ok(None);
-        };
-        let bytes = member.read(MAX_METADATA).map_err(|source| Error::Read {
-            member: name.clone(),
-            source,
-        })?;
-        // Text that is not UTF-8 is as good as damaged: every reader assumes it.
-        let text = String::from_utf8(bytes).map_err(|_| Error::Read {
-            member: name,
-            source: io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"),
-        })?;
-        Ok(Some(text.trim_start_matches('\u{feff}').to_owned()))
+        metadata(self.members, &self.own(file))
     }
 
     fn check_version(&self) -> Result<(), Error> {
@@ -183,12 +263,17 @@ impl Wheel<'_> {
         Ok(())
     }
 
-    fn install(&self, name: &str) -> Result<FileTree, Error> {
-        let recorded = read_record(&self.metadata("RECORD")?.unwrap_or_default());
+    fn install(&self, name: &str) -> Result<Placed, Error> {
+        let recorded = self.metadata("RECORD")?.unwrap_or_default();
+        let recorded = read_record(&recorded).map_err(Error::RecordTwice)?;
         let scripts = read_entry_points(&self.metadata("entry_points.txt")?.unwrap_or_default())?;
         let mut installing = Installing {
             wheel: self,
-            tree: FileTree::default(),
+            placed: Placed {
+                tree: FileTree::default(),
+                members: BTreeSet::new(),
+                left_out: Vec::new(),
+            },
             rows: BTreeMap::new(),
         };
         // These are an installer's to write; an archive that has them says nothing by it.
@@ -259,7 +344,7 @@ impl Place {
 
 struct Installing<'a> {
     wheel: &'a Wheel<'a>,
-    tree: FileTree,
+    placed: Placed,
     rows: BTreeMap<String, Row>,
 }
 
@@ -269,6 +354,10 @@ impl Installing<'_> {
             member: member.name.clone(),
             source,
         };
+        if self.leaves_out(&place.path) {
+            return Ok(());
+        }
+        self.placed.members.insert(member.name.clone());
         if place.is_script
             && let Some(text) = self.rewritten(member).map_err(read_error)?
         {
@@ -282,7 +371,23 @@ impl Installing<'_> {
         self.put(&place.path, content, is_executable(member), row)
     }
 
+    /// Whether a path stays out, which is noted then. It does when a directory above it does.
+    fn leaves_out(&mut self, path: &str) -> bool {
+        let exclude = self.wheel.placement.exclude;
+        let ends = path.match_indices('/').map(|(end, _)| (end, true));
+        let mut prefixes = ends.chain([(path.len(), false)]);
+        let out = prefixes
+            .any(|(end, is_directory)| exclude.matched(&path[..end], is_directory).is_ignore());
+        if out {
+            self.placed.left_out.push(path.to_owned());
+        }
+        out
+    }
+
     fn generated(&mut self, path: &str, bytes: Vec<u8>, executable: bool) -> Result<(), Error> {
+        if self.leaves_out(path) {
+            return Ok(());
+        }
         let content = Content::bytes(bytes);
         let row = record_row(&content).map_err(|source| Error::Read {
             member: path.to_owned(),
@@ -303,7 +408,8 @@ impl Installing<'_> {
         if self.rows.insert(path.to_owned(), row).is_some() {
             return Err(Error::Twice(place));
         }
-        self.tree.insert_file(place, content, executable, owner)?;
+        let tree = &mut self.placed.tree;
+        tree.insert_file(place, content, executable, owner)?;
         Ok(())
     }
 
@@ -328,11 +434,13 @@ impl Installing<'_> {
         Ok(Some(rewritten))
     }
 
-    fn record(mut self) -> Result<FileTree, Error> {
+    fn record(mut self) -> Result<Placed, Error> {
         let own = self.wheel.own("RECORD");
-        // A file cannot hold its own hash, and a signature of it was never to be listed (PEP 815).
-        let signatures = [self.wheel.own("RECORD.jws"), self.wheel.own("RECORD.p7s")];
-        self.rows.retain(|path, _| !signatures.contains(path));
+        if self.leaves_out(&own) {
+            return Ok(self.placed);
+        }
+        let unrecorded = UNRECORDED.map(|file| self.wheel.own(file));
+        self.rows.retain(|path, _| !unrecorded.contains(path));
         self.rows.insert(own.clone(), Row::default());
         let mut text = String::new();
         for (path, (hash, size)) in &self.rows {
@@ -340,9 +448,9 @@ impl Installing<'_> {
         }
         let place = self.wheel.placement.root.join(&own)?;
         let content = Content::bytes(text);
-        self.tree
-            .insert_file(place, content, false, &self.wheel.owner)?;
-        Ok(self.tree)
+        let tree = &mut self.placed.tree;
+        tree.insert_file(place, content, false, &self.wheel.owner)?;
+        Ok(self.placed)
     }
 }
 
@@ -375,15 +483,26 @@ fn quoted(field: &str) -> String {
     }
 }
 
-/// `RECORD` by path. What is not of its form is left out; the rows are made anew then.
-fn read_record(text: &str) -> BTreeMap<String, Row> {
-    let rows = text.lines().filter_map(|line| {
-        let fields = csv_fields(line);
-        let [path, hash, size] = <[String; 3]>::try_from(fields).ok()?;
-        let sound = !hash.contains(['\n', ',', '"']) && size.bytes().all(|b| b.is_ascii_digit());
-        sound.then_some((path, (hash, size)))
-    });
-    rows.collect()
+/// `RECORD` by path, or the path of which it says two things. What is not of its form is left out; the
+/// rows are made anew then.
+pub(super) fn read_record(text: &str) -> Result<BTreeMap<String, Row>, String> {
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    for line in text.lines() {
+        let Ok([path, hash, size]) = <[String; 3]>::try_from(csv_fields(line)) else {
+            continue;
+        };
+        let sound =
+            !hash.contains(['\n', ',', '"']) && size.bytes().all(|byte| byte.is_ascii_digit());
+        let row = (hash, size);
+        if sound
+            && rows
+                .insert(path.clone(), row.clone())
+                .is_some_and(|other| other != row)
+        {
+            return Err(path);
+        }
+    }
+    Ok(rows)
 }
 
 fn csv_fields(line: &str) -> Vec<String> {
@@ -502,8 +621,9 @@ mod tests {
         let placement = Placement {
             root: &root,
             interpreter: "/var/lang/bin/python3.12",
+            exclude: &Gitignore::empty(),
         };
-        file_tree(zip_of(&all).path(), "demo", "1.0", &placement)
+        Ok(file_tree(zip_of(&all).path(), "demo", "1.0", &placement)?.tree)
     }
 
     fn listing(tree: &FileTree) -> String {

@@ -1,0 +1,372 @@
+//! Whether a wheel is what it says: its bytes against its own RECORD, its programs against a target.
+//!
+//! A wheel is examined once, every byte of it, by as many threads as there are processors; what was
+//! found can be kept beside the wheel and held against any target later. An ELF file is read where it
+//! can be sought in: a member is a stream, the tables lie at both ends of the file, and inflating it
+//! once into a temporary file costs less than inflating it again for each step back. Small ones stay in
+//! memory. It never knows what a package index said of the wheel, nor images.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Seek as _, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use icu_normalizer::ComposingNormalizerBorrowed;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
+
+use crate::python::elf::{self, Facts};
+use crate::python::wheel::{self, Error, Row};
+use crate::python::{Target, WheelFilename};
+use crate::zip::Member;
+
+/// ELF files up to this size are held in memory while they are read.
+const IN_MEMORY: usize = 8 << 20;
+/// More threads would wait for the disk.
+const MAX_THREADS: usize = 4;
+/// As many names as a line lists.
+const NAMED: usize = 3;
+
+/// What was found in a wheel that is not refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examination {
+    /// What its user should know.
+    pub warnings: Vec<String>,
+    /// What only someone who looks for a fault wants to know.
+    pub details: Vec<String>,
+    /// Its ELF files by member.
+    elf: BTreeMap<String, Facts>,
+    /// The tags in its WHEEL file.
+    tags: BTreeSet<String>,
+}
+
+/// Reads every byte of the wheel of `name` (normal form) `version` at `path`; large programs are copied to
+/// `scratch`, a directory, without a name.
+///
+/// # Errors
+/// A damaged archive, one that is no wheel of that name, and one whose RECORD lies.
+pub fn examine(
+    path: &Path,
+    name: &str,
+    version: &str,
+    scratch: &Path,
+) -> Result<Examination, Error> {
+    let (members, dist_info) = wheel::open(path, name, version)?;
+    let text = |file: &str| wheel::metadata(&members, &format!("{dist_info}/{file}"));
+    let record = text("RECORD")?.ok_or_else(|| Error::NotThisWheel {
+        expected: format!("{name} {version}"),
+        detail: format!("it has no `{dist_info}/RECORD`"),
+    })?;
+    let rows = wheel::read_record(&record).map_err(Error::RecordTwice)?;
+    let exempt = wheel::UNRECORDED.map(|file| format!("{dist_info}/{file}"));
+    let mut found = Examination {
+        tags: read_tags(&text("WHEEL")?.unwrap_or_default()),
+        ..Examination::default()
+    };
+    let files: Vec<_> = members.iter().filter(|m| !m.is_directory()).collect();
+    for (member, seen) in files.iter().zip(read_all(&files, &rows, scratch)) {
+        if let Some(elf) = seen? {
+            found.take_elf(&member.name, elf);
+        }
+    }
+    let names: BTreeSet<_> = files.iter().map(|member| member.name.as_str()).collect();
+    let unlisted = names.iter().filter(|name| !rows.contains_key(**name));
+    let unlisted = unlisted.filter(|name| !exempt.iter().any(|exempt| exempt == *name));
+    let absent = rows.keys().filter(|name| !names.contains(name.as_str()));
+    found.warn_of(unlisted, "it does not list in its RECORD");
+    found.detail_of(absent, "its RECORD lists and it does not hold");
+    let weak = rows
+        .iter()
+        .filter(|(name, row)| !exempt.contains(name) && Strong::of(row).is_none());
+    found.detail_of(
+        weak.map(|(name, _)| name),
+        "have no strong hash in its RECORD",
+    );
+    found.warn_of_look_alikes(&names);
+    Ok(found)
+}
+
+/// Examines a wheel on disk and holds it against the target; gives what is worth telling.
+///
+/// # Errors
+/// Those of [`examine`] and of [`Examination::fit`].
+pub fn check(
+    path: &Path,
+    filename: &WheelFilename,
+    scratch: &Path,
+    target: Target,
+) -> Result<Examination, Error> {
+    let version = filename.version.to_string();
+    let mut examination = examine(path, &filename.name, &version, scratch)?;
+    let details = examination.fit(filename, target, |_| true)?;
+    examination.details.extend(details);
+    Ok(examination)
+}
+
+impl Examination {
+    fn take_elf(&mut self, member: &str, elf: Result<Facts, elf::Error>) {
+        match elf {
+            Ok(facts) => {
+                self.elf.insert(member.to_owned(), facts);
+            }
+            Err(error) => self
+                .details
+                .push(format!("`{member}` is a damaged ELF file: {error}")),
+        }
+    }
+
+    fn warn_of(&mut self, names: impl Iterator<Item = impl AsRef<str>>, what: &str) {
+        self.warnings.extend(line(names, what));
+    }
+
+    fn detail_of(&mut self, names: impl Iterator<Item = impl AsRef<str>>, what: &str) {
+        self.details.extend(line(names, what));
+    }
+
+    /// Names that some file systems take for one: of other case, or composed of other characters.
+    fn warn_of_look_alikes(&mut self, names: &BTreeSet<&str>) {
+        let normalizer = ComposingNormalizerBorrowed::new_nfc();
+        let mut spellings: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for name in names {
+            let folded = normalizer.normalize(&name.to_lowercase()).into_owned();
+            spellings.entry(folded).or_default().push(name);
+        }
+        let alike = spellings.into_values().filter(|names| names.len() > 1);
+        let pairs = alike.map(|names| names.join("` and `"));
+        self.warn_of(
+            pairs,
+            "are one file where case or composition does not count",
+        );
+    }
+
+    /// Whether the target can load the programs among the members that are taken; gives what is worth
+    /// telling someone who looks for a fault.
+    ///
+    /// # Errors
+    /// [`Error::Glibc`] for a file that needs a newer C library, and [`Error::Machine`] for a wheel of
+    /// extension modules none of which is for the target's processor.
+    pub fn fit(
+        &self,
+        filename: &WheelFilename,
+        target: Target,
+        is_taken: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, Error> {
+        let taken: Vec<_> = self.elf.iter().filter(|(name, _)| is_taken(name)).collect();
+        let (here, foreign): (Vec<_>, Vec<_>) = taken
+            .into_iter()
+            .partition(|(_, facts)| facts.is_for(target.machine));
+        let needs = here
+            .iter()
+            .filter_map(|(member, facts)| Some((*member, facts.glibc.as_ref()?)));
+        let newest = needs.max_by_key(|(_, need)| need.version);
+        if let Some((member, need)) = newest.filter(|(_, need)| need.version > target.glibc) {
+            return Err(Error::Glibc {
+                member: member.clone(),
+                symbol: need.symbol.clone(),
+                needed: need.version,
+                has: target.glibc,
+            });
+        }
+        let module = foreign
+            .iter()
+            .find(|(member, _)| is_module(member, filename));
+        if let (true, Some((member, facts))) = (here.is_empty(), module) {
+            return Err(Error::Machine {
+                member: (*member).clone(),
+                has: facts.machine_name(),
+                wanted: target.machine,
+            });
+        }
+        let mut details: Vec<_> = foreign
+            .iter()
+            .map(|(member, facts)| format!("`{member}` is for {}", facts.machine_name()))
+            .collect();
+        let promised = filename.promised_glibc(target.machine);
+        if let (Some(promised), Some((member, need))) = (promised, newest)
+            && need.version > promised
+        {
+            details.push(format!(
+                "`{member}` needs {}, and its name promises glibc {promised}",
+                need.symbol
+            ));
+        }
+        let named: BTreeSet<_> = filename.tags().map(|tag| tag.to_string()).collect();
+        if named != self.tags {
+            let inside = self.tags.iter().map(String::as_str).collect::<Vec<_>>();
+            details.push(format!(
+                "its WHEEL file has other tags than its name: {}",
+                inside.join(", ")
+            ));
+        }
+        Ok(details)
+    }
+}
+
+/// Whether Python would import this file. In a wheel for any machine a library may be some tool's own,
+/// so there only a name that no other file has counts.
+fn is_module(member: &str, wheel: &WheelFilename) -> bool {
+    let file = member.rsplit('/').next().unwrap_or(member);
+    let for_any = wheel.platform.iter().any(|platform| platform == "any");
+    let tagged = file.contains(".cpython-3") || file.ends_with(".abi3.so");
+    file.strip_suffix(".so").is_some() && (tagged || !for_any)
+}
+
+/// `a`, `b` and 7 more WHAT; nothing where there is no name.
+fn line(names: impl Iterator<Item = impl AsRef<str>>, what: &str) -> Option<String> {
+    let names: Vec<_> = names.map(|name| format!("`{}`", name.as_ref())).collect();
+    let more = names.len().saturating_sub(NAMED);
+    let shown = names[..names.len() - more].join(", ");
+    match (names.is_empty(), more) {
+        (true, _) => None,
+        (_, 0) => Some(format!("{shown} {what}")),
+        (_, more) => Some(format!("{shown} and {more} more {what}")),
+    }
+}
+
+/// The tags of a WHEEL file, one by one.
+fn read_tags(text: &str) -> BTreeSet<String> {
+    let fields = text.lines().filter_map(|line| line.split_once(':'));
+    let tags = fields.filter(|(key, _)| key.trim().eq_ignore_ascii_case("tag"));
+    let expanded = tags.flat_map(|(_, tag)| {
+        let parts: Vec<_> = tag.trim().splitn(3, '-').collect();
+        let [pythons, abis, platforms] = parts[..] else {
+            return vec![tag.trim().to_owned()];
+        };
+        let mut tags = Vec::new();
+        for python in pythons.split('.') {
+            for abi in abis.split('.') {
+                let of_platform = |platform| format!("{python}-{abi}-{platform}");
+                tags.extend(platforms.split('.').map(of_platform));
+            }
+        }
+        tags
+    });
+    expanded.map(|tag| tag.to_ascii_lowercase()).collect()
+}
+
+type Seen = Result<Option<Result<Facts, elf::Error>>, Error>;
+
+/// Reads all members, the largest first, and gives what was seen in their own order.
+fn read_all(files: &[&Member], rows: &BTreeMap<String, Row>, scratch: &Path) -> Vec<Seen> {
+    let mut order: Vec<_> = (0..files.len()).collect();
+    order.sort_by_key(|&number| std::cmp::Reverse(files[number].size));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut seen = Vec::new();
+        while let Some(&number) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let member = files[number];
+            seen.push((number, read(member, rows.get(&member.name), scratch)));
+        }
+        seen
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut seen = thread::scope(|scope| {
+        let others = (1..threads.min(MAX_THREADS)).map(|_| scope.spawn(work));
+        let others: Vec<_> = others.collect();
+        let mut seen = work();
+        for other in others {
+            match other.join() {
+                Ok(more) => seen.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        seen
+    });
+    seen.sort_unstable_by_key(|(number, _)| *number);
+    seen.into_iter().map(|(_, seen)| seen).collect()
+}
+
+/// Reads one member to its end: its CRC, its row and its ELF headers in one pass.
+fn read(member: &Member, row: Option<&Row>, scratch: &Path) -> Seen {
+    let read_error = |source| Error::Read {
+        member: member.name.clone(),
+        source,
+    };
+    if let Some((_, size)) = row
+        && !size.is_empty()
+        && size.parse() != Ok(member.size)
+    {
+        return Err(Error::RecordSize {
+            member: member.name.clone(),
+            recorded: size.clone(),
+            actual: member.size,
+        });
+    }
+    let mut hash = row.and_then(Strong::of);
+    let mut reader = member.open();
+    let mut start = Vec::new();
+    let magic = elf::MAGIC.len() as u64;
+    let taken = (&mut reader).take(magic).read_to_end(&mut start);
+    taken.map_err(read_error)?;
+    let mut copy = (start == elf::MAGIC).then(|| tempfile::spooled_tempfile_in(IN_MEMORY, scratch));
+    let mut buffer = vec![0; 64 << 10];
+    let mut chunk = &start[..];
+    loop {
+        if let Some(hash) = &mut hash {
+            hash.update(chunk);
+        }
+        if let Some(copy) = &mut copy {
+            copy.write_all(chunk).map_err(Error::Scratch)?;
+        }
+        let count = match reader.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Ok(0) => break,
+            count => count.map_err(read_error)?,
+        };
+        chunk = &buffer[..count];
+    }
+    if let (Some(hash), Some((recorded, _))) = (hash, row) {
+        let actual = hash.finish();
+        if recorded.trim_end_matches('=') != actual {
+            return Err(Error::RecordHash {
+                member: member.name.clone(),
+                recorded: recorded.clone(),
+                actual,
+            });
+        }
+    }
+    let Some(mut copy) = copy else {
+        return Ok(None);
+    };
+    copy.rewind().map_err(Error::Scratch)?;
+    Ok(Some(elf::facts(copy)))
+}
+
+/// A hash that the specification lets a RECORD have.
+enum Strong {
+    Sha256(Sha256),
+    Sha384(Sha384),
+    Sha512(Sha512),
+}
+
+impl Strong {
+    fn of((hash, _): &Row) -> Option<Self> {
+        match hash.split_once('=')?.0 {
+            "sha256" => Some(Self::Sha256(Sha256::new())),
+            "sha384" => Some(Self::Sha384(Sha384::new())),
+            "sha512" => Some(Self::Sha512(Sha512::new())),
+            _ => None,
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha384(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    /// As a RECORD has it.
+    fn finish(self) -> String {
+        let (name, bytes) = match self {
+            Self::Sha256(hash) => ("sha256", hash.finalize().to_vec()),
+            Self::Sha384(hash) => ("sha384", hash.finalize().to_vec()),
+            Self::Sha512(hash) => ("sha512", hash.finalize().to_vec()),
+        };
+        format!("{name}={}", URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
