@@ -46,7 +46,7 @@ pub enum Error {
     #[error("not a whole zip archive: {0}")]
     Malformed(&'static str),
     /// A member cannot be taken as it is.
-    #[error("member `{name}` {reason}")]
+    #[error("member `{}` {reason}", name.escape_debug())]
     Member {
         /// The member's name.
         name: String,
@@ -135,7 +135,10 @@ impl Member {
     /// Those of reading, and a member larger than `limit`.
     pub fn read(&self, limit: u64) -> io::Result<Vec<u8>> {
         if self.size > limit {
-            let message = format!("`{}` is larger than {limit} bytes", self.name);
+            let message = format!(
+                "`{}` is larger than {limit} bytes",
+                self.name.escape_debug()
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         let mut bytes = Vec::new();
@@ -178,7 +181,7 @@ struct MemberReader {
 
 impl MemberReader {
     fn damaged(&self, what: &str) -> io::Error {
-        let message = format!("member `{}` {what}", self.member.name);
+        let message = format!("member `{}` {what}", self.member.name.escape_debug());
         io::Error::new(io::ErrorKind::InvalidData, message)
     }
 
@@ -809,6 +812,150 @@ mod tests {
         cut.add("a", "a", b"1", false);
         let bytes = cut.finish();
         insta::assert_snapshot!(message(&bytes[1..]), @"not a whole zip archive: its directory is not where the end record says");
+    }
+
+    /// One stored member `a` of the contents `1`: 32 bytes, 47 of directory, 22 of end record.
+    fn one() -> Vec<u8> {
+        let mut builder = Builder::default();
+        builder.add("a", "a", b"1", false);
+        builder.finish()
+    }
+
+    const DIRECTORY: usize = 32;
+    const END: usize = 32 + 47;
+
+    fn with(mut bytes: Vec<u8>, at: usize, new: &[u8]) -> Vec<u8> {
+        bytes[at..at + new.len()].copy_from_slice(new);
+        bytes
+    }
+
+    #[test]
+    fn nothing_lies_between_members() {
+        let mut before = b"#!/bin/sh\n".to_vec();
+        before.extend(one());
+        insta::assert_snapshot!(message(&before), @"not a whole zip archive: its directory is not where the end record says");
+        // The same with offsets that count the bytes in front.
+        let before = with(before, 10 + DIRECTORY + 42, &10u32.to_le_bytes());
+        let before = with(before, 10 + END + 16, &(10 + 32u32).to_le_bytes());
+        insta::assert_snapshot!(message(&before), @"not a whole zip archive: bytes stand before its first member");
+
+        let mut behind = one();
+        behind.splice(DIRECTORY..DIRECTORY, *b"PK\x03\x04");
+        let behind = with(behind, 4 + END + 16, &(4 + 32u32).to_le_bytes());
+        insta::assert_snapshot!(message(&behind), @"member `a` has bytes behind it that are no member's");
+
+        let mut twice = Builder::default();
+        twice.add("a", "a", b"1", false);
+        twice.add("b", "b", b"2", false);
+        let bytes = twice.finish();
+        // The second entry leads to the first member too, whose name it then has.
+        let bytes = with(bytes, 64 + 47 + 42, &0u32.to_le_bytes());
+        insta::assert_snapshot!(message(&bytes), @"member `b` differs between directory and local header");
+    }
+
+    #[test]
+    fn a_comment_holds_no_end_record() {
+        let plain = with(one(), END + 20, &4u16.to_le_bytes());
+        let commented = |comment: &[u8]| [&plain, comment].concat();
+        assert_eq!(open_bytes(&commented(b"text")).unwrap().len(), 1);
+        insta::assert_snapshot!(message(&commented(b"PK\x05\x06")), @"not a whole zip archive: its comment holds another end record");
+        let inner = with(one(), END + 20, &22u16.to_le_bytes());
+        let inner = [&inner[..], &one()[END..]].concat();
+        insta::assert_snapshot!(message(&inner), @"not a whole zip archive: its comment holds another end record");
+    }
+
+    #[test]
+    fn names_are_read_as_python_reads_them() {
+        let named = |raw: [u8; 1], flags: u16| {
+            let mut bytes = one();
+            for (flag, name) in [(6, 30), (DIRECTORY + 8, DIRECTORY + 46)] {
+                bytes = with(bytes, flag, &flags.to_le_bytes());
+                bytes = with(bytes, name, &raw);
+            }
+            bytes
+        };
+        assert_eq!(open_bytes(&named([0x82], 0)).unwrap()[0].name, "é");
+        assert_eq!(open_bytes(&named([0xff], 0)).unwrap()[0].name, "\u{a0}");
+        insta::assert_snapshot!(message(&named([0x82], FLAG_UTF8)), @"member `\u{fffd}` has a name that is not UTF-8");
+        insta::assert_snapshot!(message(&named([0], 0)), @r"member `\0` has no proper name");
+        insta::assert_snapshot!(message(&named([b'a'], 1)), @"member `a` is encrypted");
+        insta::assert_snapshot!(message(&named([b'a'], FLAG_PATCH)), @"member `a` is a patch of another file");
+        // Only one of the two headers marks it.
+        let half = with(named([0x82], 0), 6, &FLAG_UTF8.to_le_bytes());
+        assert!(message(&half).ends_with("differs between directory and local header"));
+    }
+
+    #[test]
+    fn a_file_and_a_directory_of_one_name_are_one() {
+        let mut builder = Builder::default();
+        builder.add("a", "a", b"1", false);
+        builder.add("a/", "a/", b"", false);
+        insta::assert_snapshot!(message(&builder.finish()), @"member `a/` is there twice");
+    }
+
+    /// The sole member with this descriptor behind it, and zeros in its header.
+    fn described(descriptor: &[u8]) -> Vec<u8> {
+        let mut bytes = one();
+        for flags in [6, DIRECTORY + 8] {
+            bytes = with(bytes, flags, &(FLAG_UTF8 | FLAG_DESCRIPTOR).to_le_bytes());
+        }
+        let mut bytes = with(bytes, 14, &[0; 12]);
+        bytes.splice(DIRECTORY..DIRECTORY, descriptor.iter().copied());
+        let start = u32::try_from(DIRECTORY + descriptor.len()).unwrap();
+        with(bytes, END + descriptor.len() + 16, &start.to_le_bytes())
+    }
+
+    #[test]
+    fn data_descriptors_of_every_form() {
+        let crc = crc32fast::hash(b"1").to_le_bytes();
+        let (narrow, wide) = (1u32.to_le_bytes(), 1u64.to_le_bytes());
+        let signature = b"PK\x07\x08";
+        let narrow = [&crc[..], &narrow, &narrow].concat();
+        let wide = [&crc[..], &wide, &wide].concat();
+        for sizes in [&narrow, &wide] {
+            for start in [&b""[..], signature] {
+                let members = open_bytes(&described(&[start, sizes].concat())).unwrap();
+                assert_eq!(members[0].read(9).unwrap(), b"1");
+            }
+        }
+        insta::assert_snapshot!(message(&described(&[0; 12])), @"member `a` has no data descriptor that fits it");
+        insta::assert_snapshot!(message(&described(b"")), @"member `a` has no data descriptor that fits it");
+        let other_size = with(described(&narrow), 18, &7u32.to_le_bytes());
+        insta::assert_snapshot!(message(&other_size), @"member `a` differs between directory and local header");
+    }
+
+    /// The archive with a zip64 record of these values before its end record.
+    fn with_zip64(count: u64, size: u64, offset: u64) -> Vec<u8> {
+        let mut bytes = one();
+        let mut record = END64.to_le_bytes().to_vec();
+        record.extend(44u64.to_le_bytes());
+        record.extend([45, 0, 45, 0]);
+        record.extend([0; 8]);
+        for value in [count, count, size, offset] {
+            record.extend(value.to_le_bytes());
+        }
+        record.extend(END64_LOCATOR.to_le_bytes());
+        record.extend([0; 4]);
+        record.extend((END as u64).to_le_bytes());
+        record.extend(1u32.to_le_bytes());
+        bytes.splice(END..END, record);
+        bytes
+    }
+
+    #[test]
+    fn both_end_records_say_the_same() {
+        assert_eq!(open_bytes(&with_zip64(1, 47, 32)).unwrap().len(), 1);
+        let told = "not a whole zip archive: its two end records differ";
+        for (count, size, offset) in [(0, 47, 32), (1, 0, 32), (1, 47, 79)] {
+            assert_eq!(message(&with_zip64(count, size, offset)), told);
+        }
+        // What does not fit the narrow record is in the wide one alone.
+        let wide = with(with_zip64(1, 47, 32), END + 76 + 8, &[0xff; 12]);
+        assert_eq!(open_bytes(&wide).unwrap().len(), 1);
+        let many = with(with_zip64(1 << 40, 47, 32), END + 76 + 8, &[0xff; 4]);
+        insta::assert_snapshot!(message(&many), @"not a whole zip archive: it has more than 250000 members");
+        let none = with(one(), END + 8, &[0xff; 4]);
+        insta::assert_snapshot!(message(&none), @"not a whole zip archive: its zip64 end record is missing");
     }
 
     #[test]

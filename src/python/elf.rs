@@ -257,3 +257,129 @@ fn offset(
         inside.then(|| segment.p_offset(endian).checked_add(within))?
     })
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! ELF files of little more than headers and needed versions.
+
+    const HEADER: u64 = 64;
+    const SEGMENTS: u64 = 2 * 56;
+    const DYNAMIC: u64 = HEADER + SEGMENTS;
+    const NEEDS: u64 = DYNAMIC + 4 * 16;
+
+    /// A library for `machine` that needs these versions of libc; a name with `?` is a weak need.
+    pub(crate) fn elf(machine: u16, needs: &[&str]) -> Vec<u8> {
+        let mut strings = b"\0libc.so.6\0".to_vec();
+        let mut versions = Vec::new();
+        let count = u16::try_from(needs.len()).unwrap();
+        versions.extend([1u16.to_le_bytes(), count.to_le_bytes()].concat());
+        versions.extend([1u32.to_le_bytes(), 16u32.to_le_bytes(), [0; 4]].concat());
+        for need in needs {
+            let place = u32::try_from(strings.len()).unwrap();
+            strings.extend(need.trim_end_matches('?').as_bytes());
+            strings.push(0);
+            versions.extend([0; 4]);
+            versions.extend((if need.ends_with('?') { 2u16 } else { 0 }).to_le_bytes());
+            versions.extend([0; 2]);
+            versions.extend(place.to_le_bytes());
+            versions.extend(16u32.to_le_bytes());
+        }
+        let names = NEEDS + versions.len() as u64;
+        let length = names + strings.len() as u64;
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        file.extend([3u16.to_le_bytes(), machine.to_le_bytes()].concat());
+        file.extend(1u32.to_le_bytes());
+        file.extend([0, HEADER, 0].map(u64::to_le_bytes).concat());
+        file.extend([0; 4]);
+        file.extend([64u16, 56, 2, 0, 0, 0].map(u16::to_le_bytes).concat());
+        // Loaded at its place in the file plus a page.
+        for (kind, offset, size) in [(1u32, 0, length), (2, DYNAMIC, 4 * 16)] {
+            file.extend([kind, 4].map(u32::to_le_bytes).concat());
+            let address = offset + 4096;
+            let fields = [offset, address, address, size, size, 8];
+            file.extend(fields.map(u64::to_le_bytes).concat());
+        }
+        let entries = [
+            (5, names + 4096),
+            (10, strings.len() as u64),
+            (0x6fff_fffe, NEEDS + 4096),
+            (0, 0),
+        ];
+        for (tag, value) in entries {
+            file.extend([tag, value].map(u64::to_le_bytes).concat());
+        }
+        file.extend(versions);
+        file.extend(strings);
+        file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    fn newest(needs: &[&str]) -> Option<String> {
+        let facts = facts(Cursor::new(testing::elf(62, needs))).unwrap();
+        assert!(facts.is_for(Machine::X86_64) && !facts.is_for(Machine::Aarch64));
+        facts.glibc.map(|need| need.symbol)
+    }
+
+    #[test]
+    fn the_newest_needed_version_counts() {
+        let newest = |needs: &[&str]| newest(needs).unwrap_or_default();
+        assert_eq!(
+            newest(&["GLIBC_2.2.5", "GLIBC_2.17", "GLIBC_2.9"]),
+            "GLIBC_2.17"
+        );
+        assert_eq!(newest(&["GLIBC_2.17", "GLIBC_2.38?"]), "GLIBC_2.17");
+        assert_eq!(newest(&["GLIBC_PRIVATE", "GCC_4.2.0", "GLIBC_x.1"]), "");
+        assert_eq!(
+            newest(&["GLIBC_2.4", "GLIBC_ABI_DT_RELR"]),
+            "GLIBC_ABI_DT_RELR"
+        );
+        let relative = need_of("GLIBC_ABI_DT_RELR").unwrap();
+        assert_eq!(relative.version.to_string(), "2.36");
+    }
+
+    #[test]
+    fn this_tests_own_program_is_read() {
+        let facts = facts(std::fs::File::open("/proc/self/exe").unwrap()).unwrap();
+        let here = if cfg!(target_arch = "aarch64") {
+            Machine::Aarch64
+        } else {
+            Machine::X86_64
+        };
+        assert_eq!(facts.machine_name(), here.as_str());
+        assert!(facts.glibc.unwrap().version >= "2.14".parse().unwrap());
+    }
+
+    #[test]
+    fn tables_without_end_are_a_fault() {
+        let mut bytes = testing::elf(62, &["GLIBC_2.17"]);
+        let needs = bytes.len() - "\0libc.so.6\0GLIBC_2.17\0".len() - 32;
+        // As many needs as can be said, all of them the first one, in two hundred libraries.
+        bytes[needs + 2..needs + 4].copy_from_slice(&u16::MAX.to_le_bytes());
+        bytes[needs + 28..needs + 32].copy_from_slice(&0u32.to_le_bytes());
+        let error = facts(Cursor::new(bytes)).unwrap_err();
+        insta::assert_snapshot!(error, @"it has more needed versions than any real file");
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_on_foreign_bytes(
+            changes in proptest::collection::vec((0usize..400, any::<u8>()), 1..6),
+            cut in 0usize..400,
+        ) {
+            let mut bytes = testing::elf(183, &["GLIBC_2.17", "GLIBC_2.28"]);
+            for (at, value) in changes {
+                let at = at % bytes.len();
+                bytes[at] = value;
+            }
+            bytes.truncate(bytes.len() - cut % bytes.len());
+            let _ = facts(Cursor::new(bytes));
+        }
+    }
+}

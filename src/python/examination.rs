@@ -76,14 +76,14 @@ pub fn examine(
     let unlisted = names.iter().filter(|name| !rows.contains_key(**name));
     let unlisted = unlisted.filter(|name| !exempt.iter().any(|exempt| exempt == *name));
     let absent = rows.keys().filter(|name| !names.contains(name.as_str()));
-    found.warn_of(unlisted, "it does not list in its RECORD");
-    found.detail_of(absent, "its RECORD lists and it does not hold");
-    let weak = rows
-        .iter()
-        .filter(|(name, row)| !exempt.contains(name) && Strong::of(row).is_none());
+    found.warn_of(unlisted, "not in its RECORD");
+    found.detail_of(absent, "in its RECORD and not there");
+    let weak = rows.iter().filter(|(name, row)| {
+        names.contains(name.as_str()) && !exempt.contains(name) && Strong::of(row).is_none()
+    });
     found.detail_of(
         weak.map(|(name, _)| name),
-        "have no strong hash in its RECORD",
+        "without a strong hash in its RECORD",
     );
     found.warn_of_look_alikes(&names);
     Ok(found)
@@ -112,9 +112,10 @@ impl Examination {
             Ok(facts) => {
                 self.elf.insert(member.to_owned(), facts);
             }
-            Err(error) => self
-                .details
-                .push(format!("`{member}` is a damaged ELF file: {error}")),
+            Err(error) => self.details.push(format!(
+                "`{}` is a damaged ELF file: {error}",
+                member.escape_debug()
+            )),
         }
     }
 
@@ -138,7 +139,7 @@ impl Examination {
         let pairs = alike.map(|names| names.join("` and `"));
         self.warn_of(
             pairs,
-            "are one file where case or composition does not count",
+            "one file where case or composition of letters does not count",
         );
     }
 
@@ -182,15 +183,22 @@ impl Examination {
         }
         let mut details: Vec<_> = foreign
             .iter()
-            .map(|(member, facts)| format!("`{member}` is for {}", facts.machine_name()))
+            .map(|(member, facts)| {
+                format!(
+                    "`{}` is for {}",
+                    member.escape_debug(),
+                    facts.machine_name()
+                )
+            })
             .collect();
         let promised = filename.promised_glibc(target.machine);
         if let (Some(promised), Some((member, need))) = (promised, newest)
             && need.version > promised
         {
             details.push(format!(
-                "`{member}` needs {}, and its name promises glibc {promised}",
-                need.symbol
+                "`{}` needs {}, and its name promises glibc {promised}",
+                member.escape_debug(),
+                need.symbol.escape_debug()
             ));
         }
         let named: BTreeSet<_> = filename.tags().map(|tag| tag.to_string()).collect();
@@ -198,7 +206,7 @@ impl Examination {
             let inside = self.tags.iter().map(String::as_str).collect::<Vec<_>>();
             details.push(format!(
                 "its WHEEL file has other tags than its name: {}",
-                inside.join(", ")
+                inside.join(", ").escape_debug()
             ));
         }
         Ok(details)
@@ -214,15 +222,17 @@ fn is_module(member: &str, wheel: &WheelFilename) -> bool {
     file.strip_suffix(".so").is_some() && (tagged || !for_any)
 }
 
-/// `a`, `b` and 7 more WHAT; nothing where there is no name.
+/// WHAT: `a`, `b` and 7 more; nothing where there is no name.
 fn line(names: impl Iterator<Item = impl AsRef<str>>, what: &str) -> Option<String> {
-    let names: Vec<_> = names.map(|name| format!("`{}`", name.as_ref())).collect();
+    let names: Vec<_> = names
+        .map(|name| format!("`{}`", name.as_ref().escape_debug()))
+        .collect();
     let more = names.len().saturating_sub(NAMED);
     let shown = names[..names.len() - more].join(", ");
     match (names.is_empty(), more) {
         (true, _) => None,
-        (_, 0) => Some(format!("{shown} {what}")),
-        (_, more) => Some(format!("{shown} and {more} more {what}")),
+        (_, 0) => Some(format!("{what}: {shown}")),
+        (_, more) => Some(format!("{what}: {shown} and {more} more")),
     }
 }
 
@@ -368,5 +378,114 @@ impl Strong {
             Self::Sha512(hash) => ("sha512", hash.finalize().to_vec()),
         };
         format!("{name}={}", URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::Machine;
+    use crate::python::elf::testing;
+    use crate::python::tests::target;
+    use crate::zip::testing::Builder;
+    use std::fmt::Write as _;
+
+    /// What is found in a wheel of these members, all listed rightly unless `record` is given.
+    fn examined(members: &[(&str, &[u8])], record: Option<&str>) -> Result<Examination, Error> {
+        let mut builder = Builder::default();
+        let mut rows = String::new();
+        let wheel = "Wheel-Version: 1.0\nTag: cp312-cp312-manylinux_2_17_x86_64\n";
+        let wheel = [("demo-1.0.dist-info/WHEEL", wheel.as_bytes())];
+        for (name, bytes) in members.iter().chain(&wheel) {
+            builder.add(name, name, bytes, true);
+            let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(bytes));
+            let _ = writeln!(rows, "{name},sha256={hash},{}", bytes.len());
+        }
+        let record = record.unwrap_or(&rows);
+        let name = "demo-1.0.dist-info/RECORD";
+        builder.add(name, name, record.as_bytes(), false);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("wheel");
+        std::fs::write(&path, builder.finish()).unwrap();
+        examine(&path, "demo", "1.0", directory.path())
+    }
+
+    #[test]
+    fn record_is_held_against_the_bytes() {
+        assert_eq!(examined(&[("a.py", b"x")], None).unwrap().warnings, [""; 0]);
+        let refused = |record: &str| {
+            let error = examined(&[("a.py", b"x")], Some(record)).unwrap_err();
+            error.to_string()
+        };
+        insta::assert_snapshot!(refused("a.py,sha256=abc,1\n"), @"RECORD lies about `a.py`: it says sha256=abc, and the bytes are sha256=LXEWQrcmsEQBYnyp-6wy9chTD7GQPMTbAiWHF5IaSIE");
+        insta::assert_snapshot!(refused("a.py,,2\n"), @"RECORD lies about `a.py`: it says 2 bytes, and there are 1");
+        insta::assert_snapshot!(refused("a.py,,1\na.py,,\n"), @"RECORD lists `a.py` twice, and differently");
+        for (name, hash) in [
+            ("sha384", URL_SAFE_NO_PAD.encode(Sha384::digest(b"x"))),
+            ("sha512", URL_SAFE_NO_PAD.encode(Sha512::digest(b"x"))),
+        ] {
+            let right = format!("a.py,{name}={hash},1\n");
+            assert!(examined(&[("a.py", b"x")], Some(&right)).is_ok());
+            let wrong = format!("a.py,{name}={},1\n", hash.replace(&hash[..1], "_"));
+            assert!(refused(&wrong).contains(name));
+        }
+        let found = examined(&[("a.py", b"x")], Some("a.py,md5=1,1\nb.py,,\n")).unwrap();
+        insta::assert_debug_snapshot!((found.warnings, found.details), @r#"
+        (
+            [
+                "not in its RECORD: `demo-1.0.dist-info/WHEEL`",
+            ],
+            [
+                "in its RECORD and not there: `b.py`",
+                "without a strong hash in its RECORD: `a.py`",
+            ],
+        )
+        "#);
+    }
+
+    #[test]
+    fn look_alikes_are_told() {
+        let names = ["A.py", "a.py", "caf\u{e9}", "cafe\u{301}", "b.py"];
+        let members = names.map(|name| (name, &b""[..]));
+        let found = examined(&members, None).unwrap();
+        insta::assert_debug_snapshot!(found.warnings, @r#"
+        [
+            "one file where case or composition of letters does not count: `A.py` and `a.py`, `cafe\u{301}` and `café`",
+        ]
+        "#);
+    }
+
+    #[test]
+    fn programs_are_held_against_the_target() {
+        let (old, new) = (
+            testing::elf(62, &["GLIBC_2.17"]),
+            testing::elf(62, &["GLIBC_2.38"]),
+        );
+        let arm = testing::elf(183, &["GLIBC_2.17"]);
+        let fit = |members: &[(&str, &[u8])], tag: &str| {
+            let found = examined(members, None).unwrap();
+            let name = WheelFilename::parse(&format!("demo-1.0-{tag}.whl")).unwrap();
+            let target = target("3.12", Machine::X86_64, "2.34");
+            let details = found.fit(&name, target, |member| member != "left_out.so");
+            let text = details.map_or_else(|error| error.to_string(), |lines| lines.join("\n"));
+            [found.details.join("\n"), text].concat()
+        };
+        let tag = "cp312-cp312-manylinux_2_17_x86_64";
+        insta::assert_snapshot!(fit(&[("old.so", &old)], tag), @"");
+        insta::assert_snapshot!(fit(&[("old.so", &old), ("new.so", &new)], tag), @"`new.so` needs glibc 2.38 (GLIBC_2.38), and the target has 2.34");
+        insta::assert_snapshot!(fit(&[("old.so", &old), ("left_out.so", &new)], tag), @"");
+        insta::assert_snapshot!(fit(&[("arm.so", &arm)], tag), @"`arm.so` is for aarch64, and nothing in the wheel is for x86_64");
+        insta::assert_snapshot!(fit(&[("arm.so", &arm), ("old.so", &old)], tag), @"`arm.so` is for aarch64");
+        insta::assert_snapshot!(fit(&[("helper.so", &arm)], "py3-none-any"), @"
+        `helper.so` is for aarch64
+        its WHEEL file has other tags than its name: cp312-cp312-manylinux_2_17_x86_64
+        ");
+        insta::assert_snapshot!(fit(&[("a.cpython-312-x86_64-linux-gnu.so", &arm)], "py3-none-any"), @"`a.cpython-312-x86_64-linux-gnu.so` is for aarch64, and nothing in the wheel is for x86_64");
+        insta::assert_snapshot!(fit(&[("cut.so", b"\x7fELF\x02")], tag), @"`cut.so` is a damaged ELF file: it ends before its header");
+        let lower = "cp312-cp312-manylinux_2_5_x86_64";
+        insta::assert_snapshot!(fit(&[("old.so", &old)], lower), @"
+        `old.so` needs GLIBC_2.17, and its name promises glibc 2.5
+        its WHEEL file has other tags than its name: cp312-cp312-manylinux_2_17_x86_64
+        ");
     }
 }

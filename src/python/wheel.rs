@@ -36,7 +36,7 @@ pub enum Error {
     #[error(transparent)]
     Archive(#[from] zip::Error),
     /// A member cannot be read.
-    #[error("cannot read member `{member}`")]
+    #[error("cannot read member `{}`", member.escape_debug())]
     Read {
         /// The member.
         member: String,
@@ -47,10 +47,10 @@ pub enum Error {
     #[error("member {0}")]
     Path(#[from] PathError),
     /// A member is a symbolic link.
-    #[error("member `{0}` is a symbolic link")]
+    #[error("member `{}` is a symbolic link", .0.escape_debug())]
     Symlink(String),
     /// The archive is no wheel of what it should be one of.
-    #[error("no wheel of `{expected}`: {detail}")]
+    #[error("no wheel of `{expected}`: {}", detail.escape_debug())]
     NotThisWheel {
         /// The project and version expected.
         expected: String,
@@ -58,7 +58,7 @@ pub enum Error {
         detail: String,
     },
     /// It is of a format to come.
-    #[error("Wheel-Version {0} is not 1.x")]
+    #[error("Wheel-Version {} is not 1.x", .0.escape_debug())]
     Version(String),
     /// It would unpack to more than any image may.
     #[error("it would unpack to {0} bytes, and no image may be larger than {MAX_UNPACKED}")]
@@ -67,13 +67,13 @@ pub enum Error {
     #[error("two members would be {0}")]
     Twice(ImagePath),
     /// An entry point cannot be made a script.
-    #[error("entry point `{0}` does not name a script and a function")]
+    #[error("entry point `{}` does not name a script and a function", .0.escape_debug())]
     EntryPoint(String),
     /// A `.data` directory of a kind that nobody defined.
-    #[error("member `{0}` is for an install scheme that does not exist")]
+    #[error("member `{}` is for an install scheme that does not exist", .0.escape_debug())]
     Scheme(String),
     /// RECORD gives a member another hash than its bytes have.
-    #[error("RECORD lies about `{member}`: it says {recorded}, and the bytes are {actual}")]
+    #[error("RECORD lies about `{}`: it says {}, and the bytes are {actual}", member.escape_debug(), recorded.escape_debug())]
     RecordHash {
         /// The member.
         member: String,
@@ -83,7 +83,7 @@ pub enum Error {
         actual: String,
     },
     /// RECORD gives a member another size than it has.
-    #[error("RECORD lies about `{member}`: it says {recorded} bytes, and there are {actual}")]
+    #[error("RECORD lies about `{}`: it says {recorded} bytes, and there are {actual}", member.escape_debug())]
     RecordSize {
         /// The member.
         member: String,
@@ -93,10 +93,10 @@ pub enum Error {
         actual: u64,
     },
     /// RECORD says two things of one file.
-    #[error("RECORD lists `{0}` twice, and differently")]
+    #[error("RECORD lists `{}` twice, and differently", .0.escape_debug())]
     RecordTwice(String),
     /// A program needs a newer C library than the target has.
-    #[error("`{member}` needs glibc {needed} ({symbol}), and the target has {has}")]
+    #[error("`{}` needs glibc {needed} ({}), and the target has {has}", member.escape_debug(), symbol.escape_debug())]
     Glibc {
         /// The member.
         member: String,
@@ -108,7 +108,7 @@ pub enum Error {
         has: Glibc,
     },
     /// No program in it is for the target's processor.
-    #[error("`{member}` is for {has}, and nothing in the wheel is for {wanted}")]
+    #[error("`{}` is for {has}, and nothing in the wheel is for {wanted}", member.escape_debug())]
     Machine {
         /// An extension module.
         member: String,
@@ -723,6 +723,62 @@ mod tests {
         pure.py,sha256=FI3pxaekTRnlbNmuGlVL9nhHr7DFj24S-imsfd_KmUA,1
         share/d,sha256=GKw-c0PwFokMUQ6T-TUmEWnZ4_VlQ2Qpgw-vCTT0-OQ,1
         ");
+    }
+
+    #[test]
+    fn patterns_leave_out_files() {
+        let mut patterns = ignore::gitignore::GitignoreBuilder::new("");
+        for line in [
+            "demo/tests/",
+            "*.pyi",
+            "!demo/tests/kept.py",
+            "!kept.pyi",
+            "/bin/",
+        ] {
+            patterns.add_line(None, line).unwrap();
+        }
+        let root = ImagePath::new("var/task").unwrap();
+        let placement = Placement {
+            root: &root,
+            interpreter: "python",
+            exclude: &patterns.build().unwrap(),
+        };
+        let entry_points = "[console_scripts]\nrun = demo:run\n";
+        let wheel = zip_of(&[
+            ("demo-1.0.dist-info/WHEEL", WHEEL, 0),
+            ("demo-1.0.dist-info/RECORD", "", 0),
+            ("demo-1.0.dist-info/entry_points.txt", entry_points, 0),
+            ("demo/tests/deep/a.py", "", 0),
+            ("demo/tests/kept.py", "", 0),
+            ("demo/stub.pyi", "", 0),
+            ("demo/kept.pyi", "", 0),
+            ("other/demo/tests/b.py", "", 0),
+        ]);
+        let placed = file_tree(wheel.path(), "demo", "1.0", &placement).unwrap();
+        assert_eq!(
+            placed.left_out,
+            [
+                "demo/tests/deep/a.py",
+                "demo/tests/kept.py",
+                "demo/stub.pyi",
+                "bin/run"
+            ]
+        );
+        assert!(!placed.members.contains("demo/stub.pyi"));
+        assert!(placed.members.contains("demo/kept.pyi"));
+        insta::assert_snapshot!(listing(&placed.tree), @"
+        - /var/task/demo-1.0.dist-info/INSTALLER 8
+        - /var/task/demo-1.0.dist-info/RECORD 421
+        - /var/task/demo-1.0.dist-info/WHEEL 41
+        - /var/task/demo-1.0.dist-info/entry_points.txt 33
+        - /var/task/demo/kept.pyi 0
+        - /var/task/other/demo/tests/b.py 0
+        ");
+        let record = text(&placed.tree, "var/task/demo-1.0.dist-info/RECORD");
+        assert!(
+            !record.contains("demo/tests/deep") && !record.contains("bin/run"),
+            "{record}"
+        );
     }
 
     #[test]
