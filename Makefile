@@ -1,5 +1,5 @@
 # The few commands of this project; each installs what it needs or says what is missing.
-.PHONY: demo test lint
+.PHONY: demo test lint compare fuzz
 
 # An image of examples/hello, answered by Lambda's emulator and pushed to a registry.
 demo:
@@ -13,3 +13,16 @@ test:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+# Our tree of some seventy wheels of PyPI beside what pip makes of them.
+compare:
+	cargo test --test compare -- --nocapture
+
+# Every fuzz target for so many seconds: make fuzz SECONDS=3600
+SECONDS ?= 60
+fuzz:
+	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 2; }
+	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
+		python3 seeds.py $$target && \
+		cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -rss_limit_mb=4096 || exit 1; \
+	done

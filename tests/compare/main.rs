@@ -107,7 +107,9 @@ fn compare(wanted: &Wanted<'_>, wheel: &Path) -> Vec<String> {
     );
     let target = Target::new(python, machine, glibc);
     let begun = Instant::now();
-    let examination = match examination::check(wheel, &filename, scratch.path(), target) {
+    let version = filename.version.to_string();
+    let examined = examination::examine(wheel, &filename.name, &version, scratch.path());
+    let examination = match examined {
         Ok(examination) => examination,
         Err(error) => return vec![format!("refused: {error}")],
     };
@@ -116,14 +118,24 @@ fn compare(wanted: &Wanted<'_>, wheel: &Path) -> Vec<String> {
         "{file}: {megabytes} MiB examined in {:.2?}",
         begun.elapsed()
     );
-    for word in examination.warnings.iter().chain(&examination.details) {
+    // A wheel that lies about what it needs is no difference.
+    let fit = examination.fit(&filename, target, |_| true);
+    let fit = fit.unwrap_or_else(|error| vec![error.to_string()]);
+    let words = examination.warnings.iter().chain(&examination.details);
+    for word in words.chain(&fit) {
         println!("    {word}");
     }
 
     let into = scratch.path().join("installed");
     let to = into.to_str().unwrap();
-    let flags = ["install", "--no-compile", "--no-index", "--target", to];
-    pip(wanted, &[&flags[..], &[wheel.to_str().unwrap()]].concat());
+    let flags = [
+        "install",
+        "--no-compile",
+        "--no-index",
+        "--ignore-requires-python",
+    ];
+    let rest = ["--target", to, wheel.to_str().unwrap()];
+    pip(wanted, &[&flags[..], &rest].concat());
     let theirs = of_directory(&into);
     let ours = of_wheel(wheel, &filename);
     differences(&ours, &theirs)
@@ -250,7 +262,8 @@ fn record_differences(ours: &[u8], theirs: &[u8]) -> Vec<String> {
     let (ours, theirs) = (rows(ours), rows(theirs));
     let differing = theirs.iter().filter(|(path, hash)| {
         // pip says of data and headers where they lay before it moved them.
-        let moved = path.starts_with("share/") || path.starts_with("include/");
+        let moved = ["share/", "include/", "../"];
+        let moved = moved.iter().any(|start| path.starts_with(start));
         !moved && ours.get(*path) != Some(hash)
     });
     differing

@@ -15,3 +15,4 @@ mod outputs;
 mod registry;
 mod reproducible;
 mod support;
+mod wheels;

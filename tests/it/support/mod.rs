@@ -7,6 +7,7 @@
 pub(crate) mod archive;
 pub(crate) mod base;
 pub(crate) mod cpython;
+pub(crate) mod elf;
 pub(crate) mod emulator;
 pub(crate) mod http;
 pub(crate) mod image;

@@ -1,11 +1,13 @@
 //! Wheels made in code, among them ones that no honest tool would make.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use base64::Engine as _;
 use sha2::Digest as _;
 
 /// A wheel that is being made.
+#[derive(Clone)]
 pub(crate) struct Wheel {
     name: String,
     version: String,
@@ -14,7 +16,29 @@ pub(crate) struct Wheel {
     extras: Vec<String>,
     requires_python: Option<String>,
     entry_points: Vec<String>,
-    members: Vec<(String, Vec<u8>, u32)>,
+    members: Vec<Member>,
+    record: fn(String) -> Option<String>,
+    archive: fn(Vec<u8>) -> Vec<u8>,
+}
+
+#[derive(Clone)]
+struct Member {
+    path: String,
+    content: Vec<u8>,
+    mode: u32,
+    /// What the archive holds and how large it says the contents are, when they are deflated.
+    packed: Option<(Vec<u8>, u32)>,
+}
+
+impl Member {
+    fn stored(path: &str, content: Vec<u8>, mode: u32) -> Member {
+        Member {
+            path: path.to_owned(),
+            content,
+            mode,
+            packed: None,
+        }
+    }
 }
 
 impl Wheel {
@@ -35,6 +59,8 @@ impl Wheel {
             requires_python: None,
             entry_points: Vec::new(),
             members: Vec::new(),
+            record: Some,
+            archive: |bytes| bytes,
         }
     }
 
@@ -49,7 +75,32 @@ impl Wheel {
         content: impl Into<Vec<u8>>,
         mode: u32,
     ) -> Wheel {
-        self.members.push((path.to_owned(), content.into(), mode));
+        self.members
+            .push(Member::stored(path, content.into(), mode));
+        self
+    }
+
+    /// A deflated file of which the archive says that it has `declared` bytes.
+    pub(crate) fn deflated(mut self, path: &str, content: Vec<u8>, declared: u32) -> Wheel {
+        let level = flate2::Compression::best();
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), level);
+        encoder.write_all(&content).expect("memory can be written");
+        let packed = encoder.finish().expect("memory can be written");
+        let mut member = Member::stored(path, content, 0o100_644);
+        member.packed = Some((packed, declared));
+        self.members.push(member);
+        self
+    }
+
+    /// Changes the true RECORD into another, or none.
+    pub(crate) fn record(mut self, change: fn(String) -> Option<String>) -> Wheel {
+        self.record = change;
+        self
+    }
+
+    /// Changes the bytes of the archive.
+    pub(crate) fn archive(mut self, change: fn(Vec<u8>) -> Vec<u8>) -> Wheel {
+        self.archive = change;
         self
     }
 
@@ -116,11 +167,8 @@ impl Wheel {
         );
         let mut members = self.members.clone();
         let mut add = |name: &str, text: String| {
-            members.push((
-                format!("{information}/{name}"),
-                text.into_bytes(),
-                0o100_644,
-            ));
+            let path = format!("{information}/{name}");
+            members.push(Member::stored(&path, text.into_bytes(), 0o100_644));
         };
         add("METADATA", self.metadata());
         add("WHEEL", wheel);
@@ -131,33 +179,37 @@ impl Wheel {
             );
         }
         let mut record = String::new();
-        for (path, content, _) in &members {
+        for member in &members {
+            let content = &member.content;
             let hash = base64::engine::general_purpose::URL_SAFE_NO_PAD
                 .encode(sha2::Sha256::digest(content));
-            let _ = writeln!(record, "{path},sha256={hash},{}", content.len());
+            let _ = writeln!(record, "{},sha256={hash},{}", member.path, content.len());
         }
         let _ = writeln!(record, "{information}/RECORD,,");
-        members.push((
-            format!("{information}/RECORD"),
-            record.into_bytes(),
-            0o100_644,
-        ));
-        zip(&members)
+        if let Some(record) = (self.record)(record) {
+            let path = format!("{information}/RECORD");
+            members.push(Member::stored(&path, record.into_bytes(), 0o100_644));
+        }
+        (self.archive)(zip(&members))
     }
 }
 
-/// A zip archive of stored members, each with the mode that Unix would give it.
-fn zip(members: &[(String, Vec<u8>, u32)]) -> Vec<u8> {
+/// A zip archive, each member with the mode that Unix would give it.
+fn zip(members: &[Member]) -> Vec<u8> {
     let mut archive = Vec::new();
     let mut directory = Vec::new();
-    for (path, content, mode) in members {
+    for member in members {
+        let (path, content) = (&member.path, &member.content);
+        let plain = (content.clone(), length(content.len()));
+        let (kept, size) = member.packed.as_ref().unwrap_or(&plain);
+        let method = if member.packed.is_some() { 8 } else { 0 };
         let offset = length(archive.len());
-        // Version 2.0, names in UTF-8, stored, the first of January 1980.
+        // Version 2.0, names in UTF-8, the first of January 1980.
         let mut common = Vec::new();
-        common.extend([20, 0, 0, 8, 0, 0, 0, 0, 0x21, 0]);
+        common.extend([20, 0, 0, 8, method, 0, 0, 0, 0x21, 0]);
         common.extend(crc32fast::hash(content).to_le_bytes());
-        common.extend(length(content.len()).to_le_bytes());
-        common.extend(length(content.len()).to_le_bytes());
+        common.extend(length(kept.len()).to_le_bytes());
+        common.extend(size.to_le_bytes());
         common.extend(
             u16::try_from(path.len())
                 .expect("a short name")
@@ -167,12 +219,12 @@ fn zip(members: &[(String, Vec<u8>, u32)]) -> Vec<u8> {
         archive.extend(*b"PK\x03\x04");
         archive.extend(&common);
         archive.extend(path.as_bytes());
-        archive.extend(content);
+        archive.extend(kept);
         // Made by Unix; no comment, first disk, no internal attributes.
         directory.extend(*b"PK\x01\x02\x14\x03");
         directory.extend(&common);
         directory.extend([0; 6]);
-        directory.extend((mode << 16).to_le_bytes());
+        directory.extend((member.mode << 16).to_le_bytes());
         directory.extend(offset.to_le_bytes());
         directory.extend(path.as_bytes());
     }
