@@ -2,7 +2,8 @@
 //!
 //! Credentials travel only to the origin they were given for: a redirect to another one drops them.
 //! URLs in errors have neither user information nor query, where presigned ones keep their secrets.
-//! This room knows no registry and no index, and looks at no environment but the proxy variables.
+//! This room knows no registry and no index, and looks at no environment but the proxy variables and
+//! `SSL_CERT_FILE` and `SSL_CERT_DIR`, which the TLS library reads for the machine's own authorities.
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
-pub use reqwest::{Method, Response, StatusCode, Url, header};
+pub use reqwest::{Certificate, Method, Response, StatusCode, Url, header};
 
 use crate::progress::Progress;
 
@@ -56,6 +57,8 @@ pub struct Settings {
     pub offline: bool,
     /// Hosts, with port if any, that are spoken to without TLS, beside loopback addresses.
     pub plain_http: BTreeSet<String>,
+    /// Authorities that are trusted beside the machine's own.
+    pub authorities: Vec<Certificate>,
     /// Who is told of every retry.
     pub progress: Progress,
 }
@@ -160,8 +163,10 @@ impl Client {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(settings: Settings) -> Result<Self, Error> {
+        let authorities = usable(&settings.authorities)?;
         let builder = || {
             reqwest::Client::builder()
+                .tls_certs_merge(authorities.clone())
                 .user_agent(concat!("lambimg/", env!("CARGO_PKG_VERSION")))
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CONNECT_TIMEOUT)
@@ -181,6 +186,11 @@ impl Client {
     /// Whether `host` (with port, if any) is spoken to without TLS.
     pub fn is_plain(&self, host: &str) -> bool {
         is_loopback(without_port(host)) || self.settings.plain_http.contains(host)
+    }
+
+    /// Whether the network may not be used.
+    pub fn is_offline(&self) -> bool {
+        self.settings.offline
     }
 
     fn client_for(&self, url: &Url, sending: bool) -> &reqwest::Client {
@@ -311,6 +321,29 @@ impl Client {
         }
         builder.send().await.map_err(|e| classify(&request.url, e))
     }
+}
+
+/// The certificates of a text in PEM; none where it has none that can be read.
+pub fn certificates(pem: &[u8]) -> Vec<Certificate> {
+    Certificate::from_pem_bundle(pem).unwrap_or_default()
+}
+
+/// Those that can be an authority: a bundle may hold some that cannot, and one of them would spoil the rest.
+fn usable(authorities: &[Certificate]) -> Result<Vec<Certificate>, Error> {
+    let alone = |certificates: Vec<Certificate>| {
+        let builder = reqwest::Client::builder().no_proxy();
+        builder.tls_certs_only(certificates).build()
+    };
+    if authorities.is_empty() || alone(authorities.to_vec()).is_ok() {
+        return Ok(authorities.to_vec());
+    }
+    let each = authorities.iter();
+    let usable: Vec<_> = each
+        .filter(|one| alone(vec![(*one).clone()]).is_ok())
+        .cloned()
+        .collect();
+    alone(usable.clone()).map_err(Error::Setup)?;
+    Ok(usable)
 }
 
 fn redirect_target(from: &Url, response: &Response) -> Result<Option<Url>, Error> {
