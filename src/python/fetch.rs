@@ -1,20 +1,20 @@
 //! Locked files into the store: each proven by its hash before it gets a name.
 //!
-//! A file that is there already costs no request. User names and passwords in a URL become a header
-//! and go to the URL's own host alone. It does not know what is in a file.
+//! A file that is there already costs no request. The user's credentials, and those in a URL itself, become
+//! a header and go to the URL's own origin alone. It does not know what is in a file.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::blob_store::{self, BlobStore, BlobWriter};
 use crate::digest::Mismatch;
-use crate::http::{self, Client, Method, Request, Secret, Url};
+use crate::http::{self, Client, Method, Request, Response, Url};
 use crate::progress::{Progress, Task};
+use crate::python::credentials::{Credentials, without_user};
+use crate::python::index::sent;
 use crate::python::lock::{Location, LockedFile};
 
 /// Downloads at once: enough to fill a link with small wheels, few enough for an index's patience.
@@ -37,6 +37,20 @@ pub enum Error {
         file: String,
         /// Why.
         source: http::Error,
+    },
+    /// The host does not let us in.
+    #[error("cannot fetch `{file}` of {package}: `{host}` answered {status} {}", sent(*.with_credentials))]
+    Refused {
+        /// The package and version.
+        package: String,
+        /// The file.
+        file: String,
+        /// The host, with port if it is named.
+        host: String,
+        /// The status code.
+        status: u16,
+        /// Whether we had sent any credentials.
+        with_credentials: bool,
     },
     /// The index answered something else.
     #[error("cannot fetch `{file}` of {package}: {url} answered {status}")]
@@ -91,6 +105,7 @@ pub enum Error {
 /// See [`Error`]; files that came before it stay.
 pub async fn fetch(
     client: &Client,
+    credentials: &Credentials,
     store: &BlobStore,
     directory: &Path,
     files: &[LockedFile],
@@ -101,7 +116,7 @@ pub async fn fetch(
         found.is_none() || file.size.is_some_and(|size| found != Some(size))
     };
     stream::iter(files.iter().filter(is_absent))
-        .map(|file| fetch_one(client, store, directory, file, progress))
+        .map(|file| fetch_one(client, credentials, store, directory, file, progress))
         .buffer_unordered(PARALLEL)
         .try_collect()
         .await
@@ -109,6 +124,7 @@ pub async fn fetch(
 
 async fn fetch_one(
     client: &Client,
+    credentials: &Credentials,
     store: &BlobStore,
     directory: &Path,
     file: &LockedFile,
@@ -124,7 +140,7 @@ async fn fetch_one(
         Location::Url(url) if matches!(url.scheme(), "http" | "https") => {
             let mut attempt = 1;
             loop {
-                let result = download(client, store, url, file, &task()).await;
+                let result = download(client, credentials, store, url, file, &task()).await;
                 match result {
                     // The client itself tries again until an answer begins.
                     Err(Broken::Body(_)) if attempt < ATTEMPTS => attempt += 1,
@@ -194,6 +210,7 @@ fn copy(store: &BlobStore, path: &Path, file: &LockedFile, task: &Task) -> Resul
 
 async fn download(
     client: &Client,
+    credentials: &Credentials,
     store: &BlobStore,
     url: &Url,
     file: &LockedFile,
@@ -204,15 +221,12 @@ async fn download(
         file: file.filename.clone(),
         source,
     };
-    let mut response = client.send(&request(url)).await.map_err(failed)?;
+    let mut request = Request::new(Method::GET, without_user(url));
+    request.authorization = credentials.authorization(url, client).await;
+    let mut response = client.send(&request).await.map_err(failed)?;
     let status = response.status();
     if !status.is_success() {
-        return Err(Broken::Other(Error::Status {
-            package: file.package.clone(),
-            file: file.filename.clone(),
-            url: http::redact(url),
-            status: status.as_u16(),
-        }));
+        return Err(Broken::Other(unsuccessful(url, file, &request, &response)));
     }
     let mut writer = store.writer()?;
     let mut received = 0;
@@ -229,44 +243,25 @@ async fn download(
     Ok(())
 }
 
-/// A request whose URL says nothing that a log may not say.
-fn request(url: &Url) -> Request {
-    let mut bare = url.clone();
-    let _ = bare.set_username("");
-    let _ = bare.set_password(None);
-    let mut request = Request::new(Method::GET, bare);
-    if !url.username().is_empty() {
-        let pair = format!(
-            "{}:{}",
-            decoded(url.username()),
-            decoded(url.password().unwrap_or_default())
-        );
-        request.authorization = Some(Secret::new(format!("Basic {}", BASE64.encode(pair))));
+fn unsuccessful(url: &Url, file: &LockedFile, request: &Request, response: &Response) -> Error {
+    let (package, file) = (file.package.clone(), file.filename.clone());
+    match response.status().as_u16() {
+        status @ (401 | 403) => Error::Refused {
+            package,
+            file,
+            host: http::host_and_port(response.url()),
+            status,
+            // A redirect to another origin leaves them behind.
+            with_credentials: request.authorization.is_some()
+                && response.url().origin() == url.origin(),
+        },
+        status => Error::Status {
+            package,
+            file,
+            url: http::redact(url),
+            status,
+        },
     }
-    request
-}
-
-/// Undoes the percent signs that a URL's user information may have.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let pair = tail
-            .get(..2)
-            .and_then(|pair| std::str::from_utf8(pair).ok());
-        let value = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        match value {
-            Some(value) if *first == b'%' => {
-                bytes.push(value);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn write(
@@ -378,6 +373,7 @@ mod tests {
             let wheels = std::slice::from_ref(wheel);
             fetch(
                 &client,
+                &Credentials::default(),
                 &self.store,
                 self.directory.path(),
                 wheels,
@@ -396,16 +392,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn credentials_leave_the_url() {
-        let url: Url = "https://me:p%40ss@index.test/a.whl".parse().unwrap();
-        let request = request(&url);
-        assert_eq!(request.url.as_str(), "https://index.test/a.whl");
-        let expected = format!("Basic {}", BASE64.encode("me:p@ss"));
-        assert_eq!(request.authorization, Some(Secret::new(expected)));
-        assert_eq!(decoded("100%"), "100%");
-    }
-
     #[tokio::test]
     async fn a_wheel_is_asked_for_once() {
         let bench = Bench::new();
@@ -419,7 +405,7 @@ mod tests {
         assert_eq!(bench.store.read(&wheel.digest).unwrap(), b"wheel");
         assert_eq!(index.asked(), 1);
         let asked = index.asked.lock().unwrap()[0].to_lowercase();
-        let secret = BASE64.encode("me:pw").to_lowercase();
+        let secret = "bWU6cHc=".to_lowercase();
         assert!(
             asked.contains(&format!("authorization: basic {secret}")),
             "{asked}"
@@ -439,6 +425,8 @@ mod tests {
             answer("200 OK", 5, "whale"),
             answer("200 OK", 1 << 20, &"w".repeat(1 << 20)),
             answer("404 Not Found", 0, ""),
+            answer("401 Unauthorized", 0, ""),
+            answer("403 Forbidden", 0, ""),
         ]);
         let wheel = wheel(index.location("me:pw@"), "wheel", Some(5));
         insta::assert_snapshot!(bench.refusal(&wheel, &index).await, @"`demo-1.0-py3-none-any.whl` of demo 1.0 from http://INDEX/demo-1.0-py3-none-any.whl is not the file that the lock names: expected sha256:ba59926159d2aa256eb8739b8da7e2b574b960e1202c6d624cbe981cef996c91, 5 bytes, but got sha256:a5d2ae286d0d9e45c0621a6fc7c18119940dd737baa8d794e6af357d2136a7a1, 5 bytes");
@@ -449,6 +437,12 @@ mod tests {
             "{long}"
         );
         insta::assert_snapshot!(bench.refusal(&wheel, &index).await, @"cannot fetch `demo-1.0-py3-none-any.whl` of demo 1.0: http://INDEX/demo-1.0-py3-none-any.whl answered 404");
+        insta::assert_snapshot!(bench.refusal(&wheel, &index).await, @"cannot fetch `demo-1.0-py3-none-any.whl` of demo 1.0: `INDEX` answered 401 to the credentials that it was sent");
+        let anonymous = LockedFile {
+            location: index.location(""),
+            ..wheel
+        };
+        insta::assert_snapshot!(bench.refusal(&anonymous, &index).await, @"cannot fetch `demo-1.0-py3-none-any.whl` of demo 1.0: `INDEX` answered 403 and was sent no credentials");
     }
 
     #[tokio::test]

@@ -5,11 +5,14 @@
 
 pub mod elf;
 pub mod examination;
+pub mod credentials;
 pub mod fetch;
+pub mod index;
 pub mod interpreter;
 pub mod lock;
 pub mod lock_text;
 pub mod markers;
+pub mod netrc;
 pub mod requirements;
 pub mod resolve;
 pub mod tags;

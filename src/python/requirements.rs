@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, Hasher};
+use crate::http::{self, Secret};
 use crate::python::lock::Location;
 use crate::python::markers::Markers;
 use crate::python::{Target, WheelFilename, normalize_name};
@@ -71,6 +72,8 @@ pub struct Inputs {
     /// For those that `--hash=sha256:…` binds, by normal name, the hashes that a file may have. uv does not
     /// look at them when it resolves, so whoever uses the answer has to.
     pub hashes: BTreeMap<String, BTreeSet<Digest>>,
+    /// The URLs that may say who the user is, as written: those of indexes, and those with a name in them.
+    pub urls: Vec<Secret>,
 }
 
 /// Reads requirements and the files that they include.
@@ -83,6 +86,7 @@ pub fn read(requirements: &Requirements, target: Target) -> Result<Inputs, Error
         markers: Markers::new(target),
         requested: BTreeSet::new(),
         hashes: BTreeMap::new(),
+        urls: Vec::new(),
         visited: BTreeSet::new(),
     };
     match requirements {
@@ -95,6 +99,7 @@ pub fn read(requirements: &Requirements, target: Target) -> Result<Inputs, Error
         checksum: reader.hasher.finish(),
         requested: reader.requested,
         hashes: reader.hashes,
+        urls: reader.urls,
     })
 }
 
@@ -110,6 +115,7 @@ struct Reader {
     markers: Markers,
     requested: BTreeSet<String>,
     hashes: BTreeMap<String, BTreeSet<Digest>>,
+    urls: Vec<Secret>,
     visited: BTreeSet<(PathBuf, Part)>,
 }
 
@@ -131,7 +137,9 @@ impl Reader {
 
     fn lines(&mut self, text: &str, directory: &Path, part: Part) -> Result<(), Error> {
         for line in logical_lines(text) {
-            self.hasher.field(&line);
+            // A new password asks for nothing new.
+            self.hasher.field(http::redact_text(&line));
+            self.urls.extend(urls(&line));
             if let Some((included, part)) = included(&line, part) {
                 if !included.contains("://") {
                     self.file(&directory.join(included), part)?;
@@ -197,6 +205,20 @@ fn included(line: &str, part: Part) -> Option<(&str, Part)> {
         let unquoted = value.trim_matches(|c| c == '"' || c == '\'');
         Some((unquoted, part))
     })
+}
+
+/// The URLs of a line that may say who the user is.
+fn urls(line: &str) -> impl Iterator<Item = Secret> {
+    let is_end = |c: char| c.is_whitespace() || "\"'".contains(c);
+    let starts = line.match_indices("://");
+    let urls = starts.map(move |(at, _)| {
+        let before = line[..at].trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let url = &line[before.len()..];
+        let is_own = line.starts_with('-') || url.contains('@');
+        (&url[..url.find(is_end).unwrap_or(url.len())], is_own)
+    });
+    let own = urls.filter(|(_, is_own)| *is_own);
+    own.map(|(url, _)| Secret::new(url))
 }
 
 /// The normal name of what a line asks for, if it does and its marker holds.
@@ -302,6 +324,25 @@ mod tests {
             requested,
             ["flask", "idna", "numpy", "ruamel-yaml", "six", "torch"]
         );
+    }
+
+    #[test]
+    fn urls_tell_who_the_user_is() {
+        let inputs = of("--index-url=https://me:${TOKEN}@index.test/simple\n\
+             --extra-index-url 'https://extra.test/simple'\n\
+             six @ https://a:b@files.test/six-1.0-py3-none-any.whl ; os_name == 'x'\n\
+             git+https://c:d@git.test/x\nidna @ https://files.test/idna-1-py3-none-any.whl");
+        let urls: Vec<_> = inputs.urls.iter().map(Secret::reveal).collect();
+        assert_eq!(
+            urls,
+            [
+                "https://me:${TOKEN}@index.test/simple",
+                "https://extra.test/simple",
+                "https://a:b@files.test/six-1.0-py3-none-any.whl",
+                "https://c:d@git.test/x",
+            ]
+        );
+        assert!(!format!("{inputs:?}").contains("TOKEN"));
     }
 
     #[test]

@@ -573,7 +573,8 @@ impl Location {
     }
 }
 
-fn percent_decoded(text: &str) -> String {
+/// Undoes the percent signs of a URL's part.
+pub(crate) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
