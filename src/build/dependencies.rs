@@ -19,6 +19,7 @@ use crate::file_tree::{FileTree, ImagePath};
 use crate::lambda::TASK_ROOT;
 use crate::oci::layer::{self, Layer};
 use crate::plan::{Needs, Plan, ResolverChoice};
+use crate::python::credentials::Credentials;
 use crate::python::examination::{self, Examination};
 use crate::python::lock::pylock::Pylock;
 use crate::python::lock::{self, Entry, Locked, LockedFile, LockedWheel};
@@ -39,6 +40,8 @@ pub struct Dependencies {
     pub wheels: Vec<LockedWheel>,
     /// The directory that relative paths in the lock start from.
     directory: PathBuf,
+    /// Who the user is for whoever has them.
+    credentials: Credentials,
     /// Their layer, if there are any.
     pub layer: Option<Layer>,
     /// What patterns kept out of it, by its path below the task root.
@@ -73,6 +76,7 @@ impl Dependencies {
 /// Those of locks, resolvers, indexes and wheels.
 pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Dependencies, Error> {
     let target = target(plan, base);
+    let mut credentials = tools.credentials.clone();
     let (wheels, directory) = match &plan.needs {
         Needs::Nothing => return Ok(Dependencies::default()),
         Needs::Lock(path) => {
@@ -83,6 +87,7 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depen
         Needs::Requirements { file, lock: path } => {
             let requirements = Requirements::File(file.clone());
             let inputs = requirements::read(&requirements, target).map_err(unreadable)?;
+            credentials = credentials.with_texts(&inputs.urls);
             let lock = kept_lock(plan, target, &requirements, &inputs, path, tools).await?;
             let wheels = choose(plan, target, &entries(plan, target, &lock)?)?;
             check_against(&wheels, &inputs, &requirements.to_string(), path)?;
@@ -92,6 +97,7 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depen
     let mut dependencies = Dependencies {
         wheels,
         directory,
+        credentials,
         ..Dependencies::default()
     };
     if !dependencies.wheels.is_empty() {
@@ -141,6 +147,7 @@ pub(super) async fn of_lines(
     let lock: Pylock = text.parse()?;
     Ok(Dependencies {
         wheels: choose(plan, target, &entries(plan, target, &lock)?)?,
+        credentials: tools.credentials.clone(),
         ..Dependencies::default()
     })
 }
@@ -245,7 +252,8 @@ async fn wheel_tree(
     let (client, store) = (&tools.client, &tools.store);
     let (wheels, progress) = (&dependencies.wheels, &tools.progress);
     let files: Vec<LockedFile> = wheels.iter().map(LockedWheel::file).collect();
-    fetch::fetch(client, store, &dependencies.directory, &files, progress).await?;
+    let (credentials, directory) = (&dependencies.credentials, &dependencies.directory);
+    fetch::fetch(client, credentials, store, directory, &files, progress).await?;
     let (wheels, place, tools) = (wheels.clone(), place.clone(), tools.clone());
     let read = {
         let tools = tools.clone();

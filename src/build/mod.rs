@@ -33,6 +33,8 @@ use crate::oci::layout;
 use crate::oci::reference::{Name, Reference};
 use crate::plan::{Needs, Plan};
 use crate::progress::Progress;
+use crate::python::credentials::Credentials;
+use crate::python::index::Indexes;
 use crate::python::{self, PythonVersion, interpreter};
 use crate::registry::push::{self, Summary};
 use crate::registry::{self, Registries};
@@ -173,6 +175,9 @@ pub enum Error {
     /// Resolving failed.
     #[error(transparent)]
     Resolve(#[from] python::resolve::Error),
+    /// Looking up where files are failed.
+    #[error(transparent)]
+    Index(#[from] python::index::Error),
     /// Fetching failed.
     #[error(transparent)]
     Fetch(#[from] python::fetch::Error),
@@ -216,6 +221,10 @@ pub struct Tools {
     pub registries: Registries,
     /// The local store.
     pub store: BlobStore,
+    /// The user's places of packages.
+    pub indexes: Indexes,
+    /// Who the user is for them.
+    pub credentials: Credentials,
     /// uv, if there is one.
     pub uv: Option<PathBuf>,
     /// Directories to look for interpreters in, first to last.

@@ -13,6 +13,7 @@ use lambimg::config;
 use lambimg::http;
 use lambimg::oci::{self, layer, layout, reference};
 use lambimg::plan;
+use lambimg::python::index::{self, settings};
 use lambimg::python::{fetch, interpreter, lock, resolve, wheel};
 use lambimg::registry::{self, Access, auth};
 
@@ -120,6 +121,28 @@ impl Failure {
         )
     }
 
+    /// A file with settings of pip or uv cannot be read.
+    pub(crate) fn cannot_read_settings(path: &Path, error: &io::Error) -> Self {
+        Self::plain(
+            format!(
+                "cannot read the settings of indexes in `{}`: {error}",
+                path.display()
+            ),
+            hint("check the file's permissions; pip or uv read it too", USAGE),
+        )
+    }
+
+    /// What pip is to trust is nothing to trust.
+    pub(crate) fn no_certificates(from: &str, path: &Path, why: &str) -> Self {
+        Self::plain(
+            format!(
+                "cannot read the certificates in `{}`, which {from} names: {why}",
+                path.display()
+            ),
+            hint("name a file of certificates in PEM, or unset it", USAGE),
+        )
+    }
+
     /// Nobody takes the results.
     pub(crate) fn cannot_print(error: &io::Error) -> Self {
         Self::plain(format!("cannot write to stdout: {error}"), (None, REFUSED))
@@ -139,6 +162,18 @@ pub(crate) fn exit_70_on_panic() {
         #[expect(clippy::exit, reason = "a panic has no way back to main")]
         std::process::exit(BUG.into());
     }));
+}
+
+impl From<settings::Error> for Failure {
+    fn from(error: settings::Error) -> Self {
+        let advice = match &error {
+            settings::Error::Url { .. } => {
+                hint("write a whole URL, as https://index.example/simple", USAGE)
+            }
+            settings::Error::Toml { .. } => hint("mend the line; see https://toml.io", USAGE),
+        };
+        Self::new(&error, advice)
+    }
 }
 
 impl From<reference::ParseError> for Failure {
@@ -309,6 +344,7 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::Function(error) => of_function(error),
         build::Error::LockFile { source: error, .. } | build::Error::Lock(error) => of_lock(error),
         build::Error::Resolve(error) => of_resolve(error),
+        build::Error::Index(error) => of_index(error),
         build::Error::Fetch(error) => of_fetch(error),
         build::Error::Tree(_) => hint(
             "two of what goes into the image cannot stand together; leave one out",
@@ -428,6 +464,11 @@ fn of_http(error: &http::Error) -> Advice {
         ),
         http::Error::Resolve { .. } => hint(
             "check the spelling of the host, and the machine's network",
+            NETWORK,
+        ),
+        http::Error::Connect { reason, .. } if reason.contains("certificate") => hint(
+            "name the file of its authority in SSL_CERT_FILE, PIP_CERT or REQUESTS_CA_BUNDLE; certificates are \
+             always checked, whatever PIP_TRUSTED_HOST and UV_INSECURE_HOST say",
             NETWORK,
         ),
         http::Error::Connect { .. } => hint(
@@ -595,10 +636,14 @@ fn of_lock(error: &lock::Error) -> Advice {
 fn of_fetch(error: &fetch::Error) -> Advice {
     match error {
         fetch::Error::Http { source, .. } => of_http(source),
-        fetch::Error::Status { .. } => hint(
-            "the file is gone, or wants credentials: lock again, or check the index",
-            NETWORK,
-        ),
+        fetch::Error::Refused {
+            host,
+            with_credentials,
+            ..
+        } => hint(credentials_hint(host, *with_credentials), NETWORK),
+        fetch::Error::Status { .. } => {
+            hint("the file is gone: lock again, or check the index", NETWORK)
+        }
         fetch::Error::Hash { .. } => hint(
             "nothing of it was kept: if the file was replaced on purpose, lock again; else do not \
              trust its source",
@@ -607,6 +652,46 @@ fn of_fetch(error: &fetch::Error) -> Advice {
         fetch::Error::Read { .. } => hint("check the path in the lock", USAGE),
         fetch::Error::Scheme { .. } => hint("lock it from an index, or from a file", USAGE),
         fetch::Error::Store(error) => of_store(error),
+    }
+}
+
+fn of_index(error: &index::Error) -> Advice {
+    match error {
+        index::Error::Http { source, .. } => of_http(source),
+        index::Error::Refused {
+            host,
+            with_credentials,
+            ..
+        } => hint(credentials_hint(host, *with_credentials), NETWORK),
+        index::Error::Status { .. } | index::Error::Page { .. } => hint(
+            "check the index's URL, which has to be that of its simple API, as https://pypi.org/simple",
+            NETWORK,
+        ),
+        index::Error::Read { .. } => hint("check the path and its permissions", USAGE),
+        index::Error::NotFound { .. } => hint(
+            "name the index that has it, by UV_INDEX or PIP_EXTRA_INDEX_URL, or lock again",
+            INPUT,
+        ),
+        index::Error::NoHashes { .. } => hint(
+            "name an index that lists hashes, or lock to a pylock.toml",
+            INPUT,
+        ),
+        index::Error::Store(error) => of_store(error),
+    }
+}
+
+fn credentials_hint(host: &str, with_credentials: bool) -> String {
+    let name = host.split(':').next().unwrap_or(host);
+    if with_credentials {
+        format!(
+            "check that the password or token for {host} still holds; it stands in the index's URL, in \
+             UV_INDEX_NAME_PASSWORD or in ~/.netrc"
+        )
+    } else {
+        format!(
+            "write `machine {name} login USER password PASSWORD` into ~/.netrc, or put both into the index's URL \
+             (UV_DEFAULT_INDEX, PIP_INDEX_URL, pip.conf), as https://USER:PASSWORD@{host}/simple"
+        )
     }
 }
 

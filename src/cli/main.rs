@@ -12,7 +12,7 @@ mod failure;
 mod surroundings;
 mod terminal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -262,7 +262,8 @@ fn run_build(
         let tree = build::function_tree(&plan).map_err(build::Error::from)?;
         return terminal.print(&terminal::dry_run(&plan, &tree));
     }
-    let tools = tools(plain_http.unwrap_or_default(), wanted.offline, terminal)?;
+    let plain_http = plain_http.unwrap_or_default();
+    let tools = tools(Some(&project.root), plain_http, wanted.offline, terminal)?;
     let built = block_on(build::build(plan, &tools))??;
     if let Some(path) = &wanted.metadata_file {
         write_metadata(path, &metadata::of_build(&built))?;
@@ -286,7 +287,7 @@ fn run_push(
             .flat_map(|setting| setting.value),
     );
     let references = push.references()?;
-    let tools = tools(plain_http, false, terminal)?;
+    let tools = tools(None, plain_http, false, terminal)?;
     let work = async {
         let image = build::open(&push.image, &tools).await?;
         let pushed = build::push_all(&image, &references, &tools).await?;
@@ -355,8 +356,13 @@ impl PushArguments {
     }
 }
 
-fn tools(plain_http: Vec<String>, offline: bool, terminal: &Terminal) -> Result<Tools, Failure> {
-    Surroundings::read().tools(plain_http, offline, terminal.progress())
+fn tools(
+    project: Option<&Path>,
+    plain_http: Vec<String>,
+    offline: bool,
+    terminal: &Terminal,
+) -> Result<Tools, Failure> {
+    Surroundings::read().tools(project, plain_http, offline, terminal.progress())
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {

@@ -2,14 +2,19 @@
 //!
 //! Read here once and handed on as values, so that nothing of it can reach an image unseen.
 
+use std::collections::BTreeMap;
 use std::env;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use lambimg::blob_store::BlobStore;
 use lambimg::build::Tools;
-use lambimg::http::{Client, Settings};
+use lambimg::http::{self, Certificate, Client, Secret, Settings};
 use lambimg::progress::Progress;
+use lambimg::python::index::settings::{self as indexes, ConfigFile};
 use lambimg::registry::Registries;
 use lambimg::registry::auth::Keychain;
 
@@ -37,7 +42,7 @@ pub(crate) fn settings() -> Result<Vec<(String, String)>, Failure> {
         .collect();
     // Of two mistakes the same one is told every time.
     own.sort();
-    let text = |(name, value): (String, std::ffi::OsString)| match value.into_string() {
+    let text = |(name, value): (String, OsString)| match value.into_string() {
         Ok(value) => Ok((name, value)),
         // A path may be of any bytes.
         Err(_) if name == "LAMBIMG_CACHE_DIR" => Ok((name, String::new())),
@@ -90,8 +95,11 @@ impl Surroundings {
     }
 
     /// What a build works with.
+    ///
+    /// `project` is the directory whose settings of uv count.
     pub(crate) fn tools(
         &self,
+        project: Option<&Path>,
         plain_http: Vec<String>,
         offline: bool,
         progress: Progress,
@@ -100,9 +108,11 @@ impl Surroundings {
             .cache
             .as_ref()
             .ok_or_else(Failure::no_cache_directory)?;
+        let of_indexes = indexes::read(&self.of_indexes(project)?)?;
         let settings = Settings {
             offline,
             plain_http: plain_http.into_iter().collect(),
+            authorities: authorities(of_indexes.certificates, &progress)?,
             progress: progress.clone(),
         };
         let client = Client::new(settings)?;
@@ -113,6 +123,8 @@ impl Surroundings {
             registries: Registries::new(client.clone(), keychain),
             client,
             store: BlobStore::open(cache)?,
+            indexes: of_indexes.indexes,
+            credentials: of_indexes.credentials,
             uv: self.program("uv"),
             directories: self.directories.clone(),
             installations: self.installations(),
@@ -126,6 +138,81 @@ impl Surroundings {
             .iter()
             .map(|directory| directory.join(name));
         candidates.into_iter().find(is_executable)
+    }
+
+    /// What pip and uv are told of indexes, wherever that stands.
+    fn of_indexes(&self, project: Option<&Path>) -> Result<indexes::Surroundings, Failure> {
+        let here = env::current_dir().unwrap_or_default();
+        let directory = project.map_or_else(|| here.clone(), |project| here.join(project));
+        Ok(indexes::Surroundings {
+            variables: variables(),
+            pip: read_all(self.pip_files())?,
+            uv: read_all(self.uv_files(&directory))?,
+            netrc: self.netrc(),
+            keyring: self.program("keyring"),
+            directory,
+        })
+    }
+
+    /// pip's files, in the order in which it reads them: the system's, the user's, the virtual environment's, and
+    /// that of `PIP_CONFIG_FILE`, which may say that no other counts.
+    fn pip_files(&self) -> Vec<PathBuf> {
+        let named = path_variable("PIP_CONFIG_FILE");
+        if named.as_deref() == Some(Path::new("/dev/null")) {
+            return Vec::new();
+        }
+        let home = |below: &str| Some(self.home.as_ref()?.join(below));
+        let mut files: Vec<PathBuf> = list("XDG_CONFIG_DIRS", "/etc/xdg")
+            .map(|directory| directory.join("pip/pip.conf"))
+            .collect();
+        if cfg!(target_os = "macos") {
+            files.push("/Library/Application Support/pip/pip.conf".into());
+        }
+        files.push("/etc/pip.conf".into());
+        // The user's do not count beside one that is named.
+        if !named.as_deref().is_some_and(Path::exists) {
+            files.extend(home(".pip/pip.conf"));
+            files.extend(self.config().map(|config| config.join("pip/pip.conf")));
+            if cfg!(target_os = "macos") {
+                files.extend(home("Library/Application Support/pip/pip.conf"));
+            }
+        }
+        let environment = path_variable("VIRTUAL_ENV");
+        files.extend(environment.map(|environment| environment.join("pip.conf")));
+        files.extend(named);
+        files
+    }
+
+    /// uv's files, the nearest first: of the project or the nearest directory above it that has settings, of the
+    /// user, of the system.
+    fn uv_files(&self, project: &Path) -> Vec<PathBuf> {
+        if let Some(named) = path_variable("UV_CONFIG_FILE") {
+            return vec![named];
+        }
+        if is_set("UV_NO_CONFIG") {
+            return Vec::new();
+        }
+        let mut files: Vec<PathBuf> = project.ancestors().find_map(uv_file).into_iter().collect();
+        files.extend(self.config().map(|config| config.join("uv/uv.toml")));
+        files.extend(list("XDG_CONFIG_DIRS", "/etc/xdg").map(|d| d.join("uv/uv.toml")));
+        files.push("/etc/uv/uv.toml".into());
+        files
+    }
+
+    /// The user's directory of settings.
+    fn config(&self) -> Option<PathBuf> {
+        let config = path_variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+        config.or_else(|| Some(self.home.as_ref()?.join(".config")))
+    }
+
+    /// The text of `.netrc`; one that cannot be read is none, as with pip and uv.
+    fn netrc(&self) -> Option<String> {
+        if let Some(named) = path_variable("NETRC") {
+            return fs::read_to_string(named).ok();
+        }
+        let home = self.home.as_ref()?;
+        let mut files = [".netrc", "_netrc"].iter().map(|name| home.join(name));
+        files.find_map(|file| fs::read_to_string(file).ok())
     }
 
     /// Docker's config, then those of podman and its family.
@@ -157,8 +244,102 @@ impl Surroundings {
     }
 }
 
+/// All variables of text; which of them a requirements file names is not known here.
+fn variables() -> BTreeMap<String, Secret> {
+    let text = |(name, value): (OsString, OsString)| {
+        let value = Secret::new(value.into_string().ok()?);
+        Some((name.into_string().ok()?, value))
+    };
+    env::vars_os().filter_map(text).collect()
+}
+
+/// The directories of a variable, or those that it stands for when it is not set.
+fn list(name: &str, otherwise: &str) -> impl Iterator<Item = PathBuf> {
+    let value = env::var_os(name).filter(|value| !value.is_empty());
+    let value = value.unwrap_or_else(|| otherwise.into());
+    let directories: Vec<PathBuf> = env::split_paths(&value).collect();
+    directories.into_iter().filter(|path| path.is_absolute())
+}
+
+fn read_all(files: Vec<PathBuf>) -> Result<Vec<ConfigFile>, Failure> {
+    let mut found = Vec::new();
+    for path in files {
+        match fs::read_to_string(&path) {
+            Ok(text) => found.push(ConfigFile { path, text }),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
+                _ => return Err(Failure::cannot_read_settings(&path, &error)),
+            },
+        }
+    }
+    Ok(found)
+}
+
+/// The file in which a directory has settings of uv, if it has any.
+fn uv_file(directory: &Path) -> Option<PathBuf> {
+    let own = directory.join("uv.toml");
+    if own.is_file() {
+        return Some(own);
+    }
+    let project = directory.join("pyproject.toml");
+    let text = fs::read_to_string(&project).ok()?;
+    // Whether there is a table is for its reader to say; a file without the word has none.
+    (text.contains("tool.uv") || text.contains("[tool]")).then_some(project)
+}
+
+/// The authorities that the user has pip, or programs like it, trust. What pip alone is told is an error where it
+/// is no bundle of certificates, because pip fails at it too; the others may be meant for whatever else runs here.
+fn authorities(
+    of_pip: Option<(PathBuf, String)>,
+    progress: &Progress,
+) -> Result<Vec<Certificate>, Failure> {
+    let own = path_variable("SSL_CERT_FILE");
+    let mut seen: Vec<PathBuf> = own.into_iter().collect();
+    let mut found = Vec::new();
+    if let Some((path, from)) = of_pip
+        && !seen.contains(&path)
+    {
+        let bundle = bundle(&path);
+        found = bundle.map_err(|why| Failure::no_certificates(&from, &path, &why))?;
+        seen.push(path);
+    }
+    for name in ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"] {
+        let Some(path) = path_variable(name).filter(|path| !seen.contains(path)) else {
+            continue;
+        };
+        match bundle(&path) {
+            Ok(certificates) => found.extend(certificates),
+            Err(why) => {
+                let path = path.display();
+                progress.warn(format!(
+                    "the certificates in `{path}`, which {name} names, are not used: {why}"
+                ));
+            }
+        }
+        seen.push(path);
+    }
+    Ok(found)
+}
+
+/// The certificates of a file, or of the files in a directory.
+fn bundle(path: &Path) -> Result<Vec<Certificate>, String> {
+    let mut found = Vec::new();
+    if path.is_dir() {
+        let entries = fs::read_dir(path).map_err(|error| error.to_string())?;
+        let files = entries.filter_map(|entry| fs::read(entry.ok()?.path()).ok());
+        found.extend(files.flat_map(|pem| http::certificates(&pem)));
+    } else {
+        let pem = fs::read(path).map_err(|error| error.to_string())?;
+        found.extend(http::certificates(&pem));
+    }
+    if found.is_empty() {
+        return Err("it has no certificate in PEM".to_owned());
+    }
+    Ok(found)
+}
+
 fn is_executable(path: &PathBuf) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = std::fs::metadata(path);
+    let metadata = fs::metadata(path);
     metadata.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
