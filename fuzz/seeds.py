@@ -1,0 +1,119 @@
+"""Small seeds for a fuzz target, written into its corpus: seeds.py TARGET."""
+
+import base64
+import hashlib
+import io
+import pathlib
+import struct
+import sys
+import zipfile
+
+
+def elf(machine=62, need=b"GLIBC_2.17"):
+    """A library of little more than headers and one needed version."""
+    strings = b"\0libc.so.6\0" + need + b"\0"
+    header, dynamic = 64, 64 + 2 * 56
+    needs = dynamic + 4 * 16
+    names = needs + 32
+    length = names + len(strings)
+    file = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    file += struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, header, 0, 0, 64, 56, 2, 0, 0, 0)
+    for kind, offset, size in [(1, 0, length), (2, dynamic, 64)]:
+        address = offset + 4096
+        file += struct.pack("<IIQQQQQQ", kind, 4, offset, address, address, size, size, 8)
+    for entry in [(5, names + 4096), (10, len(strings)), (0x6FFFFFFE, needs + 4096), (0, 0)]:
+        file += struct.pack("<QQ", *entry)
+    return file + struct.pack("<HHIIIIHHII", 1, 1, 1, 16, 0, 0, 0, 0, 11, 0) + strings
+
+
+def wheel(compression):
+    """A wheel with a true RECORD, and files in every scheme."""
+    information = "demo-1.0.dist-info/"
+    files = {
+        "demo/__init__.py": b"x = 1\n",
+        "demo/native.so": elf(),
+        "demo-1.0.data/scripts/run": b"#!python\nimport demo\n",
+        "demo-1.0.data/data/share/d": b"d",
+        "demo-1.0.data/headers/h.h": b"h",
+        information + "WHEEL": b"Wheel-Version: 1.0\nTag: cp312-cp312-manylinux_2_17_x86_64\n",
+        information + "entry_points.txt": b"[console_scripts]\ndemo = demo.cli:main [extra]\n",
+    }
+    rows = ""
+    for name, content in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
+        rows += f"{name},sha256={digest.decode()},{len(content)}\n"
+    files[information + "RECORD"] = (rows + information + "RECORD,,\n").encode()
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", compression) as zip:
+        for name, content in files.items():
+            zip.writestr(name, content)
+    return archive.getvalue()
+
+
+def parts():
+    """A wheel as `archive_of` takes it: its members one by one."""
+    seed = b""
+    with zipfile.ZipFile(io.BytesIO(wheel(0))) as archive:
+        for name in archive.namelist():
+            # The longest that one byte says; what is cut from RECORD is not in it.
+            content = archive.read(name)[:255]
+            seed += bytes([len(name), len(content), 0x81]) + name.encode() + content
+    return seed
+
+
+def stream():
+    """An archive that was written without going back: with data descriptors."""
+
+    class Out(io.BytesIO):
+        def seekable(self):
+            return False
+
+        def seek(self, *_):
+            raise OSError
+
+        def tell(self):
+            raise OSError
+
+    out = Out()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as zip:
+        zip.writestr("a", b"contents")
+        zip.writestr("b/", b"")
+    return out.getvalue()
+
+
+SEEDS = {
+    "zip": lambda: [wheel(0), wheel(zipfile.ZIP_DEFLATED), stream()],
+    "wheel": lambda: [wheel(0), wheel(zipfile.ZIP_DEFLATED), parts()],
+    "elf": lambda: [elf(), elf(183, b"GLIBC_ABI_DT_RELR")],
+    "markers": lambda: [
+        b"python_version >= '3.8' and (sys_platform == 'linux' or extra == 'x')",
+        b"'x' in extras and platform_machine not in 'arm64 aarch64'",
+        b"python_full_version ~= '3.12.1' or implementation_name === 'cpython'",
+    ],
+    "requirements": lambda: [
+        b"-r other.txt\na[x,y]>=1,<2 ; python_version<'3.9' --hash=sha256:" + b"0" * 64 + b"\n",
+        b"-e .\n--index-url https://user:word@example.com/simple\nb @ file:///x # why\n./c.whl\n",
+        b"a \\\n  ==1\n${NAME}\n-c constraints.txt\n",
+    ],
+    "pylock": lambda: [
+        b'lock-version = "1.0"\ncreated-by = "x"\nrequires-python = ">=3.9"\n[[packages]]\n'
+        b'name = "a"\nversion = "1.0"\nmarker = "python_version > \'3\'"\nwheels = [{url = '
+        b'"https://x/a-1.0-py3-none-any.whl", size = 3, hashes = {sha256 = "' + b"0" * 64 + b'"}}]\n'
+    ],
+    "wheel_filename": lambda: [
+        b"numpy-2.1.0-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        b"a.b_c-1!2.0rc1+local-1x-py2.py3-none-any.whl",
+        b"a-1-cp39-abi3-musllinux_1_2_aarch64.whl",
+    ],
+}
+
+
+def main():
+    target = sys.argv[1]
+    corpus = pathlib.Path(__file__).parent / "corpus" / target
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(SEEDS[target]()):
+        (corpus / f"seed-{number}").write_bytes(seed)
+
+
+main()

@@ -1,0 +1,96 @@
+//! What the fuzz targets share: a target machine, and a file for the bytes of a run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use lambimg::python::{Glibc, Machine, PythonVersion, Target};
+use tempfile::TempDir;
+
+/// Python 3.12 on x86-64 with glibc 2.34, as on Amazon Linux 2023.
+pub fn target() -> Target {
+    let python = PythonVersion::new(12).expect("a release line");
+    let glibc = Glibc {
+        major: 2,
+        minor: 34,
+    };
+    Target::new(python, Machine::X86_64, glibc)
+}
+
+/// An empty directory of this process.
+pub fn directory() -> &'static Path {
+    static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
+    DIRECTORY
+        .get_or_init(|| tempfile::tempdir().expect("a temporary directory"))
+        .path()
+}
+
+/// A file that holds these bytes until the next run.
+pub fn file_of(bytes: &[u8]) -> PathBuf {
+    let path = directory().join("archive");
+    fs::write(&path, bytes).expect("a temporary file");
+    path
+}
+
+/// The bytes as an archive: as they are where they begin as one, else its members one by one, so that
+/// names, modes and contents are tried behind checksums that are right. A member is the length of its
+/// name, that of its contents, a byte for its mode, and both.
+pub fn archive_of(mut bytes: &[u8]) -> Vec<u8> {
+    if bytes.starts_with(b"PK") {
+        return bytes.to_vec();
+    }
+    let mut archive = Archive::default();
+    while let [name, content, mode, rest @ ..] = bytes {
+        let (name, content) = (usize::from(*name), usize::from(*content));
+        if rest.len() < name + content {
+            break;
+        }
+        let (name, rest) = rest.split_at(name);
+        let (content, rest) = rest.split_at(content);
+        archive.add(name, content, u32::from(*mode) << 24 | 0o644 << 16);
+        bytes = rest;
+    }
+    archive.finish()
+}
+
+/// An archive of stored members.
+#[derive(Default)]
+struct Archive {
+    members: Vec<u8>,
+    directory: Vec<u8>,
+    count: u16,
+}
+
+impl Archive {
+    fn add(&mut self, name: &[u8], content: &[u8], attributes: u32) {
+        let size = (content.len() as u32).to_le_bytes();
+        let mut common = vec![20, 0, 0, 8, 0, 0, 0, 0, 0x21, 0];
+        common.extend(crc32fast::hash(content).to_le_bytes());
+        common.extend([size, size].concat());
+        common.extend((name.len() as u16).to_le_bytes());
+        common.extend([0, 0]);
+        self.directory.extend(b"PK\x01\x02\x14\x03");
+        self.directory.extend(&common);
+        self.directory.extend([0; 6]);
+        self.directory.extend(attributes.to_le_bytes());
+        let offset = self.members.len() as u32;
+        self.directory.extend(offset.to_le_bytes());
+        self.directory.extend(name);
+        self.members.extend(b"PK\x03\x04");
+        self.members.extend(&common);
+        self.members.extend(name);
+        self.members.extend(content);
+        self.count += 1;
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let count = self.count.to_le_bytes();
+        let (start, size) = (self.members.len() as u32, self.directory.len() as u32);
+        let mut bytes = [self.members, self.directory].concat();
+        bytes.extend(b"PK\x05\x06\0\0\0\0");
+        bytes.extend([count, count].concat());
+        bytes.extend([size.to_le_bytes(), start.to_le_bytes()].concat());
+        bytes.extend([0, 0]);
+        bytes
+    }
+}
