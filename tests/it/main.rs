@@ -11,6 +11,7 @@ mod dependencies;
 mod failures;
 mod function;
 mod house;
+mod indexes;
 mod outputs;
 mod registry;
 mod reproducible;

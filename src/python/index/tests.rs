@@ -41,7 +41,10 @@ impl Index {
                     .unwrap()
                     .push(format!("{path} {}", secret.unwrap_or_default()));
                 let nothing = (404, "text/plain", String::new());
-                let (status, kind, body) = pages.get(&path).cloned().unwrap_or(nothing);
+                let (status, kind, body) = pages
+                    .get(path.split('?').next().unwrap())
+                    .cloned()
+                    .unwrap_or(nothing);
                 let head = format!(
                     "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                     body.len()

@@ -295,7 +295,7 @@ pub(crate) fn assert_whole(directory: &Path) {
 }
 
 /// All files below a directory, none if there is no such directory.
-fn files_of(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_of(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory)
         .into_iter()
         .flatten()
@@ -313,7 +313,7 @@ fn files_of(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Exactly one gzip member: Lambda reads no more.
-fn inflate(compressed: &[u8]) -> Vec<u8> {
+pub(crate) fn inflate(compressed: &[u8]) -> Vec<u8> {
     let mut decoder = GzDecoder::new(compressed);
     let mut content = Vec::new();
     decoder

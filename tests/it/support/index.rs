@@ -1,7 +1,7 @@
-//! A package index on loopback: pages of the simple repository API, and the files they list.
+//! A package index on loopback: pages of the simple repository API, and the files they list. It may ask for a
+//! name and a password, and may speak JSON to whoever understands it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::io::Write as _;
@@ -10,20 +10,80 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use serde_json::json;
+
 use crate::support::digest;
 use crate::support::wheel::Wheel;
 
-/// What the index serves: content type and body by path.
+const JSON: &str = "application/vnd.pypi.simple.v1+json";
+
+/// What the index serves.
 #[derive(Default)]
 struct Content {
-    pages: BTreeMap<String, String>,
+    /// The links of each project's page.
+    pages: BTreeMap<String, Vec<Link>>,
+    /// Bodies by path.
     files: BTreeMap<String, Vec<u8>>,
+    /// Whether it speaks JSON.
+    json: bool,
+    /// The header that it asks for.
+    authorization: Option<String>,
+}
+
+struct Link {
+    name: String,
+    /// As `sha256=…`.
+    hash: String,
+    /// That of the metadata, in the same form.
+    metadata: String,
+    requires_python: String,
+}
+
+impl Link {
+    fn html(&self) -> String {
+        let Link {
+            name,
+            hash,
+            metadata,
+            ..
+        } = self;
+        let requires = self
+            .requires_python
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
+        format!(
+            "<a href=\"/files/{name}#{hash}\" data-requires-python=\"{requires}\" \
+             data-dist-info-metadata=\"{metadata}\" data-core-metadata=\"{metadata}\">{name}</a><br>\n"
+        )
+    }
+
+    fn json(&self) -> Value {
+        let hashes = |hash: &str| {
+            let (algorithm, hex) = hash.split_once('=').expect("a hash has an algorithm");
+            json!({algorithm: hex})
+        };
+        let mut file = json!({
+            "filename": self.name,
+            "url": format!("../../files/{}", self.name),
+            "hashes": hashes(&self.hash),
+            "core-metadata": hashes(&self.metadata),
+            "yanked": false,
+        });
+        if !self.requires_python.is_empty() {
+            file["requires-python"] = self.requires_python.clone().into();
+        }
+        file
+    }
 }
 
 /// Serves until it is dropped.
@@ -63,6 +123,28 @@ impl Index {
         index
     }
 
+    /// The same, for those only who give this name and password.
+    pub(crate) fn guarded(user: &str, password: &str) -> Index {
+        let index = Index::start();
+        let pair = STANDARD.encode(format!("{user}:{password}"));
+        index.content().authorization = Some(format!("Basic {pair}"));
+        index
+    }
+
+    /// Speaks JSON from now on.
+    pub(crate) fn speak_json(&self) {
+        self.content().json = true;
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     /// The address for `--index-url`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/simple", self.address)
@@ -76,23 +158,16 @@ impl Index {
 
     /// Lists a wheel with a hash such as `sha256=…`, true or not.
     pub(crate) fn serve_with_hash(&self, wheel: &Wheel, hash: &str) {
-        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut content = self.content();
         let name = wheel.file_name();
-        let requires = wheel
-            .requires_python_specifiers()
-            .unwrap_or("")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;");
-        let metadata = digest(wheel.metadata().as_bytes()).replace(':', "=");
-        let page = content
-            .pages
-            .entry(wheel.name().replace('_', "-"))
-            .or_default();
-        let _ = writeln!(
-            page,
-            "<a href=\"/files/{name}#{hash}\" data-requires-python=\"{requires}\" \
-             data-dist-info-metadata=\"{metadata}\" data-core-metadata=\"{metadata}\">{name}</a><br>"
-        );
+        let link = Link {
+            name: name.clone(),
+            hash: hash.to_owned(),
+            metadata: digest(wheel.metadata().as_bytes()).replace(':', "="),
+            requires_python: wheel.requires_python_specifiers().unwrap_or("").to_owned(),
+        };
+        let project = wheel.name().replace('_', "-");
+        content.pages.entry(project).or_default().push(link);
         content
             .files
             .insert(format!("/files/{name}"), wheel.bytes());
@@ -128,8 +203,15 @@ fn answer(
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
+    let (mut json, mut authorization) = (false, None);
     let mut header = String::new();
     while reader.read_line(&mut header)? > 2 {
+        let (name, value) = header.split_once(':').unwrap_or_default();
+        match name.to_ascii_lowercase().as_str() {
+            "accept" => json = value.contains(JSON),
+            "authorization" => authorization = Some(value.trim().to_owned()),
+            _ => {}
+        }
         header.clear();
     }
     let mut words = line.split_whitespace();
@@ -141,13 +223,16 @@ fn answer(
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push(path.to_owned());
-    let found = find(
-        &content.lock().unwrap_or_else(PoisonError::into_inner),
-        path,
-    );
-    let (status, kind, body) = match found {
-        Some((kind, body)) => ("200 OK", kind, body),
-        None => ("404 Not Found", "text/plain", b"not here\n".to_vec()),
+    let (status, kind, body) = {
+        let content = content.lock().unwrap_or_else(PoisonError::into_inner);
+        if content.authorization.is_some() && content.authorization != authorization {
+            let challenge = "text/plain\r\nWWW-Authenticate: Basic realm=\"tests\"";
+            ("401 Unauthorized", challenge, b"who are you?\n".to_vec())
+        } else if let Some((kind, body)) = find(&content, path, json) {
+            ("200 OK", kind, body)
+        } else {
+            ("404 Not Found", "text/plain", b"not here\n".to_vec())
+        }
     };
     let length = body.len();
     write!(
@@ -160,12 +245,19 @@ fn answer(
     stream.flush()
 }
 
-fn find(content: &Content, path: &str) -> Option<(&'static str, Vec<u8>)> {
+fn find(content: &Content, path: &str, json: bool) -> Option<(&'static str, Vec<u8>)> {
     if let Some(body) = content.files.get(path) {
         return Some(("application/octet-stream", body.clone()));
     }
     let name = path.strip_prefix("/simple/")?.trim_end_matches('/');
     let links = content.pages.get(name)?;
+    if content.json && json {
+        let files: Vec<_> = links.iter().map(Link::json).collect();
+        let page =
+            json!({"meta": {"api-version": "1.1"}, "name": name, "versions": [], "files": files});
+        return Some((JSON, page.to_string().into_bytes()));
+    }
+    let links: String = links.iter().map(Link::html).collect();
     Some((
         "text/html",
         format!("<!DOCTYPE html>\n<html><body>\n{links}</body></html>\n").into_bytes(),

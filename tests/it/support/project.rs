@@ -155,18 +155,27 @@ impl Run<'_> {
     }
 
     /// Has pip and uv ask this index and no other.
-    pub(crate) fn index(mut self, url: &str) -> Self {
+    pub(crate) fn index(self, url: &str) -> Self {
+        let mut run = self.no_index();
+        for name in ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"] {
+            run.command.env(name, url);
+        }
+        run
+    }
+
+    /// Takes away what variables say of indexes.
+    pub(crate) fn no_index(mut self) -> Self {
         for name in [
+            "PIP_INDEX_URL",
             "PIP_EXTRA_INDEX_URL",
             "PIP_FIND_LINKS",
+            "UV_DEFAULT_INDEX",
+            "UV_INDEX_URL",
             "UV_EXTRA_INDEX_URL",
             "UV_FIND_LINKS",
             "UV_INDEX",
         ] {
             self.command.env_remove(name);
-        }
-        for name in ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"] {
-            self.command.env(name, url);
         }
         self
     }
