@@ -619,6 +619,7 @@ fn of_lock(error: &lock::Error) -> Advice {
             "check the spelling, and lock again if it is new to the project",
             USAGE,
         ),
+        lock::Error::Uv(error) => of_uv_lock(error),
         lock::Error::Syntax(_)
         | lock::Error::Version(_)
         | lock::Error::EnvironmentMarker(_)
@@ -630,6 +631,20 @@ fn of_lock(error: &lock::Error) -> Advice {
             "lock again, as `uv pip compile requirements.txt --format pylock.toml -o pylock.toml`",
             USAGE,
         ),
+    }
+}
+
+fn of_uv_lock(error: &lock::uv::Error) -> Advice {
+    match error {
+        lock::uv::Error::Version(_) => hint("lock again by a uv that writes version 1", USAGE),
+        lock::uv::Error::NoProject { .. } => hint(
+            "name a directory that has a project of the workspace, or lock again by `uv lock`",
+            USAGE,
+        ),
+        lock::uv::Error::Conflict { .. } => hint("want only one of them", USAGE),
+        lock::uv::Error::Syntax(_)
+        | lock::uv::Error::Stale { .. }
+        | lock::uv::Error::Dependency { .. } => hint("lock again by `uv lock`", USAGE),
     }
 }
 

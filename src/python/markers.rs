@@ -31,6 +31,8 @@ pub struct Markers {
     target: Target,
     extras: BTreeSet<String>,
     groups: BTreeSet<String>,
+    /// What `extra` is equal to.
+    active: BTreeSet<String>,
 }
 
 impl Markers {
@@ -40,6 +42,7 @@ impl Markers {
             target,
             extras: BTreeSet::new(),
             groups: BTreeSet::new(),
+            active: BTreeSet::new(),
         }
     }
 
@@ -55,6 +58,22 @@ impl Markers {
         let normal = |name: N| normalize_name(name.as_ref());
         self.groups.extend(groups.into_iter().map(normal));
         self
+    }
+
+    /// Makes `extra` equal to a name beside those that it is equal to already, as uv's locks test for what of
+    /// a conflict is active; whether it was not yet.
+    pub fn activate(&mut self, name: &str) -> bool {
+        self.active.insert(name.to_owned())
+    }
+
+    /// Takes [`Self::activate`] back.
+    pub fn deactivate(&mut self, name: &str) {
+        self.active.remove(name);
+    }
+
+    /// Whether `extra` is equal to the name.
+    pub fn is_active(&self, name: &str) -> bool {
+        self.active.contains(name)
     }
 
     /// Whether `marker` holds.
@@ -96,6 +115,7 @@ impl Markers {
             "platform_python_implementation"
             | "platform.python_implementation"
             | "python_implementation" => variable("CPython"),
+            "extra" if !self.active.is_empty() => Operand::Active(&self.active),
             // The first three name a kernel, which nobody knows yet; the last has a value only while the
             // metadata of a project are read for one of its extras.
             "platform_release" | "platform_version" | "platform.version" | "extra" => variable(""),
@@ -115,6 +135,8 @@ enum Operand<'a> {
     /// A variable that is compared as a version.
     Version(String),
     Set(&'a BTreeSet<String>),
+    /// The variable that has many values at once.
+    Active(&'a BTreeSet<String>),
 }
 
 struct Parser<'a> {
@@ -181,6 +203,8 @@ impl<'a> Parser<'a> {
         let right = self.markers.operand(self.next()?)?;
         match (left, right) {
             (Operand::Text(name), Operand::Set(set)) => member(name, operator, set),
+            (Operand::Active(set), Operand::Text(name))
+            | (Operand::Text(name), Operand::Active(set)) => one_is(name, operator, set),
             (Operand::Version(left), Operand::Text(right)) => {
                 compare_version(&left, operator, right)
             }
@@ -207,6 +231,14 @@ fn member(name: &str, operator: &str, set: &BTreeSet<String>) -> Result<bool, St
     let wanted =
         contains(operator).ok_or_else(|| format!("`{operator}` does not test what a set holds"))?;
     Ok(set.contains(&normalize_name(name)) == wanted)
+}
+
+fn one_is(name: &str, operator: &str, set: &BTreeSet<String>) -> Result<bool, String> {
+    match operator {
+        "==" => Ok(set.contains(name)),
+        "!=" => Ok(!set.contains(name)),
+        _ => Err(format!("`extra` cannot be compared by `{operator}`")),
+    }
 }
 
 fn compare_version(left: &str, operator: &str, right: &str) -> Result<bool, String> {
@@ -320,6 +352,24 @@ mod tests {
             assert_eq!(none.hold(marker), Ok(without), "{marker}");
             assert_eq!(some.hold(marker), Ok(with), "{marker}");
         }
+    }
+
+    #[test]
+    fn extra_is_equal_to_all_that_is_active() {
+        let mut some = markers();
+        assert!(some.activate("extra-1-a-x") && some.activate("group-1-a-g"));
+        assert!(!some.activate("group-1-a-g"));
+        for marker in [
+            "extra == 'extra-1-a-x' and extra == 'group-1-a-g'",
+            "'extra-1-a-x' == extra and extra != 'extra-1-a-y'",
+        ] {
+            assert_eq!(some.hold(marker), Ok(true), "{marker}");
+        }
+        assert_eq!(some.hold("extra != 'extra-1-a-x'"), Ok(false));
+        assert!(some.hold("extra > 'a'").is_err());
+        some.deactivate("extra-1-a-x");
+        assert!(!some.is_active("extra-1-a-x") && some.is_active("group-1-a-g"));
+        assert_eq!(some.hold("extra != 'extra-1-a-x'"), Ok(true));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! known.
 
 pub mod pylock;
+pub mod uv;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -386,6 +387,9 @@ pub enum Error {
     /// No wheel of a package fits.
     #[error(transparent)]
     NoWheel(#[from] Box<NoWheel>),
+    /// A `uv.lock` cannot be used.
+    #[error(transparent)]
+    Uv(#[from] uv::Error),
 }
 
 fn or_only(names: &[String]) -> String {
