@@ -15,8 +15,8 @@ use crate::python::lock::uv::Error;
 use crate::python::lock::uv::document::{Document, Package, Place, Requirement};
 use crate::python::normalize_name;
 
-/// The marker that uv writes for one that can never hold, whatever stood in it.
-const NEVER: &str = "python_full_version < '0'";
+/// What uv writes for a marker that can never hold, whatever stood in it.
+const NEVER: [&str; 2] = ["python_version < '0'", "python_full_version < '0'"];
 
 /// A requirement, as far as it is compared.
 #[derive(Debug, Clone)]
@@ -229,7 +229,7 @@ fn asked_by_lock(requirement: &Requirement, context: &str) -> Asked {
         context: context.to_owned(),
         extras: requirement.extras.iter().cloned().collect(),
         specifiers: specifiers(specifier).filter(|_| !hidden),
-        anywhere: requirement.marker.as_deref() == Some(NEVER),
+        anywhere: (requirement.marker.as_deref()).is_some_and(|marker| NEVER.contains(&marker)),
     }
 }
 
