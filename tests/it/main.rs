@@ -17,3 +17,4 @@ mod registry;
 mod reproducible;
 mod support;
 mod wheels;
+mod uv_lock;

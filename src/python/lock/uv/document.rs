@@ -221,7 +221,7 @@ impl Package {
             return Some(Source::Directory(path.into()));
         }
         if let Place::Git { git } = &self.source {
-            return Some(repository(git));
+            return repository(git);
         }
         self.sdist.as_ref().map(|sdist| Source::Archive {
             file: sdist.file(&self.source),
@@ -264,14 +264,14 @@ fn located(url: &str, directory: Option<&Path>) -> Location {
 }
 
 /// `https://host/repository?subdirectory=x&rev=main#commit`: what follows the `?` is uv's own.
-fn repository(git: &str) -> Source {
-    let (address, commit) = git.split_once('#').unwrap_or((git, ""));
+fn repository(git: &str) -> Option<Source> {
+    let (address, commit) = git.split_once('#')?;
     let (url, query) = address.split_once('?').unwrap_or((address, ""));
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let subdirectory = pairs.find(|(name, _)| *name == "subdirectory");
-    Source::Repository {
+    Some(Source::Repository {
         url: url.to_owned(),
         commit: commit.to_owned(),
         subdirectory: subdirectory.map(|(_, path)| percent_decoded(path)),
-    }
+    })
 }
