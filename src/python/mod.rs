@@ -15,6 +15,7 @@ pub mod markers;
 pub mod netrc;
 pub mod requirements;
 pub mod resolve;
+pub mod source;
 pub mod tags;
 pub mod wheel;
 

@@ -1,0 +1,167 @@
+//! The programs that a build runs: uv or pip around the project's own backend, and git.
+//!
+//! Each gets its environment as it is, since where packages come from is the user's setting, but for what
+//! would let the moment or the machine into a wheel. All that they say of a failure is kept, secrets aside.
+//! What their results are good for is not known here.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use tokio::process::Command;
+
+use crate::http;
+
+/// Runs pip as `-m pip` does, but without the working directory among the places of modules.
+const RUN_PIP: &str = "import sys; sys.path[:] = [p for p in sys.path if p]; import runpy; \
+                       runpy.run_module('pip', run_name='__main__', alter_sys=True)";
+
+/// Unpacks an archive; what it holds will be run, so this need not distrust it.
+const UNPACK: &str = "import shutil, sys; shutil.unpack_archive(sys.argv[1], sys.argv[2])";
+
+/// Who drives the backend, by absolute paths, and the interpreter that the wheel is built under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Builder {
+    Uv { program: PathBuf, python: PathBuf },
+    Pip { python: PathBuf },
+}
+
+/// A program that did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("cannot run `{}`", program.display())]
+    Run { program: PathBuf, source: io::Error },
+    #[error("{said}")]
+    Failed { said: String },
+}
+
+impl Builder {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Uv { .. } => "uv",
+            Self::Pip { .. } => "pip",
+        }
+    }
+
+    fn python(&self) -> &Path {
+        match self {
+            Self::Uv { python, .. } | Self::Pip { python } => python,
+        }
+    }
+
+    /// Builds the directory or archive `sources` into a wheel in the directory `out`.
+    pub(super) async fn build(
+        &self,
+        sources: &Path,
+        out: &Path,
+        epoch: u64,
+        offline: bool,
+    ) -> Result<(), Error> {
+        let mut command = match self {
+            Self::Uv { program, python } => {
+                let mut command = Command::new(program);
+                command.args(["build", "--wheel", "--no-progress", "--no-python-downloads"]);
+                command.args(["--no-create-gitignore", "--color", "never", "--out-dir"]);
+                command.arg(out).arg("--python").arg(python);
+                command.args(offline.then_some("--offline"));
+                command
+            }
+            Self::Pip { python } => {
+                let mut command = Command::new(python);
+                command.args([
+                    "-c",
+                    RUN_PIP,
+                    "wheel",
+                    "--no-deps",
+                    "--no-cache-dir",
+                    "--quiet",
+                ]);
+                command.args(["--no-input", "--no-color", "--disable-pip-version-check"]);
+                command.args(offline.then_some("--no-index"));
+                // Rules for installing: nothing is installed here.
+                command.env("PIP_REQUIRE_VIRTUALENV", "0");
+                command.arg("--wheel-dir").arg(out);
+                command
+            }
+        };
+        command.arg(sources);
+        // No earlier than zip archives can say.
+        command.env("SOURCE_DATE_EPOCH", epoch.max(EARLIEST).to_string());
+        command.env("PYTHONHASHSEED", "0");
+        run(command, out).await.map(drop)
+    }
+
+    /// Unpacks an archive into `directory`.
+    pub(super) async fn unpack(&self, archive: &Path, directory: &Path) -> Result<(), Error> {
+        let mut command = Command::new(self.python());
+        command.args(["-I", "-c", UNPACK]);
+        command.arg(archive).arg(directory);
+        run(command, directory).await.map(drop)
+    }
+}
+
+/// 1980-01-01T00:00:00Z.
+const EARLIEST: u64 = 315_532_800;
+
+/// Brings `commit` of the repository at `url` to the new directory `to`, with its submodules.
+///
+/// As pip does, without the contents of other commits but with the history: backends take versions from tags.
+pub(super) async fn check_out(git: &Path, url: &str, commit: &str, to: &Path) -> Result<(), Error> {
+    let above = to.parent().unwrap_or(to);
+    let mut clone = Command::new(git);
+    clone.args([
+        "clone",
+        "--quiet",
+        "--no-checkout",
+        "--filter=blob:none",
+        "--",
+    ]);
+    clone.arg(url).arg(to);
+    run_git(clone, above).await?;
+    let in_tree = |arguments: &[&str]| {
+        let mut command = Command::new(git);
+        command.args(arguments);
+        command
+    };
+    let checkout = ["checkout", "--quiet", "--detach", commit];
+    if run_git(in_tree(&checkout), to).await.is_err() {
+        // What no branch or tag leads to has to be asked for.
+        run_git(in_tree(&["fetch", "--quiet", "origin", commit]), to).await?;
+        run_git(in_tree(&checkout), to).await?;
+    }
+    let submodules = ["submodule", "update", "--init", "--recursive", "--quiet"];
+    run_git(in_tree(&submodules), to).await
+}
+
+async fn run_git(mut command: Command, directory: &Path) -> Result<(), Error> {
+    command.env("GIT_TERMINAL_PROMPT", "0");
+    // Those of a hook that this may run in are of another repository.
+    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+        command.env_remove(name);
+    }
+    run(command, directory).await.map(drop)
+}
+
+async fn run(mut command: Command, directory: &Path) -> Result<Output, Error> {
+    let program = PathBuf::from(command.as_std().get_program());
+    command
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let output = command.output().await;
+    let output = output.map_err(|source| Error::Run { program, source })?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    // Backends complain on either.
+    let texts = [&output.stdout, &output.stderr];
+    let texts = texts.map(|text| String::from_utf8_lossy(text).trim().to_owned());
+    let said = texts.into_iter().filter(|text| !text.is_empty());
+    let mut said = http::redact_text(&said.collect::<Vec<_>>().join("\n"));
+    if said.is_empty() {
+        said = output.status.to_string();
+    }
+    Err(Error::Failed { said })
+}
