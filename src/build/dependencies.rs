@@ -1,7 +1,8 @@
 //! Dependencies: from what the project needs to one layer of wheels below the task root.
 //!
 //! A lock that fits is used as it is; requirements without one are resolved for the target and the lock
-//! is kept beside them. A layer made before is taken without its wheels being fetched again.
+//! is kept beside them. What a lock has as sources is built first. A layer made before is taken without its
+//! wheels being fetched again.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -22,9 +23,10 @@ use crate::plan::{Needs, Plan, ResolverChoice};
 use crate::python::credentials::Credentials;
 use crate::python::examination::{self, Examination};
 use crate::python::lock::pylock::Pylock;
-use crate::python::lock::{self, Entry, Locked, LockedFile, LockedWheel};
+use crate::python::lock::{self, Entry, Locked, LockedFile, LockedSource, LockedWheel, Origin};
 use crate::python::requirements::{self, Inputs, Requirements};
 use crate::python::resolve::{self, Resolver};
+use crate::python::source;
 use crate::python::wheel::{self, Placed, Placement};
 use crate::python::{Target, fetch, interpreter};
 
@@ -49,6 +51,14 @@ pub struct Dependencies {
 }
 
 impl Dependencies {
+    /// One wheel that is in the store.
+    pub(super) fn of_one(wheel: LockedWheel) -> Self {
+        Self {
+            wheels: vec![wheel],
+            ..Self::default()
+        }
+    }
+
     /// The packages in a few words.
     pub fn summary(&self) -> String {
         const NAMED: usize = 4;
@@ -77,23 +87,24 @@ impl Dependencies {
 pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Dependencies, Error> {
     let target = target(plan, base);
     let mut credentials = tools.credentials.clone();
-    let (wheels, directory) = match &plan.needs {
+    let (locked, directory) = match &plan.needs {
         Needs::Nothing => return Ok(Dependencies::default()),
         Needs::Lock(path) => {
             let lock: Pylock = in_file(path, read(path)?.parse())?;
-            let wheels = choose(plan, target, &entries(plan, target, &lock)?)?;
-            (wheels, directory_of(path))
+            let locked = choose(plan, target, &entries(plan, target, &lock)?)?;
+            (locked, directory_of(path))
         }
         Needs::Requirements { file, lock: path } => {
             let requirements = Requirements::File(file.clone());
             let inputs = requirements::read(&requirements, target).map_err(unreadable)?;
             credentials = credentials.with_texts(&inputs.urls);
             let lock = kept_lock(plan, target, &requirements, &inputs, path, tools).await?;
-            let wheels = choose(plan, target, &entries(plan, target, &lock)?)?;
-            check_against(&wheels, &inputs, &requirements.to_string(), path)?;
-            (wheels, directory_of(path))
+            let locked = choose(plan, target, &entries(plan, target, &lock)?)?;
+            check_against(&locked, &inputs, &requirements.to_string(), path)?;
+            (locked, directory_of(path))
         }
     };
+    let wheels = built(plan, target, locked, &directory, tools).await?;
     let mut dependencies = Dependencies {
         wheels,
         directory,
@@ -145,8 +156,9 @@ pub(super) async fn of_lines(
         text
     };
     let lock: Pylock = text.parse()?;
+    let locked = choose(plan, target, &entries(plan, target, &lock)?)?;
     Ok(Dependencies {
-        wheels: choose(plan, target, &entries(plan, target, &lock)?)?,
+        wheels: built(plan, target, locked, Path::new(""), tools).await?,
         credentials: tools.credentials.clone(),
         ..Dependencies::default()
     })
@@ -161,15 +173,43 @@ fn entries(plan: &Plan, target: Target, lock: &Pylock) -> Result<Vec<Entry>, loc
     })
 }
 
-fn choose(plan: &Plan, target: Target, entries: &[Entry]) -> Result<Vec<LockedWheel>, lock::Error> {
-    let chosen = lock::choose(entries, target, &plan.builds)?;
-    let wheel = |locked| match locked {
-        Locked::Wheel(wheel) => Ok(wheel),
-        Locked::Source(source) => Err(lock::Error::Location {
-            package: source.name,
-        }),
-    };
-    chosen.into_iter().map(wheel).collect()
+fn choose(plan: &Plan, target: Target, entries: &[Entry]) -> Result<Vec<Locked>, lock::Error> {
+    lock::choose(entries, target, &plan.builds)
+}
+
+/// The wheels of what was chosen, those built that are none yet; paths are meant from `directory`.
+async fn built(
+    plan: &Plan,
+    target: Target,
+    chosen: Vec<Locked>,
+    directory: &Path,
+    tools: &Tools,
+) -> Result<Vec<LockedWheel>, Error> {
+    let workshop = tools.workshop(plan);
+    let mut wheels = Vec::new();
+    for locked in chosen {
+        match locked {
+            Locked::Wheel(wheel) => wheels.push(wheel),
+            // It goes in as the function.
+            Locked::Source(source) if is_project(plan, &source, directory) => {}
+            Locked::Source(source) => {
+                let wheel = source::wheel_of(&source, directory, target, &workshop);
+                wheels.push(wheel.await?);
+            }
+        }
+    }
+    Ok(wheels)
+}
+
+/// Whether a source is the project that is built, which some tools lock among what it needs.
+fn is_project(plan: &Plan, source: &LockedSource, directory: &Path) -> bool {
+    match &source.origin {
+        Origin::Directory(path) => {
+            let path = directory.join(path).canonicalize();
+            path.is_ok_and(|path| path == plan.project)
+        }
+        Origin::Archive { .. } | Origin::Repository { .. } => false,
+    }
 }
 
 /// What the wheels have to fit.
@@ -366,32 +406,48 @@ fn unreadable(error: requirements::Error) -> Error {
 /// What the requirements say for themselves holds whoever made the lock: each name is in it, and each file
 /// has one of the hashes that were asked for.
 fn check_against(
-    wheels: &[LockedWheel],
+    chosen: &[Locked],
     inputs: &Inputs,
     requirements: &str,
     lock: &Path,
 ) -> Result<(), Error> {
-    let locked: BTreeSet<_> = wheels.iter().map(|wheel| &wheel.name).collect();
-    if let Some(absent) = inputs.requested.iter().find(|name| !locked.contains(name)) {
+    let locked: BTreeSet<_> = chosen.iter().map(name_of).collect();
+    let mut requested = inputs.requested.iter();
+    if let Some(absent) = requested.find(|name| !locked.contains(name.as_str())) {
         return Err(Error::NotInLock {
             name: absent.clone(),
             requirements: requirements.to_owned(),
             lock: lock.to_owned(),
         });
     }
-    for wheel in wheels {
-        if let Some(hashes) = inputs.hashes.get(&wheel.name)
-            && !hashes.contains(&wheel.digest)
+    for locked in chosen {
+        let file = match locked {
+            Locked::Wheel(wheel) => wheel.file(),
+            Locked::Source(source) => match &source.origin {
+                Origin::Archive { file, .. } => file.clone(),
+                // These have no hash to be asked for.
+                Origin::Repository { .. } | Origin::Directory(_) => continue,
+            },
+        };
+        if let Some(hashes) = inputs.hashes.get(name_of(locked))
+            && !hashes.contains(&file.digest)
         {
             return Err(Error::RequiredHash {
-                package: format!("{} {}", wheel.name, wheel.version),
-                file: wheel.filename.as_str().to_owned(),
+                package: file.package,
+                file: file.filename,
                 requirements: requirements.to_owned(),
-                actual: wheel.digest,
+                actual: file.digest,
             });
         }
     }
     Ok(())
+}
+
+fn name_of(locked: &Locked) -> &str {
+    match locked {
+        Locked::Wheel(wheel) => &wheel.name,
+        Locked::Source(source) => &source.name,
+    }
 }
 
 /// The lock beside the requirements, if it still stands for them; else a new one, kept there.

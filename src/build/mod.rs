@@ -11,6 +11,7 @@ pub mod dependencies;
 pub mod function;
 pub mod host_base;
 pub mod metadata;
+pub mod project;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,10 +32,11 @@ use crate::oci::image::{self, Addition, Edit, Image};
 use crate::oci::layer::{self, Layer};
 use crate::oci::layout;
 use crate::oci::reference::{Name, Reference};
-use crate::plan::{Needs, Plan};
+use crate::plan::{Needs, Plan, ResolverChoice};
 use crate::progress::Progress;
 use crate::python::credentials::Credentials;
 use crate::python::index::Indexes;
+use crate::python::source::{self, Workshop};
 use crate::python::{self, PythonVersion, interpreter};
 use crate::registry::push::{self, Summary};
 use crate::registry::{self, Registries};
@@ -178,6 +180,12 @@ pub enum Error {
     /// Looking up where files are failed.
     #[error(transparent)]
     Index(#[from] python::index::Error),
+    /// No wheel came of sources.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// The project is a package, and there is no wheel of it.
+    #[error("the project itself gives no wheel")]
+    Project(#[source] Box<source::Error>),
     /// Fetching failed.
     #[error(transparent)]
     Fetch(#[from] python::fetch::Error),
@@ -246,6 +254,27 @@ impl Tools {
     ) -> Result<T, Error> {
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|_| Error::Interrupted)
+    }
+
+    /// What sources are built with.
+    fn workshop(&self, plan: &Plan) -> Workshop {
+        Workshop {
+            store: self.store.clone(),
+            client: self.client.clone(),
+            credentials: self.credentials.clone(),
+            progress: self.progress.clone(),
+            uv: self
+                .uv
+                .clone()
+                .filter(|_| plan.resolver != ResolverChoice::Pip),
+            pip: plan.resolver != ResolverChoice::Uv,
+            directories: self.directories.clone(),
+            installations: self.installations.clone(),
+            leave_out: own_files(plan),
+            epoch: plan.epoch,
+            offline: plan.policy.offline,
+            anew: plan.policy.no_cache,
+        }
     }
 
     /// Makes a layer of `tree`, whose inputs `key` is of, and remembers it.
@@ -324,16 +353,33 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
     for place in &plan.outputs {
         layout::check_writable(place)?;
     }
-    let source = list_function(&plan, tools).await?;
+    let is_package = project::is_package(&plan)?;
+    let source = list_function(&plan, is_package, tools).await?;
     let from_base = async {
         let base = base::resolve(&plan, tools).await?;
         let bootstrap = bootstrap::layer(&plan, &base, tools);
         let dependencies = dependencies::layer(&plan, &base, tools);
-        let (bootstrap, dependencies) = tokio::try_join!(bootstrap, dependencies)?;
-        Ok((base, bootstrap, dependencies))
+        let package = async {
+            if !is_package {
+                return Ok(None);
+            }
+            let tree = project::tree(&plan, &base, &source, tools).await?;
+            Ok(Some((tools.layer_of(&plan, tree.clone()).await?, tree)))
+        };
+        let (bootstrap, dependencies, package) =
+            tokio::try_join!(bootstrap, dependencies, package)?;
+        Ok((base, bootstrap, dependencies, package))
     };
-    let function = tools.layer_of(&plan, source.clone());
-    let (function, (base, bootstrap, dependencies)) = tokio::try_join!(function, from_base)?;
+    // Files that are taken as they are wait for nothing.
+    let files = async {
+        if is_package {
+            return Ok(None);
+        }
+        tools.layer_of(&plan, source.clone()).await.map(Some)
+    };
+    let (files, (base, bootstrap, dependencies, package)) = tokio::try_join!(files, from_base)?;
+    let package = package.map(|(layer, tree)| (Some(layer), tree));
+    let (function, source) = package.unwrap_or((files, source.clone()));
     check_handler(&plan, &source, &base, &dependencies, tools).await?;
 
     let mut made = Vec::new();
@@ -345,7 +391,7 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
         dependencies.layer.clone(),
         format!("dependencies: {}", dependencies.summary()),
     );
-    put(Some(function), "function".into());
+    put(function, "function".into());
     let edit = edit(&plan, &base, bootstrap.is_some());
     let additions: Vec<_> = made
         .iter()
@@ -371,11 +417,16 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
 
 /// Lists the function's files. Where nothing else can bring the handler it is looked for here, before anything
 /// is fetched.
-async fn list_function(plan: &Arc<Plan>, tools: &Tools) -> Result<FileTree, Error> {
+async fn list_function(
+    plan: &Arc<Plan>,
+    is_package: bool,
+    tools: &Tools,
+) -> Result<FileTree, Error> {
     let listed = Arc::clone(plan);
     let tree = tools.block(move || function_tree(&listed)).await??;
     let nowhere_else = plan.needs == Needs::Nothing && !plan.handler_in_base;
-    if nowhere_else && !has_handler(plan, &tree) {
+    let is_there = has_handler(plan, &tree) || (is_package && project::may_hold(plan, &tree));
+    if nowhere_else && !is_there {
         return Err(handler_absent(plan, "the project"));
     }
     Ok(tree)
@@ -386,14 +437,17 @@ async fn list_function(plan: &Arc<Plan>, tools: &Tools) -> Result<FileTree, Erro
 /// # Errors
 /// See [`function::Error`].
 pub fn function_tree(plan: &Plan) -> Result<FileTree, function::Error> {
-    // The project's path has no links in it; neither may what is compared with it.
+    function::file_tree(&plan.project, &plan.exclude, &own_files(plan))
+}
+
+/// What this run itself writes. The project's path has no links in it; neither may what is compared with it.
+fn own_files(plan: &Plan) -> Vec<PathBuf> {
     let real = |path: &PathBuf| {
         let path = std::path::absolute(path).ok()?;
         let parent = path.parent()?.canonicalize().ok()?;
         Some(parent.join(path.file_name()?))
     };
-    let own: Vec<_> = plan.own_files.iter().filter_map(real).collect();
-    function::file_tree(&plan.project, &plan.exclude, &own)
+    plan.own_files.iter().filter_map(real).collect()
 }
 
 fn has_handler(plan: &Plan, tree: &FileTree) -> bool {

@@ -14,7 +14,7 @@ use lambimg::http;
 use lambimg::oci::{self, layer, layout, reference};
 use lambimg::plan;
 use lambimg::python::index::{self, settings};
-use lambimg::python::{fetch, interpreter, lock, resolve, wheel};
+use lambimg::python::{fetch, interpreter, lock, resolve, source, wheel};
 use lambimg::registry::{self, Access, auth};
 
 /// The exit codes as `--help` tells them.
@@ -345,6 +345,8 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::LockFile { source: error, .. } | build::Error::Lock(error) => of_lock(error),
         build::Error::Resolve(error) => of_resolve(error),
         build::Error::Index(error) => of_index(error),
+        build::Error::Source(error) => of_source(error),
+        build::Error::Project(error) => of_project(error),
         build::Error::Fetch(error) => of_fetch(error),
         build::Error::Tree(_) => hint(
             "two of what goes into the image cannot stand together; leave one out",
@@ -604,6 +606,14 @@ fn of_interpreter(error: &interpreter::Error) -> Advice {
 
 fn of_lock(error: &lock::Error) -> Advice {
     match error {
+        lock::Error::NoWheel(error) if error.sources.is_some() => hint(
+            format!(
+                "pin a version that has such a wheel, choose another `--python` or `--arch`, or have it built \
+                 by `build = [\"{name}\"]` (`--build {name}`), which runs what is in it",
+                name = error.package
+            ),
+            INPUT,
+        ),
         lock::Error::NoWheel(_) => hint(
             "pin a version that has such a wheel, choose another `--python` or `--arch`, or build a \
              wheel for the target and lock that",
@@ -645,6 +655,75 @@ fn of_uv_lock(error: &lock::uv::Error) -> Advice {
         lock::uv::Error::Syntax(_)
         | lock::uv::Error::Stale { .. }
         | lock::uv::Error::Dependency { .. } => hint("lock again by `uv lock`", USAGE),
+    }
+}
+
+fn of_source(error: &source::Error) -> Advice {
+    match error {
+        source::Error::NoBuilder { .. } => hint(
+            "install uv (https://docs.astral.sh/uv, or `pip install uv`) and a Python, or pin a version that \
+             has a wheel",
+            USAGE,
+        ),
+        source::Error::NoGit { .. } => hint(
+            "install git, or depend on a release of it from an index",
+            USAGE,
+        ),
+        source::Error::Offline { .. } => hint(
+            "build once without `--offline`; what was built is then in the cache",
+            NETWORK,
+        ),
+        source::Error::Run { .. } => hint("install the program again", USAGE),
+        source::Error::Repository { .. } => hint(
+            "git's words above say what it minds: check the address, what you may read there, and that the \
+             commit still is there",
+            NETWORK,
+        ),
+        source::Error::Failed { .. } => hint(
+            "the builder's words above say what it misses; where it is a compiler or a library, install that, \
+             or pin a version that has a wheel for the target",
+            INPUT,
+        ),
+        source::Error::Place { .. } => hint("lock again", USAGE),
+        source::Error::Outcome { .. } => hint(
+            "lock again; if it stays, its build is at fault: pin another version",
+            INPUT,
+        ),
+        source::Error::Compiled { .. } => hint(
+            "build on such a machine with such a Python (an arm64 runner in CI, a manylinux container), or \
+             pin a version that has a wheel for the target",
+            INPUT,
+        ),
+        source::Error::Misfit { .. } | source::Error::Unloadable { .. } => hint(
+            "build on a machine like the target, as in a manylinux container, or pin a version that has a \
+             wheel for the target",
+            INPUT,
+        ),
+        source::Error::Filename(_) => hint("its build is at fault: pin another version", INPUT),
+        source::Error::Directory(_) => hint("check the path and its permissions", USAGE),
+        source::Error::Exchange { .. } => hint(
+            "check that there is room and leave to write in the temporary directory",
+            REFUSED,
+        ),
+        source::Error::Fetch(error) => of_fetch(error),
+        source::Error::Store(error) => of_store(error),
+        source::Error::Interrupted => (None, REFUSED),
+    }
+}
+
+/// The project can do without a wheel of its own.
+fn of_project(error: &source::Error) -> Advice {
+    match of_source(error) {
+        _ if matches!(error, source::Error::NoBuilder { .. }) => hint(
+            "install uv (https://docs.astral.sh/uv, or `pip install uv`) and a Python, or have the project's \
+             files taken as they are by `package = false` (`--package false`)",
+            USAGE,
+        ),
+        (Some(_), code @ (USAGE | INPUT)) => hint(
+            "mend its build, or have its files taken as they are by `package = false` (`--package false`)",
+            code,
+        ),
+        advice => advice,
     }
 }
 

@@ -260,7 +260,8 @@ fn run_build(
     let plan = plan::make(&project, request)?;
     if wanted.dry_run {
         let tree = build::function_tree(&plan).map_err(build::Error::from)?;
-        return terminal.print(&terminal::dry_run(&plan, &tree));
+        let is_package = build::project::is_package(&plan)?;
+        return terminal.print(&terminal::dry_run(&plan, &tree, is_package));
     }
     let plain_http = plain_http.unwrap_or_default();
     let tools = tools(Some(&project.root), plain_http, wanted.offline, terminal)?;

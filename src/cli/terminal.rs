@@ -295,8 +295,15 @@ pub(crate) fn bases_json(today: &str) -> String {
 }
 
 /// The plan and the function's files.
-pub(crate) fn dry_run(plan: &Plan, tree: &FileTree) -> String {
+pub(crate) fn dry_run(plan: &Plan, tree: &FileTree, is_package: bool) -> String {
     let mut text = plan.to_string();
+    if is_package {
+        let _ = writeln!(
+            text,
+            "{:<13}the project's wheel, which a build makes; these files go in if they alone have the handler",
+            "package"
+        );
+    }
     for (path, entry) in tree.iter() {
         match &entry.node {
             Node::Directory => {}

@@ -16,5 +16,5 @@ mod outputs;
 mod registry;
 mod reproducible;
 mod support;
-mod wheels;
 mod uv_lock;
+mod wheels;

@@ -21,12 +21,13 @@ use crate::blob_store::{self, BlobStore, MemoKey};
 use crate::digest::Digest;
 use crate::http::{self, Client, Url};
 use crate::progress::Progress;
+use crate::python::credentials::Credentials;
 use crate::python::fetch;
 use crate::python::interpreter::{self, Interpreter};
 use crate::python::lock::{Location, LockedSource, LockedWheel, Origin};
 use crate::python::resolve;
 use crate::python::tags::FilenameError;
-use crate::python::{Misfit, Target, WheelFilename, normalize_name};
+use crate::python::{Misfit, Target, WheelFilename, examination, normalize_name, wheel};
 use builder::Builder;
 use directory::Directory;
 
@@ -43,6 +44,8 @@ pub struct Workshop {
     pub store: BlobStore,
     /// For archives.
     pub client: Client,
+    /// Who the user is for whoever has them.
+    pub credentials: Credentials,
     /// Who is told what happens.
     pub progress: Progress,
     /// uv, if it is there and may be used.
@@ -168,7 +171,7 @@ pub enum Error {
         target: Target,
     },
     /// A program or library in the wheel does not load on the target.
-    #[error("`{file}`, built from `{package}`, does not run on {target}: {reason}")]
+    #[error("`{file}`, built from `{package}`, does not run on {target}")]
     Unloadable {
         /// What was built.
         package: String,
@@ -176,8 +179,8 @@ pub enum Error {
         file: String,
         /// What it had to be for.
         target: Target,
-        /// Which file of it needs what.
-        reason: String,
+        /// Which file of it needs what, or how it is damaged.
+        source: Box<wheel::Error>,
     },
     /// The wheel has an unreadable name.
     #[error(transparent)]
@@ -417,7 +420,9 @@ impl Job<'_> {
                 let workshop = self.workshop;
                 let (client, store) = (&workshop.client, &workshop.store);
                 let files = std::slice::from_ref(file);
-                fetch::fetch(client, store, self.directory, files, &workshop.progress).await?;
+                let credentials = &workshop.credentials;
+                let progress = &workshop.progress;
+                fetch::fetch(client, credentials, store, self.directory, files, progress).await?;
                 let sources = tree.join(name);
                 // A copy: a builder that wrote to it would write to the store.
                 fs::copy(store.path(&file.digest), &sources).map_err(|e| self.exchange(e))?;
@@ -597,7 +602,7 @@ impl Job<'_> {
                 target,
             });
         }
-        if let Err(misfit) = target.fit(&as_for_the_target(wheel, target)) {
+        if let Err(misfit) = target.fit(&as_for_the_target(wheel.clone(), target)) {
             return Err(Error::Misfit {
                 package,
                 file,
@@ -605,15 +610,15 @@ impl Job<'_> {
                 target,
             });
         }
-        if let Err(reason) = fits(path, target) {
-            return Err(Error::Unloadable {
-                package,
-                file,
-                target,
-                reason,
-            });
-        }
-        Ok(())
+        // Whatever its tag says: what it was linked with is the machine's at hand.
+        let scratch = path.parent().unwrap_or(Path::new("."));
+        let checked = examination::check(path, &wheel, scratch, target);
+        checked.map(drop).map_err(|source| Error::Unloadable {
+            package,
+            file,
+            target,
+            source: Box::new(source),
+        })
     }
 
     fn of_builder(&self, error: builder::Error, maker: &Maker) -> Error {
@@ -655,12 +660,6 @@ fn as_for_the_target(mut wheel: WheelFilename, target: Target) -> WheelFilename 
         wheel.platform = target.platforms();
     }
     wheel
-}
-
-/// Whether all that is compiled in the wheel loads on the target; else which file of it needs what.
-#[expect(clippy::unnecessary_wraps, reason = "nothing here reads ELF files yet")]
-fn fits(_wheel: &Path, _target: Target) -> Result<(), String> {
-    Ok(())
 }
 
 /// What a directory's `pyproject.toml` requires of Python.
