@@ -237,6 +237,7 @@ impl Outcome {
         settings.add_filter(r"\.lambimg-[A-Za-z0-9]{6}", "[file]");
         // Whether the base was there before something else failed is a matter of time.
         settings.add_filter(r"(?m)^base .*\n", "");
+        settings.add_filter(r"\b(Python 3\.\d+)\.\d+", "$1.[patch]");
         // uv names the nearest Python of this machine.
         settings.add_filter(r"; 3\.\d+\.\d+ will be used", "; [python] will be used");
         settings.set_omit_expression(true);
