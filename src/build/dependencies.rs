@@ -24,6 +24,7 @@ use crate::python::credentials::Credentials;
 use crate::python::examination::{self, Examination};
 use crate::python::lock::pylock::Pylock;
 use crate::python::lock::{self, Entry, Locked, LockedFile, LockedSource, LockedWheel, Origin};
+use crate::python::lock_text::Limits;
 use crate::python::requirements::{self, Inputs, Requirements};
 use crate::python::resolve::{self, Resolver};
 use crate::python::source;
@@ -95,8 +96,8 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depen
             (locked, directory_of(path))
         }
         Needs::Requirements { file, lock: path } => {
-            let requirements = Requirements::File(file.clone());
-            let inputs = requirements::read(&requirements, target).map_err(unreadable)?;
+            let requirements = requirements_of(plan, file);
+            let inputs = requirements::read(&requirements, target)?;
             credentials = credentials.with_texts(&inputs.urls);
             let lock = kept_lock(plan, target, &requirements, &inputs, path, tools).await?;
             let locked = choose(plan, target, &entries(plan, target, &lock)?)?;
@@ -151,7 +152,15 @@ pub(super) async fn of_lines(
     let text = if let Some(text) = tools.store.recall::<String>(&key) {
         text
     } else {
-        let text = resolve(plan, target, &requirements, tools).await?;
+        // What the user says of versions and of building is about the function, not about this.
+        let question = Question {
+            target,
+            requirements: &requirements,
+            limits: Limits::default(),
+        };
+        let text = question
+            .resolve(plan, None, &Upgrade::Nothing, tools)
+            .await?;
         tools.store.remember(&key, &text)?;
         text
     };
@@ -395,14 +404,6 @@ fn patterns(exclude: &[String]) -> Result<Gitignore, Error> {
         .map_err(|error| wrong(&exclude.join(", "), &error))
 }
 
-fn unreadable(error: requirements::Error) -> Error {
-    Error::File {
-        action: "read",
-        path: error.path,
-        source: error.source,
-    }
-}
-
 /// What the requirements say for themselves holds whoever made the lock: each name is in it, and each file
 /// has one of the hashes that were asked for.
 fn check_against(
@@ -450,6 +451,68 @@ fn name_of(locked: &Locked) -> &str {
     }
 }
 
+/// Which versions of a lock are not kept when it is made anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    /// All are kept that can be.
+    #[default]
+    Nothing,
+    /// Those of these packages, by normal names.
+    Packages(BTreeSet<String>),
+    /// None is kept.
+    Everything,
+}
+
+/// Makes the lock of the project's requirements, or leaves it as it is if it stands and nothing is to be upgraded;
+/// gives its path.
+///
+/// # Errors
+/// Also when the project has no requirements, or a lock that another tool made.
+pub async fn lock(
+    plan: &Plan,
+    base: &Base,
+    upgrade: &Upgrade,
+    tools: &Tools,
+) -> Result<PathBuf, Error> {
+    let (file, path) = match &plan.needs {
+        Needs::Nothing => return Err(Error::NothingToLock(plan.project.clone())),
+        Needs::Lock(path) => return Err(Error::ForeignLock(path.clone())),
+        Needs::Requirements { file, lock } => (file, lock),
+    };
+    let target = target(plan, base);
+    let requirements = requirements_of(plan, file);
+    let inputs = requirements::read(&requirements, target)?;
+    let question = Question::of(plan, target, &requirements);
+    match question.kept(path, &inputs)? {
+        Kept::Foreign(_) => return Err(Error::ForeignLock(path.clone())),
+        Kept::Standing(_) if *upgrade == Upgrade::Nothing => {
+            tools.progress.step(format!("{} stands", path.display()));
+        }
+        Kept::Standing(text) | Kept::Stale(text) => {
+            question
+                .make(plan, path, &inputs, Some(text), upgrade, tools)
+                .await?;
+        }
+        Kept::Absent => {
+            question
+                .make(plan, path, &inputs, None, upgrade, tools)
+                .await?;
+        }
+    }
+    Ok(path.clone())
+}
+
+/// What a file asks for: a project if it is a `pyproject.toml`.
+fn requirements_of(plan: &Plan, file: &Path) -> Requirements {
+    if file.file_name() == Some("pyproject.toml".as_ref()) {
+        return Requirements::Project {
+            pyproject: file.to_owned(),
+            wanted: plan.wanted.clone(),
+        };
+    }
+    Requirements::File(file.to_owned())
+}
+
 /// The lock beside the requirements, if it still stands for them; else a new one, kept there.
 async fn kept_lock(
     plan: &Arc<Plan>,
@@ -459,49 +522,130 @@ async fn kept_lock(
     path: &Path,
     tools: &Tools,
 ) -> Result<Pylock, Error> {
-    let existing = read_optional(path)?;
-    let had_one = existing.is_some();
-    if let Some(text) = existing {
-        let lock: Pylock = in_file(path, text.parse())?;
-        match lock.made_from() {
-            // Another tool's lock is the user's own choice.
-            None => return Ok(lock),
-            Some(made_from) if made_from.stands_for(inputs.checksum, target) => return Ok(lock),
-            Some(_) => {}
-        }
-    }
+    let question = Question::of(plan, target, requirements);
+    let previous = match question.kept(path, inputs)? {
+        Kept::Standing(text) | Kept::Foreign(text) => return in_file(path, text.parse()),
+        Kept::Stale(text) => Some(text),
+        Kept::Absent => None,
+    };
     if plan.policy.locked {
         return Err(Error::Locked {
             path: path.to_owned(),
-            reason: if had_one {
+            reason: if previous.is_some() {
                 "was made from other requirements or for another target"
             } else {
                 "is not there"
             },
         });
     }
-    let text = resolve(plan, target, requirements, tools).await?;
-    let lock: Pylock = in_file(path, text.parse())?;
-    // Before it is kept: what must not be taken must not be found there the next time.
-    check_against(
-        &choose(plan, target, &entries(plan, target, &lock)?)?,
-        inputs,
-        &requirements.to_string(),
-        path,
-    )?;
-    match write_lock(path, &text) {
-        Ok(()) => {
-            let verb = if had_one { "updated" } else { "made" };
-            tools.progress.step(format!("{verb} {}", path.display()));
+    question
+        .make(plan, path, inputs, previous, &Upgrade::Nothing, tools)
+        .await
+}
+
+/// What lies where a lock is kept; each with its text.
+enum Kept {
+    Absent,
+    /// Another tool's, which is the user's own choice.
+    Foreign(String),
+    Standing(String),
+    Stale(String),
+}
+
+/// What is asked of a resolver.
+struct Question<'a> {
+    target: Target,
+    requirements: &'a Requirements,
+    limits: Limits,
+}
+
+impl<'a> Question<'a> {
+    fn of(plan: &Plan, target: Target, requirements: &'a Requirements) -> Self {
+        Self {
+            target,
+            requirements,
+            limits: Limits {
+                exclude_newer: plan.exclude_newer.clone(),
+                builds: plan.builds.clone(),
+            },
         }
-        // A checkout that cannot be written is built all the same.
-        Err(Error::File { source, .. }) if is_read_only(&source) => tools.progress.warn(format!(
-            "{} cannot be kept, so the next build resolves anew",
-            path.display()
-        )),
-        Err(error) => return Err(error),
     }
-    Ok(lock)
+
+    fn kept(&self, path: &Path, inputs: &Inputs) -> Result<Kept, Error> {
+        let Some(text) = read_optional(path)? else {
+            return Ok(Kept::Absent);
+        };
+        let lock: Pylock = in_file(path, text.parse())?;
+        Ok(match lock.made_from() {
+            None => Kept::Foreign(text),
+            Some(made_from) if made_from.stands_for(inputs.checksum, self.target, &self.limits) => {
+                Kept::Standing(text)
+            }
+            Some(_) => Kept::Stale(text),
+        })
+    }
+
+    /// Makes the lock anew and keeps it.
+    async fn make(
+        &self,
+        plan: &Plan,
+        path: &Path,
+        inputs: &Inputs,
+        previous: Option<String>,
+        upgrade: &Upgrade,
+        tools: &Tools,
+    ) -> Result<Pylock, Error> {
+        let verb = if previous.is_some() {
+            "updated"
+        } else {
+            "made"
+        };
+        let text = self.resolve(plan, previous, upgrade, tools).await?;
+        let lock: Pylock = in_file(path, text.parse())?;
+        // Before it is kept: what must not be taken must not be found there the next time.
+        check_against(
+            &choose(plan, self.target, &entries(plan, self.target, &lock)?)?,
+            inputs,
+            &self.requirements.to_string(),
+            path,
+        )?;
+        match write_lock(path, &text) {
+            Ok(()) => tools.progress.step(format!("{verb} {}", path.display())),
+            // A checkout that cannot be written is built all the same.
+            Err(Error::File { source, .. }) if is_read_only(&source) => {
+                tools.progress.warn(format!(
+                    "{} cannot be kept, so the next build resolves anew",
+                    path.display()
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(lock)
+    }
+
+    async fn resolve(
+        &self,
+        plan: &Plan,
+        previous: Option<String>,
+        upgrade: &Upgrade,
+        tools: &Tools,
+    ) -> Result<String, Error> {
+        let (previous, upgrades) = match upgrade {
+            Upgrade::Nothing => (previous, BTreeSet::new()),
+            Upgrade::Packages(names) => (previous, names.clone()),
+            Upgrade::Everything => (None, BTreeSet::new()),
+        };
+        let request = resolve::Request {
+            resolver: choose_resolver(plan, self.target, tools).await?,
+            requirements: self.requirements.clone(),
+            target: self.target,
+            limits: self.limits.clone(),
+            previous,
+            upgrades,
+            offline: plan.policy.offline,
+        };
+        Ok(resolve::resolve(&request, &tools.progress).await?)
+    }
 }
 
 fn is_read_only(error: &io::Error) -> bool {
@@ -524,22 +668,6 @@ fn write_lock(path: &Path, text: &str) -> Result<(), Error> {
         },
         other => other.into(),
     })
-}
-
-async fn resolve(
-    plan: &Plan,
-    target: Target,
-    requirements: &Requirements,
-    tools: &Tools,
-) -> Result<String, Error> {
-    let resolver = choose_resolver(plan, target, tools).await?;
-    let request = resolve::Request {
-        resolver,
-        requirements: requirements.clone(),
-        target,
-        offline: plan.policy.offline,
-    };
-    Ok(resolve::resolve(&request, &tools.progress).await?)
 }
 
 /// uv resolves for any target; pip only under an interpreter like the target's, whose markers it takes.

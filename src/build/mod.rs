@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob_store::{self, BlobStore, MemoKey};
 use crate::build::base::Base;
-use crate::build::dependencies::Dependencies;
+use crate::build::dependencies::{Dependencies, Upgrade};
 use crate::digest::Digest;
 use crate::file_tree::{self, FileTree};
 use crate::http::{self, Client};
@@ -82,6 +82,15 @@ pub enum Error {
         /// Why it does not fit, as a clause that follows its name.
         reason: &'static str,
     },
+    /// There is nothing to lock.
+    #[error("the project `{}` has no requirements to lock", .0.display())]
+    NothingToLock(PathBuf),
+    /// A lock is another tool's.
+    #[error("the lock `{}` was made by another tool", .0.display())]
+    ForeignLock(PathBuf),
+    /// What is asked for is not known.
+    #[error(transparent)]
+    Requirements(#[from] python::requirements::Error),
     /// The requirements ask for what the lock does not have.
     #[error("`{}` asks for {name}, which the lock `{}` does not have", requirements, lock.display())]
     NotInLock {
@@ -413,6 +422,20 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
     write_outputs(&built, tools).await?;
     built.pushed = push_all(&built.image, &plan.push, tools).await?;
     Ok(built)
+}
+
+/// Makes the lock of what the plan's function needs, and gives its path.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn lock(plan: Plan, upgrade: &Upgrade, tools: &Tools) -> Result<PathBuf, Error> {
+    for warning in &plan.warnings {
+        tools.progress.warn(warning.clone());
+    }
+    let plan = Arc::new(plan);
+    // The base decides what fits.
+    let base = base::resolve(&plan, tools).await?;
+    dependencies::lock(&plan, &base, upgrade, tools).await
 }
 
 /// Lists the function's files. Where nothing else can bring the handler it is looked for here, before anything

@@ -14,7 +14,7 @@ use lambimg::http;
 use lambimg::oci::{self, layer, layout, reference};
 use lambimg::plan;
 use lambimg::python::index::{self, settings};
-use lambimg::python::{fetch, interpreter, lock, resolve, source, wheel};
+use lambimg::python::{fetch, interpreter, lock, pyproject, requirements, resolve, source, wheel};
 use lambimg::registry::{self, Access, auth};
 
 /// The exit codes as `--help` tells them.
@@ -316,6 +316,12 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::Locked { .. } => {
             hint("build once without `--locked` and commit the lock", REFUSED)
         }
+        build::Error::NothingToLock(_) => hint(
+            "list what the function needs in requirements.txt, or name the file by `--requirements`",
+            USAGE,
+        ),
+        build::Error::ForeignLock(path) => hint(foreign_lock_hint(path), USAGE),
+        build::Error::Requirements(error) => of_requirements(error),
         build::Error::NotInLock { .. } => hint(
             "lock again, or remove the lock and have it made anew by the next build",
             USAGE,
@@ -358,6 +364,46 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::Registry(error) => of_registry(error),
         build::Error::Http(error) => of_http(error),
         build::Error::Store(error) => of_store(error),
+    }
+}
+
+fn foreign_lock_hint(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let command = match &*name {
+        "uv.lock" => "uv lock",
+        "poetry.lock" => "poetry lock",
+        "pdm.lock" => "pdm lock",
+        "Pipfile.lock" => "pipenv lock",
+        _ => {
+            return "lock with the tool that made it, or remove it and let lambimg make one of the requirements"
+                .to_owned();
+        }
+    };
+    format!("lock with `{command}`; `lambimg build` takes the lock as it is")
+}
+
+fn of_requirements(error: &requirements::Error) -> Advice {
+    match error {
+        requirements::Error::Read { .. } => {
+            hint("check the path that the requirements name", USAGE)
+        }
+        requirements::Error::Project { source, .. } => match source {
+            pyproject::Error::Form(_) => hint(
+                "mend it; see https://packaging.python.org/en/latest/specifications/pyproject-toml/",
+                USAGE,
+            ),
+            pyproject::Error::Unknown { .. } => hint("name one of these, or add it", USAGE),
+            pyproject::Error::Cycle(_) => hint("leave one of the `include-group` out", USAGE),
+            pyproject::Error::RequiresPython { .. } => hint(
+                "choose another `--python`, or widen `requires-python`",
+                USAGE,
+            ),
+            pyproject::Error::NeedsUv(_) => hint(
+                "install uv (https://docs.astral.sh/uv, or `pip install uv`), or write what it says into the \
+                 dependencies themselves",
+                USAGE,
+            ),
+        },
     }
 }
 
@@ -824,7 +870,7 @@ fn of_wheel(error: &wheel::Error) -> Advice {
 
 fn of_resolve(error: &resolve::Error) -> Advice {
     match error {
-        resolve::Error::Requirements(_) => hint("check the path that the requirements name", USAGE),
+        resolve::Error::Requirements(error) => of_requirements(error),
         resolve::Error::Run { .. } => {
             hint("install uv again, or name pip by `--resolver pip`", USAGE)
         }
@@ -837,6 +883,11 @@ fn of_resolve(error: &resolve::Error) -> Advice {
             "update the resolver, or choose the other by `--resolver`",
             INPUT,
         ),
+        resolve::Error::OldPip(_) => hint(
+            "update it (`pip install --upgrade pip`; Python 3.9 has pip 26.0), or install uv",
+            USAGE,
+        ),
+        resolve::Error::Lock(error) => of_lock(error),
         resolve::Error::NotAWheel { .. } | resolve::Error::Filename(_) => {
             hint("publish or build a wheel of it, and require that", INPUT)
         }
@@ -870,7 +921,8 @@ fn of_resolver(said: &str) -> Advice {
     } else {
         hint(
             "the resolver's words above say what does not go together; only wheels are taken, so pin a \
-             version that has one for this target, or choose another `--python`",
+             version that has one for this target, choose another `--python`, or allow the package to be \
+             built by `--build NAME`",
             INPUT,
         )
     }

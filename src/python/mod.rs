@@ -13,6 +13,7 @@ pub mod lock;
 pub mod lock_text;
 pub mod markers;
 pub mod netrc;
+pub mod pyproject;
 pub mod requirements;
 pub mod resolve;
 pub mod source;

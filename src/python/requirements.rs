@@ -2,7 +2,8 @@
 //!
 //! Follows pip's requirements file format as far as these two questions go: logical lines, comments,
 //! and the files that `-r` and `-c` include. What a line means is the resolver's to say, and what the
-//! network holds behind a URL is not read.
+//! network holds behind a URL, or a variable of the environment, is not read. What a `pyproject.toml`
+//! asks for is gathered from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, Hasher};
 use crate::http::{self, Secret};
-use crate::python::lock::Location;
+use crate::python::lock::{Location, Wanted};
 use crate::python::markers::Markers;
+use crate::python::pyproject::{self, Pyproject};
 use crate::python::{Target, WheelFilename, normalize_name};
 
 /// What is asked for.
@@ -28,13 +30,23 @@ pub enum Requirements {
         /// The directory.
         directory: PathBuf,
     },
+    /// What a project says in its `pyproject.toml`.
+    Project {
+        /// The `pyproject.toml`.
+        pyproject: PathBuf,
+        /// Which of its extras and groups are wanted, beside what it always needs.
+        wanted: Wanted,
+    },
 }
 
 impl Requirements {
     /// The directory that a lock's relative paths start from: the lock has to lie there.
     pub fn directory(&self) -> &Path {
         match self {
-            Self::File(path) => match path.parent() {
+            Self::File(path)
+            | Self::Project {
+                pyproject: path, ..
+            } => match path.parent() {
                 Some(parent) if parent != Path::new("") => parent,
                 _ => Path::new("."),
             },
@@ -46,20 +58,34 @@ impl Requirements {
 impl fmt::Display for Requirements {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => path.display().fmt(f),
+            Self::File(path)
+            | Self::Project {
+                pyproject: path, ..
+            } => path.display().fmt(f),
             Self::Lines { text, .. } => f.write_str(&text.lines().collect::<Vec<_>>().join(", ")),
         }
     }
 }
 
-/// A requirements file cannot be read.
+/// Why it is not known what is asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read `{}`", path.display())]
-pub struct Error {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    pub source: io::Error,
+pub enum Error {
+    /// A requirements file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A project does not say it, or asks for something else.
+    #[error("`{}`: {source}", path.display())]
+    Project {
+        /// Its `pyproject.toml`.
+        path: PathBuf,
+        /// Why.
+        source: pyproject::Error,
+    },
 }
 
 /// What decides a lock, as far as files say it.
@@ -74,12 +100,15 @@ pub struct Inputs {
     pub hashes: BTreeMap<String, BTreeSet<Digest>>,
     /// The URLs that may say who the user is, as written: those of indexes, and those with a name in them.
     pub urls: Vec<Secret>,
+    /// Normal names of the projects in directories of this machine that are asked for, as far as their
+    /// `pyproject.toml` says them.
+    pub directories: BTreeSet<String>,
 }
 
 /// Reads requirements and the files that they include.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// When a file cannot be read, or a project is for another Python or has no such extra or group.
 pub fn read(requirements: &Requirements, target: Target) -> Result<Inputs, Error> {
     let mut reader = Reader {
         hasher: Hasher::default(),
@@ -87,6 +116,7 @@ pub fn read(requirements: &Requirements, target: Target) -> Result<Inputs, Error
         requested: BTreeSet::new(),
         hashes: BTreeMap::new(),
         urls: Vec::new(),
+        directories: BTreeSet::new(),
         visited: BTreeSet::new(),
     };
     match requirements {
@@ -94,12 +124,31 @@ pub fn read(requirements: &Requirements, target: Target) -> Result<Inputs, Error
         Requirements::Lines { text, directory } => {
             reader.lines(text, directory, Part::Requirements)?;
         }
+        Requirements::Project { pyproject, wanted } => {
+            reader.project(pyproject, wanted, target)?;
+        }
     }
     Ok(Inputs {
         checksum: reader.hasher.finish(),
         requested: reader.requested,
         hashes: reader.hashes,
         urls: reader.urls,
+        directories: reader.directories,
+    })
+}
+
+/// Reads the `pyproject.toml` at `path`.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn read_project(path: &Path) -> Result<Pyproject, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    text.parse().map_err(|source| Error::Project {
+        path: path.to_owned(),
+        source,
     })
 }
 
@@ -116,12 +165,44 @@ struct Reader {
     requested: BTreeSet<String>,
     hashes: BTreeMap<String, BTreeSet<Digest>>,
     urls: Vec<Secret>,
+    directories: BTreeSet<String>,
     visited: BTreeSet<(PathBuf, Part)>,
 }
 
 impl Reader {
+    fn project(&mut self, path: &Path, wanted: &Wanted, target: Target) -> Result<(), Error> {
+        let project = read_project(path)?;
+        let error = |source| Error::Project {
+            path: path.to_owned(),
+            source,
+        };
+        project.check_python(target).map_err(error)?;
+        let lines = project.lines(wanted, &self.markers).map_err(error)?;
+        self.hasher.field("project");
+        self.hasher.field(project.requires_python().unwrap_or("*"));
+        self.hasher.field(project.uv_settings());
+        if let Some(fields) = project.dynamic() {
+            // Who knows what a backend looks at; these are what it mostly does.
+            self.hasher.field(fields);
+            let beside = |name: &str| fs::read(path.with_file_name(name)).unwrap_or_default();
+            for name in [
+                "pyproject.toml",
+                "setup.cfg",
+                "setup.py",
+                "requirements.txt",
+            ] {
+                self.hasher.field(beside(name));
+            }
+            for name in wanted.extras.iter().chain(&wanted.groups) {
+                self.hasher.field(name);
+            }
+        }
+        let directory = path.parent().unwrap_or(Path::new(""));
+        self.lines(&lines.join("\n"), directory, Part::Requirements)
+    }
+
     fn file(&mut self, path: &Path, part: Part) -> Result<(), Error> {
-        let error = |source| Error {
+        let error = |source| Error::Read {
             path: path.to_owned(),
             source,
         };
@@ -140,8 +221,10 @@ impl Reader {
             // A new password asks for nothing new.
             self.hasher.field(http::redact_text(&line));
             self.urls.extend(urls(&line));
+            self.directories.extend(directory_name(&line, directory));
             if let Some((included, part)) = included(&line, part) {
-                if !included.contains("://") {
+                // The resolver alone knows the values of variables.
+                if !included.contains("://") && !included.contains("${") {
                     self.file(&directory.join(included), part)?;
                 }
             } else if let Some(name) = requested_name(&line, &self.markers) {
@@ -164,11 +247,13 @@ fn logical_lines(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut open = String::new();
     for line in text.lines() {
-        if let Some(continued) = line.strip_suffix('\\') {
+        // A comment ends with its line, whatever its last letter.
+        let is_comment = line.trim_start().starts_with('#');
+        if let Some(continued) = line.strip_suffix('\\').filter(|_| !is_comment) {
             open.push_str(continued);
             continue;
         }
-        open.push_str(line);
+        open.push_str(if is_comment { "" } else { line });
         lines.push(without_comment(&std::mem::take(&mut open)));
     }
     lines.push(without_comment(&open));
@@ -219,6 +304,27 @@ fn urls(line: &str) -> impl Iterator<Item = Secret> {
     });
     let own = urls.filter(|(_, is_own)| *is_own);
     own.map(|(url, _)| Secret::new(url))
+}
+
+/// The normal name of the project whose directory a line names.
+fn directory_name(line: &str, directory: &Path) -> Option<String> {
+    let editable = ["--editable", "-e"]
+        .iter()
+        .find_map(|option| line.strip_prefix(option));
+    let address = match (editable, line.split_once('@')) {
+        (Some(rest), _) => rest.trim_start_matches(['=', ' ']),
+        (None, Some((_, address))) => address,
+        (None, None) => line,
+    };
+    let path = address.split(';').next()?.split('[').next()?.trim();
+    let path = ["file://", "file:"]
+        .iter()
+        .find_map(|scheme| path.strip_prefix(scheme))
+        .unwrap_or(path);
+    let is_path = path.starts_with(['.', '/']) || editable.is_some();
+    let file = directory.join(path).join("pyproject.toml");
+    let name = is_path.then(|| read_project(&file).ok()).flatten()?.name?;
+    Some(normalize_name(&name))
 }
 
 /// The normal name of what a line asks for, if it does and its marker holds.
@@ -352,6 +458,8 @@ mod tests {
             checksum("a\nb==1\n"),
             checksum("# x\r\na # y\r\n\r\nb\\\n==1")
         );
+        assert_eq!(checksum("a\nb"), checksum("# x \\\na\n  # y\\\nb"));
+        assert_eq!(checksum("-r ${DIR}/a.txt"), checksum("-r ${DIR}/a.txt # x"));
         assert_ne!(checksum("a\nb"), checksum("b\na"));
         assert_ne!(checksum("a\nb"), checksum("ab"));
         assert_ne!(
@@ -391,11 +499,64 @@ mod tests {
 
         fs::remove_file(at("pins.txt")).unwrap();
         let error = read(&file, lambda).unwrap_err();
-        assert_eq!(error.path, at("deep/../pins.txt"));
+        assert!(matches!(error, Error::Read { path, .. } if path == at("deep/../pins.txt")));
         assert_eq!(
             Requirements::File("r.txt".into()).directory(),
             Path::new(".")
         );
+    }
+
+    #[test]
+    fn directories_are_known_by_name() {
+        let guard = tempfile::tempdir().unwrap();
+        let place = |name: &str| {
+            fs::create_dir(guard.path().join(name)).unwrap();
+            let file = guard.path().join(name).join("pyproject.toml");
+            fs::write(file, format!("[project]\nname = 'Its_{name}'")).unwrap();
+        };
+        for name in ["a", "b", "c", "d"] {
+            place(name);
+        }
+        let text = "-e ./a\n--editable=b[x] ; os_name == 'posix'\n./c\nd @ file:./d\nits @ file://DIR/d\n-e git+https://x.test/y\nnumpy\n";
+        let text = text.replace("DIR", &guard.path().to_string_lossy());
+        let names: Vec<_> = inputs(&text, guard.path())
+            .unwrap()
+            .directories
+            .into_iter()
+            .collect();
+        assert_eq!(names, ["its-a", "its-b", "its-c", "its-d"]);
+    }
+
+    #[test]
+    fn a_project_is_read_for_what_decides() {
+        let guard = tempfile::tempdir().unwrap();
+        let lambda = target("3.12", Machine::X86_64, "2.34");
+        let pyproject = guard.path().join("pyproject.toml");
+        let read = |text: &str, extra: &str| {
+            fs::write(&pyproject, text).unwrap();
+            let wanted = Wanted {
+                extras: [extra.to_owned()].into(),
+                ..Wanted::default()
+            };
+            let pyproject = pyproject.clone();
+            read(&Requirements::Project { pyproject, wanted }, lambda).unwrap()
+        };
+        let text = "[project]\nname = 'a'\ndependencies = ['Flask']\n\
+                    [project.optional-dependencies]\nx = ['six', 'toml; python_version < \"3\"']\ny = ['six>1']\n";
+        let first = read(text, "x");
+        assert_eq!(
+            first.requested,
+            ["flask".to_owned(), "six".to_owned()].into()
+        );
+        let other = format!("{text}[tool.other]\nz = 1\n[tool.uv.build-backend]\nz = 1");
+        assert_eq!(read(&other, "x"), first);
+        for (text, extra) in [
+            (text.to_owned(), "y"),
+            (format!("{text}[tool.uv]\nprerelease = 'allow'"), "x"),
+            (text.replace("name = 'a'", "requires-python = '>3'"), "x"),
+        ] {
+            assert_ne!(read(&text, extra).checksum, first.checksum, "{text}");
+        }
     }
 
     proptest! {

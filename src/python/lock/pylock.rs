@@ -104,6 +104,18 @@ impl Pylock {
         self.tool.get("lambimg")?.clone().try_into().ok()
     }
 
+    /// The version of each package that came from an index, by normal name, whatever the target.
+    pub fn pins(&self) -> BTreeMap<String, String> {
+        let indexed = |package: &&Package| {
+            let elsewhere =
+                package.vcs.is_some() || package.directory.is_some() || package.archive.is_some();
+            !elsewhere
+        };
+        let pins = self.packages.iter().filter(indexed);
+        pins.filter_map(|package| Some((normalize_name(&package.name), package.version.clone()?)))
+            .collect()
+    }
+
     /// The packages that are wanted, in the lock's order. Where no group is wanted, the lock's default groups
     /// are.
     ///
@@ -462,13 +474,19 @@ mod tests {
     fn what_is_written_reads_back() {
         let text = lock_of("", &["cp312-cp312-manylinux_2_17_x86_64"]);
         let wheels = chosen(&text, lambda()).unwrap();
-        let written = lock_text::write(&wheels, lambda());
+        let package = |wheel: &LockedWheel| lock_text::Package {
+            locked: Locked::Wheel(wheel.clone()),
+            dependencies: BTreeSet::new(),
+        };
+        let packages: Vec<_> = wheels.iter().map(package).collect();
+        let written = lock_text::write(&packages, lambda());
         assert_eq!(chosen(&written, lambda()).unwrap(), wheels);
         assert!(chosen(&written, target("3.12", Machine::Aarch64, "2.34")).is_err());
         assert!(chosen(&written, target("3.13", Machine::X86_64, "2.34")).is_err());
 
         let inputs = Digest::of("numpy");
-        let made_from = MadeFrom::new(inputs, lambda());
+        let limits = lock_text::Limits::default();
+        let made_from = MadeFrom::new(inputs, lambda(), &limits);
         let marked = lock_text::with_made_from(&written, &made_from);
         assert!(marked.starts_with(&written));
         insta::assert_snapshot!(marked, @r#"
@@ -491,9 +509,10 @@ mod tests {
         let lock: Pylock = marked.parse().unwrap();
         assert_eq!(lock.made_from(), Some(made_from.clone()));
         assert_eq!(chosen(&marked, lambda()).unwrap(), wheels);
-        assert!(made_from.stands_for(inputs, lambda()));
-        assert!(!made_from.stands_for(Digest::of("pandas"), lambda()));
-        assert!(!made_from.stands_for(inputs, target("3.12", Machine::X86_64, "2.35")));
+        assert!(made_from.stands_for(inputs, lambda(), &limits));
+        assert!(!made_from.stands_for(Digest::of("pandas"), lambda(), &limits));
+        let newer = target("3.12", Machine::X86_64, "2.35");
+        assert!(!made_from.stands_for(inputs, newer, &limits));
         assert_eq!(written.parse::<Pylock>().unwrap().made_from(), None);
     }
 
