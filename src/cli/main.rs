@@ -12,14 +12,17 @@ mod failure;
 mod surroundings;
 mod terminal;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lambimg::build::dependencies::Upgrade;
 use lambimg::build::{self, Tools, metadata};
 use lambimg::config::{Config, Project, Setting};
 use lambimg::oci::reference::{Name, Reference};
 use lambimg::plan::{self, Policy, Request};
+use lambimg::python::normalize_name;
 
 use crate::failure::Failure;
 use crate::surroundings::Surroundings;
@@ -53,6 +56,8 @@ struct Arguments {
 enum Verb {
     /// Build an image from a project into the local store
     Build(Box<BuildArguments>),
+    /// Resolve what a project needs and write its lock
+    Lock(LockArguments),
     /// Push an image to a registry
     Push(PushArguments),
     /// List the runtimes: Python, system, glibc, image, dates
@@ -61,6 +66,65 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct BuildArguments {
+    #[command(flatten)]
+    needs: NeedsArguments,
+
+    /// Module and function, as app.handler
+    #[arg(long)]
+    handler: Option<String>,
+
+    /// The base brings the handler's module, as images with wrappers do
+    #[arg(long)]
+    handler_in_base: bool,
+
+    /// Whether the project goes in as its wheel: true or false
+    #[arg(long, value_name = "BOOL")]
+    package: Option<String>,
+
+    /// Leave out a package that the base brings (repeatable)
+    #[arg(long = "exclude-package", value_name = "NAME")]
+    exclude_packages: Vec<String>,
+
+    /// Leave files out of packages, by gitignore's rules below the task root (repeatable)
+    #[arg(long = "exclude-in-packages", value_name = "PATTERN")]
+    exclude_in_packages: Vec<String>,
+
+    /// Name for the image; one in a registry can be pushed (repeatable)
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    tags: Vec<String>,
+
+    /// Leave out files by gitignore's rules (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+
+    /// Also write oci:DIR, oci-archive:FILE or docker-archive:FILE (repeatable)
+    #[arg(short, long = "output", value_name = "KIND:PATH")]
+    outputs: Vec<String>,
+
+    /// Push every name that is in a registry
+    #[arg(long, conflicts_with = "offline")]
+    push: bool,
+
+    /// Fail rather than make or change a lock
+    #[arg(long)]
+    locked: bool,
+
+    /// Make every layer anew
+    #[arg(long)]
+    no_cache: bool,
+
+    /// Print the plan and the function's files, and build nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Write what was built as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+}
+
+/// What decides which packages go into an image.
+#[derive(Debug, Args)]
+struct NeedsArguments {
     /// The project's directory
     #[arg(default_value = ".")]
     path: PathBuf,
@@ -72,14 +136,6 @@ struct BuildArguments {
     /// x86_64 or arm64
     #[arg(long)]
     arch: Option<String>,
-
-    /// Module and function, as app.handler
-    #[arg(long)]
-    handler: Option<String>,
-
-    /// The base brings the handler's module, as images with wrappers do
-    #[arg(long)]
-    handler_in_base: bool,
 
     /// Requirements or pylock.toml to install
     #[arg(long, value_name = "FILE")]
@@ -113,57 +169,31 @@ struct BuildArguments {
     #[arg(long = "build", value_name = "NAME")]
     builds: Vec<String>,
 
-    /// Whether the project goes in as its wheel: true or false
-    #[arg(long, value_name = "BOOL")]
-    package: Option<String>,
-
     /// Resolve as if no package were newer, as 2026-11-01
     #[arg(long, value_name = "DATE")]
     exclude_newer: Option<String>,
 
-    /// Leave out a package that the base brings (repeatable)
-    #[arg(long = "exclude-package", value_name = "NAME")]
-    exclude_packages: Vec<String>,
-
-    /// Leave files out of packages, by gitignore's rules below the task root (repeatable)
-    #[arg(long = "exclude-in-packages", value_name = "PATTERN")]
-    exclude_in_packages: Vec<String>,
-
-    /// Name for the image; one in a registry can be pushed (repeatable)
-    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
-    tags: Vec<String>,
-
-    /// Leave out files by gitignore's rules (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    exclude: Vec<String>,
-
-    /// Also write oci:DIR, oci-archive:FILE or docker-archive:FILE (repeatable)
-    #[arg(short, long = "output", value_name = "KIND:PATH")]
-    outputs: Vec<String>,
-
-    /// Push every name that is in a registry
-    #[arg(long)]
-    push: bool,
-
-    /// Fail rather than make or change a lock
-    #[arg(long)]
-    locked: bool,
-
     /// Use no network
-    #[arg(long, conflicts_with = "push")]
+    #[arg(long)]
     offline: bool,
+}
 
-    /// Make every layer anew
+#[derive(Debug, Args)]
+struct LockArguments {
+    #[command(flatten)]
+    needs: NeedsArguments,
+
+    /// Keep no version of the lock there is
     #[arg(long)]
-    no_cache: bool,
+    upgrade: bool,
 
-    /// Print the plan and the function's files, and build nothing
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Write what was built as JSON
-    #[arg(long, value_name = "FILE")]
-    metadata_file: Option<PathBuf>,
+    /// Do not keep the version of this package (repeatable)
+    #[arg(
+        long = "upgrade-package",
+        value_name = "NAME",
+        conflicts_with = "upgrade"
+    )]
+    upgrade_packages: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -213,6 +243,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
     match &arguments.verb {
         Verb::Build(wanted) => run_build(arguments, wanted, terminal),
+        Verb::Lock(wanted) => run_lock(arguments, wanted, terminal),
         Verb::Push(push) => run_push(arguments, push, terminal),
         Verb::Bases(bases) => {
             let today = surroundings::today();
@@ -230,7 +261,7 @@ fn run_build(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let here = Surroundings::read();
-    let project = Project::read(&wanted.path)?;
+    let project = Project::read(&wanted.needs.path)?;
     let config = wanted
         .config(&arguments.plain_http)
         .or(Config::from_variables(surroundings::settings()?)?)
@@ -251,7 +282,7 @@ fn run_build(
         push: wanted.push,
         policy: Policy {
             locked: wanted.locked,
-            offline: wanted.offline,
+            offline: wanted.needs.offline,
             no_cache: wanted.no_cache,
         },
         epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
@@ -264,7 +295,8 @@ fn run_build(
         return terminal.print(&terminal::dry_run(&plan, &tree, is_package));
     }
     let plain_http = plain_http.unwrap_or_default();
-    let tools = tools(Some(&project.root), plain_http, wanted.offline, terminal)?;
+    let offline = wanted.needs.offline;
+    let tools = tools(Some(&project.root), plain_http, offline, terminal)?;
     let built = block_on(build::build(plan, &tools))??;
     if let Some(path) = &wanted.metadata_file {
         write_metadata(path, &metadata::of_build(&built))?;
@@ -272,6 +304,40 @@ fn run_build(
     terminal.summary(&built);
     let digest = built.image.manifest.digest();
     terminal.print_references(built.plan.names.iter().map(Name::without_version), digest)
+}
+
+fn run_lock(
+    arguments: &Arguments,
+    wanted: &LockArguments,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let project = Project::read(&wanted.needs.path)?;
+    let mut config = wanted
+        .needs
+        .config(&arguments.plain_http)
+        .or(Config::from_variables(surroundings::settings()?)?)
+        .or(project.config.clone());
+    let plain_http = config.plain_http.as_ref();
+    let plain_http = plain_http.map(|setting| setting.value.clone());
+    // Whichever function is called, the lock is the same.
+    config
+        .handler
+        .get_or_insert_with(|| Setting::flag("any.handler".to_owned(), "--handler"));
+    let request = Request {
+        config,
+        policy: Policy {
+            offline: wanted.needs.offline,
+            ..Policy::default()
+        },
+        today: surroundings::today(),
+        ..Request::default()
+    };
+    let plan = plan::make(&project, request)?;
+    let plain_http = plain_http.unwrap_or_default();
+    let offline = wanted.needs.offline;
+    let tools = tools(Some(&project.root), plain_http, offline, terminal)?;
+    let path = block_on(build::lock(plan, &wanted.upgrade(), &tools))??;
+    terminal.print(&format!("{}\n", path.display()))
 }
 
 fn run_push(
@@ -303,35 +369,61 @@ fn run_push(
     terminal.print_references(names, image.manifest.digest())
 }
 
+fn text_flag(value: Option<&String>, flag: &'static str) -> Option<Setting> {
+    value.map(|value| Setting::flag(value.clone(), flag))
+}
+
+fn list_flag(value: &[String], flag: &'static str) -> Option<Setting<Vec<String>>> {
+    (!value.is_empty()).then(|| Setting::flag(value.to_vec(), flag))
+}
+
+impl NeedsArguments {
+    fn config(&self, plain_http: &[String]) -> Config {
+        Config {
+            python: text_flag(self.python.as_ref(), "--python"),
+            arch: text_flag(self.arch.as_ref(), "--arch"),
+            requirements: text_flag(self.requirements.as_ref(), "--requirements"),
+            base: text_flag(self.base.as_ref(), "--base"),
+            glibc: text_flag(self.glibc.as_ref(), "--glibc"),
+            interpreter: text_flag(self.interpreter.as_ref(), "--interpreter"),
+            resolver: text_flag(self.resolver.as_ref(), "--resolver"),
+            exclude_newer: text_flag(self.exclude_newer.as_ref(), "--exclude-newer"),
+            extras: list_flag(&self.extras, "--extra"),
+            groups: list_flag(&self.groups, "--group"),
+            build: list_flag(&self.builds, "--build"),
+            plain_http: list_flag(plain_http, "--plain-http"),
+            ..Config::default()
+        }
+    }
+}
+
 impl BuildArguments {
     fn config(&self, plain_http: &[String]) -> Config {
-        let text =
-            |value: &Option<String>, flag| value.clone().map(|value| Setting::flag(value, flag));
-        let list = |value: &[String], flag| {
-            (!value.is_empty()).then(|| Setting::flag(value.to_vec(), flag))
-        };
+        let in_base = self.handler_in_base.then(|| "true".to_owned());
         Config {
-            python: text(&self.python, "--python"),
-            arch: text(&self.arch, "--arch"),
-            handler: text(&self.handler, "--handler"),
-            handler_in_base: self
-                .handler_in_base
-                .then(|| Setting::flag("true".to_owned(), "--handler-in-base")),
-            requirements: text(&self.requirements, "--requirements"),
-            base: text(&self.base, "--base"),
-            glibc: text(&self.glibc, "--glibc"),
-            interpreter: text(&self.interpreter, "--interpreter"),
-            resolver: text(&self.resolver, "--resolver"),
-            package: text(&self.package, "--package"),
-            exclude_newer: text(&self.exclude_newer, "--exclude-newer"),
-            extras: list(&self.extras, "--extra"),
-            groups: list(&self.groups, "--group"),
-            build: list(&self.builds, "--build"),
-            exclude_packages: list(&self.exclude_packages, "--exclude-package"),
-            exclude_in_packages: list(&self.exclude_in_packages, "--exclude-in-packages"),
-            tags: list(&self.tags, "--tag"),
-            exclude: list(&self.exclude, "--exclude"),
-            plain_http: list(plain_http, "--plain-http"),
+            handler: text_flag(self.handler.as_ref(), "--handler"),
+            handler_in_base: text_flag(in_base.as_ref(), "--handler-in-base"),
+            package: text_flag(self.package.as_ref(), "--package"),
+            exclude_packages: list_flag(&self.exclude_packages, "--exclude-package"),
+            exclude_in_packages: list_flag(&self.exclude_in_packages, "--exclude-in-packages"),
+            tags: list_flag(&self.tags, "--tag"),
+            exclude: list_flag(&self.exclude, "--exclude"),
+            ..self.needs.config(plain_http)
+        }
+    }
+}
+
+impl LockArguments {
+    fn upgrade(&self) -> Upgrade {
+        if self.upgrade {
+            return Upgrade::Everything;
+        }
+        let names = self.upgrade_packages.iter();
+        let names: BTreeSet<_> = names.map(|name| normalize_name(name)).collect();
+        if names.is_empty() {
+            Upgrade::Nothing
+        } else {
+            Upgrade::Packages(names)
         }
     }
 }
