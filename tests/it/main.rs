@@ -15,6 +15,7 @@ mod indexes;
 mod outputs;
 mod registry;
 mod reproducible;
+mod resolving;
 mod sources;
 mod support;
 mod uv_lock;
