@@ -147,7 +147,7 @@ impl Surroundings {
         Ok(indexes::Surroundings {
             variables: variables(),
             pip: read_all(self.pip_files())?,
-            uv: read_all(self.uv_files(&directory))?,
+            uv: read_all(self.uv_files(project.map(|_| &*directory)))?,
             netrc: self.netrc(),
             keyring: self.program("keyring"),
             directory,
@@ -185,14 +185,15 @@ impl Surroundings {
 
     /// uv's files, the nearest first: of the project or the nearest directory above it that has settings, of the
     /// user, of the system.
-    fn uv_files(&self, project: &Path) -> Vec<PathBuf> {
+    fn uv_files(&self, project: Option<&Path>) -> Vec<PathBuf> {
         if let Some(named) = path_variable("UV_CONFIG_FILE") {
             return vec![named];
         }
         if is_set("UV_NO_CONFIG") {
             return Vec::new();
         }
-        let mut files: Vec<PathBuf> = project.ancestors().find_map(uv_file).into_iter().collect();
+        let nearest = project.and_then(|project| project.ancestors().find_map(uv_file));
+        let mut files: Vec<PathBuf> = nearest.into_iter().collect();
         files.extend(self.config().map(|config| config.join("uv/uv.toml")));
         files.extend(list("XDG_CONFIG_DIRS", "/etc/xdg").map(|d| d.join("uv/uv.toml")));
         files.push("/etc/uv/uv.toml".into());

@@ -250,6 +250,38 @@ fn another_origin_is_sent_nothing() {
 }
 
 #[test]
+fn keyring_is_asked_when_the_user_says_so() {
+    let index = private_index();
+    let wheel = Wheel::pure("lower", "1.5");
+    let url = index.url().replace("://", &format!("://{USER}@"));
+    let script = format!(
+        "[ \"$*\" = 'get {} {USER}' ] && echo '{PASSWORD}'\n",
+        index.url()
+    );
+    for (variable, file) in [
+        ("UV_KEYRING_PROVIDER", ""),
+        ("PIP_KEYRING_PROVIDER", ""),
+        (
+            "PIP_CONFIG_FILE",
+            "[global]\nkeyring-provider = subprocess\n",
+        ),
+    ] {
+        let project = locked_project(&format!("http://{}", index.address()), &wheel);
+        let config = project.beside("pip.conf");
+        fs::write(&config, file).unwrap();
+        let run = || quiet_build(&project).index(&url).script("keyring", &script);
+        expect_network_failure(run().run());
+        let value = if file.is_empty() {
+            "subprocess"
+        } else {
+            config.to_str().unwrap()
+        };
+        run().env(variable, value).succeed();
+        assert_eq!(traces(&project.cache()), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
 fn an_index_that_is_no_url() {
     let project = project();
     let run = quiet_build(&project).env("UV_DEFAULT_INDEX", format!("https://{USER}:{ENCODED}@["));
