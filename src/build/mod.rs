@@ -364,6 +364,7 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
     }
     let is_package = project::is_package(&plan)?;
     let source = list_function(&plan, is_package, tools).await?;
+    warn_of_password(&plan, &source, tools);
     let from_base = async {
         let base = base::resolve(&plan, tools).await?;
         let bootstrap = bootstrap::layer(&plan, &base, tools);
@@ -453,6 +454,28 @@ async fn list_function(
         return Err(handler_absent(plan, "the project"));
     }
     Ok(tree)
+}
+
+/// Requirements with a password in them go into the image like any file of the function, and the user may not
+/// think of it.
+fn warn_of_password(plan: &Plan, tree: &FileTree, tools: &Tools) {
+    let Needs::Requirements { file, .. } = &plan.needs else {
+        return;
+    };
+    // A variable's name is no secret.
+    let tells = |line: &str| http::redact_text(line) != line && !line.contains("${");
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let Ok(path) = file.strip_prefix(&plan.project) else {
+        return;
+    };
+    let path = path.display();
+    let in_image = format!("{TASK_ROOT}/{path}");
+    if text.lines().any(tells) && tree.iter().any(|(other, _)| other.as_str() == in_image) {
+        tools.progress.warn(format!(
+            "`{path}` has a name or a password in a URL, and goes into the image; write `${{NAME}}` for a variable \
+             in its place, or leave the file out by `exclude`"
+        ));
+    }
 }
 
 /// The function's files, as they will stand in the image.
