@@ -46,6 +46,14 @@ impl Markers {
         }
     }
 
+    /// The same with a value for `extra`: it is equal to each of these at once, as poetry takes it.
+    #[must_use]
+    pub fn with_active<N: AsRef<str>>(mut self, extras: impl IntoIterator<Item = N>) -> Self {
+        let normal = extras.into_iter().map(|name| normalize_name(name.as_ref()));
+        self.active = normal.collect();
+        self
+    }
+
     /// The same with extras and dependency groups, as `extras` and `dependency_groups` in a lock test for.
     #[must_use]
     pub fn with<N: AsRef<str>>(
@@ -235,8 +243,8 @@ fn member(name: &str, operator: &str, set: &BTreeSet<String>) -> Result<bool, St
 
 fn one_is(name: &str, operator: &str, set: &BTreeSet<String>) -> Result<bool, String> {
     match operator {
-        "==" => Ok(set.contains(name)),
-        "!=" => Ok(!set.contains(name)),
+        "==" => Ok(set.contains(&normalize_name(name))),
+        "!=" => Ok(!set.contains(&normalize_name(name))),
         _ => Err(format!("`extra` cannot be compared by `{operator}`")),
     }
 }
@@ -370,6 +378,22 @@ mod tests {
         some.deactivate("extra-1-a-x");
         assert!(!some.is_active("extra-1-a-x") && some.is_active("group-1-a-g"));
         assert_eq!(some.hold("extra != 'extra-1-a-x'"), Ok(true));
+    }
+
+    #[test]
+    fn extra_may_have_values() {
+        let some = markers().with_active(["Dev_Tools", "html"]);
+        let none = markers().with_active::<&str>([]);
+        for (marker, without, with) in [
+            ("extra == 'dev-tools'", false, true),
+            ("'HTML' == extra and extra == 'dev.tools'", false, true),
+            ("extra != 'html'", true, false),
+            ("extra == 'x' or os_name == 'nt'", false, false),
+        ] {
+            assert_eq!(none.hold(marker), Ok(without), "{marker}");
+            assert_eq!(some.hold(marker), Ok(with), "{marker}");
+        }
+        assert!(some.hold("extra < 'x'").is_err());
     }
 
     #[test]
