@@ -14,6 +14,7 @@ pub mod lock_text;
 pub mod markers;
 pub mod netrc;
 pub mod pyproject;
+pub mod requirement;
 pub mod requirements;
 pub mod resolve;
 pub mod source;
