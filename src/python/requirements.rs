@@ -103,6 +103,9 @@ pub struct Inputs {
     /// Normal names of the projects in directories of this machine that are asked for, as far as their
     /// `pyproject.toml` says them.
     pub directories: BTreeSet<String>,
+    /// The lines themselves with those of included files in their places; an include stays where it is of the
+    /// network.
+    pub lines: Vec<Line>,
 }
 
 /// Reads requirements and the files that they include.
@@ -117,6 +120,7 @@ pub fn read(requirements: &Requirements, target: Target) -> Result<Inputs, Error
         hashes: BTreeMap::new(),
         urls: Vec::new(),
         directories: BTreeSet::new(),
+        lines: Vec::new(),
         visited: BTreeSet::new(),
     };
     match requirements {
@@ -132,6 +136,7 @@ pub fn read(requirements: &Requirements, target: Target) -> Result<Inputs, Error
         checksum: reader.hasher.finish(),
         requested: reader.requested,
         hashes: reader.hashes,
+        lines: reader.lines,
         urls: reader.urls,
         directories: reader.directories,
     })
@@ -152,10 +157,21 @@ pub(crate) fn read_project(path: &Path) -> Result<Pyproject, Error> {
     })
 }
 
+/// A logical line, without its comment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What it says.
+    pub text: String,
+    /// What it is.
+    pub part: Part,
+}
+
 /// What the lines of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+pub enum Part {
+    /// What is asked for.
     Requirements,
+    /// What holds for it if it is asked for.
     Constraints,
 }
 
@@ -166,6 +182,7 @@ struct Reader {
     hashes: BTreeMap<String, BTreeSet<Digest>>,
     urls: Vec<Secret>,
     directories: BTreeSet<String>,
+    lines: Vec<Line>,
     visited: BTreeSet<(PathBuf, Part)>,
 }
 
@@ -226,6 +243,7 @@ impl Reader {
                 // The resolver alone knows the values of variables.
                 if !included.contains("://") && !included.contains("${") {
                     self.file(&directory.join(included), part)?;
+                    continue;
                 }
             } else if let Some(name) = requested_name(&line, &self.markers) {
                 let hashes: BTreeSet<_> = hashes(&line).collect();
@@ -236,6 +254,7 @@ impl Reader {
                     self.requested.insert(name);
                 }
             }
+            self.lines.push(Line { text: line, part });
         }
         self.hasher.field("end");
         Ok(())
@@ -360,7 +379,7 @@ fn requested_name(line: &str, markers: &Markers) -> Option<String> {
 }
 
 /// The sha256 values of a line's `--hash` options.
-fn hashes(line: &str) -> impl Iterator<Item = Digest> {
+pub(crate) fn hashes(line: &str) -> impl Iterator<Item = Digest> {
     let options = line.split("--hash").skip(1);
     let values = options.map(|rest| rest.trim_start_matches(['=', ' ']));
     let values = values.filter_map(|value| value.strip_prefix("sha256:"));
