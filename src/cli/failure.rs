@@ -676,6 +676,20 @@ fn of_lock(error: &lock::Error) -> Advice {
             USAGE,
         ),
         lock::Error::Uv(error) => of_uv_lock(error),
+        lock::Error::Missing { file, .. } => hint(format!("run `{}`", lock_command(file)), INPUT),
+        lock::Error::NoProject { .. } => hint("put the project's pyproject.toml beside it", USAGE),
+        lock::Error::Format { file, .. } => hint(
+            format!(
+                "run `{}` with a current release of the tool; a newer lambimg may know this version",
+                lock_command(file)
+            ),
+            USAGE,
+        ),
+        lock::Error::Unreadable { file, .. } => {
+            hint(format!("mend it, or run `{}`", lock_command(file)), USAGE)
+        }
+        lock::Error::Constraint { .. } => hint("mend it in pyproject.toml and lock again", USAGE),
+        lock::Error::Requirements(_) => hint("check the path that the requirements name", USAGE),
         lock::Error::Syntax(_)
         | lock::Error::Version(_)
         | lock::Error::EnvironmentMarker(_)
@@ -770,6 +784,14 @@ fn of_project(error: &source::Error) -> Advice {
             code,
         ),
         advice => advice,
+    }
+}
+
+/// The command that makes a lock anew.
+fn lock_command(file: &str) -> &'static str {
+    match file {
+        "Pipfile.lock" => "pipenv lock",
+        _ => "poetry lock",
     }
 }
 

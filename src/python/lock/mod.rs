@@ -5,6 +5,9 @@
 //! bytes, so a file without a sha256 is refused. Nothing is fetched here, and where a lock lies is not
 //! known.
 
+pub mod hashed;
+pub mod pipfile;
+pub mod poetry;
 pub mod pylock;
 pub mod uv;
 
@@ -19,6 +22,7 @@ use pep440_rs::{Version, VersionSpecifiers};
 use crate::digest::{self, Digest};
 use crate::http::Url;
 use crate::python::markers;
+use crate::python::requirements;
 use crate::python::tags::FilenameError;
 use crate::python::{Misfit, Rank, Target, WheelFilename, normalize_name};
 
@@ -384,6 +388,53 @@ pub enum Error {
         /// The package.
         package: String,
     },
+    /// A file is not of its format.
+    #[error("`{file}` cannot be read")]
+    Unreadable {
+        /// The file's name.
+        file: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file is of a version of its format that is not understood.
+    #[error("`{file}` is of version `{version}`, not {known}")]
+    Format {
+        /// The file's name.
+        file: &'static str,
+        /// Its version.
+        version: String,
+        /// Those that are understood.
+        known: &'static str,
+    },
+    /// A version constraint has no meaning.
+    #[error("`{constraint}` of `{package}` is no version constraint")]
+    Constraint {
+        /// What it is written for.
+        package: String,
+        /// The constraint.
+        constraint: String,
+    },
+    /// The lock does not say what the project itself asks for, and there is no project.
+    #[error(
+        "`{file}` does not say what the project itself asks for, and there is no pyproject.toml"
+    )]
+    NoProject {
+        /// The lock's name.
+        file: &'static str,
+    },
+    /// Something is asked for that the lock does not have.
+    #[error("`{file}` has no `{package}`, which {asked_by} asks for")]
+    Missing {
+        /// The lock's name.
+        file: &'static str,
+        /// What it does not have.
+        package: String,
+        /// A package, or pyproject.toml.
+        asked_by: String,
+    },
+    /// Requirements cannot be read.
+    #[error(transparent)]
+    Requirements(#[from] requirements::Error),
     /// No wheel of a package fits.
     #[error(transparent)]
     NoWheel(#[from] Box<NoWheel>),
