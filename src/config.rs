@@ -361,7 +361,7 @@ fn nearest(key: &str) -> Option<&'static str> {
 }
 
 /// A project's directory and what of interest lies in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Project {
     /// The directory, absolute.
     pub root: PathBuf,
@@ -369,24 +369,40 @@ pub struct Project {
     pub config: Config,
     /// Files at its top by which Python people say what a project needs, in the order of [`NEEDS`].
     pub needs: Vec<&'static str>,
-    /// Whether `pyproject.toml` lists dependencies.
-    pub listed_dependencies: bool,
+    /// Whether its `pylock.toml` is of lambimg's making, and so to be made again from something else.
+    pub own_lock: bool,
+    /// Its `pylock.NAME.toml` of another's making, sorted.
+    pub named_locks: Vec<String>,
+    /// The directory above with the `uv.lock` of the workspace that it is in.
+    pub workspace: Option<PathBuf>,
+    /// Where its `pyproject.toml` lists dependencies, if it does.
+    pub listed: Option<Listed>,
 }
 
-/// The files by which a project can say what it depends on; the first [`READ`] of them are read.
+/// Which tables of a `pyproject.toml` list dependencies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// The standard's.
+    Standard,
+    /// Poetry's own alone.
+    Poetry,
+}
+
+/// The files by which a project can say what it depends on, pylocks aside: locks first, and of locks and
+/// requirements those that are read.
 pub const NEEDS: [&str; 8] = [
-    "requirements.txt",
     "pylock.toml",
     "uv.lock",
     "poetry.lock",
-    "pdm.lock",
     "Pipfile.lock",
+    "requirements.txt",
+    "pdm.lock",
     "Pipfile",
     "requirements.in",
 ];
 
-/// How many of [`NEEDS`] are read by this version.
-pub const READ: usize = 2;
+/// Those of [`NEEDS`] that are not read.
+pub const UNREAD: [&str; 3] = ["pdm.lock", "Pipfile", "requirements.in"];
 
 impl Project {
     /// Reads the project at `root`.
@@ -409,7 +425,8 @@ impl Project {
         };
         let pyproject = read_optional(&absolute.join(PYPROJECT))?;
         let own = read_optional(&absolute.join(OWN_FILE))?;
-        let listed_dependencies = pyproject.as_deref().is_some_and(lists_dependencies);
+        let listed = pyproject.as_deref().and_then(listed);
+        let has_pyproject = pyproject.is_some();
         let section = pyproject
             .map(|text| Config::from_toml(&text, PYPROJECT))
             .transpose()?;
@@ -423,11 +440,16 @@ impl Project {
         let needs = NEEDS
             .into_iter()
             .filter(|name| absolute.join(name).is_file());
+        let needs: Vec<_> = needs.collect();
+        let in_workspace = has_pyproject && !needs.contains(&"uv.lock");
         Ok(Self {
-            needs: needs.collect(),
+            own_lock: is_own_lock(&absolute.join("pylock.toml"))?,
+            named_locks: named_locks(&absolute)?,
+            workspace: in_workspace.then(|| workspace(&absolute)).flatten(),
+            needs,
             root: absolute,
             config,
-            listed_dependencies,
+            listed,
         })
     }
 
@@ -438,19 +460,17 @@ impl Project {
     }
 }
 
-/// Whether a `pyproject.toml` says that the project depends on something, in its own tables or poetry's.
-fn lists_dependencies(pyproject: &str) -> bool {
-    let table: Option<toml::Table> = pyproject.parse().ok();
+/// Which tables of a `pyproject.toml` say that the project depends on something.
+fn listed(pyproject: &str) -> Option<Listed> {
+    let table: toml::Table = pyproject.parse().ok()?;
     let find = |path: &[&str]| {
-        let mut value = toml::Value::Table(table.clone()?);
-        for key in path {
-            value = value.get(key)?.clone();
+        let (first, rest) = path.split_first()?;
+        let mut value = table.get(*first)?;
+        for key in rest {
+            value = value.get(key)?;
         }
         Some(value)
     };
-    let listed = find(&["project", "dependencies"]);
-    let dynamic = find(&["project", "dynamic"]);
-    let poetry = find(&["tool", "poetry", "dependencies"]);
     let has_items = |value: &toml::Value| value.as_array().is_some_and(|list| !list.is_empty());
     let is_dynamic = |value: &toml::Value| {
         let mut names = value.as_array().into_iter().flatten();
@@ -460,9 +480,58 @@ fn lists_dependencies(pyproject: &str) -> bool {
         let mut names = value.as_table().into_iter().flatten();
         names.any(|(name, _)| name != "python")
     };
-    listed.is_some_and(|value| has_items(&value))
-        || dynamic.is_some_and(|value| is_dynamic(&value))
-        || poetry.is_some_and(|value| beside_python(&value))
+    if find(&["tool", "poetry", "dependencies"]).is_some_and(beside_python) {
+        return Some(Listed::Poetry);
+    }
+    let standard = find(&["project", "dependencies"]).is_some_and(has_items)
+        || find(&["project", "dynamic"]).is_some_and(is_dynamic)
+        || find(&["project", "optional-dependencies"]).is_some()
+        || find(&["dependency-groups"]).is_some();
+    standard.then_some(Listed::Standard)
+}
+
+fn is_own_lock(path: &Path) -> Result<bool, Error> {
+    let text = read_optional(path)?;
+    let table: Option<toml::Table> = text.and_then(|text| text.parse().ok());
+    let tool = table.as_ref().and_then(|table| table.get("tool"));
+    Ok(tool.and_then(|tool| tool.get("lambimg")).is_some())
+}
+
+fn named_locks(root: &Path) -> Result<Vec<String>, Error> {
+    let error = |source| Error::Read {
+        path: root.to_owned(),
+        source,
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root).map_err(error)? {
+        let entry = entry.map_err(error)?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let middle = name.strip_prefix("pylock.");
+        let middle = middle.and_then(|rest| rest.strip_suffix(".toml"));
+        if middle.is_some_and(|middle| !middle.contains('.')) && !is_own_lock(&entry.path())? {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The nearest directory above that is a uv workspace with a lock.
+fn workspace(root: &Path) -> Option<PathBuf> {
+    let is_workspace = |directory: &&Path| {
+        let table = fs::read_to_string(directory.join(PYPROJECT)).ok();
+        let table: Option<toml::Table> = table.and_then(|text| text.parse().ok());
+        let members = table
+            .as_ref()
+            .and_then(|table| table.get("tool")?.get("uv")?.get("workspace"));
+        members.is_some() && directory.join("uv.lock").is_file()
+    };
+    root.ancestors()
+        .skip(1)
+        .find(is_workspace)
+        .map(Path::to_owned)
 }
 
 fn read_optional(path: &Path) -> Result<Option<String>, Error> {

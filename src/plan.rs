@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Config, Place, Project, Setting};
+use crate::config::{self, Config, Listed, Place, Project, Setting};
 use crate::lambda::{self, Architecture, Handler, HandlerError, Runtime};
 use crate::oci::layout;
 use crate::oci::reference::{self, Name, Reference};
-use crate::python::lock::{Builds, Wanted};
+use crate::python::lock::{Builds, Format, Wanted};
 use crate::python::{Glibc, PythonVersion, normalize_name};
 
 /// The earliest date that a zip archive can say: 1980-01-01T00:00:00Z, in seconds since 1970.
@@ -84,11 +84,32 @@ pub enum Error {
         /// The file.
         file: &'static str,
     },
+    /// Several locks, and no word which.
+    #[error("there are several locks: {}", names.join(", "))]
+    SeveralLocks {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// An extra or a group is wanted of what has none.
+    #[error("`{name}` is wanted, and {} has neither extras nor groups", said_by(.file.as_deref()))]
+    NoneToWant {
+        /// The extra or group.
+        name: String,
+        /// What says what the function needs, if anything does.
+        file: Option<PathBuf>,
+    },
     /// `SOURCE_DATE_EPOCH` is no date.
     #[error(
         "SOURCE_DATE_EPOCH is `{0}`, which is no number of seconds since 1970 up to the year 2242"
     )]
     Epoch(String),
+}
+
+fn said_by(file: Option<&Path>) -> String {
+    file.map_or_else(
+        || "the project".to_owned(),
+        |file| format!("`{}`", file.display()),
+    )
 }
 
 /// Where the base comes from.
@@ -114,8 +135,32 @@ pub enum Needs {
         /// Their `pylock.toml`.
         lock: PathBuf,
     },
+    /// The project's own table, with the lock that is or will be kept of it.
+    Project {
+        /// The `pyproject.toml`.
+        file: PathBuf,
+        /// Its `pylock.toml`.
+        lock: PathBuf,
+    },
     /// A lock alone.
-    Lock(PathBuf),
+    Lock {
+        /// The lock.
+        file: PathBuf,
+        /// Who speaks in it.
+        format: Format,
+    },
+}
+
+impl Needs {
+    /// The file that says it.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Nothing => None,
+            Self::Requirements { file, .. }
+            | Self::Project { file, .. }
+            | Self::Lock { file, .. } => Some(file),
+        }
+    }
 }
 
 /// Which program resolves requirements.
@@ -227,6 +272,12 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
     let outputs: Result<Vec<layout::Place>, _> =
         request.outputs.iter().map(|text| text.parse()).collect();
     let outputs = outputs?;
+    let needs = read_needs(project, config.requirements.as_ref())?;
+    let wanted = Wanted {
+        extras: read_package_names(config.extras.as_ref())?,
+        groups: read_package_names(config.groups.as_ref())?,
+    };
+    check_wanted(&needs, &wanted)?;
     let mut own_files = request.own_files;
     own_files.extend(outputs.iter().map(|place| place.path.clone()));
     Ok(Plan {
@@ -235,11 +286,8 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         architecture: read_architecture(config.arch.as_ref())?,
         base: read_base(&config, project, runtime)?,
         glibc: config.glibc.as_ref().map(read_glibc).transpose()?,
-        needs: read_needs(project, config.requirements.as_ref())?,
-        wanted: Wanted {
-            extras: read_package_names(config.extras.as_ref())?,
-            groups: read_package_names(config.groups.as_ref())?,
-        },
+        needs,
+        wanted,
         resolver: read_resolver(config.resolver.as_ref())?,
         exclude_newer: config.exclude_newer.as_ref().map(read_date).transpose()?,
         builds: read_builds(config.build)?,
@@ -417,36 +465,92 @@ fn read_base(config: &Config, project: &Project, runtime: &Runtime) -> Result<Ba
     })
 }
 
+/// What the user names, else what lies in the project: a lock before what would have to be resolved.
 fn read_needs(project: &Project, setting: Option<&Setting>) -> Result<Needs, Error> {
     let root = &project.root;
     if let Some(setting) = setting {
-        let file = read_path(setting, root);
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("pylock.") && name.ends_with(".toml") {
-            return Ok(Needs::Lock(file));
-        }
-        let unread = config::NEEDS
-            .into_iter()
-            .chain(["pyproject.toml"])
-            .skip(config::READ);
-        if let Some(file) = unread.into_iter().find(|unread| **unread == *name) {
-            return Err(Error::Needs { file });
-        }
-        let lock = file.with_file_name(lock_name(&name));
-        return Ok(Needs::Requirements { file, lock });
+        return named_needs(read_path(setting, root));
     }
-    match project.needs.first() {
-        Some(&"requirements.txt") => Ok(Needs::Requirements {
-            file: root.join("requirements.txt"),
-            lock: root.join("pylock.toml"),
-        }),
-        Some(&"pylock.toml") => Ok(Needs::Lock(root.join("pylock.toml"))),
-        // To build without them would be worse than not to build.
-        Some(file) => Err(Error::Needs { file }),
-        None if project.listed_dependencies => Err(Error::Needs {
+    let has = |name: &str| project.needs.contains(&name);
+    let lock = |directory: &Path, name: &str| lock_needs(directory.join(name));
+    let requirements = || named_needs(root.join("requirements.txt"));
+    if has("pylock.toml") && !project.own_lock {
+        // What stands beside it is held against it.
+        return if has("requirements.txt") {
+            requirements()
+        } else {
+            lock(root, "pylock.toml")
+        };
+    }
+    if let Some(workspace) = &project.workspace {
+        return lock(workspace, "uv.lock");
+    }
+    if let Some(name) = ["uv.lock", "poetry.lock", "Pipfile.lock"]
+        .into_iter()
+        .find(|name| has(name))
+    {
+        return lock(root, name);
+    }
+    if has("requirements.txt") {
+        return requirements();
+    }
+    match &*project.named_locks {
+        [] => {}
+        [name] => return lock(root, name),
+        several => {
+            let names = several.to_vec();
+            return Err(Error::SeveralLocks { names });
+        }
+    }
+    // To build without them would be worse than not to build.
+    if let Some(file) = config::UNREAD.into_iter().find(|name| has(name)) {
+        return Err(Error::Needs { file });
+    }
+    match project.listed {
+        Some(Listed::Standard) => named_needs(root.join("pyproject.toml")),
+        Some(Listed::Poetry) => Err(Error::Needs {
             file: "pyproject.toml",
         }),
+        None if has("pylock.toml") => lock(root, "pylock.toml"),
         None => Ok(Needs::Nothing),
+    }
+}
+
+/// What a file of this name says.
+fn named_needs(file: PathBuf) -> Result<Needs, Error> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    if Format::of(&name).is_some() {
+        return lock_needs(file);
+    }
+    if name == "pyproject.toml" {
+        let lock = file.with_file_name("pylock.toml");
+        return Ok(Needs::Project { file, lock });
+    }
+    let unread = config::UNREAD
+        .into_iter()
+        .filter(|name| *name != "requirements.in");
+    if let Some(file) = unread.into_iter().find(|unread| **unread == *name) {
+        return Err(Error::Needs { file });
+    }
+    let lock = file.with_file_name(lock_name(&name));
+    Ok(Needs::Requirements { file, lock })
+}
+
+fn lock_needs(file: PathBuf) -> Result<Needs, Error> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let format = Format::of(&name).unwrap_or(Format::Pylock);
+    Ok(Needs::Lock { file, format })
+}
+
+/// Extras and groups are a project's: a requirements file has none.
+fn check_wanted(needs: &Needs, wanted: &Wanted) -> Result<(), Error> {
+    let name = wanted.extras.first().or(wanted.groups.first());
+    match (needs, name) {
+        (Needs::Nothing | Needs::Requirements { .. }, Some(name)) => Err(Error::NoneToWant {
+            name: name.clone(),
+            file: needs.file().map(Path::to_owned),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -528,9 +632,9 @@ impl fmt::Display for Plan {
         line("base", &self.base)?;
         match &self.needs {
             Needs::Nothing => line("dependencies", &"none")?,
-            Needs::Requirements { file, .. } | Needs::Lock(file) => {
-                line("dependencies", &file.display())?;
-            }
+            Needs::Requirements { file, .. }
+            | Needs::Project { file, .. }
+            | Needs::Lock { file, .. } => line("dependencies", &file.display())?,
         }
         line("date", &crate::oci::image::date(self.epoch))?;
         for name in &self.names {
@@ -555,7 +659,7 @@ mod tests {
             root: PathBuf::from("/src/My Function"),
             config: Config::default(),
             needs: needs.to_vec(),
-            listed_dependencies: false,
+            ..Project::default()
         }
     }
 
@@ -609,16 +713,91 @@ mod tests {
         insta::assert_snapshot!(with("base", "'Upper'"), @"`Upper` is no image name: a repository is made of lower-case letters and digits, with single `.`, `_`, `-` or `/` between them (`lambimg.toml` line 2)");
     }
 
-    #[test]
-    fn what_is_not_read_is_not_left_out() {
+    fn needs(project: &Project) -> Result<Needs, Error> {
         let request = Request {
             config: config(&[("handler", "'app.handler'")]),
             ..Request::default()
         };
-        let error = make(&project(&["uv.lock"]), request)
-            .unwrap_err()
-            .to_string();
-        insta::assert_snapshot!(error, @"the project's dependencies are in `uv.lock`, which this version does not read");
+        Ok(make(project, request)?.needs)
+    }
+
+    #[test]
+    fn locks_come_before_what_must_be_resolved() {
+        let file = |project: &Project| {
+            let needs = needs(project).unwrap();
+            let name = needs.file().and_then(Path::file_name);
+            name.map(|name| name.to_string_lossy().into_owned())
+        };
+        let all = ["pylock.toml", "uv.lock", "poetry.lock", "Pipfile.lock"];
+        for (number, lock) in all.iter().enumerate() {
+            assert_eq!(file(&project(&all[number..])).as_deref(), Some(*lock));
+        }
+        // Another's pylock.toml is held against the requirements beside it, and our own is made of them.
+        let both = project(&["pylock.toml", "requirements.txt"]);
+        assert_eq!(file(&both).as_deref(), Some("requirements.txt"));
+        let own = |needs: &[&'static str], listed| Project {
+            own_lock: true,
+            listed,
+            ..project(needs)
+        };
+        let listed = Some(Listed::Standard);
+        assert_eq!(
+            file(&own(&["pylock.toml"], listed)).as_deref(),
+            Some("pyproject.toml")
+        );
+        assert_eq!(
+            file(&own(&["pylock.toml"], None)).as_deref(),
+            Some("pylock.toml")
+        );
+        assert_eq!(
+            file(&own(&["pylock.toml", "uv.lock"], listed)).as_deref(),
+            Some("uv.lock")
+        );
+        let named = |names: &[&str]| Project {
+            named_locks: names.iter().map(|&name| name.to_owned()).collect(),
+            ..project(&[])
+        };
+        assert_eq!(
+            file(&named(&["pylock.orders.toml"])).as_deref(),
+            Some("pylock.orders.toml")
+        );
+        insta::assert_snapshot!(needs(&named(&["pylock.a.toml", "pylock.b.toml"])).unwrap_err(), @"");
+        assert_eq!(file(&project(&[])), None);
+    }
+
+    #[test]
+    fn what_is_not_read_is_not_left_out() {
+        insta::assert_snapshot!(needs(&project(&["pdm.lock"])).unwrap_err(), @"the project's dependencies are in `pdm.lock`, which this version does not read");
+        let poetry = Project {
+            listed: Some(Listed::Poetry),
+            ..project(&[])
+        };
+        insta::assert_snapshot!(needs(&poetry).unwrap_err(), @"");
+        let request = Request {
+            config: config(&[("handler", "'app.handler'"), ("extras", "['Fast_IO']")]),
+            ..Request::default()
+        };
+        insta::assert_snapshot!(make(&project(&["requirements.txt"]), request).unwrap_err(), @"");
+    }
+
+    #[test]
+    fn packages_and_dates_are_checked() {
+        let with = |key: &str, value: &str| plan(&[("handler", "'a.b'"), (key, value)]);
+        let builds = with("build", "['Doc_Opt', ':all:']").unwrap().builds;
+        assert!(builds.all && builds.names.contains("doc-opt"));
+        for date in ["2026-11-01", "2026-11-01T12:00:00Z"] {
+            let value = format!("'{date}'");
+            assert_eq!(
+                with("exclude-newer", &value)
+                    .unwrap()
+                    .exclude_newer
+                    .unwrap(),
+                date
+            );
+        }
+        insta::assert_snapshot!(with("exclude-newer", "'last week'").unwrap_err(), @"");
+        insta::assert_snapshot!(with("build", "['a b']").unwrap_err(), @"");
+        insta::assert_snapshot!(with("package", "'maybe'").unwrap_err(), @"");
     }
 
     #[test]

@@ -53,6 +53,13 @@ lambimg.toml
 lambimg.lock
 pylock.toml
 pylock.*.toml
+/uv.lock
+/poetry.lock
+/pdm.lock
+/Pipfile
+/Pipfile.lock
+/requirements.txt
+/requirements.in
 .lambimg-*
 ";
 
@@ -312,7 +319,7 @@ mod tests {
         ]);
         assert_eq!(
             listing(directory.path(), &[]),
-            ["app.py", "pkg", "pkg/__init__.py", "requirements.txt"]
+            ["app.py", "pkg", "pkg/__init__.py"]
         );
     }
 

@@ -31,6 +31,10 @@ pub fn of_build(built: &Built) -> Value {
         })
     });
     document["packages"] = json!(packages.collect::<Vec<_>>());
+    document["left_out"] = json!({
+        "packages": built.dependencies.left_out_packages,
+        "files": built.dependencies.left_out,
+    });
     document["plan"] = json!({
         "runtime": plan.runtime.identifier,
         "architecture": plan.architecture.to_string(),

@@ -10,6 +10,8 @@ pub mod bootstrap;
 pub mod dependencies;
 pub mod function;
 pub mod host_base;
+mod installed;
+pub mod locking;
 pub mod metadata;
 pub mod project;
 
@@ -22,7 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob_store::{self, BlobStore, MemoKey};
 use crate::build::base::Base;
-use crate::build::dependencies::{Dependencies, Upgrade};
+use crate::build::dependencies::Dependencies;
+use crate::build::locking::Upgrade;
 use crate::digest::Digest;
 use crate::file_tree::{self, FileTree};
 use crate::http::{self, Client};
@@ -436,7 +439,8 @@ pub async fn lock(plan: Plan, upgrade: &Upgrade, tools: &Tools) -> Result<PathBu
     let plan = Arc::new(plan);
     // The base decides what fits.
     let base = base::resolve(&plan, tools).await?;
-    dependencies::lock(&plan, &base, upgrade, tools).await
+    let target = dependencies::target(&plan, &base);
+    locking::lock(&plan, target, upgrade, tools).await
 }
 
 /// Lists the function's files. Where nothing else can bring the handler it is looked for here, before anything

@@ -267,6 +267,13 @@ impl From<plan::Error> for Failure {
                 USAGE,
             ),
             plan::Error::Needs { file } => hint(needs_hint(file), USAGE),
+            plan::Error::SeveralLocks { .. } => {
+                hint("name one, as `--requirements pylock.NAME.toml`", USAGE)
+            }
+            plan::Error::NoneToWant { .. } => hint(
+                "leave it out, or list what the project needs in `pyproject.toml`",
+                USAGE,
+            ),
             plan::Error::Epoch(_) => hint(
                 "unset it, or set it as `git log -1 --format=%ct` prints it",
                 USAGE,
@@ -278,14 +285,12 @@ impl From<plan::Error> for Failure {
 
 fn needs_hint(file: &str) -> String {
     let command = match file {
-        "uv.lock" => "uv export --format pylock.toml -o pylock.toml",
-        "poetry.lock" => "poetry export -o requirements.txt",
-        "pdm.lock" => "pdm export -o requirements.txt",
-        "Pipfile.lock" | "Pipfile" => "pipenv requirements > requirements.txt",
+        "pdm.lock" => "pdm export -f pylock -o pylock.toml",
+        "Pipfile" => "pipenv lock",
         "requirements.in" => "uv pip compile requirements.in -o requirements.txt",
-        _ => "uv pip compile pyproject.toml -o requirements.txt",
+        _ => "poetry lock",
     };
-    format!("run `{command}`; requirements.txt and pylock.toml are read")
+    format!("run `{command}`, or name a file by `--requirements`")
 }
 
 impl From<build::Error> for Failure {

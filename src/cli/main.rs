@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lambimg::build::dependencies::Upgrade;
+use lambimg::build::locking::Upgrade;
 use lambimg::build::{self, Tools, metadata};
 use lambimg::config::{Config, Project, Setting};
 use lambimg::oci::reference::{Name, Reference};

@@ -12,6 +12,7 @@ mod failures;
 mod function;
 mod house;
 mod indexes;
+mod inputs;
 mod outputs;
 mod registry;
 mod reproducible;

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::digest::Digest;
 use crate::http::Url;
+use crate::python::index::Indexes;
 use crate::python::lock::{Entry, Error, File, Location, Request, Source};
 use crate::python::markers::Markers;
 use crate::python::requirement::Requirement;
@@ -16,32 +18,25 @@ use crate::python::requirements;
 use crate::python::requirements::{Line, Part, Requirements};
 use crate::python::{WheelFilename, normalize_name};
 
-/// The indexes that requirements name for themselves.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Indexes {
-    /// The one that takes the place of the user's own.
-    pub index: Option<Url>,
-    /// Those beside it.
-    pub extra: Vec<Url>,
-    /// Pages and directories that link to files.
-    pub find_links: Vec<String>,
-    /// Whether there is no index at all.
-    pub no_index: bool,
-}
-
-/// The indexes that requirements and the files they include name; of several the last.
-pub fn indexes(lines: &[Line]) -> Indexes {
-    let mut indexes = Indexes::default();
+/// The user's `own` indexes with what requirements and the files they include name for themselves: an index takes
+/// the place of the user's, of several the last. Relative paths are meant from `directory`. Names and passwords
+/// are left out.
+pub fn indexes(lines: &[Line], directory: &Path, own: &Indexes) -> Indexes {
+    let mut indexes = own.clone();
     for line in lines {
         let url = || Url::parse(option(&line.text).1).ok();
         match option(&line.text) {
-            ("-i" | "--index-url", _) => indexes.index = url(),
+            ("-i" | "--index-url", _) => indexes.index = url().or(indexes.index),
             ("--extra-index-url", _) => indexes.extra.extend(url()),
-            ("-f" | "--find-links", place) => indexes.find_links.push(place.to_owned()),
+            ("-f" | "--find-links", place) => indexes.find_links.push(match url() {
+                Some(url) => Location::Url(url),
+                None => Location::Path(directory.join(place)),
+            }),
             ("--no-index", _) => indexes.no_index = true,
             _ => {}
         }
     }
+    indexes.remove_secrets();
     indexes
 }
 
@@ -258,7 +253,7 @@ fn is_archive(name: &str) -> bool {
 }
 
 fn is_wheel(name: &str) -> bool {
-    std::path::Path::new(name).extension() == Some("whl".as_ref())
+    Path::new(name).extension() == Some("whl".as_ref())
 }
 
 /// The project that a file's name names.
@@ -479,10 +474,17 @@ mod tests {
         assert_eq!(entries[0].hashes, [two].into());
 
         let lines = requirements::read(&file, lambda).unwrap().lines;
-        let named = indexes(&lines);
+        let own = Indexes {
+            index: Url::parse("https://own.test/simple").ok(),
+            extra: vec![Url::parse("https://me:secret@z.test").unwrap()],
+            ..Indexes::default()
+        };
+        let named = indexes(&lines, guard.path(), &own);
         assert_eq!(named.index, Url::parse("https://x.test/simple").ok());
-        assert_eq!(named.extra, [Url::parse("https://y.test").unwrap()]);
-        assert_eq!(named.find_links, ["./wheels"]);
+        let extra = ["https://z.test", "https://y.test"].map(|url| Url::parse(url).unwrap());
+        assert_eq!(named.extra, extra);
+        let wheels = guard.path().join("./wheels");
+        assert_eq!(named.find_links, [Location::Path(wheels)]);
         assert!(named.no_index);
     }
 

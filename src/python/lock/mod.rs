@@ -26,6 +26,33 @@ use crate::python::requirements;
 use crate::python::tags::FilenameError;
 use crate::python::{Misfit, Rank, Target, WheelFilename, normalize_name};
 
+/// Who speaks in a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The standard: `pylock.toml`, `pylock.NAME.toml`.
+    Pylock,
+    /// `uv.lock`.
+    Uv,
+    /// `poetry.lock`.
+    Poetry,
+    /// `Pipfile.lock`.
+    Pipfile,
+}
+
+impl Format {
+    /// The format of a lock of this file name.
+    pub fn of(filename: &str) -> Option<Self> {
+        match filename {
+            "uv.lock" => Some(Self::Uv),
+            "poetry.lock" => Some(Self::Poetry),
+            "Pipfile.lock" => Some(Self::Pipfile),
+            name => {
+                (name.starts_with("pylock.") && name.ends_with(".toml")).then_some(Self::Pylock)
+            }
+        }
+    }
+}
+
 /// What of a project is wanted beside what it always needs, by normal names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -139,6 +166,19 @@ pub enum Locked {
     Wheel(LockedWheel),
     /// Something to build a wheel from.
     Source(LockedSource),
+}
+
+impl Locked {
+    /// The package's normal name and the file that is known by its bytes, where there is one.
+    pub fn file(&self) -> Option<(&str, LockedFile)> {
+        match self {
+            Self::Wheel(wheel) => Some((&wheel.name, wheel.file())),
+            Self::Source(source) => match &source.origin {
+                Origin::Archive { file, .. } => Some((&source.name, file.clone())),
+                Origin::Repository { .. } | Origin::Directory(_) => None,
+            },
+        }
+    }
 }
 
 /// A file that is known by its bytes.
@@ -448,6 +488,19 @@ fn or_only(names: &[String]) -> String {
         ", and no other".to_owned()
     } else {
         format!(", only {}", names.join(", "))
+    }
+}
+
+/// What the text of a lock in this format wants on a target.
+///
+/// # Errors
+/// Those of the format's reader.
+pub fn entries(format: Format, text: &str, request: &Request<'_>) -> Result<Vec<Entry>, Error> {
+    match format {
+        Format::Pylock => text.parse::<pylock::Pylock>()?.entries(request),
+        Format::Uv => uv::entries(text, request),
+        Format::Poetry => poetry::entries(text, request),
+        Format::Pipfile => pipfile::entries(text, request),
     }
 }
 

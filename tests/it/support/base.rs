@@ -202,6 +202,18 @@ impl Base {
     }
 }
 
+/// A base in Lambda's shape with nothing in it but this tree, for both architectures.
+pub(crate) fn of_tree(registry: &Registry, tree: &Tree) -> String {
+    let layers = [tree.layer()];
+    let repository = "lambda/python";
+    let entries = ["amd64", "arm64"]
+        .map(|name| put_image(registry, repository, &DOCKER, name, &aws_config(), &layers));
+    let list = json!({"schemaVersion": 2, "mediaType": DOCKER.list, "manifests": entries});
+    let list = list.to_string().into_bytes();
+    registry.put_manifest(repository, "3.12", DOCKER.list, list);
+    registry.name(&format!("{repository}:3.12"))
+}
+
 /// The registry that keeps the bases. Its directory is named by all that decides their content, so that
 /// an edited recipe or another CPython makes new ones.
 fn keeper() -> &'static Registry {

@@ -1,0 +1,486 @@
+//! What a function needs, as locked packages: the lock that the project has, or the one made for it.
+//!
+//! Another tool's lock is read as it is. Requirements that bind every file by its hash are a lock
+//! themselves. All else is resolved for the target, and the answer is kept beside it and made again only
+//! when what it was made from changes. What requirements say for themselves holds whoever made the lock.
+//! Nothing is fetched here, and what a package is for is not known.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::blob_store::{self, MemoKey};
+use crate::build::{Error, Tools};
+use crate::plan::{Needs, Plan, ResolverChoice};
+use crate::python::credentials::Credentials;
+use crate::python::index::Indexes;
+use crate::python::lock::pylock::Pylock;
+use crate::python::lock::{self, Entry, Format, Locked, Wanted, hashed};
+use crate::python::lock_text::Limits;
+use crate::python::requirements::{self, Inputs, Requirements};
+use crate::python::resolve::{self, Resolver};
+use crate::python::{Target, interpreter};
+
+/// What a lock says is needed.
+pub(super) struct Needed {
+    /// The packages.
+    pub(super) entries: Vec<Entry>,
+    /// The directory that relative paths among them start from: the lock's.
+    pub(super) directory: PathBuf,
+    /// Where files are looked up whose lock does not say where they are.
+    pub(super) indexes: Indexes,
+    /// Who the user is there.
+    pub(super) credentials: Credentials,
+    /// What holds beside the lock.
+    pub(super) bound: Option<Bound>,
+}
+
+/// What requirements say for themselves, whoever made their lock.
+pub(super) struct Bound {
+    inputs: Inputs,
+    requirements: String,
+    lock: PathBuf,
+}
+
+/// What the function needs, by the lock that the project has or that is made for it; nothing where it needs
+/// nothing.
+pub(super) async fn needed(
+    plan: &Arc<Plan>,
+    target: Target,
+    tools: &Tools,
+) -> Result<Option<Needed>, Error> {
+    let Some(file) = plan.needs.file() else {
+        return Ok(None);
+    };
+    tools
+        .progress
+        .step(format!("dependencies from {}", file.display()));
+    let own = Needed {
+        entries: Vec::new(),
+        directory: directory_of(file),
+        indexes: tools.indexes.clone(),
+        credentials: tools.credentials.clone(),
+        bound: None,
+    };
+    let Some((requirements, path)) = requirements(plan) else {
+        let entries = locked_entries(plan, target, file)?;
+        return Ok(Some(Needed { entries, ..own }));
+    };
+    let inputs = requirements::read(&requirements, target)?;
+    let credentials = tools.credentials.with_texts(&inputs.urls);
+    let question = Question::of(plan, target, &requirements);
+    let kept = question.kept(path, &inputs)?;
+    if !matches!(kept, Kept::Foreign(_))
+        && let Some(entries) = hashed::entries(&requirements, &request(plan, target))?
+    {
+        let directory = requirements.directory().to_owned();
+        let indexes = hashed::indexes(&inputs.lines, &directory, &tools.indexes);
+        return Ok(Some(Needed {
+            entries,
+            directory,
+            indexes,
+            credentials,
+            bound: None,
+        }));
+    }
+    let bound = Bound {
+        inputs,
+        requirements: requirements.to_string(),
+        lock: path.to_owned(),
+    };
+    let lock = question.lock(plan, kept, &bound, tools).await?;
+    let entries = in_file(path, lock.entries(&request(plan, target)))?;
+    bound.check_names(&entries)?;
+    Ok(Some(Needed {
+        entries,
+        directory: directory_of(path),
+        credentials,
+        bound: Some(bound),
+        ..own
+    }))
+}
+
+/// What would have to be resolved, and where its lock is kept; nothing for what is locked by another tool.
+fn requirements(plan: &Plan) -> Option<(Requirements, &Path)> {
+    match &plan.needs {
+        Needs::Nothing | Needs::Lock { .. } => None,
+        Needs::Requirements { file, lock } => Some((Requirements::File(file.clone()), lock)),
+        Needs::Project { file, lock } => {
+            let (pyproject, wanted) = (file.clone(), plan.wanted.clone());
+            Some((Requirements::Project { pyproject, wanted }, lock))
+        }
+    }
+}
+
+/// What a lock is read for where it says by itself what the project asks for.
+fn request(plan: &Plan, target: Target) -> lock::Request<'_> {
+    lock::Request {
+        target,
+        wanted: &plan.wanted,
+        pyproject: None,
+        member: Path::new(""),
+    }
+}
+
+/// What another tool's lock says.
+fn locked_entries(plan: &Plan, target: Target, file: &Path) -> Result<Vec<Entry>, Error> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let format = Format::of(&name).unwrap_or(Format::Pylock);
+    let text = read(file)?;
+    let pyproject = read_optional(&plan.project.join("pyproject.toml"))?;
+    let directory = std::path::absolute(directory_of(file)).unwrap_or_default();
+    let request = lock::Request {
+        target,
+        wanted: &plan.wanted,
+        pyproject: pyproject.as_deref(),
+        member: plan
+            .project
+            .strip_prefix(&directory)
+            .unwrap_or(Path::new("")),
+    };
+    in_file(file, lock::entries(format, &text, &request))
+}
+
+/// The packages for requirements of this tool's own, which need no lock beside the project: their versions are
+/// fixed, and what they led to is remembered.
+pub(super) async fn of_lines(
+    plan: &Plan,
+    target: Target,
+    lines: &[String],
+    tools: &Tools,
+) -> Result<Vec<Entry>, Error> {
+    let requirements = Requirements::Lines {
+        text: lines.join("\n"),
+        directory: tools.store.root().to_owned(),
+    };
+    let key = MemoKey::new("resolved 1", [lines.join("\n"), target.to_string()]);
+    let text = if let Some(text) = tools.store.recall::<String>(&key) {
+        text
+    } else {
+        // What the user says of versions and of building is about the function, not about this.
+        let question = Question {
+            target,
+            requirements: &requirements,
+            limits: Limits::default(),
+        };
+        let text = question
+            .resolve(plan, None, &Upgrade::Nothing, tools)
+            .await?;
+        tools.store.remember(&key, &text)?;
+        text
+    };
+    let nothing = Wanted::default();
+    let request = lock::Request {
+        wanted: &nothing,
+        ..request(plan, target)
+    };
+    Ok(text.parse::<Pylock>()?.entries(&request)?)
+}
+
+impl Bound {
+    /// Each name that is asked for has to be in the lock.
+    fn check_names(&self, entries: &[Entry]) -> Result<(), Error> {
+        let locked: BTreeSet<_> = entries.iter().map(|entry| &entry.name).collect();
+        let mut names = self.inputs.requested.iter();
+        match names.find(|name| !locked.contains(name)) {
+            None => Ok(()),
+            Some(absent) => Err(Error::NotInLock {
+                name: absent.clone(),
+                requirements: self.requirements.clone(),
+                lock: self.lock.clone(),
+            }),
+        }
+    }
+
+    /// Each file has to have one of the hashes that were asked for.
+    pub(super) fn check_hashes(&self, locked: &[Locked]) -> Result<(), Error> {
+        let files = locked.iter().filter_map(Locked::file);
+        for (name, file) in files {
+            if let Some(hashes) = self.inputs.hashes.get(name)
+                && !hashes.contains(&file.digest)
+            {
+                return Err(Error::RequiredHash {
+                    package: file.package,
+                    file: file.filename,
+                    requirements: self.requirements.clone(),
+                    actual: file.digest,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which versions of a lock are not kept when it is made anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    /// All are kept that can be.
+    #[default]
+    Nothing,
+    /// Those of these packages, by normal names.
+    Packages(BTreeSet<String>),
+    /// None is kept.
+    Everything,
+}
+
+/// Makes the lock of the project's requirements, or leaves it as it is if it stands and nothing is to be upgraded;
+/// gives its path.
+///
+/// # Errors
+/// Also when the project has no requirements, or a lock that another tool made.
+pub(super) async fn lock(
+    plan: &Plan,
+    target: Target,
+    upgrade: &Upgrade,
+    tools: &Tools,
+) -> Result<PathBuf, Error> {
+    let Some(file) = plan.needs.file() else {
+        return Err(Error::NothingToLock(plan.project.clone()));
+    };
+    let Some((requirements, path)) = requirements(plan) else {
+        return Err(Error::ForeignLock(file.to_owned()));
+    };
+    let inputs = requirements::read(&requirements, target)?;
+    let question = Question::of(plan, target, &requirements);
+    let previous = match question.kept(path, &inputs)? {
+        Kept::Foreign(_) => return Err(Error::ForeignLock(path.to_owned())),
+        Kept::Standing(_) if *upgrade == Upgrade::Nothing => {
+            tools.progress.step(format!("{} stands", path.display()));
+            return Ok(path.to_owned());
+        }
+        Kept::Standing(text) | Kept::Stale(text) => Some(text),
+        Kept::Absent => None,
+    };
+    if hashed::entries(&requirements, &request(plan, target))?.is_some() {
+        return Err(Error::ForeignLock(file.to_owned()));
+    }
+    let bound = Bound {
+        inputs,
+        requirements: requirements.to_string(),
+        lock: path.to_owned(),
+    };
+    question
+        .make(plan, &bound, previous, upgrade, tools)
+        .await?;
+    Ok(path.to_owned())
+}
+
+/// What lies where a lock is kept; each with its text.
+enum Kept {
+    Absent,
+    /// Another tool's, which is the user's own choice.
+    Foreign(String),
+    Standing(String),
+    Stale(String),
+}
+
+/// What is asked of a resolver.
+struct Question<'a> {
+    target: Target,
+    requirements: &'a Requirements,
+    limits: Limits,
+}
+
+impl<'a> Question<'a> {
+    fn of(plan: &Plan, target: Target, requirements: &'a Requirements) -> Self {
+        Self {
+            target,
+            requirements,
+            limits: Limits {
+                exclude_newer: plan.exclude_newer.clone(),
+                builds: plan.builds.clone(),
+            },
+        }
+    }
+
+    fn kept(&self, path: &Path, inputs: &Inputs) -> Result<Kept, Error> {
+        let Some(text) = read_optional(path)? else {
+            return Ok(Kept::Absent);
+        };
+        let lock: Pylock = in_file(path, text.parse())?;
+        Ok(match lock.made_from() {
+            None => Kept::Foreign(text),
+            Some(made_from) if made_from.stands_for(inputs.checksum, self.target, &self.limits) => {
+                Kept::Standing(text)
+            }
+            Some(_) => Kept::Stale(text),
+        })
+    }
+
+    /// The lock that was kept, if it still stands; else a new one, kept there.
+    async fn lock(
+        &self,
+        plan: &Plan,
+        kept: Kept,
+        bound: &Bound,
+        tools: &Tools,
+    ) -> Result<Pylock, Error> {
+        let path = &bound.lock;
+        let previous = match kept {
+            Kept::Standing(text) | Kept::Foreign(text) => return in_file(path, text.parse()),
+            Kept::Stale(text) => Some(text),
+            Kept::Absent => None,
+        };
+        if plan.policy.locked {
+            return Err(Error::Locked {
+                path: path.clone(),
+                reason: if previous.is_some() {
+                    "was made from other requirements or for another target"
+                } else {
+                    "is not there"
+                },
+            });
+        }
+        self.make(plan, bound, previous, &Upgrade::Nothing, tools)
+            .await
+    }
+
+    /// Makes the lock anew and keeps it.
+    async fn make(
+        &self,
+        plan: &Plan,
+        bound: &Bound,
+        previous: Option<String>,
+        upgrade: &Upgrade,
+        tools: &Tools,
+    ) -> Result<Pylock, Error> {
+        let path = &bound.lock;
+        let verb = if previous.is_some() {
+            "updated"
+        } else {
+            "made"
+        };
+        let text = self.resolve(plan, previous, upgrade, tools).await?;
+        let lock: Pylock = in_file(path, text.parse())?;
+        // Before it is kept: what must not be taken must not be found there the next time.
+        let entries = lock.entries(&request(plan, self.target))?;
+        bound.check_names(&entries)?;
+        bound.check_hashes(&lock::choose(&entries, self.target, &plan.builds)?)?;
+        match write_lock(path, &text) {
+            Ok(()) => tools.progress.step(format!("{verb} {}", path.display())),
+            // A checkout that cannot be written is built all the same.
+            Err(Error::File { source, .. }) if is_read_only(&source) => {
+                tools.progress.warn(format!(
+                    "{} cannot be kept, so the next build resolves anew",
+                    path.display()
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(lock)
+    }
+
+    async fn resolve(
+        &self,
+        plan: &Plan,
+        previous: Option<String>,
+        upgrade: &Upgrade,
+        tools: &Tools,
+    ) -> Result<String, Error> {
+        let (previous, upgrades) = match upgrade {
+            Upgrade::Nothing => (previous, BTreeSet::new()),
+            Upgrade::Packages(names) => (previous, names.clone()),
+            Upgrade::Everything => (None, BTreeSet::new()),
+        };
+        let request = resolve::Request {
+            resolver: choose_resolver(plan, self.target, tools).await?,
+            requirements: self.requirements.clone(),
+            target: self.target,
+            limits: self.limits.clone(),
+            previous,
+            upgrades,
+            offline: plan.policy.offline,
+        };
+        Ok(resolve::resolve(&request, &tools.progress).await?)
+    }
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
+fn write_lock(path: &Path, text: &str) -> Result<(), Error> {
+    let directory = path.parent().filter(|parent| *parent != Path::new(""));
+    let directory = directory.unwrap_or(Path::new("."));
+    blob_store::replace_file(path, text.as_bytes(), directory).map_err(|error| match error {
+        blob_store::Error::Io {
+            action,
+            path,
+            source,
+        } => Error::File {
+            action,
+            path,
+            source,
+        },
+        other => other.into(),
+    })
+}
+
+/// uv resolves for any target; pip only under an interpreter like the target's, whose markers it takes.
+async fn choose_resolver(plan: &Plan, target: Target, tools: &Tools) -> Result<Resolver, Error> {
+    let uv = tools.uv.clone().map(Resolver::Uv);
+    match (plan.resolver, uv) {
+        (ResolverChoice::Auto | ResolverChoice::Uv, Some(uv)) => return Ok(uv),
+        (ResolverChoice::Uv, None) => {
+            let detail = "`resolver` is uv, which is not on the PATH".to_owned();
+            return Err(Error::NoResolver { detail });
+        }
+        _ => {}
+    }
+    let minor = target.python.minor();
+    let candidates = interpreter::candidates(minor, &tools.directories, &tools.installations);
+    let mut detail = format!("there is no Python 3.{minor} to run pip under");
+    for candidate in candidates {
+        let path = candidate.clone();
+        let found = tools
+            .block(move || interpreter::find(minor, &[path]))
+            .await?;
+        match found {
+            Ok(found) if found.machine != target.machine.as_str() => {
+                detail = format!(
+                    "pip takes markers from the machine it runs on, and this is {}, not {}",
+                    found.machine, target.machine
+                );
+            }
+            // The one that was found, not what it stands for: pip may live in a virtual environment.
+            Ok(_) if resolve::has_pip(&candidate).await => return Ok(Resolver::Pip(candidate)),
+            Ok(_) => detail = format!("`{}` has no pip", candidate.display()),
+            Err(error) => detail = format!("pip takes markers from its own Python: {error}"),
+        }
+    }
+    Err(Error::NoResolver { detail })
+}
+
+fn in_file<T>(path: &Path, result: Result<T, lock::Error>) -> Result<T, Error> {
+    result.map_err(|source| Error::LockFile {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn directory_of(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).to_owned()
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read_optional(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::File {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
