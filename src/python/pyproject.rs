@@ -206,7 +206,7 @@ impl Pyproject {
             project: self,
             own: self.name.as_deref().map(normalize_name),
             markers,
-            lines: Vec::new(),
+            found: Vec::new(),
             extras: BTreeSet::new(),
             groups: BTreeSet::new(),
         };
@@ -219,7 +219,7 @@ impl Pyproject {
         for group in &wanted.groups {
             found.group(group, &mut Vec::new())?;
         }
-        Ok(found.lines)
+        Ok(found.found)
     }
 
     /// Those lines, for a resolver that reads no settings of uv.
@@ -297,7 +297,7 @@ struct Lines<'a> {
     /// The project's normal name.
     own: Option<String>,
     markers: &'a Markers,
-    lines: Vec<String>,
+    found: Vec<String>,
     extras: BTreeSet<String>,
     groups: BTreeSet<String>,
 }
@@ -308,8 +308,8 @@ impl Lines<'_> {
         let is_own = self.own.as_ref() == Some(&normalize_name(parts.name));
         let (true, Some(extras)) = (is_own, parts.extras) else {
             let line = requirement.trim().to_owned();
-            if !self.lines.contains(&line) {
-                self.lines.push(line);
+            if !self.found.contains(&line) {
+                self.found.push(line);
             }
             return Ok(());
         };

@@ -158,15 +158,14 @@ fn both_read_what_a_requirements_file_may_say() {
         project.file("needs/pins.txt", "pinned<2\n");
         project.file("needs/more.txt", "-c pins.txt\npinned\n");
         let text = format!(
-            "# a comment \\\n--index-url {}\n--find-links ./links\n-r needs/more.txt\n\
-             -e ./library\nfound ; python_version >= '3.12'\n${{SUCH_A_NAME}}\n\
+            "# a comment \\\n--find-links ./${{LINKS}}\n-r needs/more.txt\n\
+             -e ./library\nfound ; python_version >= '3.12'\n\
              ./wheels/{}\nabsent ; sys_platform == 'win32'\n",
-            index.url(),
             by_path.file_name()
         );
         project.file("requirements.txt", text);
-        let run = lock(&project, "3.12", resolver, &[]).index("http://127.0.0.1:9/none");
-        run.env("SUCH_A_NAME", "early").succeed();
+        let run = lock(&project, "3.12", resolver, &[]).index(&index.url());
+        run.env("LINKS", "links").succeed();
         let mut found = versions(&project);
         let library = found.remove("library");
         assert!(library.is_some(), "{resolver}: {found:?}");
