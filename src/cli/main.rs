@@ -57,7 +57,7 @@ enum Verb {
     /// Build an image from a project into the local store
     Build(Box<BuildArguments>),
     /// Resolve what a project needs and write its lock
-    Lock(LockArguments),
+    Lock(Box<LockArguments>),
     /// Push an image to a registry
     Push(PushArguments),
     /// List the runtimes: Python, system, glibc, image, dates
