@@ -4,8 +4,8 @@
 //! knows 2.17 and 2.28), the lower one hides wheels that fit (pandas 3.1.1 and pyzmq 27.3.0 among them), and
 //! the higher one gives wheels that do not load. So uv is asked for both: what of the higher answer does not
 //! fit is held to the version of the lower one, whose wheels fit for sure, and the higher is asked again. On
-//! 13 requirement sets this came to the same versions as pip, which takes every level, on all of them; the
-//! lower level alone on 10. What a lock needs of images is not known here.
+//! 13 requirement sets for Python 3.10 and 3.11 this came to the versions that pip finds, which takes every
+//! level, in all 26 cases; the lower level alone in 17. What a lock needs of images is not known here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
