@@ -81,7 +81,30 @@ def stream():
     return out.getvalue()
 
 
+def locks(*names):
+    """The tests' real locks, each with its project behind a NUL."""
+    fixtures = pathlib.Path(__file__).parent.parent / "src/python/lock/fixtures"
+    seeds = []
+    for name in names:
+        project = (fixtures / name).with_suffix(".toml")
+        text = (fixtures / name).read_bytes()
+        seeds.append(text + (b"\0" + project.read_bytes() if project.exists() else b""))
+    return seeds
+
+
 SEEDS = {
+    "uv_lock": lambda: locks("uv-conflicts.lock", "uv-sources.lock", "uv-workspace.lock"),
+    "poetry_lock": lambda: locks("poetry-1.1.lock", "poetry-1.8.lock", "poetry-2.lock"),
+    "pipfile_lock": lambda: locks("Pipfile.lock"),
+    "index_page": lambda: [
+        b'<base href="../x/"><a href="a-1.tar.gz#sha256=' + b"0" * 64 + b'" data-requires-python='
+        b'"&gt;=3.8" data-yanked>a-1.tar.gz</a>',
+        b'{"meta":{"api-version":"1.1"},"name":"a","files":[{"filename":"a-1-py3-none-any.whl",'
+        b'"url":"a-1-py3-none-any.whl","size":3,"hashes":{"sha256":"' + b"0" * 64 + b'"}}]}',
+    ],
+    "netrc": lambda: [
+        b"machine a.test login me password \"a b\" # x\ndefault login x password y\nmacdef m\nz\n\n"
+    ],
     "zip": lambda: [wheel(0), wheel(zipfile.ZIP_DEFLATED), stream()],
     "wheel": lambda: [wheel(0), wheel(zipfile.ZIP_DEFLATED), parts()],
     "elf": lambda: [elf(), elf(183, b"GLIBC_ABI_DT_RELR")],
@@ -93,6 +116,7 @@ SEEDS = {
     "requirements": lambda: [
         b"-r other.txt\na[x,y]>=1,<2 ; python_version<'3.9' --hash=sha256:" + b"0" * 64 + b"\n",
         b"-e .\n--index-url https://user:word@example.com/simple\nb @ file:///x # why\n./c.whl\n",
+        *locks("requirements-uv-export.txt", "requirements-poetry-export.txt"),
         b"a \\\n  ==1\n${NAME}\n-c constraints.txt\n",
     ],
     "pylock": lambda: [

@@ -1,12 +1,8 @@
-//! Any text as a lock, and what it chooses for a target.
+//! Any text as a pylock.toml beside a project, and what it chooses for a target.
 
 #![no_main]
 
-use lambimg::python::lock::{self, Lock};
+use lambimg::python::lock::Format;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| {
-    if let Ok(lock) = text.parse::<Lock>() {
-        let _ = lock::select(&lock, lambimg_fuzz::target());
-    }
-});
+fuzz_target!(|text: &str| lambimg_fuzz::lock(Format::Pylock, text));

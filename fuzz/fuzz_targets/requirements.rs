@@ -1,7 +1,8 @@
-//! Any text as a requirements file.
+//! Any text as a requirements file, which may be a lock.
 
 #![no_main]
 
+use lambimg::python::lock::{Wanted, hashed};
 use lambimg::python::requirements::{self, Requirements};
 use libfuzzer_sys::fuzz_target;
 
@@ -18,4 +19,6 @@ fuzz_target!(|text: &str| {
         directory: lambimg_fuzz::directory().to_owned(),
     };
     let _ = requirements::read(&requirements, lambimg_fuzz::target());
+    let wanted = Wanted::default();
+    let _ = hashed::entries(&requirements, &lambimg_fuzz::request(&wanted, None));
 });

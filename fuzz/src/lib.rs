@@ -1,9 +1,10 @@
-//! What the fuzz targets share: a target machine, and a file for the bytes of a run.
+//! What the fuzz targets share: a target machine, readings for it, and a file for the bytes of a run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use lambimg::python::lock::{self, Builds, Format, Request, Wanted};
 use lambimg::python::{Glibc, Machine, PythonVersion, Target};
 use tempfile::TempDir;
 
@@ -15,6 +16,37 @@ pub fn target() -> Target {
         minor: 34,
     };
     Target::new(python, Machine::X86_64, glibc)
+}
+
+/// A reading for the target.
+pub fn request<'a>(wanted: &'a Wanted, pyproject: Option<&'a str>) -> Request<'a> {
+    Request {
+        target: target(),
+        wanted,
+        pyproject,
+        member: Path::new(""),
+    }
+}
+
+/// Reads a lock, and behind a NUL the project that it is of, and chooses.
+pub fn lock(format: Format, text: &str) {
+    let (text, pyproject) = match text.split_once('\0') {
+        Some((text, pyproject)) => (text, Some(pyproject)),
+        None => (text, None),
+    };
+    let some = Wanted {
+        extras: ["a".to_owned(), "fast".to_owned()].into(),
+        groups: ["dev".to_owned()].into(),
+    };
+    let builds = Builds {
+        all: true,
+        ..Builds::default()
+    };
+    for wanted in [&Wanted::default(), &some] {
+        if let Ok(entries) = lock::entries(format, text, &request(wanted, pyproject)) {
+            let _ = lock::choose(&entries, target(), &builds);
+        }
+    }
 }
 
 /// An empty directory of this process.
