@@ -81,7 +81,7 @@ pub enum Error {
     /// The project says what it needs in a form that is not read yet.
     #[error("the project's dependencies are in `{file}`, which this version does not read")]
     Needs {
-        /// The file.
+        /// The file, or the table of `pyproject.toml`.
         file: &'static str,
     },
     /// Several locks, and no word which.
@@ -472,7 +472,7 @@ fn read_needs(project: &Project, setting: Option<&Setting>) -> Result<Needs, Err
         return named_needs(read_path(setting, root));
     }
     let has = |name: &str| project.needs.contains(&name);
-    let lock = |directory: &Path, name: &str| lock_needs(directory.join(name));
+    let lock = |directory: &Path, name: &str| named_needs(directory.join(name));
     let requirements = || named_needs(root.join("requirements.txt"));
     if has("pylock.toml") && !project.own_lock {
         // What stands beside it is held against it.
@@ -509,7 +509,7 @@ fn read_needs(project: &Project, setting: Option<&Setting>) -> Result<Needs, Err
     match project.listed {
         Some(Listed::Standard) => named_needs(root.join("pyproject.toml")),
         Some(Listed::Poetry) => Err(Error::Needs {
-            file: "pyproject.toml",
+            file: "[tool.poetry.dependencies]",
         }),
         None if has("pylock.toml") => lock(root, "pylock.toml"),
         None => Ok(Needs::Nothing),
@@ -519,8 +519,8 @@ fn read_needs(project: &Project, setting: Option<&Setting>) -> Result<Needs, Err
 /// What a file of this name says.
 fn named_needs(file: PathBuf) -> Result<Needs, Error> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    if Format::of(&name).is_some() {
-        return lock_needs(file);
+    if let Some(format) = Format::of(&name) {
+        return Ok(Needs::Lock { file, format });
     }
     if name == "pyproject.toml" {
         let lock = file.with_file_name("pylock.toml");
@@ -534,12 +534,6 @@ fn named_needs(file: PathBuf) -> Result<Needs, Error> {
     }
     let lock = file.with_file_name(lock_name(&name));
     Ok(Needs::Requirements { file, lock })
-}
-
-fn lock_needs(file: PathBuf) -> Result<Needs, Error> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let format = Format::of(&name).unwrap_or(Format::Pylock);
-    Ok(Needs::Lock { file, format })
 }
 
 /// Extras and groups are a project's: a requirements file has none.
@@ -761,7 +755,7 @@ mod tests {
             file(&named(&["pylock.orders.toml"])).as_deref(),
             Some("pylock.orders.toml")
         );
-        insta::assert_snapshot!(needs(&named(&["pylock.a.toml", "pylock.b.toml"])).unwrap_err(), @"");
+        insta::assert_snapshot!(needs(&named(&["pylock.a.toml", "pylock.b.toml"])).unwrap_err(), @"there are several locks: pylock.a.toml, pylock.b.toml");
         assert_eq!(file(&project(&[])), None);
     }
 
@@ -772,12 +766,12 @@ mod tests {
             listed: Some(Listed::Poetry),
             ..project(&[])
         };
-        insta::assert_snapshot!(needs(&poetry).unwrap_err(), @"");
+        insta::assert_snapshot!(needs(&poetry).unwrap_err(), @"the project's dependencies are in `[tool.poetry.dependencies]`, which this version does not read");
         let request = Request {
             config: config(&[("handler", "'app.handler'"), ("extras", "['Fast_IO']")]),
             ..Request::default()
         };
-        insta::assert_snapshot!(make(&project(&["requirements.txt"]), request).unwrap_err(), @"");
+        insta::assert_snapshot!(make(&project(&["requirements.txt"]), request).unwrap_err(), @"`fast-io` is wanted, and `/src/My Function/requirements.txt` has neither extras nor groups");
     }
 
     #[test]
@@ -795,9 +789,9 @@ mod tests {
                 date
             );
         }
-        insta::assert_snapshot!(with("exclude-newer", "'last week'").unwrap_err(), @"");
-        insta::assert_snapshot!(with("build", "['a b']").unwrap_err(), @"");
-        insta::assert_snapshot!(with("package", "'maybe'").unwrap_err(), @"");
+        insta::assert_snapshot!(with("exclude-newer", "'last week'").unwrap_err(), @"`last week` (`lambimg.toml` line 2) is no date such as 2026-11-01 or 2026-11-01T12:00:00Z");
+        insta::assert_snapshot!(with("build", "['a b']").unwrap_err(), @"`a b` (`lambimg.toml` line 2) is no name of a package, extra or group");
+        insta::assert_snapshot!(with("package", "'maybe'").unwrap_err(), @"`maybe` (`lambimg.toml` line 2) is neither true nor false");
     }
 
     #[test]

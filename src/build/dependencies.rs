@@ -331,6 +331,7 @@ fn read_wheels(
             ));
         }
     }
+    left_out.sort();
     Ok((tree, left_out))
 }
 

@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn packages_are_those_that_python_finds() {
-        let found = |path| package_of(path).map(|(name, version)| format!("{name} {version}"));
+        let found =
+            |path: &str| package_of(path).map(|(name, version)| format!("{name} {version}"));
         let site = "var/lang/lib/python3.12/site-packages";
         assert_eq!(
             found(&format!("{site}/Boto_3-1.34.0.dist-info/METADATA")).unwrap(),

@@ -64,9 +64,12 @@ pub(super) async fn needed(
         credentials: tools.credentials.clone(),
         bound: None,
     };
-    let Some((requirements, path)) = requirements(plan) else {
-        let entries = locked_entries(plan, target, file)?;
+    if let Needs::Lock { format, .. } = plan.needs {
+        let entries = locked_entries(plan, target, file, format)?;
         return Ok(Some(Needed { entries, ..own }));
+    }
+    let Some((requirements, path)) = requirements(plan) else {
+        return Ok(None);
     };
     let inputs = requirements::read(&requirements, target)?;
     let credentials = tools.credentials.with_texts(&inputs.urls);
@@ -125,9 +128,12 @@ fn request(plan: &Plan, target: Target) -> lock::Request<'_> {
 }
 
 /// What another tool's lock says.
-fn locked_entries(plan: &Plan, target: Target, file: &Path) -> Result<Vec<Entry>, Error> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let format = Format::of(&name).unwrap_or(Format::Pylock);
+fn locked_entries(
+    plan: &Plan,
+    target: Target,
+    file: &Path,
+    format: Format,
+) -> Result<Vec<Entry>, Error> {
     let text = read(file)?;
     let pyproject = read_optional(&plan.project.join("pyproject.toml"))?;
     let directory = std::path::absolute(directory_of(file)).unwrap_or_default();

@@ -16,7 +16,7 @@ pub mod metadata;
 pub mod project;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -367,7 +367,6 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
     }
     let is_package = project::is_package(&plan)?;
     let source = list_function(&plan, is_package, tools).await?;
-    warn_of_password(&plan, &source, tools);
     let from_base = async {
         let base = base::resolve(&plan, tools).await?;
         let bootstrap = bootstrap::layer(&plan, &base, tools);
@@ -460,44 +459,29 @@ async fn list_function(
     Ok(tree)
 }
 
-/// Requirements with a password in them go into the image like any file of the function, and the user may not
-/// think of it.
-fn warn_of_password(plan: &Plan, tree: &FileTree, tools: &Tools) {
-    let Needs::Requirements { file, .. } = &plan.needs else {
-        return;
-    };
-    // A variable's name is no secret.
-    let tells = |line: &str| http::redact_text(line) != line && !line.contains("${");
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let Ok(path) = file.strip_prefix(&plan.project) else {
-        return;
-    };
-    let path = path.display();
-    let in_image = format!("{TASK_ROOT}/{path}");
-    if text.lines().any(tells) && tree.iter().any(|(other, _)| other.as_str() == in_image) {
-        tools.progress.warn(format!(
-            "`{path}` has a name or a password in a URL, and goes into the image; write `${{NAME}}` for a variable \
-             in its place, or leave the file out by `exclude`"
-        ));
-    }
-}
-
 /// The function's files, as they will stand in the image.
 ///
 /// # Errors
 /// See [`function::Error`].
 pub fn function_tree(plan: &Plan) -> Result<FileTree, function::Error> {
-    function::file_tree(&plan.project, &plan.exclude, &own_files(plan))
+    let mut out = own_files(plan);
+    // It steers the build, and may say who the user is to an index.
+    let needs = plan.needs.file().and_then(real);
+    out.extend(needs.filter(|file| file.file_name() != Some("pyproject.toml".as_ref())));
+    function::file_tree(&plan.project, &plan.exclude, &out)
 }
 
-/// What this run itself writes. The project's path has no links in it; neither may what is compared with it.
+/// What this run itself writes.
 fn own_files(plan: &Plan) -> Vec<PathBuf> {
-    let real = |path: &PathBuf| {
-        let path = std::path::absolute(path).ok()?;
-        let parent = path.parent()?.canonicalize().ok()?;
-        Some(parent.join(path.file_name()?))
-    };
-    plan.own_files.iter().filter_map(real).collect()
+    let own = plan.own_files.iter();
+    own.filter_map(|path| real(path)).collect()
+}
+
+/// The project's path has no links in it; neither may what is compared with it.
+fn real(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let parent = path.parent()?.canonicalize().ok()?;
+    Some(parent.join(path.file_name()?))
 }
 
 fn has_handler(plan: &Plan, tree: &FileTree) -> bool {

@@ -835,6 +835,10 @@ fn of_index(error: &index::Error) -> Advice {
             NETWORK,
         ),
         index::Error::Read { .. } => hint("check the path and its permissions", USAGE),
+        index::Error::NotFound { offered, .. } if !offered.is_empty() => hint(
+            "the index has another file than the one you trusted: look before you take it, then lock again",
+            INPUT,
+        ),
         index::Error::NotFound { .. } => hint(
             "name the index that has it, by UV_INDEX or PIP_EXTRA_INDEX_URL, or lock again",
             INPUT,

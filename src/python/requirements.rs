@@ -158,12 +158,19 @@ pub(crate) fn read_project(path: &Path) -> Result<Pyproject, Error> {
 }
 
 /// A logical line, without its comment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Line {
     /// What it says.
     pub text: String,
     /// What it is.
     pub part: Part,
+}
+
+/// A line may say who the user is.
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?}", self.part, http::redact_text(&self.text))
+    }
 }
 
 /// What the lines of a file are.

@@ -88,7 +88,6 @@ fn only_the_function_is_taken() {
         "environment/notes.txt",
         "pkg/__init__.py",
         "pyproject.toml",
-        "requirements.txt",
         "tests/fixture.json",
     ];
     let left = [
@@ -114,6 +113,7 @@ fn only_the_function_is_taken() {
         "pkg/__pycache__/app.cpython-312.pyc",
         "pkg/deep/venv/bin/python",
         "pkg/deep/venv/pyvenv.cfg",
+        "requirements.txt",
         "some.egg-info/PKG-INFO",
     ];
     for path in taken.iter().chain(&left) {

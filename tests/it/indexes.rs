@@ -155,22 +155,6 @@ fn requirements_tell_who_the_user_is() {
     }
 }
 
-/// The file is the user's own, so it goes into the image; but not unsaid.
-#[test]
-fn requirements_with_a_password_in_the_image_are_told() {
-    let index = private_index();
-    let project = Project::with_handler();
-    for (password, told) in [(ENCODED, true), ("${TOKEN}", false)] {
-        let line = format!("--index-url {}\nupper\n", url_with(&index, password));
-        project.file("requirements.txt", line);
-        let outcome = build(&project, &[]).env("TOKEN", ENCODED).run();
-        let said = outcome.rendering();
-        assert_eq!(outcome.code, Some(0), "{said}");
-        let warning = "`requirements.txt` has a name or a password in a URL";
-        assert_eq!(said.contains(warning), told, "{said}");
-    }
-}
-
 #[test]
 fn settings_of_pip_tell_who_the_user_is() {
     let index = private_index();

@@ -31,7 +31,7 @@ dependencies = [\"upper\"]
 fast = [\"native>=1\"]
 
 [dependency-groups]
-tools = [\"lower<1.5\"]
+tools = [\"third\"]
 
 [tool.lambimg]
 python = \"3.12\"
@@ -43,7 +43,7 @@ fn wheels() -> [Wheel; 4] {
     [
         Wheel::pure("upper", "2.0").requires("lower>=1"),
         Wheel::pure("lower", "1.5"),
-        Wheel::pure("lower", "1.4"),
+        Wheel::pure("third", "3.0"),
         Wheel::tagged("native", "1.0", "cp312-cp312-manylinux_2_17_x86_64")
             .member("native/__init__.py", "")
             .member("native/data.bin", vec![7; 20_000]),

@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use pep440_rs::Version;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
@@ -131,12 +132,17 @@ pub enum Error {
         source: io::Error,
     },
     /// Nobody has the files.
-    #[error("no file of `{package}` that the lock has is at {}: {}", or_nowhere(.asked), outline(.wanted))]
+    #[error(
+        "no file of `{package}` that the lock has is at {}: {}{}",
+        or_nowhere(.asked), outline(.wanted), instead(.offered)
+    )]
     NotFound {
         /// The package and version.
         package: String,
         /// The files by name, or by hash where the lock has no names.
         wanted: Vec<String>,
+        /// The files of that version that there are, with their hashes.
+        offered: Vec<String>,
         /// Whom we asked, without secrets.
         asked: Vec<String>,
     },
@@ -160,6 +166,14 @@ pub(crate) fn sent(with_credentials: bool) -> &'static str {
     } else {
         "and was sent no credentials"
     }
+}
+
+/// What is there in place of what the lock has: another file than the one that was trusted, perhaps.
+fn instead(offered: &[String]) -> String {
+    if offered.is_empty() {
+        return String::new();
+    }
+    format!("\n  there is {}", outline(offered))
 }
 
 fn or_nowhere(asked: &[String]) -> String {
@@ -372,6 +386,7 @@ impl Asker<'_> {
         let mut found: Vec<Found> = Vec::new();
         let mut failure = None;
         let mut without_hashes = false;
+        let mut offered = Vec::new();
         for place in places {
             if wanted.missing(&found).is_empty() {
                 break;
@@ -385,6 +400,7 @@ impl Asker<'_> {
                 }
             };
             without_hashes |= listed.iter().any(|found| found.sha256.is_none());
+            offered.extend(listed.iter().filter_map(|found| found.of_version(entry)));
             let fits = |found: &Found| wanted.has(&found.name, found.sha256);
             let known: BTreeSet<_> = found.iter().map(|found| found.name.clone()).collect();
             let new = listed.into_iter().filter(fits);
@@ -403,6 +419,7 @@ impl Asker<'_> {
                 Error::NotFound {
                     package,
                     wanted: missing,
+                    offered,
                     asked,
                 }
             });
@@ -641,6 +658,14 @@ fn fill(entry: &mut Entry, found: &[Found]) {
 }
 
 impl Found {
+    /// Name and hash, if it is a wheel of the entry's version.
+    fn of_version(&self, entry: &Entry) -> Option<String> {
+        let wheel = WheelFilename::parse(&self.name).ok()?;
+        let version: Version = entry.version.as_deref()?.parse().ok()?;
+        let digest = self.sha256.filter(|_| wheel.version == version)?;
+        Some(format!("{}, which is {digest}", self.name))
+    }
+
     fn file(&self) -> File {
         let hash = self
             .sha256

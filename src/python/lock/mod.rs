@@ -47,7 +47,8 @@ impl Format {
             "poetry.lock" => Some(Self::Poetry),
             "Pipfile.lock" => Some(Self::Pipfile),
             name => {
-                (name.starts_with("pylock.") && name.ends_with(".toml")).then_some(Self::Pylock)
+                let middle = name.strip_prefix("pylock.")?;
+                (middle == "toml" || middle.strip_suffix(".toml").is_some()).then_some(Self::Pylock)
             }
         }
     }
