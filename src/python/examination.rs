@@ -30,6 +30,11 @@ const MAX_THREADS: usize = 4;
 /// As many names as a line lists.
 const NAMED: usize = 3;
 
+/// Real tags stand for a dozen others at most.
+const MAX_EXPANDED: usize = 1_000;
+/// As much of such a tag as is worth showing.
+const MAX_SHOWN: usize = 100;
+
 /// What was found in a wheel that is not refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Examination {
@@ -245,6 +250,12 @@ fn read_tags(text: &str) -> BTreeSet<String> {
         let [pythons, abis, platforms] = parts[..] else {
             return vec![tag.trim().to_owned()];
         };
+        let count = |text: &str| text.split('.').count();
+        let expanded = [abis, platforms].into_iter().map(count);
+        // What would be more is shown as it stands.
+        if expanded.fold(count(pythons), usize::saturating_mul) > MAX_EXPANDED {
+            return vec![tag.trim().chars().take(MAX_SHOWN).collect()];
+        }
         let mut tags = Vec::new();
         for python in pythons.split('.') {
             for abi in abis.split('.') {
@@ -408,6 +419,19 @@ mod tests {
         let path = directory.path().join("wheel");
         std::fs::write(&path, builder.finish()).unwrap();
         examine(&path, "demo", "1.0", directory.path())
+    }
+
+    #[test]
+    fn tags_without_end_are_not_expanded() {
+        let many = vec!["a"; 1 << 20].join(".");
+        let tags = read_tags(&format!(
+            "Tag: {many}-{many}-{many}\nTag: py2.py3-none-any\n"
+        ));
+        let shown = tags.iter().map(String::len).collect::<Vec<_>>();
+        assert_eq!(
+            shown,
+            [MAX_SHOWN, "py2-none-any".len(), "py3-none-any".len()]
+        );
     }
 
     #[test]
