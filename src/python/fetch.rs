@@ -192,7 +192,9 @@ fn copy(store: &BlobStore, path: &Path, file: &LockedFile, task: &Task) -> Resul
         path: path.to_owned(),
         source,
     };
-    let mut reader = File::open(path).map_err(read_error)?;
+    let reader = File::open(path).map_err(read_error)?;
+    // A device has no end.
+    let mut reader = reader.take(limit(file).saturating_add(1));
     let mut writer = store.writer()?;
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -485,6 +487,9 @@ mod tests {
             None,
         );
         insta::assert_snapshot!(bench.refusal(&foreign, &index).await, @"`demo-1.0-py3-none-any.whl` of demo 1.0 is at ftp://x.test/a, which is no address of HTTP or of a file");
+        let endless = wheel(Location::Path("/dev/zero".into()), "x", Some(1));
+        let message = bench.refusal(&endless, &index).await;
+        assert!(message.ends_with(", 2 bytes"), "{message}");
         let absent = wheel(Location::Path("absent.whl".into()), "x", None);
         let message = bench.refusal(&absent, &index).await;
         insta::assert_snapshot!(message.replace(&directory, "DIRECTORY"), @"cannot read `DIRECTORY/absent.whl`");
