@@ -188,6 +188,11 @@ impl Credentials {
     async fn in_keyring(&self, place: &Url, user: &Secret) -> Option<Secret> {
         let program = self.keyring.as_ref()?;
         let services = [place.to_string(), http::host_and_port(place)];
+        // A name may be a lock's, and must not be an option.
+        let words = services.iter().map(String::as_str).chain([user.reveal()]);
+        if words.into_iter().any(|word| word.starts_with('-')) {
+            return None;
+        }
         let key = (services[0].clone(), user.reveal().to_owned());
         // Held while asking, so that many requests at once ask once.
         let mut answers = self.answers.lock().await;
@@ -361,6 +366,8 @@ mod tests {
             assert_eq!(sent(&credentials, file).await, "oauth2accesstoken:secret");
         }
         assert_eq!(sent(&credentials, "https://else.test/a.whl").await, "");
+        let option = "https://--disable@else.test/a.whl";
+        assert_eq!(sent(&credentials, option).await, "--disable:");
         assert_eq!(
             std::fs::read_to_string(log).unwrap(),
             "get https://index.test:8443/simple oauth2accesstoken\nget index.test:8443 oauth2accesstoken\n"
