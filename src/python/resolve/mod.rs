@@ -131,13 +131,20 @@ pub enum Error {
 
 /// Whether an interpreter has pip, by importing it.
 pub async fn has_pip(python: &Path) -> bool {
+    let status = import_of_pip(python).status().await;
+    status.is_ok_and(|status| status.success())
+}
+
+/// The working directory is no place of modules: what is called `pip` there would be run.
+fn import_of_pip(python: &Path) -> Command {
+    const IMPORT: &str = "import sys; sys.path[:] = [p for p in sys.path if p]; import pip";
     let mut command = Command::new(python);
-    command.args(["-c", "import pip"]).kill_on_drop(true);
+    command.args(["-c", IMPORT]).kill_on_drop(true);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    command.status().await.is_ok_and(|status| status.success())
+    command
 }
 
 /// Resolves, and gives the text of the lock with the record of what it was made from. The lock has to lie
@@ -322,6 +329,20 @@ pub(super) mod tests {
         ] {
             assert_eq!(http::redact_text(text), safe);
         }
+    }
+
+    #[tokio::test]
+    async fn a_module_of_the_project_is_not_taken_for_pip() {
+        let directory = tempfile::tempdir().unwrap();
+        let module = "open('ran', 'w').close()\n";
+        std::fs::write(directory.path().join("pip.py"), module).unwrap();
+        let mut command = import_of_pip("python3".as_ref());
+        command
+            .current_dir(directory.path())
+            .status()
+            .await
+            .unwrap();
+        assert!(!directory.path().join("ran").exists());
     }
 
     #[tokio::test]
