@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::str::FromStr as _;
 
+use pep440_rs::Version;
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -54,7 +56,11 @@ fn kept_versions(request: &Request) -> Result<String, Error> {
     // Of a lock for another machine too the versions are kept.
     let pins = lock.pins().into_iter();
     let kept = pins.filter(|(name, _)| !request.upgrades.contains(name));
+    // A line of the file may be an option too, and names an index then.
+    let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let lines: Vec<_> = kept
+        .filter(|(name, _)| is_name(name) && !name.starts_with('-'))
+        .filter_map(|(name, version)| Some((name, Version::from_str(&version).ok()?)))
         .map(|(name, version)| format!("{name}=={version}"))
         .collect();
     Ok(lines.join("\n"))
@@ -374,6 +380,22 @@ mod tests {
         request.limits.exclude_newer = Some("2026-11-01".to_owned());
         let last = arguments(&request).pop();
         assert_eq!(last.as_deref(), Some("--uploaded-prior-to=2026-11-01"));
+    }
+
+    #[test]
+    fn versions_of_a_lock_are_no_options() {
+        let mut request = request(Resolver::Pip("python".into()), lambda());
+        let package = |name: &str, version: &str| {
+            format!("[[packages]]\nname = \"{name}\"\nversion = \"{version}\"\n")
+        };
+        let packages = [
+            package("Six", "1.16.0"),
+            package("a", r"1\n--index-url https://thief.test"),
+            package(r"b\n--index-url https://thief.test#", "1"),
+        ];
+        let lock = "lock-version = \"1.0\"\ncreated-by = \"another\"\n".to_owned();
+        request.previous = Some(lock + &packages.concat());
+        assert_eq!(kept_versions(&request).unwrap(), "six==1.16.0");
     }
 
     #[test]
