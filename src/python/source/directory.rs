@@ -284,7 +284,7 @@ fn common_directory(git: &Path) -> PathBuf {
     common.map_or_else(|_| git.to_owned(), |text| git.join(text.trim()))
 }
 
-/// What decides which commit and which tags a repository stands at.
+/// What decides which commit and which tags a repository stands at, and what it tracks.
 fn standing(git: &Path) -> Vec<Vec<u8>> {
     let head = fs::read(git.join("HEAD")).unwrap_or_default();
     let common = common_directory(git);
@@ -292,12 +292,44 @@ fn standing(git: &Path) -> Vec<Vec<u8>> {
     let branch = text.trim().strip_prefix("ref: ");
     let branch = branch.map(|name| fs::read(common.join(name)).unwrap_or_default());
     let packed = fs::read(common.join("packed-refs")).unwrap_or_default();
-    let mut facts = vec![head, branch.unwrap_or_default(), packed];
+    let shallow = fs::read(common.join("shallow")).unwrap_or_default();
+    let index = fs::read(git.join("index")).unwrap_or_default();
+    let tracked = tracked(&index).unwrap_or(index);
+    let mut facts = vec![head, branch.unwrap_or_default(), packed, shallow, tracked];
     let mut tags = Vec::new();
     collect_tags(&common.join("refs").join("tags"), &mut tags);
     tags.sort();
     facts.extend(tags);
     facts
+}
+
+/// What an index of git says but for the times and numbers of files, which are of a machine and a moment: mode,
+/// hash, flags and path of each. Nothing where its form is not the usual one.
+fn tracked(index: &[u8]) -> Option<Vec<u8>> {
+    const TIMES: usize = 24;
+    const OWNERS: std::ops::Range<usize> = 28..40;
+    const FIXED: usize = 62;
+    const EXTENDED: u8 = 0x40;
+    let rest = index.strip_prefix(b"DIRC\0\0\0")?;
+    let (version, rest) = rest.split_first()?;
+    let (count, mut rest) = rest.split_first_chunk()?;
+    let mut facts = Vec::new();
+    for _ in 0..u32::from_be_bytes(*count) {
+        let fixed = rest.get(..FIXED)?;
+        let more = match (version, fixed[FIXED - 2] & EXTENDED) {
+            (2 | 3, 0) => 0,
+            (3, _) => 2,
+            _ => return None,
+        };
+        let path = rest.get(FIXED + more..)?;
+        let length = path.iter().position(|byte| *byte == 0)?;
+        facts.extend_from_slice(&fixed[TIMES..OWNERS.start]);
+        facts.extend_from_slice(rest.get(OWNERS.end..FIXED + more + length + 1)?);
+        // Each takes a multiple of eight, with one NUL at least.
+        let whole = (FIXED + more + length + 8) & !7;
+        rest = rest.get(whole..)?;
+    }
+    Some(facts)
 }
 
 fn collect_tags(directory: &Path, tags: &mut Vec<Vec<u8>>) {
@@ -395,6 +427,48 @@ mod tests {
     }
 
     #[test]
+    fn what_is_tracked_counts_and_when_it_was_touched_does_not() {
+        let directory = tree(&["a.py", "long/name.py"]);
+        let root = directory.path();
+        let git = |arguments: &[&str]| {
+            let mut command = std::process::Command::new("git");
+            for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+                command.env_remove(name);
+            }
+            let done = command.current_dir(root).args(arguments).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+        };
+        git(&["init", "--quiet"]);
+        let index = || fs::read(root.join(".git/index")).unwrap();
+        let digest = || Directory::list(root, &[]).unwrap().digest().unwrap();
+        let first = digest();
+        git(&["add", "a.py", "long"]);
+        let (second, before) = (digest(), index());
+        assert_ne!(second, first);
+        assert!(tracked(&before).is_some());
+        fs::remove_file(root.join("a.py")).unwrap();
+        fs::write(root.join("a.py"), "a.py").unwrap();
+        let touched = File::options().append(true).open(root.join("a.py"));
+        touched
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH)
+            .unwrap();
+        git(&["update-index", "--really-refresh"]);
+        assert_ne!(index(), before);
+        assert_eq!(digest(), second);
+        git(&["add", "--intent-to-add", "a.py"]);
+        git(&["rm", "--quiet", "--cached", "a.py"]);
+        let third = digest();
+        assert_ne!(third, second);
+        git(&["add", "--intent-to-add", "a.py"]);
+        assert!(index().starts_with(b"DIRC\0\0\0\x03") && tracked(&index()).is_some());
+        assert_ne!(digest(), third);
+        for end in 0..before.len() {
+            let _ = tracked(&before[..end]);
+        }
+    }
+
+    #[test]
     fn a_copy_knows_its_repository() {
         let directory = tree(&["a.py"]);
         let root = directory.path();
@@ -404,6 +478,9 @@ mod tests {
         let first = digest();
         fs::write(root.join(".git/refs/tags/v1"), "0".repeat(40)).unwrap();
         assert_ne!(digest(), first);
+        let second = digest();
+        fs::write(root.join(".git/shallow"), "0".repeat(40)).unwrap();
+        assert_ne!(digest(), second);
         let to = root.join("copy");
         Directory::list(root, &[]).unwrap().copy_to(&to).unwrap();
         assert!(to.join(".git/refs/tags/v1").is_file());
