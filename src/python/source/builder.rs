@@ -4,6 +4,7 @@
 //! would let the moment or the machine into a wheel. All that they say of a failure is kept, secrets aside.
 //! What their results are good for is not known here.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -33,6 +34,8 @@ pub(super) enum Error {
     Run { program: PathBuf, source: io::Error },
     #[error("{said}")]
     Failed { said: String },
+    #[error("cannot write `{}`", path.display())]
+    Write { path: PathBuf, source: io::Error },
 }
 
 impl Builder {
@@ -64,6 +67,12 @@ impl Builder {
                 command.args(["--no-create-gitignore", "--color", "never", "--out-dir"]);
                 command.arg(out).arg("--python").arg(python);
                 command.args(offline.then_some("--offline"));
+                // uv takes the nearest settings above its directory, and above this one anyone may write.
+                let settings = out.join("uv.toml");
+                fs::write(&settings, "").map_err(|source| Error::Write {
+                    path: settings,
+                    source,
+                })?;
                 command
             }
             Self::Pip { python } => {
@@ -164,4 +173,32 @@ async fn run(mut command: Command, directory: &Path) -> Result<Output, Error> {
         said = output.status.to_string();
     }
     Err(Error::Failed { said })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[tokio::test]
+    async fn settings_above_the_room_do_not_count() {
+        let room = tempfile::tempdir().unwrap();
+        fs::write(
+            room.path().join("uv.toml"),
+            "index-url = 'http://thief.test'",
+        )
+        .unwrap();
+        let out = room.path().join("out");
+        fs::create_dir(&out).unwrap();
+        let program = room.path().join("uv");
+        fs::write(
+            &program,
+            "#!/bin/sh\ntest -f uv.toml && ! test -s uv.toml\n",
+        )
+        .unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let python = "python3".into();
+        let builder = Builder::Uv { program, python };
+        builder.build(room.path(), &out, 0, false).await.unwrap();
+    }
 }

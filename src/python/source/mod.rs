@@ -466,6 +466,7 @@ impl Job<'_> {
         let done = builder::check_out(&git, url, commit, &sources).await;
         done.map_err(|error| match error {
             builder::Error::Run { program, source } => Error::Run { program, source },
+            builder::Error::Write { source, .. } => self.exchange(source),
             builder::Error::Failed { said } => Error::Repository {
                 package: self.package.clone(),
                 url: shown,
@@ -624,6 +625,7 @@ impl Job<'_> {
     fn of_builder(&self, error: builder::Error, maker: &Maker) -> Error {
         match error {
             builder::Error::Run { program, source } => Error::Run { program, source },
+            builder::Error::Write { source, .. } => self.exchange(source),
             builder::Error::Failed { said } => Error::Failed {
                 builder: maker.builder.name(),
                 package: self.package.clone(),
