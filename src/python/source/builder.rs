@@ -109,6 +109,19 @@ impl Builder {
     }
 }
 
+/// What git sets for a hook that this may run in: it leads to another repository than the one at hand.
+const OF_A_REPOSITORY: [&str; 9] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+
 /// 1980-01-01T00:00:00Z.
 const EARLIEST: u64 = 315_532_800;
 
@@ -144,15 +157,15 @@ pub(super) async fn check_out(git: &Path, url: &str, commit: &str, to: &Path) ->
 
 async fn run_git(mut command: Command, directory: &Path) -> Result<(), Error> {
     command.env("GIT_TERMINAL_PROMPT", "0");
-    // Those of a hook that this may run in are of another repository.
-    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
-        command.env_remove(name);
-    }
     run(command, directory).await.map(drop)
 }
 
 async fn run(mut command: Command, directory: &Path) -> Result<Output, Error> {
     let program = PathBuf::from(command.as_std().get_program());
+    // Backends ask git too.
+    for name in OF_A_REPOSITORY {
+        command.env_remove(name);
+    }
     command
         .current_dir(directory)
         .stdin(Stdio::null())
@@ -200,5 +213,19 @@ mod tests {
         let python = "python3".into();
         let builder = Builder::Uv { program, python };
         builder.build(room.path(), &out, 0, false).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_hooks_repository_is_not_the_one_at_hand() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "env | grep ^GIT_; true"]);
+        command.envs(OF_A_REPOSITORY.map(|name| (name, "elsewhere")));
+        command.env("GIT_CONFIG_COUNT", "0");
+        let output = run(command, Path::new("/")).await.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            said.contains("GIT_CONFIG_COUNT") && !said.contains("elsewhere"),
+            "{said}"
+        );
     }
 }
