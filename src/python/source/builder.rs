@@ -128,7 +128,14 @@ const EARLIEST: u64 = 315_532_800;
 /// Brings `commit` of the repository at `url` to the new directory `to`, with its submodules.
 ///
 /// As pip does, without the contents of other commits but with the history: backends take versions from tags.
-pub(super) async fn check_out(git: &Path, url: &str, commit: &str, to: &Path) -> Result<(), Error> {
+pub(super) async fn check_out(
+    git: &Path,
+    url: &str,
+    commit: &str,
+    to: &Path,
+    offline: bool,
+) -> Result<(), Error> {
+    let run_git = async |command, directory| run_git(command, directory, offline).await;
     let above = to.parent().unwrap_or(to);
     let mut clone = Command::new(git);
     clone.args([
@@ -151,13 +158,24 @@ pub(super) async fn check_out(git: &Path, url: &str, commit: &str, to: &Path) ->
         run_git(in_tree(&["fetch", "--quiet", "origin", commit]), to).await?;
         run_git(in_tree(&checkout), to).await?;
     }
+    // What has the form of a hash may be the name of a tag, which leads elsewhere tomorrow.
+    let head = run_git(in_tree(&["rev-parse", "HEAD"]), to).await?.stdout;
+    let head = String::from_utf8_lossy(&head).trim().to_owned();
+    if !head.eq_ignore_ascii_case(commit) {
+        let said = format!("{commit} is no commit, but leads to {head}");
+        return Err(Error::Failed { said });
+    }
     let submodules = ["submodule", "update", "--init", "--recursive", "--quiet"];
-    run_git(in_tree(&submodules), to).await
+    run_git(in_tree(&submodules), to).await.map(drop)
 }
 
-async fn run_git(mut command: Command, directory: &Path) -> Result<(), Error> {
+async fn run_git(mut command: Command, directory: &Path, offline: bool) -> Result<Output, Error> {
     command.env("GIT_TERMINAL_PROMPT", "0");
-    run(command, directory).await.map(drop)
+    if offline {
+        // A repository of this machine may have submodules elsewhere.
+        command.env("GIT_ALLOW_PROTOCOL", "file");
+    }
+    run(command, directory).await
 }
 
 async fn run(mut command: Command, directory: &Path) -> Result<Output, Error> {
@@ -227,5 +245,71 @@ mod tests {
             said.contains("GIT_CONFIG_COUNT") && !said.contains("elsewhere"),
             "{said}"
         );
+    }
+
+    /// A repository of one commit, and the hash of that.
+    fn repository(directory: &Path) -> String {
+        git(directory, &["init", "--quiet", "--initial-branch=main"]);
+        fs::write(directory.join("a.py"), "a").unwrap();
+        git(directory, &["add", "."]);
+        git(directory, &["commit", "--quiet", "-m", "first"]);
+        git(directory, &["rev-parse", "HEAD"])
+    }
+
+    fn git(directory: &Path, arguments: &[&str]) -> String {
+        let mut command = std::process::Command::new("git");
+        command.args(["-c", "user.name=a", "-c", "user.email=a@b.invalid"]);
+        for name in OF_A_REPOSITORY {
+            command.env_remove(name);
+        }
+        let output = command.current_dir(directory).args(arguments).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_tag_of_a_hashs_form_is_no_commit() {
+        let room = tempfile::tempdir().unwrap();
+        let origin = room.path().join("origin");
+        fs::create_dir(&origin).unwrap();
+        let commit = repository(&origin);
+        let tag = "ab".repeat(32);
+        git(&origin, &["tag", &tag]);
+        let url = origin.display().to_string();
+        let get = async |commit: &str, to: &str| {
+            let to = room.path().join(to);
+            check_out("git".as_ref(), &url, commit, &to, true).await
+        };
+        get(&commit, "one").await.unwrap();
+        assert!(room.path().join("one/a.py").is_file());
+        let error = get(&tag, "two").await.unwrap_err().to_string();
+        assert_eq!(error, format!("{tag} is no commit, but leads to {commit}"));
+    }
+
+    #[tokio::test]
+    async fn submodules_elsewhere_are_not_asked_for_offline() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let room = tempfile::tempdir().unwrap();
+        let origin = room.path().join("origin");
+        fs::create_dir(&origin).unwrap();
+        let first = repository(&origin);
+        let module = format!(
+            "[submodule \"m\"]\npath = m\nurl = http://{}/m\n",
+            listener.local_addr().unwrap()
+        );
+        fs::write(origin.join(".gitmodules"), module).unwrap();
+        let link = format!("160000,{first},m");
+        git(&origin, &["add", ".gitmodules"]);
+        git(&origin, &["update-index", "--add", "--cacheinfo", &link]);
+        git(&origin, &["commit", "--quiet", "-m", "second"]);
+        let commit = git(&origin, &["rev-parse", "HEAD"]);
+        let url = origin.display().to_string();
+        let to = room.path().join("to");
+        let done = check_out("git".as_ref(), &url, &commit, &to, true).await;
+        let error = done.unwrap_err().to_string();
+        assert!(error.contains("transport 'http' not allowed"), "{error}");
+        assert!(listener.accept().is_err(), "somebody was asked");
     }
 }

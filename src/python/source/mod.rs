@@ -443,7 +443,9 @@ impl Job<'_> {
     }
 
     async fn check_out(&self, url: &str, commit: &str, tree: &Path) -> Result<PathBuf, Error> {
-        if !(commit.len() >= 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        // Of sha1, or of sha256.
+        if !(matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
             return Err(self.place(commit, "is no whole hash of a commit"));
         }
         let is_local =
@@ -463,7 +465,7 @@ impl Job<'_> {
             package: self.package.clone(),
         })?;
         let sources = tree.join("repository");
-        let done = builder::check_out(&git, url, commit, &sources).await;
+        let done = builder::check_out(&git, url, commit, &sources, self.workshop.offline).await;
         done.map_err(|error| match error {
             builder::Error::Run { program, source } => Error::Run { program, source },
             builder::Error::Write { source, .. } => self.exchange(source),
