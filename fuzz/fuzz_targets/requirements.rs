@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use lambimg::python::lock::{Wanted, hashed};
+use lambimg::python::lock::hashed;
 use lambimg::python::requirements::{self, Requirements};
 use libfuzzer_sys::fuzz_target;
 
@@ -19,6 +19,5 @@ fuzz_target!(|text: &str| {
         directory: lambimg_fuzz::directory().to_owned(),
     };
     let _ = requirements::read(&requirements, lambimg_fuzz::target());
-    let wanted = Wanted::default();
-    let _ = hashed::entries(&requirements, &lambimg_fuzz::request(&wanted, None));
+    let _ = hashed::entries(&requirements, lambimg_fuzz::target());
 });

@@ -76,7 +76,7 @@ pub(super) async fn needed(
     let question = Question::of(plan, target, &requirements);
     let kept = question.kept(path, &inputs)?;
     if !matches!(kept, Kept::Foreign(_))
-        && let Some(entries) = hashed::entries(&requirements, &request(plan, target))?
+        && let Some(entries) = hashed::entries(&requirements, target)?
     {
         let directory = requirements.directory().to_owned();
         let indexes = hashed::indexes(&inputs.lines, &directory, &tools.indexes);
@@ -259,7 +259,7 @@ pub(super) async fn lock(
         Kept::Standing(text) | Kept::Stale(text) => Some(text),
         Kept::Absent => None,
     };
-    if hashed::entries(&requirements, &request(plan, target))?.is_some() {
+    if hashed::entries(&requirements, target)?.is_some() {
         return Err(Error::ForeignLock(file.to_owned()));
     }
     let bound = Bound {

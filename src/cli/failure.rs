@@ -694,7 +694,6 @@ fn of_lock(error: &lock::Error) -> Advice {
             hint(format!("mend it, or run `{}`", lock_command(file)), USAGE)
         }
         lock::Error::Constraint { .. } => hint("mend it in pyproject.toml and lock again", USAGE),
-        lock::Error::Requirements(_) => hint("check the path that the requirements name", USAGE),
         lock::Error::Syntax(_)
         | lock::Error::Version(_)
         | lock::Error::EnvironmentMarker(_)

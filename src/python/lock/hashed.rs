@@ -1,8 +1,9 @@
 //! A requirements file that is a lock: every requirement in it is one version with the hashes of its files.
 //!
 //! pip calls this hash-checking mode; `pip-compile --generate-hashes`, `uv export` and `poetry export` write
-//! such files. What is less than that is for a resolver, and no error here. The files of an index are known
-//! by their sha256 alone.
+//! such files. `--hash` asks for it: a hash in an address binds that file and says nothing of what it
+//! requires. What is less than that is for a resolver, and no error here. The files of an index are known by
+//! their sha256 alone.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -11,12 +12,11 @@ use std::path::Path;
 use crate::digest::Digest;
 use crate::http::Url;
 use crate::python::index::Indexes;
-use crate::python::lock::{Entry, Error, File, Location, Request, Source};
+use crate::python::lock::{Entry, File, Location, Source};
 use crate::python::markers::Markers;
 use crate::python::requirement::Requirement;
-use crate::python::requirements;
-use crate::python::requirements::{Line, Part, Requirements};
-use crate::python::{WheelFilename, normalize_name};
+use crate::python::requirements::{self, Line, Part, Requirements};
+use crate::python::{Target, WheelFilename, normalize_name};
 
 /// The user's `own` indexes with what requirements and the files they include name for themselves: an index takes
 /// the place of the user's, of several the last. Relative paths are meant from `directory`. Names and passwords
@@ -57,29 +57,16 @@ fn option(line: &str) -> (&str, &str) {
     (name, value.trim_matches(|c| c == '"' || c == '\''))
 }
 
-/// The packages that are wanted, by name; nothing when the requirements are no lock.
+/// The packages that are asked for on a target, by name; nothing when the requirements are no lock.
 ///
 /// # Errors
-/// When a file cannot be read, or an extra or a group is wanted, of which requirements have none.
+/// When a file cannot be read.
 pub fn entries(
     requirements: &Requirements,
-    request: &Request<'_>,
-) -> Result<Option<Vec<Entry>>, Error> {
-    let lines = requirements::read(requirements, request.target)?.lines;
-    let Some(entries) = all_of(&lines, &Markers::new(request.target)) else {
-        return Ok(None);
-    };
-    let extras = request.wanted.extras.iter().map(|name| ("extra", name));
-    let groups = request.wanted.groups.iter();
-    let mut wanted = extras.chain(groups.map(|name| ("dependency group", name)));
-    match wanted.next() {
-        None => Ok(Some(entries)),
-        Some((kind, name)) => Err(Error::Unknown {
-            kind,
-            name: name.clone(),
-            known: Vec::new(),
-        }),
-    }
+    target: Target,
+) -> Result<Option<Vec<Entry>>, requirements::Error> {
+    let lines = requirements::read(requirements, target)?.lines;
+    Ok(all_of(&lines, &Markers::new(target)))
 }
 
 /// A requirement that is bound to bytes, or may be by a constraint.
@@ -91,6 +78,9 @@ struct Pinned {
 }
 
 fn all_of(lines: &[Line], markers: &Markers) -> Option<Vec<Entry>> {
+    if !lines.iter().any(|line| asks_for_hashes(&line.text)) {
+        return None;
+    }
     let mut pins: BTreeMap<String, Pinned> = BTreeMap::new();
     let mut constraints: BTreeMap<String, Pinned> = BTreeMap::new();
     for line in lines.iter().filter(|line| !says_how(&line.text)) {
@@ -114,6 +104,11 @@ fn all_of(lines: &[Line], markers: &Markers) -> Option<Vec<Entry>> {
     };
     let entries: Option<Vec<Entry>> = pins.into_iter().map(entry).collect();
     entries.filter(|entries| !entries.is_empty())
+}
+
+/// Whether a line has pip take nothing that is not listed with its hash.
+fn asks_for_hashes(line: &str) -> bool {
+    line.contains(" --hash") || line == "--require-hashes"
 }
 
 /// Whether a line says how to install, and not what.
@@ -326,8 +321,6 @@ impl Pinned {
 mod tests {
     use super::*;
     use crate::python::Machine;
-    use crate::python::lock::Wanted;
-    use crate::python::lock::tests::plain;
     use crate::python::tests::target;
     use proptest::prelude::*;
     use std::fs;
@@ -339,13 +332,12 @@ mod tests {
         include_str!("fixtures/requirements-poetry-export.txt"),
     ];
 
-    fn read(text: &str) -> Result<Option<Vec<Entry>>, Error> {
+    fn read(text: &str) -> Result<Option<Vec<Entry>>, requirements::Error> {
         let requirements = Requirements::Lines {
             text: text.to_owned(),
             directory: "/nowhere".into(),
         };
-        let request = plain(target("3.12", Machine::X86_64, "2.34"));
-        entries(&requirements, &request)
+        entries(&requirements, target("3.12", Machine::X86_64, "2.34"))
     }
 
     fn shown(text: &str) -> String {
@@ -369,22 +361,6 @@ mod tests {
         anyio 4.16.0 2+0, certifi 2026.10.18 2+0, h11 0.16.0 2+0, httpcore 1.0.9 2+0, httpx 0.27.2 2+0, idna 3.20 2+0, sniffio 1.3.1 2+0, socksio 1.0.0 2+0, typing-extensions 4.16.0 2+0
         anyio 4.12.1 2+0, certifi 2026.10.18 2+0, chardet 4.0.0 2+0, h11 0.16.0 2+0, httpcore 1.0.9 2+0, httpx 0.27.2 2+0, hupper 1.12.1 2+0, idna 3.20 2+0, sniffio 1.3.1 2+0, socksio 1.0.0 2+0, toml 0.10.2 2+0
         ");
-        let requirements = Requirements::Lines {
-            text: REAL[3].to_owned(),
-            directory: "/nowhere".into(),
-        };
-        let wanted = Wanted {
-            groups: ["dev".to_owned()].into(),
-            ..Wanted::default()
-        };
-        let request = Request {
-            wanted: &wanted,
-            ..plain(target("3.12", Machine::X86_64, "2.34"))
-        };
-        assert!(matches!(
-            entries(&requirements, &request),
-            Err(Error::Unknown { .. })
-        ));
     }
 
     #[test]
@@ -408,6 +384,8 @@ mod tests {
             "six==1; os == 'x' --hash=sha256:H",
             "",
             "# nothing\n--pre",
+            // What this file requires is not listed, and pip would look for it.
+            "a @ https://x.test/a-1-py3-none-any.whl#sha256=H",
             // And these are.
             // What follows an option is none of the marker, as with pip.
             "six==1 --hash=sha256:H ; os_name ==",
@@ -415,12 +393,13 @@ mod tests {
             "six===1.16 --hash sha256:H --hash=sha256:O",
             "--index-url=https://x.test\nsix[a,b]==1.16;os_name=='posix' --hash=sha256:H",
             "six==1 --hash=sha256:H\nSix==1 --hash=sha256:O",
-            "a @ https://x.test/a-1-py3-none-any.whl#sha256=H",
-            "https://x.test/A_b-1-py3-none-any.whl#egg=a&sha256=H ; os_name == 'posix'",
+            "--require-hashes\na @ https://x.test/a-1-py3-none-any.whl#sha256=H",
+            "six==1 --hash=sha256:H\nhttps://x.test/A_b-1-py3-none-any.whl#egg=a&sha256=H ; os_name == 'posix'",
             "./w/a_c-1.0.tar.gz --hash=sha256:H",
         ];
         let shown = texts.map(|text| shown(&text.replace('H', &hash).replace('O', &other)));
         insta::assert_snapshot!(shown.join("\n"), @"
+        no lock
         no lock
         no lock
         no lock
@@ -443,7 +422,7 @@ mod tests {
         six 1.16 1+0
         six 1 2+0
         a  0+1
-        a-b  0+1
+        a-b  0+1, six 1 1+0
         a-c  0+1
         ");
     }
@@ -468,7 +447,7 @@ mod tests {
         .unwrap();
         let file = Requirements::File(at("top.txt"));
         let lambda = target("3.12", Machine::X86_64, "2.34");
-        let entries = entries(&file, &plain(lambda)).unwrap().unwrap();
+        let entries = entries(&file, lambda).unwrap().unwrap();
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].version.as_deref(), Some("1"));
         assert_eq!(entries[0].hashes, [two].into());

@@ -22,7 +22,6 @@ use pep440_rs::{Version, VersionSpecifiers};
 use crate::digest::{self, Digest};
 use crate::http::Url;
 use crate::python::markers;
-use crate::python::requirements;
 use crate::python::tags::FilenameError;
 use crate::python::{Misfit, Rank, Target, WheelFilename, normalize_name};
 
@@ -473,9 +472,6 @@ pub enum Error {
         /// A package, or pyproject.toml.
         asked_by: String,
     },
-    /// Requirements cannot be read.
-    #[error(transparent)]
-    Requirements(#[from] requirements::Error),
     /// No wheel of a package fits.
     #[error(transparent)]
     NoWheel(#[from] Box<NoWheel>),
