@@ -701,6 +701,7 @@ fn of_lock(error: &lock::Error) -> Advice {
         | lock::Error::Ambiguous { .. }
         | lock::Error::Hash { .. }
         | lock::Error::Digest { .. }
+        | lock::Error::SeveralHashes { .. }
         | lock::Error::Location { .. } => hint(
             "lock again, as `uv pip compile requirements.txt --format pylock.toml -o pylock.toml`",
             USAGE,

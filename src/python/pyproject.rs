@@ -10,8 +10,9 @@ use std::str::FromStr;
 use pep440_rs::VersionSpecifiers;
 use serde::Deserialize;
 
-use crate::python::lock::Wanted;
+use crate::python::lock::{Wanted, or_only};
 use crate::python::markers::Markers;
+use crate::python::requirement::Requirement;
 use crate::python::{Target, normalize_name};
 
 /// Keys of `tool.uv` that decide nothing about versions.
@@ -56,14 +57,6 @@ pub enum Error {
     /// Only uv can resolve this project.
     #[error("{0}, which uv reads and pip does not")]
     NeedsUv(String),
-}
-
-fn or_only(names: &[String]) -> String {
-    if names.is_empty() {
-        ", and no other".to_owned()
-    } else {
-        format!(", only {}", names.join(", "))
-    }
 }
 
 /// A project's own words about what it needs.
@@ -240,9 +233,9 @@ impl Pyproject {
             .into_iter()
             .flat_map(|table| table.keys().map(|name| normalize_name(name)))
             .collect();
-        let names = lines.iter().map(|line| normalize_name(split(line).name));
-        let mut bound = names.filter(|name| sources.contains(name));
-        if let Some(name) = bound.next() {
+        let asked = lines.iter().filter_map(|line| Requirement::parse(line));
+        let mut bound = asked.filter(|asked| sources.contains(&asked.name));
+        if let Some(Requirement { name, .. }) = bound.next() {
             return Err(Error::NeedsUv(format!(
                 "`tool.uv.sources` says where `{name}` comes from"
             )));
@@ -260,37 +253,6 @@ impl Pyproject {
     }
 }
 
-/// The parts of a requirement that matter here.
-struct Parts<'a> {
-    name: &'a str,
-    extras: Option<&'a str>,
-    marker: Option<&'a str>,
-}
-
-fn split(requirement: &str) -> Parts<'_> {
-    let requirement = requirement.trim();
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let end = requirement.find(|c| !is_name(c));
-    let (name, rest) = requirement.split_at(end.unwrap_or(requirement.len()));
-    let rest = rest.trim_start();
-    let extras = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-    let marker = rest.split_once(';').map(|(_, marker)| marker.trim());
-    Parts {
-        name,
-        extras: extras.map(|(extras, _)| extras),
-        marker,
-    }
-}
-
-/// The normal name of what a requirement asks for, if its marker holds where no extra is wanted.
-pub(crate) fn name_if_meant(requirement: &str, markers: &Markers) -> Option<String> {
-    let parts = split(requirement);
-    let holds = parts
-        .marker
-        .is_none_or(|marker| markers.hold(marker) == Ok(true));
-    holds.then(|| normalize_name(parts.name))
-}
-
 /// What was gathered so far.
 struct Lines<'a> {
     project: &'a Pyproject,
@@ -304,19 +266,18 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     fn requirement(&mut self, requirement: &str) -> Result<(), Error> {
-        let parts = split(requirement);
-        let is_own = self.own.as_ref() == Some(&normalize_name(parts.name));
-        let (true, Some(extras)) = (is_own, parts.extras) else {
+        let own = Requirement::parse(requirement)
+            .filter(|asked| self.own.as_ref() == Some(&asked.name) && !asked.extras.is_empty());
+        let Some(own) = own else {
             let line = requirement.trim().to_owned();
             if !self.found.contains(&line) {
                 self.found.push(line);
             }
             return Ok(());
         };
-        let holds = parts
-            .marker
-            .is_none_or(|marker| self.markers.hold(marker) != Ok(false));
-        for extra in extras.split(',').map(str::trim).filter(|_| holds) {
+        let marker = own.marker.as_deref();
+        let holds = marker.is_none_or(|marker| self.markers.hold(marker) != Ok(false));
+        for extra in own.extras.iter().filter(|_| holds) {
             self.extra(extra)?;
         }
         Ok(())
@@ -483,7 +444,6 @@ mod tests {
         #[test]
         fn any_text_is_read(text in "(\\[project\\]\n|name = 'a'\n|dependencies = |\\['a\\[b\\]'\\]\n|[a-z\\[\\]'=;{}]){0,12}") {
             let _ = text.parse::<Pyproject>().map(|project| project.lines(&wanted(&[], &[]), &markers()));
-            let _ = split(&text);
         }
     }
 }

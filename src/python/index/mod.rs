@@ -25,7 +25,7 @@ use crate::http::{self, Client, Method, Request, Url};
 use crate::progress::Progress;
 use crate::python::credentials::{Credentials, without_user};
 use crate::python::index::page::{Link, Malformed};
-use crate::python::lock::{Entry, File, Location, Source};
+use crate::python::lock::{ARCHIVES, Entry, File, Location, Source};
 use crate::python::{WheelFilename, normalize_name};
 
 /// The index of everyone who names none.
@@ -37,8 +37,6 @@ const PARALLEL: usize = 8;
 const ATTEMPTS: u32 = 3;
 /// The largest pages of PyPI are a tenth of it.
 const LONGEST_PAGE: u64 = 128 << 20;
-/// What sources are packed as.
-const SOURCES: [&str; 5] = [".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz"];
 
 /// The user's places of packages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -573,7 +571,7 @@ fn is_of(filename: &str, package: &str) -> bool {
     if is_wheel(filename) {
         return WheelFilename::parse(filename).is_ok_and(|wheel| wheel.name == package);
     }
-    let stem = SOURCES.iter().find_map(|end| filename.strip_suffix(end));
+    let stem = ARCHIVES.iter().find_map(|end| filename.strip_suffix(end));
     let name = stem.and_then(|stem| stem.rsplit_once('-'));
     name.is_some_and(|(name, _)| normalize_name(name) == package)
 }
@@ -583,7 +581,7 @@ fn is_wheel(filename: &str) -> bool {
 }
 
 fn is_source(filename: &str) -> bool {
-    SOURCES.iter().any(|end| filename.ends_with(end))
+    ARCHIVES.iter().any(|end| filename.ends_with(end))
 }
 
 /// The files of a package in a directory, or those that a page on this machine lists.

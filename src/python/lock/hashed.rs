@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::digest::Digest;
 use crate::http::Url;
 use crate::python::index::Indexes;
-use crate::python::lock::{Entry, File, Location, Source};
+use crate::python::lock::{ARCHIVES, Entry, Location, is_archive};
 use crate::python::markers::Markers;
 use crate::python::requirement::Requirement;
 use crate::python::requirements::{self, Line, Part, Requirements};
@@ -241,22 +241,12 @@ fn place(address: &str) -> Option<Location> {
     is_archive(address).then(|| Location::Path(address.into()))
 }
 
-const SOURCES: [&str; 5] = [".tar.gz", ".zip", ".tgz", ".tar.bz2", ".tar.xz"];
-
-fn is_archive(name: &str) -> bool {
-    is_wheel(name) || SOURCES.iter().any(|ending| name.ends_with(ending))
-}
-
-fn is_wheel(name: &str) -> bool {
-    Path::new(name).extension() == Some("whl".as_ref())
-}
-
 /// The project that a file's name names.
 fn name_of(filename: &str) -> Option<String> {
     if let Ok(wheel) = WheelFilename::parse(filename) {
         return Some(wheel.name);
     }
-    let stem = SOURCES
+    let stem = ARCHIVES
         .iter()
         .find_map(|ending| filename.strip_suffix(ending))?;
     let (name, _) = stem.rsplit_once('-')?;
@@ -295,24 +285,7 @@ impl Pinned {
             entry.hashes = self.hashes;
             return Some(entry);
         };
-        let is_wheel = is_wheel(&location.filename()?);
-        let mut file = File {
-            location: Some(location),
-            ..File::default()
-        };
-        // Of several hashes the file's own is not known; they stay the entry's.
-        let mut each = self.hashes.iter();
-        if let (Some(only), None) = (each.next(), each.next()) {
-            file.hashes.insert("sha256".to_owned(), only.hex());
-        } else {
-            entry.hashes = self.hashes;
-        }
-        if is_wheel {
-            entry.wheels.push(file);
-        } else {
-            let subdirectory = None;
-            entry.source = Some(Source::Archive { file, subdirectory });
-        }
+        entry.put(location, self.hashes, None);
         Some(entry)
     }
 }
@@ -321,6 +294,7 @@ impl Pinned {
 mod tests {
     use super::*;
     use crate::python::Machine;
+    use crate::python::lock::{self, Builds};
     use crate::python::tests::target;
     use proptest::prelude::*;
     use std::fs;
@@ -425,6 +399,21 @@ mod tests {
         a-b  0+1, six 1 1+0
         a-c  0+1
         ");
+    }
+
+    #[test]
+    fn of_a_file_at_a_place_one_hash_is_known() {
+        let (one, two) = (Digest::of("1").hex(), Digest::of("2").hex());
+        let lambda = target("3.12", Machine::X86_64, "2.34");
+        let chosen = |hashes: &str| {
+            let text = format!("a @ https://x.test/a-1-py3-none-any.whl {hashes}");
+            let entries = read(&text).unwrap().unwrap();
+            lock::choose(&entries, lambda, &Builds::default())
+        };
+        let file = format!("--hash=sha256:{one}");
+        assert_eq!(chosen(&file).unwrap().len(), 1);
+        let error = chosen(&format!("{file} --hash=sha256:{two}")).unwrap_err();
+        insta::assert_snapshot!(error, @"the lock has 2 hashes for `a-1-py3-none-any.whl`, and does not say which is its own");
     }
 
     #[test]

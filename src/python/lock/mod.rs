@@ -407,12 +407,20 @@ pub enum Error {
         target: Target,
     },
     /// A file has no hash that is trusted here.
-    #[error("the lock has no sha256 of `{filename}`, but [{}]", algorithms.join(", "))]
+    #[error("the lock has no sha256 of `{filename}`{}", but_others(.algorithms))]
     Hash {
         /// The file.
         filename: String,
         /// The algorithms that it has hashes of.
         algorithms: Vec<String>,
+    },
+    /// A file of which the place is known may be one of several.
+    #[error("the lock has {count} hashes for `{filename}`, and does not say which is its own")]
+    SeveralHashes {
+        /// The file.
+        filename: String,
+        /// How many.
+        count: usize,
     },
     /// The sha256 of a file is none.
     #[error("the lock's sha256 of `{filename}` is none")]
@@ -480,11 +488,36 @@ pub enum Error {
     Uv(#[from] uv::Error),
 }
 
-fn or_only(names: &[String]) -> String {
+fn but_others(algorithms: &[String]) -> String {
+    if algorithms.is_empty() {
+        ", nor any other hash".to_owned()
+    } else {
+        format!(", but {}", algorithms.join(" and "))
+    }
+}
+
+/// The names there are, in place of one that is not among them.
+pub(crate) fn or_only(names: &[String]) -> String {
     if names.is_empty() {
         ", and no other".to_owned()
     } else {
         format!(", only {}", names.join(", "))
+    }
+}
+
+/// Refuses an extra or a group that is wanted and not known.
+fn check_known(
+    kind: &'static str,
+    wanted: &BTreeSet<String>,
+    known: BTreeSet<String>,
+) -> Result<(), Error> {
+    match wanted.difference(&known).next() {
+        None => Ok(()),
+        Some(name) => Err(Error::Unknown {
+            kind,
+            name: name.clone(),
+            known: known.into_iter().collect(),
+        }),
     }
 }
 
@@ -519,6 +552,27 @@ pub fn choose(entries: &[Entry], target: Target, builds: &Builds) -> Result<Vec<
 }
 
 impl Entry {
+    /// Puts in what is at a place and has one of these hashes. Of several the file's own is not known; they stay
+    /// the entry's.
+    fn put(&mut self, location: Location, hashes: BTreeSet<Digest>, subdirectory: Option<String>) {
+        let is_wheel = location.filename().is_some_and(|name| is_wheel(&name));
+        let mut file = File {
+            location: Some(location),
+            ..File::default()
+        };
+        let mut each = hashes.iter();
+        if let (Some(only), None) = (each.next(), each.next()) {
+            file.hashes.insert("sha256".to_owned(), only.hex());
+        } else {
+            self.hashes = hashes;
+        }
+        if is_wheel {
+            self.wheels.push(file);
+        } else {
+            self.source = Some(Source::Archive { file, subdirectory });
+        }
+    }
+
     fn choose(&self, target: Target, builds: &Builds) -> Result<Locked, Error> {
         let target_version = target.full_version();
         // Indexes hold old texts that no reader understands; they exclude nothing, as with pip.
@@ -605,6 +659,10 @@ impl Entry {
     fn locked_file(&self, file: &File) -> Result<LockedFile, Error> {
         let filename = file.filename(&self.name)?;
         let Some(hex) = file.hashes.get("sha256") else {
+            if self.hashes.len() > 1 {
+                let count = self.hashes.len();
+                return Err(Error::SeveralHashes { filename, count });
+            }
             let algorithms = file.hashes.keys().cloned().collect();
             return Err(Error::Hash {
                 filename,
@@ -676,6 +734,18 @@ impl Location {
             Self::Path(path) => Some(path.file_name()?.to_string_lossy().into_owned()),
         }
     }
+}
+
+/// What sources are packed as, the usual form first.
+pub(crate) const ARCHIVES: [&str; 5] = [".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz"];
+
+pub(crate) fn is_wheel(filename: &str) -> bool {
+    Path::new(filename).extension() == Some("whl".as_ref())
+}
+
+/// Whether a file of this name can be a package.
+pub(crate) fn is_archive(filename: &str) -> bool {
+    is_wheel(filename) || ARCHIVES.iter().any(|ending| filename.ends_with(ending))
 }
 
 /// Undoes the percent signs of a URL's part.

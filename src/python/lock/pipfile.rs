@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use crate::digest::Digest;
 use crate::http::Url;
-use crate::python::lock::{Entry, Error, File, Location, Request, Source, nowhere};
+use crate::python::lock::{
+    Entry, Error, Location, Request, Source, check_known, is_archive, nowhere,
+};
 use crate::python::markers::Markers;
 use crate::python::{Target, normalize_name};
 
@@ -106,13 +108,7 @@ pub fn entries(text: &str, request: &Request<'_>) -> Result<Vec<Entry>, Error> {
         });
     }
     lock.check_python(request.target)?;
-    if let Some(extra) = request.wanted.extras.first() {
-        return Err(Error::Unknown {
-            kind: "extra",
-            name: extra.clone(),
-            known: Vec::new(),
-        });
-    }
+    check_known("extra", &request.wanted.extras, BTreeSet::new())?;
     let markers = Markers::new(request.target);
     let mut entries: Vec<Entry> = Vec::new();
     for (name, package) in lock.wanted(&request.wanted.groups)? {
@@ -174,13 +170,9 @@ impl Lock {
     fn wanted(&self, groups: &BTreeSet<String>) -> Result<Vec<(&String, &Package)>, Error> {
         let mut wanted: BTreeSet<String> = groups.iter().map(|name| category(name)).collect();
         let known: BTreeSet<String> = self.categories.keys().map(|name| category(name)).collect();
-        if let Some(name) = wanted.difference(&known).next() {
-            return Err(Error::Unknown {
-                kind: "dependency group",
-                name: name.clone(),
-                known: known.into_iter().filter(|name| name != DEFAULT).collect(),
-            });
-        }
+        wanted.remove(DEFAULT);
+        let others = known.into_iter().filter(|name| name != DEFAULT);
+        check_known("dependency group", &wanted, others.collect())?;
         wanted.insert(DEFAULT.to_owned());
         let categories = self.categories.iter();
         let categories = categories.filter(|(name, _)| wanted.contains(&category(name)));
@@ -236,12 +228,6 @@ fn without_user(address: &str) -> Option<Url> {
     Url::parse(&format!("{scheme}://{host}{path}")).ok()
 }
 
-/// Whether a path names an archive rather than a directory.
-fn is_archive(path: &str) -> bool {
-    let endings = [".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"];
-    endings.iter().any(|ending| path.ends_with(ending))
-}
-
 impl Package {
     fn is_meant(&self, name: &str, markers: &Markers) -> Result<bool, Error> {
         let holds = |marker: &str| {
@@ -274,8 +260,7 @@ impl Package {
         values.map(digest).collect()
     }
 
-    /// Gives `entry` what is at a place. Of several hashes the file's own is not known; they stay the
-    /// entry's.
+    /// Gives `entry` what is at a place.
     fn take_file(&self, entry: &mut Entry, place: &str, hashes: BTreeSet<Digest>) {
         let location = match Url::parse(place) {
             Ok(url) if place.contains("://") => Location::Url(url),
@@ -288,24 +273,7 @@ impl Package {
             entry.source = Some(Source::Directory(below.unwrap_or_else(|| path.into())));
             return;
         }
-        let mut file = File {
-            location: Some(location),
-            ..File::default()
-        };
-        let mut each = hashes.iter();
-        if let (Some(only), None) = (each.next(), each.next()) {
-            file.hashes.insert("sha256".to_owned(), only.hex());
-        } else {
-            entry.hashes = hashes;
-        }
-        if Path::new(&name).extension() == Some("whl".as_ref()) {
-            entry.wheels.push(file);
-        } else {
-            entry.source = Some(Source::Archive {
-                file,
-                subdirectory: self.subdirectory.clone(),
-            });
-        }
+        entry.put(location, hashes, self.subdirectory.clone());
     }
 }
 

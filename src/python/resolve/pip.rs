@@ -17,11 +17,12 @@ use crate::digest::Digest;
 use crate::http::{self, Url};
 use crate::python::lock::pylock::Pylock;
 use crate::python::lock::{
-    Builds, Location, Locked, LockedFile, LockedSource, LockedWheel, Origin, Wanted,
+    Builds, Location, Locked, LockedFile, LockedSource, LockedWheel, Origin, Wanted, is_archive,
+    is_wheel,
 };
 use crate::python::lock_text::{self, Package};
 use crate::python::markers::Markers;
-use crate::python::pyproject;
+use crate::python::requirement::Requirement;
 use crate::python::requirements::{self, Requirements};
 use crate::python::resolve::{Answer, Error, Request, relative_path, remove_credentials, run};
 use crate::python::{Target, WheelFilename, normalize_name};
@@ -270,7 +271,12 @@ impl Item {
     fn dependencies(&self, installed: &BTreeSet<String>, markers: &Markers) -> BTreeSet<String> {
         let required = self.metadata.requires_dist.iter();
         required
-            .filter_map(|requirement| pyproject::name_if_meant(requirement, markers))
+            .filter_map(|requirement| Requirement::parse(requirement))
+            .filter(|required| {
+                let marker = required.marker.as_deref();
+                marker.is_none_or(|marker| markers.hold(marker) == Ok(true))
+            })
+            .map(|required| required.name)
             .filter(|name| installed.contains(name))
             .collect()
     }
@@ -313,7 +319,7 @@ impl Item {
             resolver: "pip",
             reason: format!("it has no sha256 of `{filename}`"),
         })?;
-        if Path::new(&filename).extension() == Some("whl".as_ref()) {
+        if is_wheel(&filename) {
             return Ok(Locked::Wheel(LockedWheel {
                 name: normalize_name(name),
                 version: version.clone(),
@@ -323,10 +329,7 @@ impl Item {
                 size: None,
             }));
         }
-        let is_archive = [".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz"]
-            .iter()
-            .any(|end| filename.ends_with(end));
-        if !is_archive {
+        if !is_archive(&filename) {
             return Err(self.refused(&self.download_info.url));
         }
         let file = LockedFile {

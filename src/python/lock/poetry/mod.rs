@@ -17,7 +17,10 @@ use pep440_rs::VersionSpecifiers;
 use serde::Deserialize;
 
 use crate::http::Url;
-use crate::python::lock::{Entry, Error, File, Location, Request, Source};
+use crate::python::credentials::without_user;
+use crate::python::lock::{
+    ARCHIVES, Entry, Error, File, Location, Request, Source, check_known, is_wheel,
+};
 use crate::python::markers::Markers;
 use crate::python::{Target, normalize_name};
 use constraint::Constraint;
@@ -230,9 +233,11 @@ impl Lock {
             extras.extend(project.extras.keys().cloned());
             groups.extend(project.groups.keys().cloned());
         }
-        groups.insert(MAIN.to_owned());
-        known("extra", &request.wanted.extras, extras)?;
-        known("dependency group", &request.wanted.groups, groups)
+        groups.remove(MAIN);
+        let mut wanted = request.wanted.groups.clone();
+        wanted.remove(MAIN);
+        check_known("extra", &request.wanted.extras, extras)?;
+        check_known("dependency group", &wanted, groups)
     }
 
     /// What the project always asks for has to be in the lock, or the lock is older than the project.
@@ -294,21 +299,6 @@ impl Lock {
         let entry =
             |(at, users): (usize, BTreeSet<String>)| self.package[at].entry(request.target, users);
         found.map(entry).collect()
-    }
-}
-
-fn known(
-    kind: &'static str,
-    wanted: &BTreeSet<String>,
-    known: BTreeSet<String>,
-) -> Result<(), Error> {
-    match wanted.difference(&known).next() {
-        None => Ok(()),
-        Some(name) => Err(Error::Unknown {
-            kind,
-            name: name.clone(),
-            known: known.into_iter().filter(|name| name != MAIN).collect(),
-        }),
     }
 }
 
@@ -396,7 +386,7 @@ impl Package {
             }
             _ => {
                 self.take_files(&mut entry, None);
-                entry.index = without_user(&origin.url);
+                entry.index = Url::parse(&origin.url).ok().map(|url| without_user(&url));
             }
         }
         Ok(entry)
@@ -429,7 +419,7 @@ impl Package {
                 self.files.iter().partition(|file| is_wheel(&file.file));
             entry.wheels = wheels.into_iter().map(LockFile::of_index).collect();
             // Of several the usual form; what is neither is no source, as an egg or an installer.
-            for ending in [".tar.gz", ".zip", ".tar.bz2", ".tar.xz"] {
+            for ending in ARCHIVES {
                 let archive = others.iter().find(|file| file.file.ends_with(ending));
                 archives.extend(archive.map(|file| (file.of_index(), None)));
             }
@@ -456,19 +446,6 @@ impl Package {
         );
         Some(text)
     }
-}
-
-/// An index's address without credentials, which a lock should not have.
-fn without_user(url: &str) -> Option<Url> {
-    let mut url = Url::parse(url).ok()?;
-    // It fails on addresses that can have none.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    Some(url)
-}
-
-fn is_wheel(filename: &str) -> bool {
-    Path::new(filename).extension() == Some("whl".as_ref())
 }
 
 impl LockFile {

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use crate::http::Url;
+use crate::python::credentials::without_user;
 use crate::python::lock::{Entry, File, Location, Source, percent_decoded};
 
 /// A lock as it was read.
@@ -159,11 +160,8 @@ impl Place {
         let Self::Registry { registry } = self else {
             return None;
         };
-        let mut url = Url::parse(registry).ok()?;
-        // Whoever fetches has their own; that these cannot be taken out of some addresses does no harm.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-        Some(url)
+        // Whoever fetches has their own.
+        Some(without_user(&Url::parse(registry).ok()?))
     }
 
     /// Where a file of it is that says nothing else.

@@ -14,6 +14,7 @@ use toml::{Table, Value};
 use crate::python::lock::uv::Error;
 use crate::python::lock::uv::document::{Document, Package, Place, Requirement};
 use crate::python::normalize_name;
+use crate::python::requirement;
 
 /// What uv writes for a marker that can never hold, whatever stood in it.
 const NEVER: [&str; 2] = ["python_version < '0'", "python_full_version < '0'"];
@@ -153,34 +154,18 @@ fn table(value: Option<&Value>) -> Option<Table> {
     }
 }
 
-/// A requirement with its name, extras, specifiers and marker, or an address in the specifiers' place.
+/// Where an address stands in the specifiers' place, they are not known.
 fn parse(text: &str, context: &str) -> Option<Asked> {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let text = text.trim();
-    let (name, rest) = text.split_at(text.find(|c| !is_name(c)).unwrap_or(text.len()));
-    let mut rest = rest.trim_start();
-    let mut extras = BTreeSet::new();
-    if let Some(listed) = rest.strip_prefix('[') {
-        let (listed, after) = listed.split_once(']')?;
-        let listed = listed
-            .split(',')
-            .map(str::trim)
-            .filter(|extra| !extra.is_empty());
-        extras = listed.map(normalize_name).collect();
-        rest = after.trim_start();
-    }
-    let is_address = rest.starts_with('@');
-    let (what, marker) = rest.split_once(';').unwrap_or((rest, ""));
-    let what = what.trim();
-    let unwrapped = what
-        .strip_prefix('(')
-        .and_then(|what| what.strip_suffix(')'));
+    let requirement = requirement::Requirement::parse(text)?;
+    let has_address = requirement.address.is_some();
     Some(Asked {
-        name: normalize_name(name),
+        name: requirement.name,
         context: context.to_owned(),
-        extras,
-        specifiers: specifiers(unwrapped.unwrap_or(what)).filter(|_| !is_address),
-        anywhere: marker.contains("extra"),
+        extras: requirement.extras,
+        specifiers: specifiers(&requirement.specifiers).filter(|_| !has_address),
+        anywhere: requirement
+            .marker
+            .is_some_and(|marker| marker.contains("extra")),
     })
 }
 

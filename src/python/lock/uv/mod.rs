@@ -16,7 +16,7 @@ use pep440_rs::VersionSpecifiers;
 use crate::python::lock::uv::document::{
     Conflict, Dependency, Document, Head, Metadata, Package, parts,
 };
-use crate::python::lock::{self, Entry, Request, Wanted};
+use crate::python::lock::{self, Entry, Request, Wanted, check_known};
 use crate::python::markers::Markers;
 
 /// Why a `uv.lock` cannot be used, beside what holds for every lock.
@@ -205,7 +205,7 @@ fn wanted_of<'a>(root: &'a Package, wanted: &Wanted) -> Result<Vec<&'a [Dependen
     // An extra that needs nothing is only told of as provided, a group only as required.
     let extras = &root.optional_dependencies;
     let known = extras.keys().chain(&metadata.provides_extras);
-    check_known("extra", known, &wanted.extras)?;
+    check_known("extra", &wanted.extras, known.cloned().collect())?;
     start.extend(
         wanted
             .extras
@@ -215,7 +215,7 @@ fn wanted_of<'a>(root: &'a Package, wanted: &Wanted) -> Result<Vec<&'a [Dependen
     );
     let groups = &root.dev_dependencies;
     let known = groups.keys().chain(metadata.requires_dev.keys());
-    check_known("dependency group", known, &wanted.groups)?;
+    check_known("dependency group", &wanted.groups, known.cloned().collect())?;
     start.extend(
         wanted
             .groups
@@ -224,22 +224,6 @@ fn wanted_of<'a>(root: &'a Package, wanted: &Wanted) -> Result<Vec<&'a [Dependen
             .map(Vec::as_slice),
     );
     Ok(start)
-}
-
-fn check_known<'n>(
-    kind: &'static str,
-    known: impl Iterator<Item = &'n String>,
-    wanted: &BTreeSet<String>,
-) -> Result<(), lock::Error> {
-    let known: BTreeSet<&String> = known.collect();
-    match wanted.iter().find(|name| !known.contains(name)) {
-        None => Ok(()),
-        Some(name) => Err(lock::Error::Unknown {
-            kind,
-            name: name.clone(),
-            known: known.into_iter().cloned().collect(),
-        }),
-    }
 }
 
 /// A lock's packages with the ways between them.
@@ -289,9 +273,10 @@ impl<'a> Graph<'a> {
         wanted: &Wanted,
         markers: &Markers,
     ) -> Result<Vec<Dependency>, lock::Error> {
-        check_known("extra", [].iter(), &wanted.extras)?;
+        check_known("extra", &wanted.extras, BTreeSet::new())?;
         let groups = &self.document.manifest.dependency_groups;
-        check_known("dependency group", groups.keys(), &wanted.groups)?;
+        let known = groups.keys().cloned().collect();
+        check_known("dependency group", &wanted.groups, known)?;
         let mut dependencies = Vec::new();
         let wanted = wanted.groups.iter().filter_map(|group| groups.get(group));
         for requirement in wanted.flatten() {
