@@ -1,8 +1,7 @@
 //! Dependencies: from what the project needs to one layer of wheels below the task root.
 //!
-//! A lock that fits is used as it is; requirements without one are resolved for the target and the lock
-//! is kept beside them. What a lock has as sources is built first. A layer made before is taken without its
-//! wheels being fetched again.
+//! What is needed is `locking`'s to say. Files are looked up whose lock does not say where they are, and what
+//! a lock has as sources is built first. A layer made before is taken without its wheels being fetched again.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -96,7 +95,11 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depen
         &tools.progress,
     )
     .await?;
-    let locked = lock::choose(&entries, target, &plan.builds)?;
+    let locked = lock::choose(&entries, target, &plan.builds);
+    let locked = locked.map_err(|source| Error::Unusable {
+        lock: needed.lock.clone(),
+        source,
+    })?;
     if let Some(bound) = &needed.bound {
         bound.check_hashes(&locked)?;
     }

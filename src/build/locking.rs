@@ -18,15 +18,17 @@ use crate::python::credentials::Credentials;
 use crate::python::index::Indexes;
 use crate::python::lock::pylock::Pylock;
 use crate::python::lock::{self, Entry, Format, Locked, Wanted, hashed};
-use crate::python::lock_text::Limits;
+use crate::python::lock_text::{Difference, Limits};
 use crate::python::requirements::{self, Inputs, Requirements};
-use crate::python::resolve::{self, Resolver};
+use crate::python::resolve::{self, Resolver, relative_path};
 use crate::python::{Target, interpreter};
 
 /// What a lock says is needed.
 pub(super) struct Needed {
     /// The packages.
     pub(super) entries: Vec<Entry>,
+    /// The lock, or the requirements that are one.
+    pub(super) lock: PathBuf,
     /// The directory that relative paths among them start from: the lock's.
     pub(super) directory: PathBuf,
     /// Where files are looked up whose lock does not say where they are.
@@ -59,6 +61,7 @@ pub(super) async fn needed(
         .step(format!("dependencies from {}", file.display()));
     let own = Needed {
         entries: Vec::new(),
+        lock: file.to_owned(),
         directory: directory_of(file),
         indexes: tools.indexes.clone(),
         credentials: tools.credentials.clone(),
@@ -82,6 +85,7 @@ pub(super) async fn needed(
         let indexes = hashed::indexes(&inputs.lines, &directory, &tools.indexes);
         return Ok(Some(Needed {
             entries,
+            lock: file.to_owned(),
             directory,
             indexes,
             credentials,
@@ -94,10 +98,11 @@ pub(super) async fn needed(
         lock: path.to_owned(),
     };
     let lock = question.lock(plan, kept, &bound, tools).await?;
-    let entries = in_file(path, lock.entries(&request(plan, target)))?;
+    let entries = in_file(path, entries_of(&lock, plan, target))?;
     bound.check_names(&entries)?;
     Ok(Some(Needed {
         entries,
+        lock: path.to_owned(),
         directory: directory_of(path),
         credentials,
         bound: Some(bound),
@@ -117,17 +122,27 @@ fn requirements(plan: &Plan) -> Option<(Requirements, &Path)> {
     }
 }
 
-/// What a lock is read for where it says by itself what the project asks for.
-fn request(plan: &Plan, target: Target) -> lock::Request<'_> {
+/// What a lock beside its requirements says. One of ours was made from what is wanted, so nothing further is.
+fn entries_of(lock: &Pylock, plan: &Plan, target: Target) -> Result<Vec<Entry>, lock::Error> {
+    let nothing = Wanted::default();
+    let wanted = match lock.made_from() {
+        Some(_) => &nothing,
+        None => &plan.wanted,
+    };
+    lock.entries(&request(wanted, target))
+}
+
+/// What a lock is read for that says by itself what the project asks for.
+fn request(wanted: &Wanted, target: Target) -> lock::Request<'_> {
     lock::Request {
         target,
-        wanted: &plan.wanted,
+        wanted,
         pyproject: None,
         member: Path::new(""),
     }
 }
 
-/// What another tool's lock says.
+/// What a lock says that is all there is.
 fn locked_entries(
     plan: &Plan,
     target: Target,
@@ -135,18 +150,38 @@ fn locked_entries(
     format: Format,
 ) -> Result<Vec<Entry>, Error> {
     let text = read(file)?;
-    let pyproject = read_optional(&plan.project.join("pyproject.toml"))?;
-    let directory = std::path::absolute(directory_of(file)).unwrap_or_default();
+    let directory = Some(directory_of(file)).filter(|path| path != Path::new(""));
+    let directory = directory.unwrap_or_else(|| PathBuf::from("."));
+    let directory = directory.canonicalize().map_err(|source| Error::File {
+        action: "read",
+        path: directory,
+        source,
+    })?;
+    let owner = owner(plan, &directory, format)?;
+    let pyproject = read_optional(&owner.join("pyproject.toml"))?;
     let request = lock::Request {
-        target,
-        wanted: &plan.wanted,
         pyproject: pyproject.as_deref(),
-        member: plan
-            .project
-            .strip_prefix(&directory)
-            .unwrap_or(Path::new("")),
+        member: &relative_path(owner, &directory),
+        ..request(&plan.wanted, target)
     };
     in_file(file, lock::entries(format, &text, &request))
+}
+
+/// The directory of the project that a lock is asked about. A lock is of the project beside it, but uv's is of
+/// each project of a workspace; and what is built may be no project at all.
+fn owner<'a>(plan: &'a Plan, directory: &'a Path, format: Format) -> Result<&'a Path, Error> {
+    let is_project = match format {
+        Format::Uv => {
+            let text = read_optional(&plan.project.join("pyproject.toml"))?;
+            let table = text.and_then(|text| text.parse::<toml::Table>().ok());
+            table.is_some_and(|table| table.contains_key("project"))
+        }
+        Format::Poetry | Format::Pylock | Format::Pipfile => {
+            !directory.join("pyproject.toml").is_file()
+        }
+    };
+    // A lock of uv's lies where its workspace begins, any other where its project is.
+    Ok(if is_project { &plan.project } else { directory })
 }
 
 /// The packages for requirements of this tool's own, which need no lock beside the project: their versions are
@@ -177,12 +212,8 @@ pub(super) async fn of_lines(
         tools.store.remember(&key, &text)?;
         text
     };
-    let nothing = Wanted::default();
-    let request = lock::Request {
-        wanted: &nothing,
-        ..request(plan, target)
-    };
-    Ok(text.parse::<Pylock>()?.entries(&request)?)
+    let lock: Pylock = text.parse()?;
+    Ok(lock.entries(&request(&Wanted::default(), target))?)
 }
 
 impl Bound {
@@ -231,6 +262,17 @@ pub enum Upgrade {
     Everything,
 }
 
+/// What would be locked, and where; asked before anything is fetched.
+///
+/// # Errors
+/// When the project has no requirements, or another tool's lock.
+pub(super) fn to_lock(plan: &Plan) -> Result<(Requirements, &Path), Error> {
+    let Some(file) = plan.needs.file() else {
+        return Err(Error::NothingToLock(plan.project.clone()));
+    };
+    requirements(plan).ok_or_else(|| Error::ForeignLock(file.to_owned()))
+}
+
 /// Makes the lock of the project's requirements, or leaves it as it is if it stands and nothing is to be upgraded;
 /// gives its path.
 ///
@@ -242,12 +284,7 @@ pub(super) async fn lock(
     upgrade: &Upgrade,
     tools: &Tools,
 ) -> Result<PathBuf, Error> {
-    let Some(file) = plan.needs.file() else {
-        return Err(Error::NothingToLock(plan.project.clone()));
-    };
-    let Some((requirements, path)) = requirements(plan) else {
-        return Err(Error::ForeignLock(file.to_owned()));
-    };
+    let (requirements, path) = to_lock(plan)?;
     let inputs = requirements::read(&requirements, target)?;
     let question = Question::of(plan, target, &requirements);
     let previous = match question.kept(path, &inputs)? {
@@ -256,10 +293,11 @@ pub(super) async fn lock(
             tools.progress.step(format!("{} stands", path.display()));
             return Ok(path.to_owned());
         }
-        Kept::Standing(text) | Kept::Stale(text) => Some(text),
+        Kept::Standing(text) | Kept::Stale(text, _) => Some(text),
         Kept::Absent => None,
     };
     if hashed::entries(&requirements, target)?.is_some() {
+        let file = plan.needs.file().unwrap_or(path);
         return Err(Error::ForeignLock(file.to_owned()));
     }
     let bound = Bound {
@@ -267,9 +305,25 @@ pub(super) async fn lock(
         requirements: requirements.to_string(),
         lock: path.to_owned(),
     };
-    question
+    let before = previous
+        .as_ref()
+        .map(|text| in_file(path, text.parse::<Pylock>()));
+    let before = before.transpose()?;
+    let lock = question
         .make(plan, &bound, previous, upgrade, tools)
         .await?;
+    if let Upgrade::Packages(names) = upgrade {
+        let has = |lock: &Pylock, name: &String| lock.names().any(|own| own == *name);
+        let nowhere = |name: &&String| {
+            !has(&lock, name) && !before.as_ref().is_some_and(|before| has(before, name))
+        };
+        for name in names.iter().filter(nowhere) {
+            tools.progress.warn(format!(
+                "{name} is to be upgraded, but {} does not have it",
+                path.display()
+            ));
+        }
+    }
     Ok(path.to_owned())
 }
 
@@ -279,7 +333,8 @@ enum Kept {
     /// Another tool's, which is the user's own choice.
     Foreign(String),
     Standing(String),
-    Stale(String),
+    /// With what it was made from that is another now.
+    Stale(String, Difference),
 }
 
 /// What is asked of a resolver.
@@ -306,12 +361,13 @@ impl<'a> Question<'a> {
             return Ok(Kept::Absent);
         };
         let lock: Pylock = in_file(path, text.parse())?;
-        Ok(match lock.made_from() {
-            None => Kept::Foreign(text),
-            Some(made_from) if made_from.stands_for(inputs.checksum, self.target, &self.limits) => {
-                Kept::Standing(text)
-            }
-            Some(_) => Kept::Stale(text),
+        let Some(made_from) = lock.made_from() else {
+            return Ok(Kept::Foreign(text));
+        };
+        let difference = made_from.difference(inputs.checksum, self.target, &self.limits);
+        Ok(match difference {
+            None => Kept::Standing(text),
+            Some(difference) => Kept::Stale(text, difference),
         })
     }
 
@@ -324,19 +380,15 @@ impl<'a> Question<'a> {
         tools: &Tools,
     ) -> Result<Pylock, Error> {
         let path = &bound.lock;
-        let previous = match kept {
+        let (previous, reason) = match kept {
             Kept::Standing(text) | Kept::Foreign(text) => return in_file(path, text.parse()),
-            Kept::Stale(text) => Some(text),
-            Kept::Absent => None,
+            Kept::Stale(text, difference) => (Some(text), difference.to_string()),
+            Kept::Absent => (None, "is not there".to_owned()),
         };
         if plan.policy.locked {
             return Err(Error::Locked {
                 path: path.clone(),
-                reason: if previous.is_some() {
-                    "was made from other requirements or for another target"
-                } else {
-                    "is not there"
-                },
+                reason,
             });
         }
         self.make(plan, bound, previous, &Upgrade::Nothing, tools)
@@ -361,7 +413,7 @@ impl<'a> Question<'a> {
         let text = self.resolve(plan, previous, upgrade, tools).await?;
         let lock: Pylock = in_file(path, text.parse())?;
         // Before it is kept: what must not be taken must not be found there the next time.
-        let entries = lock.entries(&request(plan, self.target))?;
+        let entries = entries_of(&lock, plan, self.target)?;
         bound.check_names(&entries)?;
         bound.check_hashes(&lock::choose(&entries, self.target, &plan.builds)?)?;
         match write_lock(path, &text) {

@@ -2,8 +2,8 @@
 //!
 //! Four arms: base, bootstrap, dependencies, function. The function is listed first, because that costs
 //! nothing and finds mistakes; then its layer is made while bootstrap and dependencies wait for what the
-//! base says of itself. They share no state, and their results are stacked in a fixed order, so that no
-//! timing can reach a byte.
+//! base says of itself. A project that goes in as its wheel waits for that too. They share no state, and their
+//! results are stacked in a fixed order, so that no timing can reach a byte.
 
 pub mod base;
 pub mod bootstrap;
@@ -83,7 +83,7 @@ pub enum Error {
         /// The lock.
         path: PathBuf,
         /// Why it does not fit, as a clause that follows its name.
-        reason: &'static str,
+        reason: String,
     },
     /// There is nothing to lock.
     #[error("the project `{}` has no requirements to lock", .0.display())]
@@ -183,7 +183,15 @@ pub enum Error {
         /// Why.
         source: python::lock::Error,
     },
-    /// A lock has nothing that fits.
+    /// What a lock has does not fit, or cannot be taken.
+    #[error("{source}")]
+    Unusable {
+        /// The lock.
+        lock: PathBuf,
+        /// Why.
+        source: python::lock::Error,
+    },
+    /// What was resolved and is in no lock yet does not fit.
     #[error(transparent)]
     Lock(#[from] python::lock::Error),
     /// Resolving failed.
@@ -435,6 +443,7 @@ pub async fn lock(plan: Plan, upgrade: &Upgrade, tools: &Tools) -> Result<PathBu
     for warning in &plan.warnings {
         tools.progress.warn(warning.clone());
     }
+    locking::to_lock(&plan)?;
     let plan = Arc::new(plan);
     // The base decides what fits.
     let base = base::resolve(&plan, tools).await?;

@@ -353,7 +353,9 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::HostBase(error) => of_host_base(error),
         build::Error::Interpreter(error) => of_interpreter(error),
         build::Error::Function(error) => of_function(error),
-        build::Error::LockFile { source: error, .. } | build::Error::Lock(error) => of_lock(error),
+        build::Error::LockFile { source: error, .. }
+        | build::Error::Unusable { source: error, .. }
+        | build::Error::Lock(error) => of_lock(error),
         build::Error::Resolve(error) => of_resolve(error),
         build::Error::Index(error) => of_index(error),
         build::Error::Source(error) => of_source(error),

@@ -67,13 +67,49 @@ impl MadeFrom {
         }
     }
 
-    /// Whether a lock with this record still stands for these requirements, this target and these limits.
-    /// Where no date is given, that of the lock does.
-    pub fn stands_for(&self, inputs: Digest, target: Target, limits: &Limits) -> bool {
-        let mut wanted = Self::new(inputs, target, limits);
-        wanted.exclude_newer = wanted.exclude_newer.or_else(|| self.exclude_newer.clone());
-        *self == wanted
+    /// What keeps a lock with this record from standing for these requirements, this target and these limits;
+    /// nothing where it stands. Where no date is given, that of the lock does.
+    pub fn difference(
+        &self,
+        inputs: Digest,
+        target: Target,
+        limits: &Limits,
+    ) -> Option<Difference> {
+        let wanted = Self::new(inputs, target, limits);
+        let of_target = |it: &Self| (it.python.clone(), it.machine.clone(), it.glibc.clone());
+        let has_date = limits.exclude_newer.is_some();
+        if self.inputs != wanted.inputs {
+            Some(Difference::Requirements)
+        } else if of_target(self) != of_target(&wanted) {
+            let (python, machine, glibc) = of_target(self);
+            Some(Difference::Target(format!(
+                "python {python}, {machine}, glibc {glibc}"
+            )))
+        } else if has_date && self.exclude_newer != wanted.exclude_newer {
+            Some(Difference::Date)
+        } else if self.builds != wanted.builds {
+            Some(Difference::Builds)
+        } else {
+            None
+        }
     }
+}
+
+/// What a lock was made from that is another now, as a clause that follows the lock's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Difference {
+    /// The requirements.
+    #[error("was made from other requirements")]
+    Requirements,
+    /// The target, with the one that it was made for.
+    #[error("was made for another target: {0}")]
+    Target(String),
+    /// The date.
+    #[error("was made with another date that no package is newer than")]
+    Date,
+    /// What may be built.
+    #[error("was made with other packages that may be built")]
+    Builds,
 }
 
 /// The text of a lock that holds `packages` for `target`, sorted by name as other tools sort.

@@ -271,6 +271,34 @@ fn a_workspace_has_one_lock_above_its_members() {
         .env("PATH", "")
         .succeed();
     assert_eq!(packages(&project), ["native 1.0"]);
+    let named = [
+        "functions/one",
+        "--requirements",
+        "functions/one/../../uv.lock",
+    ];
+    build(&project, &index, &named).env("PATH", "").succeed();
+    assert_eq!(packages(&project), ["lower 1.5", "upper 2.0"]);
+}
+
+#[test]
+fn a_lock_elsewhere_is_of_the_project_beside_it() {
+    let (index, project) = (index(), Project::new());
+    // Before 2.1 only the project says what is asked for.
+    let lock = poetry_lock().replace("lock-version = \"2.1\"", "lock-version = \"2.0\"");
+    project.file("poetry.lock", lock.replace("groups = [\"main\"]\n", ""));
+    project.file(
+        "pyproject.toml",
+        "[tool.poetry.dependencies]\npython = \">=3.12\"\nupper = \"^2\"\n",
+    );
+    project.file("functions/app.py", "def handler(e, c):\n    return 1\n");
+    project.file(
+        "functions/pyproject.toml",
+        "[tool.lambimg]\npython = \"3.12\"\nhandler = \"app.handler\"\nrequirements = \"../poetry.lock\"\n",
+    );
+    build(&project, &index, &["functions"])
+        .env("PATH", "")
+        .succeed();
+    assert_eq!(packages(&project), ["lower 1.5", "upper 2.0"]);
 }
 
 #[test]
@@ -301,6 +329,16 @@ fn poetrys_table_without_a_lock() {
 #[test]
 fn extras_of_what_has_none() {
     let (index, project) = (index(), project());
+    let own = "lock-version = \"1.0\"\ncreated-by = \"lambimg\"\npackages = []\n[tool.lambimg]\n\
+               inputs = \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n\
+               python = \"3.12.7\"\nmachine = \"x86_64\"\nglibc = \"2.34\"\n";
+    project.file("pylock.toml", own);
+    // Made for what nobody here knows, so that it cannot be said to have this extra.
+    let flags = ["--requirements", "pylock.toml", "--extra", "fast"];
+    let outcome = build(&project, &index, &flags).run();
+    let outcome = expect_failure(&project, 2, outcome);
+    assert!(outcome.stderr.contains("the project has no extra `fast`"));
+    fs::remove_file(project.path().join("pylock.toml")).unwrap();
     project.file("requirements.txt", "upper\n");
     let outcome = build(&project, &index, &["--extra", "fast"]).run();
     assert_said!(expect_failure(&project, 2, outcome));

@@ -103,6 +103,12 @@ fn versions_stay_until_they_are_to_be_upgraded() {
         let all = [("first", "1.1"), ("second", "1.1"), ("third", "1.1")];
         assert_eq!(lock(&["--upgrade"]), pairs(&all), "{resolver}");
 
+        let flags = ["--upgrade-package", "nowhere"];
+        let said = self::lock(&project, "3.12", resolver, &flags);
+        let said = said.index(&index.url()).run().stderr;
+        let told = "warning: nowhere is to be upgraded, but ";
+        assert!(said.contains(told), "{said}");
+
         // What can no longer be kept goes.
         project.file("requirements.txt", "first<1.1\nsecond\n");
         let back = [("first", "1.0"), ("second", "1.1")];

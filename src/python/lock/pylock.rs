@@ -11,7 +11,7 @@ use pep440_rs::VersionSpecifiers;
 use serde::Deserialize;
 
 use crate::http::Url;
-use crate::python::lock::{Entry, Error, File, Location, Request, Source};
+use crate::python::lock::{Entry, Error, File, Location, Request, Source, check_known, is_wheel};
 use crate::python::lock_text::MadeFrom;
 use crate::python::markers::Markers;
 use crate::python::{Target, normalize_name};
@@ -104,6 +104,12 @@ impl Pylock {
         self.tool.get("lambimg")?.clone().try_into().ok()
     }
 
+    /// The normal name of each package, whatever the target.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let packages = self.packages.iter();
+        packages.map(|package| normalize_name(&package.name))
+    }
+
     /// The version of each package that came from an index, by normal name, whatever the target.
     pub fn pins(&self) -> BTreeMap<String, String> {
         let indexed = |package: &&Package| {
@@ -122,12 +128,10 @@ impl Pylock {
     /// # Errors
     /// When the lock is not for the target, or a marker has no meaning.
     pub fn entries(&self, request: &Request<'_>) -> Result<Vec<Entry>, Error> {
-        self.check_wanted("extra", &self.extras, &request.wanted.extras)?;
-        self.check_wanted(
-            "dependency group",
-            &self.dependency_groups,
-            &request.wanted.groups,
-        )?;
+        let names = |names: &BTreeSet<String>| names.iter().map(|n| normalize_name(n)).collect();
+        let (extras, groups) = (names(&self.extras), names(&self.dependency_groups));
+        check_known("extra", &request.wanted.extras, extras)?;
+        check_known("dependency group", &request.wanted.groups, groups)?;
         let groups: Vec<&str> = if request.wanted.groups.is_empty() {
             self.default_groups.iter().map(String::as_str).collect()
         } else {
@@ -148,27 +152,6 @@ impl Pylock {
             }
         }
         Ok(entries)
-    }
-
-    fn check_wanted(
-        &self,
-        kind: &'static str,
-        known: &BTreeSet<String>,
-        wanted: &BTreeSet<String>,
-    ) -> Result<(), Error> {
-        // A lock that lambimg made is of what was wanted, and says so by its checksum.
-        if self.made_from().is_some() {
-            return Ok(());
-        }
-        let known: BTreeSet<String> = known.iter().map(|name| normalize_name(name)).collect();
-        match wanted.difference(&known).next() {
-            None => Ok(()),
-            Some(name) => Err(Error::Unknown {
-                kind,
-                name: name.clone(),
-                known: known.into_iter().collect(),
-            }),
-        }
     }
 
     fn check(&self, target: Target, markers: &Markers) -> Result<(), Error> {
@@ -260,7 +243,7 @@ impl LockFile {
 
     fn is_wheel(&self, package: &str) -> Result<bool, Error> {
         let filename = self.file().filename(package)?;
-        Ok(Path::new(&filename).extension() == Some("whl".as_ref()))
+        Ok(is_wheel(&filename))
     }
 }
 
@@ -295,7 +278,7 @@ mod tests {
     use crate::python::Machine;
     use crate::python::lock::tests::{plain, wheels_of};
     use crate::python::lock::{Builds, Locked, LockedWheel, Origin, choose};
-    use crate::python::lock_text;
+    use crate::python::lock_text::{self, Difference};
     use crate::python::tests::target;
     use proptest::prelude::*;
 
@@ -460,7 +443,7 @@ mod tests {
           https://x.test would have to be built
         no wheel of `a` 1.0 fits python 3.12, x86_64, glibc 2.34
           a.zip would have to be built
-        the lock has no sha256 of `a-1.0-py3-none-any.whl`, but [md5]
+        the lock has no sha256 of `a-1.0-py3-none-any.whl`, but md5
         the lock's sha256 of `a-1.0-py3-none-any.whl` is none
         the lock does not say where a file of `a` can be had
         the lock has two entries for `a` that both apply to python 3.12, x86_64, glibc 2.34
@@ -509,10 +492,15 @@ mod tests {
         let lock: Pylock = marked.parse().unwrap();
         assert_eq!(lock.made_from(), Some(made_from.clone()));
         assert_eq!(chosen(&marked, lambda()).unwrap(), wheels);
-        assert!(made_from.stands_for(inputs, lambda(), &limits));
-        assert!(!made_from.stands_for(Digest::of("pandas"), lambda(), &limits));
+        let difference = |inputs, target, limits: &lock_text::Limits| {
+            made_from.difference(inputs, target, limits)
+        };
+        assert_eq!(difference(inputs, lambda(), &limits), None);
+        let other = difference(Digest::of("pandas"), lambda(), &limits);
+        assert_eq!(other, Some(Difference::Requirements));
         let newer = target("3.12", Machine::X86_64, "2.35");
-        assert!(!made_from.stands_for(inputs, newer, &limits));
+        let other = difference(inputs, newer, &limits).unwrap().to_string();
+        insta::assert_snapshot!(other, @"was made for another target: python 3.12.7, x86_64, glibc 2.34");
         assert_eq!(written.parse::<Pylock>().unwrap().made_from(), None);
     }
 

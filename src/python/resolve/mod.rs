@@ -229,7 +229,7 @@ fn remove_credentials(url: &mut Url) {
 }
 
 /// The way from `directory` to `path`, both absolute.
-fn relative_path(path: &Path, directory: &Path) -> PathBuf {
+pub(crate) fn relative_path(path: &Path, directory: &Path) -> PathBuf {
     let path = without_dots(path);
     let (mut to, mut from) = (
         path.components().peekable(),
