@@ -60,7 +60,8 @@ impl Failure {
         let mut causes = Vec::new();
         let mut next = error.source();
         while let Some(cause) = next {
-            causes.push(cause.to_string());
+            // Some end in a line of their own.
+            causes.push(cause.to_string().trim_end().to_owned());
             next = cause.source();
         }
         Self {
@@ -353,9 +354,9 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::HostBase(error) => of_host_base(error),
         build::Error::Interpreter(error) => of_interpreter(error),
         build::Error::Function(error) => of_function(error),
-        build::Error::LockFile { source: error, .. }
-        | build::Error::Unusable { source: error, .. }
-        | build::Error::Lock(error) => of_lock(error),
+        build::Error::LockFile { path, source } => of_lock(source, Some(path)),
+        build::Error::Unusable { lock, source } => of_lock(source, Some(lock)),
+        build::Error::Lock(error) => of_lock(error, None),
         build::Error::Resolve(error) => of_resolve(error),
         build::Error::Index(error) => of_index(error),
         build::Error::Source(error) => of_source(error),
@@ -375,18 +376,49 @@ fn of_build(error: &build::Error) -> Advice {
 }
 
 fn foreign_lock_hint(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let command = match &*name {
-        "uv.lock" => "uv lock",
-        "poetry.lock" => "poetry lock",
-        "pdm.lock" => "pdm lock",
-        "Pipfile.lock" => "pipenv lock",
-        _ => {
-            return "lock with the tool that made it, or remove it and let lambimg make one of the requirements"
-                .to_owned();
+    let name = file_name(path);
+    match lock_command(&name) {
+        Some(command) => {
+            format!("lock with `{command}`; `lambimg build` takes the lock as it is")
         }
+        None if name.starts_with("pylock.") => {
+            "lock with the tool that made it, or remove it and let lambimg make one of the requirements".to_owned()
+        }
+        None => format!("`{name}` binds every file by its hash, so `lambimg build` takes it as it is"),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// The command that makes a lock of this name anew, where only one tool writes such locks.
+fn lock_command(name: &str) -> Option<&'static str> {
+    match name {
+        "uv.lock" => Some("uv lock"),
+        "poetry.lock" => Some("poetry lock"),
+        "pdm.lock" => Some("pdm lock"),
+        "Pipfile.lock" => Some("pipenv lock"),
+        _ => None,
+    }
+}
+
+/// How a lock is made anew.
+fn lock_again(lock: Option<&Path>) -> String {
+    let Some(name) = lock.map(file_name) else {
+        return "lock again".to_owned();
     };
-    format!("lock with `{command}`; `lambimg build` takes the lock as it is")
+    match lock_command(&name) {
+        Some(command) => format!("lock again by `{command}`"),
+        None if name.starts_with("pylock.") => {
+            "lock again by the tool that made it: `lambimg lock`, or as `uv export --format pylock.toml -o \
+             pylock.toml`"
+                .to_owned()
+        }
+        None => "compile it again, as `uv pip compile --generate-hashes requirements.in -o requirements.txt`"
+            .to_owned(),
+    }
 }
 
 fn of_requirements(error: &requirements::Error) -> Advice {
@@ -657,7 +689,7 @@ fn of_interpreter(error: &interpreter::Error) -> Advice {
     }
 }
 
-fn of_lock(error: &lock::Error) -> Advice {
+fn of_lock(error: &lock::Error, lock: Option<&Path>) -> Advice {
     match error {
         lock::Error::NoWheel(error) if error.sources.is_some() => hint(
             format!(
@@ -667,6 +699,7 @@ fn of_lock(error: &lock::Error) -> Advice {
             ),
             INPUT,
         ),
+        lock::Error::NoWheel(error) if error.offered.is_empty() => hint(lock_again(lock), INPUT),
         lock::Error::NoWheel(_) => hint(
             "pin a version that has such a wheel, choose another `--python` or `--arch`, or build a \
              wheel for the target and lock that",
@@ -683,31 +716,44 @@ fn of_lock(error: &lock::Error) -> Advice {
             USAGE,
         ),
         lock::Error::Uv(error) => of_uv_lock(error),
-        lock::Error::Missing { file, .. } => hint(format!("run `{}`", lock_command(file)), INPUT),
+        lock::Error::Missing { .. } => hint(lock_again(lock), INPUT),
         lock::Error::NoProject { .. } => hint("put the project's pyproject.toml beside it", USAGE),
-        lock::Error::Format { file, .. } => hint(
+        lock::Error::Format { .. } => hint(
             format!(
-                "run `{}` with a current release of the tool; a newer lambimg may know this version",
-                lock_command(file)
+                "{} with a current release of the tool; a newer lambimg may know this version",
+                lock_again(lock)
             ),
             USAGE,
         ),
-        lock::Error::Unreadable { file, .. } => {
-            hint(format!("mend it, or run `{}`", lock_command(file)), USAGE)
+        lock::Error::Unreadable { file, .. } => match lock_command(file) {
+            Some(_) => hint(format!("mend it, or {}", lock_again(lock)), USAGE),
+            None => hint("mend it; see https://toml.io", USAGE),
+        },
+        lock::Error::Constraint { .. } => hint(
+            format!("mend it in pyproject.toml and {}", lock_again(lock)),
+            USAGE,
+        ),
+        lock::Error::Hash { algorithms, .. }
+            if algorithms.is_empty() && lock.is_some_and(|lock| file_name(lock) == "uv.lock") =>
+        {
+            hint(
+                "uv locks no hashes of what it finds in a directory: name the wheel itself in \
+                 `tool.uv.sources`, as `NAME = { path = \"wheels/NAME.whl\" }`, and lock again by `uv lock`",
+                USAGE,
+            )
         }
-        lock::Error::Constraint { .. } => hint("mend it in pyproject.toml and lock again", USAGE),
-        lock::Error::Syntax(_)
-        | lock::Error::Version(_)
-        | lock::Error::EnvironmentMarker(_)
+        lock::Error::SeveralHashes { .. } => hint(
+            "leave only the hash of that very file in the lock, or take the package from an index",
+            USAGE,
+        ),
+        lock::Error::Version(_) => hint("a newer lambimg may know this version", USAGE),
+        lock::Error::Syntax(_) => hint(format!("mend it, or {}", lock_again(lock)), USAGE),
+        lock::Error::EnvironmentMarker(_)
         | lock::Error::Marker { .. }
         | lock::Error::Ambiguous { .. }
         | lock::Error::Hash { .. }
         | lock::Error::Digest { .. }
-        | lock::Error::SeveralHashes { .. }
-        | lock::Error::Location { .. } => hint(
-            "lock again, as `uv pip compile requirements.txt --format pylock.toml -o pylock.toml`",
-            USAGE,
-        ),
+        | lock::Error::Location { .. } => hint(lock_again(lock), USAGE),
     }
 }
 
@@ -791,14 +837,6 @@ fn of_project(error: &source::Error) -> Advice {
             code,
         ),
         advice => advice,
-    }
-}
-
-/// The command that makes a lock anew.
-fn lock_command(file: &str) -> &'static str {
-    match file {
-        "Pipfile.lock" => "pipenv lock",
-        _ => "poetry lock",
     }
 }
 
@@ -920,7 +958,7 @@ fn of_resolve(error: &resolve::Error) -> Advice {
             "update it (`pip install --upgrade pip`; Python 3.9 has pip 26.0), or install uv",
             USAGE,
         ),
-        resolve::Error::Lock(error) => of_lock(error),
+        resolve::Error::Lock(error) => of_lock(error, None),
         resolve::Error::NotAWheel { .. } | resolve::Error::Filename(_) => {
             hint("publish or build a wheel of it, and require that", INPUT)
         }

@@ -137,7 +137,7 @@ struct NeedsArguments {
     #[arg(long)]
     arch: Option<String>,
 
-    /// Requirements or pylock.toml to install
+    /// What to install: requirements, pyproject.toml, or a lock of uv, poetry, pipenv or the standard
     #[arg(long, value_name = "FILE")]
     requirements: Option<String>,
 
