@@ -323,6 +323,47 @@ fn a_directory_is_built_and_left_as_it_is() {
 }
 
 #[test]
+fn a_directory_of_another_name_is_another() {
+    let project = Project::with_handler();
+    let name = "os.path.basename(os.getcwd())";
+    let backend = BACKEND.replace("os.environ[\"SOURCE_DATE_EPOCH\"]", name);
+    for name in ["one", "two"] {
+        let directory = project.beside(name);
+        sources(&directory, "shared");
+        write(
+            directory.join("backend.py"),
+            &backend.replace("NAME", "shared"),
+        );
+        let source = format!("directory = {{ path = \"../{name}\" }}");
+        lock(&project, "shared", &source);
+        let built = files(&project, &[]);
+        assert_eq!(built["shared/epoch.txt"], name.as_bytes());
+    }
+}
+
+#[test]
+fn sources_that_are_edited_during_their_build_are_built_again() {
+    let project = Project::with_handler();
+    let (shared, log) = (project.beside("shared"), project.beside("log"));
+    sources(&shared, "shared");
+    let words = shared.join("src/shared/data/words.txt");
+    let edits = format!(
+        "open({log:?}, 'a').write('x'); open({words:?}, 'w').close(); os.makedirs(\"build\""
+    );
+    let backend = BACKEND.replace("os.makedirs(\"build\"", &edits);
+    write(
+        shared.join("backend.py"),
+        &backend.replace("NAME", "shared"),
+    );
+    lock(&project, "shared", "directory = { path = \"../shared\" }");
+    for builds in ["x", "xx"] {
+        fs::write(&words, "hello\n").unwrap();
+        build(&project, &[]).succeed();
+        assert_eq!(fs::read_to_string(&log).unwrap(), builds);
+    }
+}
+
+#[test]
 fn a_commit_is_checked_out() {
     let project = Project::with_handler();
     let repository = project.beside("repository");

@@ -9,6 +9,7 @@ mod builder;
 mod directory;
 
 use std::cmp::Reverse;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -315,7 +316,14 @@ impl Job<'_> {
         }
         let built = self.build(listed.as_ref()).await?;
         let wheel = self.locked(&built)?;
-        store.remember(&key, &built)?;
+        let still = match self.origin {
+            Origin::Directory(path) => Some(self.list(path).await?.1),
+            Origin::Archive { .. } | Origin::Repository { .. } => None,
+        };
+        // Of sources that were edited meanwhile nobody knows which ones were built.
+        if still == digest {
+            store.remember(&key, &built)?;
+        }
         Ok(wheel)
     }
 
@@ -353,7 +361,10 @@ impl Job<'_> {
                 commit.clone(),
                 beside(subdirectory),
             ],
-            Origin::Directory(_) => vec!["directory".into()],
+            Origin::Directory(path) => vec![
+                "directory".into(),
+                self.title(path).to_string_lossy().into_owned(),
+            ],
         });
         inputs.extend(directory.map(|digest| digest.to_string()));
         MemoKey::new(FORMAT, inputs)
@@ -411,6 +422,13 @@ impl Job<'_> {
         Ok(Remembered { file, digest })
     }
 
+    /// The name of a directory of sources: old projects are called as their directory is.
+    fn title(&self, path: &Path) -> OsString {
+        let path = self.directory.join(path);
+        let path = path.canonicalize().unwrap_or(path);
+        path.file_name().unwrap_or("project".as_ref()).to_owned()
+    }
+
     /// Brings the sources into `tree`, and gives the archive or the directory that they are.
     async fn lay_out(&self, tree: &Path, listed: Option<&Directory>) -> Result<PathBuf, Error> {
         match self.origin {
@@ -430,10 +448,7 @@ impl Job<'_> {
             }
             Origin::Repository { url, commit, .. } => self.check_out(url, commit, tree).await,
             Origin::Directory(path) => {
-                let path = self.directory.join(path);
-                let path = path.canonicalize().unwrap_or(path);
-                // Old projects are called as their directory is.
-                let sources = tree.join(path.file_name().unwrap_or("project".as_ref()));
+                let sources = tree.join(self.title(path));
                 if let Some(listed) = listed {
                     listed.copy_to(&sources)?;
                 }
