@@ -393,6 +393,10 @@ fn a_commit_is_checked_out() {
     let built = files(&project, &["--build", "lower"]);
     assert_eq!(built["lower/data/words.txt"], b"hello\n");
     without_programs(build(&project, &["--build", "lower"])).succeed();
+    let by_path = format!("url = \"{url}\"");
+    let by_path = vcs(&commit).replace(&by_path, "path = \"../repository\"");
+    lock(&project, "lower", &by_path);
+    assert_eq!(files(&project, &["--build", "lower"]), built);
 
     lock(&project, "lower", &vcs(&"0".repeat(40)));
     let outcome = build(&project, &["--build", "lower"]).run();

@@ -457,12 +457,25 @@ impl Job<'_> {
         }
     }
 
+    /// The address as git is to have it: a path is meant from the lock's directory. Where a colon comes before any
+    /// slash, it is none.
+    fn address(&self, url: &str) -> String {
+        let before = url.split(':').next().filter(|before| *before != url);
+        if before.is_some_and(|before| !before.contains('/')) {
+            return url.to_owned();
+        }
+        let path = self.directory.join(url);
+        let path = path.canonicalize().unwrap_or(path);
+        path.to_string_lossy().into_owned()
+    }
+
     async fn check_out(&self, url: &str, commit: &str, tree: &Path) -> Result<PathBuf, Error> {
         // Of sha1, or of sha256.
         if !(matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit()))
         {
             return Err(self.place(commit, "is no whole hash of a commit"));
         }
+        let url = &self.address(url);
         let is_local =
             Url::parse(url).is_ok_and(|url| url.scheme() == "file") || Path::new(url).is_absolute();
         let shown = http::redact_text(url);
