@@ -518,19 +518,28 @@ fn named_locks(root: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// The nearest directory above that is a uv workspace with a lock.
+/// The nearest directory above whose `uv.lock` has the project among its members.
 fn workspace(root: &Path) -> Option<PathBuf> {
-    let is_workspace = |directory: &&Path| {
-        let table = fs::read_to_string(directory.join(PYPROJECT)).ok();
-        let table: Option<toml::Table> = table.and_then(|text| text.parse().ok());
-        let members = table
+    let has_member = |directory: &&Path| {
+        let lock = fs::read_to_string(directory.join("uv.lock")).ok();
+        let lock: Option<toml::Table> = lock.and_then(|text| text.parse().ok());
+        let below = root.strip_prefix(directory).ok().and_then(Path::to_str);
+        let packages = lock
             .as_ref()
-            .and_then(|table| table.get("tool")?.get("uv")?.get("workspace"));
-        members.is_some() && directory.join("uv.lock").is_file()
+            .and_then(|lock| lock.get("package")?.as_array());
+        let mut packages = packages.into_iter().flatten();
+        packages.any(|package| {
+            let source = package.get("source");
+            let places = ["editable", "virtual"].map(|kind| source?.get(kind)?.as_str());
+            places
+                .into_iter()
+                .flatten()
+                .any(|place| Some(place) == below)
+        })
     };
     root.ancestors()
         .skip(1)
-        .find(is_workspace)
+        .find(has_member)
         .map(Path::to_owned)
 }
 

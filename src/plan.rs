@@ -482,7 +482,8 @@ fn read_needs(project: &Project, setting: Option<&Setting>) -> Result<Needs, Err
             lock(root, "pylock.toml")
         };
     }
-    if let Some(workspace) = &project.workspace {
+    let has_own = project.needs.iter().any(|name| *name != "pylock.toml");
+    if let Some(workspace) = project.workspace.as_ref().filter(|_| !has_own) {
         return lock(workspace, "uv.lock");
     }
     if let Some(name) = ["uv.lock", "poetry.lock", "Pipfile.lock"]
