@@ -449,6 +449,7 @@ impl<'a> Question<'a> {
             limits: self.limits.clone(),
             previous,
             upgrades,
+            for_uv: tools.for_uv.clone(),
             offline: plan.policy.offline,
         };
         Ok(resolve::resolve(&request, &tools.progress).await?)

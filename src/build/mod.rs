@@ -28,7 +28,7 @@ use crate::build::dependencies::Dependencies;
 use crate::build::locking::Upgrade;
 use crate::digest::Digest;
 use crate::file_tree::{self, FileTree};
-use crate::http::{self, Client};
+use crate::http::{self, Client, Secret};
 use crate::lambda::{Architecture, TASK_ROOT};
 use crate::oci;
 use crate::oci::image::{self, Addition, Edit, Image};
@@ -255,6 +255,10 @@ pub struct Tools {
     pub credentials: Credentials,
     /// uv, if there is one.
     pub uv: Option<PathBuf>,
+    /// Variables that tell uv what only pip was told of indexes.
+    pub for_uv: Vec<(&'static str, Secret)>,
+    /// The user's flags for compilers, by the variable that has them.
+    pub compiler_flags: Vec<(&'static str, String)>,
     /// Directories to look for interpreters in, first to last.
     pub directories: Vec<PathBuf>,
     /// Directories each of whose children may be an installed Python.
@@ -292,6 +296,7 @@ impl Tools {
             installations: self.installations.clone(),
             leave_out: own_files(plan),
             epoch: plan.epoch,
+            compiler_flags: self.compiler_flags.clone(),
             offline: plan.policy.offline,
             anew: plan.policy.no_cache,
         }

@@ -51,6 +51,12 @@ pub(crate) fn settings() -> Result<Vec<(String, String)>, Failure> {
     own.into_iter().map(text).collect()
 }
 
+/// What the user tells compilers.
+fn compiler_flags() -> Result<Vec<(&'static str, String)>, Failure> {
+    let flags = |name| Ok((name, variable(name)?.unwrap_or_default()));
+    ["CFLAGS", "CXXFLAGS"].into_iter().map(flags).collect()
+}
+
 fn path_variable(name: &str) -> Option<PathBuf> {
     env::var_os(name)
         .filter(|value| !value.is_empty())
@@ -125,6 +131,8 @@ impl Surroundings {
             store: BlobStore::open(cache)?,
             indexes: of_indexes.indexes,
             credentials: of_indexes.credentials,
+            for_uv: of_indexes.for_uv,
+            compiler_flags: compiler_flags()?,
             uv: self.program("uv"),
             directories: self.directories.clone(),
             installations: self.installations(),

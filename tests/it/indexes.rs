@@ -158,12 +158,15 @@ fn requirements_tell_who_the_user_is() {
 #[test]
 fn settings_of_pip_tell_who_the_user_is() {
     let index = private_index();
-    let project = project();
-    let config = project.home().join(".config/pip");
-    fs::create_dir_all(&config).unwrap();
-    let text = format!("[global]\nindex-url = {}\n", url_with(&index, ENCODED));
-    fs::write(config.join("pip.conf"), text).unwrap();
-    assert_builds_without_a_trace(&project, "pip", &[], |run| run);
+    // uv does not read them, and would ask PyPI for what only the private index is to be asked for.
+    for resolver in ["pip", "uv"] {
+        let project = project();
+        let config = project.home().join(".config/pip");
+        fs::create_dir_all(&config).unwrap();
+        let text = format!("[global]\nindex-url = {}\n", url_with(&index, ENCODED));
+        fs::write(config.join("pip.conf"), text).unwrap();
+        assert_builds_without_a_trace(&project, resolver, &[], |run| run);
+    }
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub struct Settings {
     pub credentials: Credentials,
     /// Certificates that pip is to trust, and what says so.
     pub certificates: Option<(PathBuf, String)>,
+    /// Variables that tell uv of the indexes, where only pip was told of any: it would ask everyone's.
+    pub for_uv: Vec<(&'static str, Secret)>,
 }
 
 /// Why settings cannot be read. Values are not told, for they may hold secrets.
@@ -105,6 +107,7 @@ pub fn read(surroundings: &Surroundings) -> Result<Settings, Error> {
         credentials.set_keyring(program.clone());
     }
     credentials.set_variables(surroundings.variables.clone());
+    let for_uv = for_uv(&uv, &pip);
     let no_index = uv.no_index;
     let no_index = no_index.unwrap_or(uv.index.is_none() && pip.no_index == Some(true));
     let mut indexes = Indexes {
@@ -118,7 +121,19 @@ pub fn read(surroundings: &Surroundings) -> Result<Settings, Error> {
         indexes,
         credentials,
         certificates: pip.certificates,
+        for_uv,
     })
+}
+
+fn for_uv(uv: &Said, pip: &Said) -> Vec<(&'static str, Secret)> {
+    if uv.index.is_some() || !uv.extra.is_empty() || !uv.explicit.is_empty() {
+        return Vec::new();
+    }
+    let default = pip.index.as_ref();
+    let default = default.map(|url| ("UV_DEFAULT_INDEX", Secret::new(url.as_str())));
+    let extra: Vec<_> = pip.extra.iter().map(Url::as_str).collect();
+    let extra = (!extra.is_empty()).then(|| ("UV_EXTRA_INDEX_URL", Secret::new(extra.join(" "))));
+    default.into_iter().chain(extra).collect()
 }
 
 /// What one of the two tools was told.

@@ -40,6 +40,12 @@ pub fn indexes(lines: &[Line], directory: &Path, own: &Indexes) -> Indexes {
     indexes
 }
 
+/// Whether lines name the index that takes the place of the user's own.
+pub fn names_index(lines: &[Line]) -> bool {
+    let names = |line: &Line| matches!(option(&line.text).0, "-i" | "--index-url" | "--no-index");
+    lines.iter().any(names)
+}
+
 /// An option and its value.
 fn option(line: &str) -> (&str, &str) {
     // A short option may touch its value.

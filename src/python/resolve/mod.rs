@@ -16,10 +16,10 @@ use std::process::{Output, Stdio};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::http::{self, Url};
+use crate::http::{self, Secret, Url};
 use crate::progress::Progress;
 use crate::python::Target;
-use crate::python::lock::{self, Builds};
+use crate::python::lock::{self, Builds, hashed};
 use crate::python::lock_text::{self, Limits, MadeFrom};
 use crate::python::requirements::{self, Requirements};
 use crate::python::tags::FilenameError;
@@ -63,6 +63,8 @@ pub struct Request {
     pub previous: Option<String>,
     /// Normal names of packages whose versions are not kept.
     pub upgrades: BTreeSet<String>,
+    /// Variables that tell uv what only pip was told of indexes.
+    pub for_uv: Vec<(&'static str, Secret)>,
     /// Whether the network may not be used. pip then takes `--find-links` alone, for it reads no index
     /// from its cache.
     pub offline: bool,
@@ -161,7 +163,12 @@ pub async fn resolve(request: &Request, progress: &Progress) -> Result<String, E
             path: directory.to_owned(),
             source,
         })?;
-    let answer = answer(request, &directory, &inputs.directories).await?;
+    let mut request = request.clone();
+    // uv puts a variable before what requirements name, and pip after it.
+    if hashed::names_index(&inputs.lines) {
+        request.for_uv.clear();
+    }
+    let answer = answer(&request, &directory, &inputs.directories).await?;
     for warning in answer.warnings {
         progress.warn(warning);
     }
@@ -301,6 +308,7 @@ pub(super) mod tests {
 
     pub(super) fn request(resolver: Resolver, target: Target) -> Request {
         Request {
+            for_uv: Vec::new(),
             resolver,
             requirements: Requirements::Lines {
                 text: "six".to_owned(),

@@ -142,6 +142,8 @@ impl Question<'_> {
                 .map_err(exchange)?;
         }
         let mut command = Command::new(self.request.resolver.program());
+        let for_uv = self.request.for_uv.iter();
+        command.envs(for_uv.map(|(name, value)| (name, value.reveal())));
         let source = source(&self.request.requirements)?;
         command.args(arguments(
             self.request,

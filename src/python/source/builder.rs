@@ -59,6 +59,7 @@ impl Builder {
         out: &Path,
         epoch: u64,
         offline: bool,
+        compiler_flags: &[(&'static str, String)],
     ) -> Result<(), Error> {
         let mut command = match self {
             Self::Uv { program, python } => {
@@ -97,6 +98,10 @@ impl Builder {
         // No earlier than zip archives can say.
         command.env("SOURCE_DATE_EPOCH", epoch.max(EARLIEST).to_string());
         command.env("PYTHONHASHSEED", "0");
+        for (name, flags) in compiler_flags {
+            // Debug information would hold the directory that this is built in.
+            command.env(name, format!("{flags} -g0").trim_start());
+        }
         run(command, out).await.map(drop)
     }
 
@@ -230,7 +235,10 @@ mod tests {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let python = "python3".into();
         let builder = Builder::Uv { program, python };
-        builder.build(room.path(), &out, 0, false).await.unwrap();
+        builder
+            .build(room.path(), &out, 0, false, &[])
+            .await
+            .unwrap();
     }
 
     #[tokio::test]

@@ -33,7 +33,7 @@ use builder::Builder;
 use directory::Directory;
 
 /// Changes whenever the same sources would be built in another way.
-const FORMAT: &str = "built wheel 1";
+const FORMAT: &str = "built wheel 2";
 
 /// The oldest and the newest Python that a wheel for any is built under, where the target's is not here.
 const OTHERS: std::ops::RangeInclusive<u8> = 9..=15;
@@ -61,6 +61,8 @@ pub struct Workshop {
     pub leave_out: Vec<PathBuf>,
     /// The date of builds, in seconds since 1970.
     pub epoch: u64,
+    /// The user's flags for compilers, by the variable that has them.
+    pub compiler_flags: Vec<(&'static str, String)>,
     /// Whether no program may use the network.
     pub offline: bool,
     /// Whether what was built before counts for nothing.
@@ -412,7 +414,9 @@ impl Job<'_> {
         }
         let task = progress.task(format!("build {}", self.package), None);
         let (epoch, offline) = (self.workshop.epoch, self.workshop.offline);
-        let done = maker.builder.build(&sources, &out, epoch, offline).await;
+        let flags = &self.workshop.compiler_flags;
+        let building = maker.builder.build(&sources, &out, epoch, offline, flags);
+        let done = building.await;
         done.map_err(|error| self.of_builder(error, &maker))?;
         let (path, file) = self.only_wheel(&out)?;
         self.check(&path, &file, &maker)?;
