@@ -979,6 +979,17 @@ fn of_resolver(said: &str) -> Advice {
             USAGE,
         )
     } else if says(&[
+        "401 Unauthorized",
+        "403 Forbidden",
+        "401 Client Error",
+        "403 Client Error",
+    ]) {
+        hint(
+            "the index wants credentials: write `machine HOST login USER password PASSWORD` into ~/.netrc, or put \
+             both into the index's URL (UV_DEFAULT_INDEX, PIP_INDEX_URL, pip.conf)",
+            NETWORK,
+        )
+    } else if says(&[
         "Failed to fetch",
         "client error",
         "Connection",

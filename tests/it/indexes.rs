@@ -170,6 +170,19 @@ fn settings_of_pip_tell_who_the_user_is() {
 }
 
 #[test]
+fn a_resolver_that_is_not_let_in_is_no_matter_of_wheels() {
+    let index = private_index();
+    let project = Project::with_handler();
+    let lines = format!("--index-url {}\nupper\n", index.url());
+    project.file("requirements.txt", lines);
+    let outcome = build(&project, &["--resolver", "uv"]).run();
+    let said = outcome.rendering();
+    assert_eq!(outcome.code, Some(4), "{said}");
+    assert!(said.contains("401 Unauthorized"), "{said}");
+    assert!(said.contains("hint: the index wants credentials"), "{said}");
+}
+
+#[test]
 fn settings_of_uv_tell_who_the_user_is() {
     let index = private_index();
     let project = project();
