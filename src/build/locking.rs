@@ -99,7 +99,10 @@ pub(super) async fn needed(
     };
     let lock = question.lock(plan, kept, &bound, tools).await?;
     let entries = in_file(path, entries_of(&lock, plan, target))?;
-    bound.check_names(&entries)?;
+    // What a resolver was asked for it answered, or left out as the user's settings say.
+    if lock.made_from().is_none() {
+        bound.check_names(&entries)?;
+    }
     Ok(Some(Needed {
         entries,
         lock: path.to_owned(),
@@ -414,7 +417,6 @@ impl<'a> Question<'a> {
         let lock: Pylock = in_file(path, text.parse())?;
         // Before it is kept: what must not be taken must not be found there the next time.
         let entries = entries_of(&lock, plan, self.target)?;
-        bound.check_names(&entries)?;
         bound.check_hashes(&lock::choose(&entries, self.target, &plan.builds)?)?;
         match write_lock(path, &text) {
             Ok(()) => tools.progress.step(format!("{verb} {}", path.display())),
