@@ -67,9 +67,8 @@ fn read(layer: impl io::Read) -> io::Result<Packages> {
 /// The package whose metadata this path is.
 fn package_of(path: &str) -> Option<(String, String)> {
     let path = format!("/{}", path.trim_start_matches(['.', '/']));
-    let (directory, _) = path.strip_suffix("/METADATA")?.rsplit_once('/')?;
-    let information =
-        path.strip_suffix("/METADATA")?[directory.len() + 1..].strip_suffix(".dist-info")?;
+    let (directory, last) = path.strip_suffix("/METADATA")?.rsplit_once('/')?;
+    let information = last.strip_suffix(".dist-info")?;
     let (name, version) = information.split_once('-')?;
     let is_place = PLACES.iter().any(|place| directory.ends_with(place));
     is_place.then(|| (normalize_name(name), version.to_owned()))

@@ -243,7 +243,7 @@ fn need_of(symbol: &str) -> Option<Need> {
 }
 
 /// Where in the file the byte is that will have `address` in memory.
-fn offset(
+pub(crate) fn offset(
     address: u64,
     segments: &[ProgramHeader64<Endianness>],
     endian: Endianness,

@@ -15,13 +15,14 @@ use std::rc::Rc;
 use object::Endianness;
 use object::elf::{
     DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_STRSZ, DT_STRTAB, Dyn64, DynamicTag, EM_AARCH64,
-    EM_NONE, EM_X86_64, FileHeader64, Machine, PT_LOAD, ProgramHeader64,
+    EM_NONE, EM_X86_64, FileHeader64, Machine, ProgramHeader64,
 };
 use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
 use object::read::{ReadCache, ReadRef, StringTable};
 
 use super::Error;
 use super::host::{Host, read_error};
+use crate::python::elf;
 
 /// The loader's own configuration.
 const CONFIGURATION: &str = "/etc/ld.so.conf";
@@ -305,27 +306,11 @@ fn dynamic_strings<'data, R: ReadRef<'data>>(
         Some(entry.d_val(endian))
     };
     let place = || {
-        let start = offset(value(DT_STRTAB)?, segments, endian)?;
+        let start = elf::offset(value(DT_STRTAB)?, segments, endian)?;
         Some((start, start.checked_add(value(DT_STRSZ)?)?))
     };
     place().map_or_else(StringTable::default, |(start, end)| {
         StringTable::new(data, start, end)
-    })
-}
-
-/// Where in the file the byte is that will have `address` in memory.
-fn offset(
-    address: u64,
-    segments: &[ProgramHeader64<Endianness>],
-    endian: Endianness,
-) -> Option<u64> {
-    let mut loaded = segments
-        .iter()
-        .filter(|segment| segment.p_type(endian) == PT_LOAD);
-    loaded.find_map(|segment| {
-        let within = address.checked_sub(segment.p_vaddr(endian))?;
-        let inside = within < segment.p_filesz(endian);
-        inside.then(|| segment.p_offset(endian).checked_add(within))?
     })
 }
 
