@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, Listed, Place, Project, Setting};
 use crate::lambda::{self, Architecture, Handler, HandlerError, Runtime};
+use crate::oci::layer::{self, Packing};
 use crate::oci::layout;
 use crate::oci::reference::{self, Name, Reference};
 use crate::python::lock::{Builds, Format, Wanted};
@@ -183,6 +184,8 @@ pub struct Policy {
     pub offline: bool,
     /// Never take a layer made before.
     pub no_cache: bool,
+    /// How layers are compressed; the digests of layers differ by it, never that of the tar in them.
+    pub packing: Packing,
 }
 
 /// All that was asked for, beside the configuration.
@@ -613,6 +616,16 @@ impl fmt::Display for Base {
             Self::Place(place) => place.fmt(f),
             Self::Host(None) => f.write_str("host"),
             Self::Host(Some(interpreter)) => write!(f, "host, {}", interpreter.display()),
+        }
+    }
+}
+
+impl Plan {
+    /// What beside its files decides a layer's bytes.
+    pub fn layer_options(&self) -> layer::Options {
+        layer::Options {
+            epoch: self.epoch,
+            packing: self.policy.packing,
         }
     }
 }

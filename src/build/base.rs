@@ -248,7 +248,7 @@ async fn from_host(plan: &Plan, given: Option<&Path>, tools: &Tools) -> Result<I
     let tree = tools
         .block(move || host_base::file_tree(&interpreter, &progress))
         .await??;
-    let layer = tools.layer_of(plan, tree).await?;
+    let layer = tools.layer_of(plan, tree, "base").await?;
     let glibc = Glibc { major, minor };
     let config = host_config(plan, glibc, &layer);
     let manifest = oci::to_json(&json!({

@@ -269,7 +269,7 @@ pub(super) async fn make_layer(
     if let Some(beside) = &beside {
         inputs.push(beside.digest()?.to_string());
     }
-    let key = layer::memo_key(plan.epoch, &inputs);
+    let key = layer::memo_key(plan.layer_options(), &inputs);
     let left_out_key = MemoKey::new("left out 1", &inputs);
     let recalled = layer::recall(&tools.store, &key);
     if let Some(layer) = recalled.filter(|_| !plan.policy.no_cache) {

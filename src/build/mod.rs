@@ -11,6 +11,7 @@ pub mod dependencies;
 pub mod function;
 pub mod host_base;
 mod installed;
+pub mod layering;
 pub mod locking;
 pub mod metadata;
 pub mod project;
@@ -304,27 +305,33 @@ impl Tools {
 
     /// Makes a layer of `tree`, whose inputs `key` is of, and remembers it.
     async fn layer(&self, plan: &Plan, key: MemoKey, tree: FileTree) -> Result<Layer, Error> {
-        let (store, epoch) = (self.store.clone(), plan.epoch);
+        let (store, options) = (self.store.clone(), plan.layer_options());
+        let task = self.progress.task("make dependencies", None);
         let work = move || {
-            let (layer, _) = layer::make(&store, &tree, epoch)?;
+            let (layer, _) = layer::make(&store, &tree, options, &task)?;
             layer::remember(&store, &key, &layer)?;
+            task.done();
             Ok(layer)
         };
         self.block(work).await?
     }
 
     /// The layer of `tree`, made unless one of the same bytes was made before and may be taken.
-    async fn layer_of(&self, plan: &Plan, tree: FileTree) -> Result<Layer, Error> {
-        let (store, epoch, no_cache) = (self.store.clone(), plan.epoch, plan.policy.no_cache);
+    async fn layer_of(&self, plan: &Plan, tree: FileTree, what: &str) -> Result<Layer, Error> {
+        let (store, no_cache) = (self.store.clone(), plan.policy.no_cache);
+        let (options, progress) = (plan.layer_options(), self.progress.clone());
+        let label = format!("make {what}");
         let work = move || {
-            let key = |digest: Digest| layer::memo_key(epoch, [b"tree", &digest.as_bytes()[..]]);
+            let key = |digest: Digest| layer::memo_key(options, [b"tree", &digest.as_bytes()[..]]);
             let recalled = layer::recall(&store, &key(tree.digest()?));
             if let Some(layer) = recalled.filter(|_| !no_cache) {
                 return Ok(layer);
             }
+            let task = progress.task(label, None);
             // Remembered for what was read into it, which an editor may have changed meanwhile.
-            let (layer, digest) = layer::make(&store, &tree, epoch)?;
+            let (layer, digest) = layer::make(&store, &tree, options, &task)?;
             layer::remember(&store, &key(digest), &layer)?;
+            task.done();
             Ok(layer)
         };
         self.block(work).await?
@@ -389,7 +396,10 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
                 return Ok(None);
             }
             let tree = project::tree(&plan, &base, &source, tools).await?;
-            Ok(Some((tools.layer_of(&plan, tree.clone()).await?, tree)))
+            Ok(Some((
+                tools.layer_of(&plan, tree.clone(), "function").await?,
+                tree,
+            )))
         };
         let (bootstrap, dependencies, package) =
             tokio::try_join!(bootstrap, dependencies, package)?;
@@ -400,7 +410,10 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
         if is_package {
             return Ok(None);
         }
-        tools.layer_of(&plan, source.clone()).await.map(Some)
+        tools
+            .layer_of(&plan, source.clone(), "function")
+            .await
+            .map(Some)
     };
     let (files, (base, bootstrap, dependencies, package)) = tokio::try_join!(files, from_base)?;
     let package = package.map(|(layer, tree)| (Some(layer), tree));

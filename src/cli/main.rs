@@ -20,6 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lambimg::build::locking::Upgrade;
 use lambimg::build::{self, Tools, metadata};
 use lambimg::config::{Config, Project, Setting};
+use lambimg::oci::layer::Packing;
 use lambimg::oci::reference::{Name, Reference};
 use lambimg::plan::{self, Policy, Request};
 use lambimg::python::normalize_name;
@@ -112,6 +113,10 @@ struct BuildArguments {
     /// Make every layer anew
     #[arg(long)]
     no_cache: bool,
+
+    /// Compress everything anew, the same files in other bytes: what to try where a layer is suspected
+    #[arg(long, hide = true)]
+    recompress: bool,
 
     /// Print the plan and the function's files, and build nothing
     #[arg(long)]
@@ -284,6 +289,11 @@ fn run_build(
             locked: wanted.locked,
             offline: wanted.needs.offline,
             no_cache: wanted.no_cache,
+            packing: if wanted.recompress {
+                Packing::Recompressed
+            } else {
+                Packing::Spliced
+            },
         },
         epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
         today: surroundings::today(),

@@ -416,6 +416,7 @@ mod tests {
     use crate::blob_store::BlobStore;
     use crate::file_tree::{Content, FileTree, ImagePath};
     use crate::oci::layer;
+    use crate::progress::Progress;
 
     fn base(family: Family, store: &BlobStore) -> Image {
         let layer = made(store, "etc/base", "b");
@@ -445,7 +446,9 @@ mod tests {
             &"t".into(),
         )
         .unwrap();
-        layer::make(store, &tree, 7).unwrap().0
+        let options = layer::Options::default();
+        let task = Progress::default().task("make", None);
+        layer::make(store, &tree, options, &task).unwrap().0
     }
 
     fn stacked(family: Family, store: &BlobStore) -> Image {

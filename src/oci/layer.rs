@@ -5,14 +5,17 @@
 //! execute bit and contents has a place in them. Lambda's unpacker wants each directory before what
 //! is in it and knows no hard links; a [`FileTree`] gives the first and cannot say the second.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::sync::{Mutex, PoisonError};
 
 use flate2::{Compression, GzBuilder};
 use serde::{Deserialize, Serialize};
 
-use crate::blob_store::{self, BlobStore, MemoKey};
+use crate::blob_store::{self, BlobStore, BlobWriter, MemoKey};
 use crate::digest::{Digest, Hasher, HashingWriter};
-use crate::file_tree::{FileTree, ImagePath, Node, TreeHasher};
+use crate::file_tree::{Entry, FileTree, ImagePath, Node, TreeHasher};
+use crate::progress::Task;
 
 /// Names the compressor, its level and the order of entries; a change of any changes this.
 const FORMAT: &str = "layer 1: ustar, sorted; zlib-rs 0.6.8 level 6";
@@ -59,32 +62,168 @@ pub enum Error {
     Store(#[from] blob_store::Error),
 }
 
-/// Makes a layer of `tree` in `store`, every entry dated `epoch` (seconds since 1970). Beside it comes the
-/// digest of the tree as it was read for this layer: files may have changed since they were last looked at.
+/// How the bytes of files come into the compressed stream. Both give the same tar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// What an archive has compressed already is taken over as it is.
+    #[default]
+    Spliced,
+    /// Everything is compressed anew.
+    Recompressed,
+}
+
+/// What beside the tree decides a layer's bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The date of every entry, in seconds since 1970.
+    pub epoch: u64,
+    /// How it is compressed.
+    pub packing: Packing,
+}
+
+/// Sees the bytes of files as they go into a layer, so that nobody has to read them again.
+pub trait Witness: Sync {
+    /// What is to see the file that is about to come, if anything is.
+    fn look(&self, path: &ImagePath, entry: &Entry) -> Option<Box<dyn Look + Send + '_>>;
+}
+
+/// Sees one file: its bytes in order, then its end. What it finds is for its witness to keep.
+pub trait Look {
+    /// The next bytes.
+    fn bytes(&mut self, bytes: &[u8]);
+
+    /// There are no more.
+    fn end(self: Box<Self>);
+}
+
+/// Sees nothing.
+pub struct Blind;
+
+impl Witness for Blind {
+    fn look(&self, _: &ImagePath, _: &Entry) -> Option<Box<dyn Look + Send + '_>> {
+        None
+    }
+}
+
+/// A layer that is whole but has no name in the store yet.
+pub struct Unnamed<'a> {
+    blob: BlobWriter<'a>,
+    diff_id: Digest,
+    unpacked_size: u64,
+}
+
+impl Unnamed<'_> {
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn commit(self) -> Result<Layer, Error> {
+        let (digest, size) = self.blob.commit()?;
+        Ok(Layer {
+            digest,
+            size,
+            diff_id: self.diff_id,
+            unpacked_size: self.unpacked_size,
+        })
+    }
+}
+
+/// Writes a layer of `tree` into `store`, which gets its name when the caller, too, is content. `task` hears
+/// of the tar's bytes.
 ///
 /// # Errors
 /// See [`Error`]; no part of a layer is left then.
-pub fn make(store: &BlobStore, tree: &FileTree, epoch: u64) -> Result<(Layer, Digest), Error> {
+pub fn write<'s>(
+    store: &'s BlobStore,
+    tree: &FileTree,
+    options: Options,
+    witness: &dyn Witness,
+    task: &Task,
+) -> Result<Unnamed<'s>, Error> {
     let gzip = GzBuilder::new()
         .operating_system(255)
         .write(store.writer()?, Compression::new(LEVEL));
     let mut tar = HashingWriter::new(gzip);
-    let tree_digest = write_tar(tree, epoch, &mut tar)?;
+    write_tar(tree, options.epoch, witness, task, &mut tar)?;
     let (gzip, diff_id, unpacked_size) = tar.finish();
-    let (digest, size) = gzip.finish().map_err(Error::Write)?.commit()?;
-    let layer = Layer {
-        digest,
-        size,
+    Ok(Unnamed {
+        blob: gzip.finish().map_err(Error::Write)?,
         diff_id,
         unpacked_size,
-    };
-    Ok((layer, tree_digest))
+    })
+}
+
+/// Makes a layer of `tree` in `store`. Beside it comes the digest of the tree as it was read for this layer:
+/// files may have changed since they were last looked at.
+///
+/// # Errors
+/// See [`Error`]; no part of a layer is left then.
+pub fn make(
+    store: &BlobStore,
+    tree: &FileTree,
+    options: Options,
+    task: &Task,
+) -> Result<(Layer, Digest), Error> {
+    let seen = Contents::default();
+    let layer = write(store, tree, options, &seen, task)?;
+    Ok((layer.commit()?, seen.digest_of(tree)))
+}
+
+/// The digests of all files of a tree, as they were read.
+#[derive(Default)]
+struct Contents(Mutex<BTreeMap<ImagePath, Digest>>);
+
+struct ContentLook<'a> {
+    contents: &'a Contents,
+    path: ImagePath,
+    hasher: Hasher,
+}
+
+impl Witness for Contents {
+    fn look(&self, path: &ImagePath, _: &Entry) -> Option<Box<dyn Look + Send + '_>> {
+        Some(Box::new(ContentLook {
+            contents: self,
+            path: path.clone(),
+            hasher: Hasher::default(),
+        }))
+    }
+}
+
+impl Look for ContentLook<'_> {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    fn end(self: Box<Self>) {
+        let mut digests = self.contents.0.lock();
+        let digests = digests.as_mut().unwrap_or_else(PoisonError::get_mut);
+        digests.insert(self.path, self.hasher.finish());
+    }
+}
+
+impl Contents {
+    fn digest_of(self, tree: &FileTree) -> Digest {
+        let digests = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut hasher = TreeHasher::default();
+        for (path, entry) in tree.iter() {
+            hasher.entry(path, &entry.node, digests.get(path).copied());
+        }
+        hasher.finish()
+    }
 }
 
 /// The key of a layer whose tree these inputs decide: digests of wheels and where they are placed, or
 /// the tree's own digest.
-pub fn memo_key<I: AsRef<[u8]>>(epoch: u64, inputs: impl IntoIterator<Item = I>) -> MemoKey {
-    let fixed = [FORMAT.as_bytes().to_vec(), epoch.to_le_bytes().to_vec()];
+pub fn memo_key<I: AsRef<[u8]>>(options: Options, inputs: impl IntoIterator<Item = I>) -> MemoKey {
+    let packing: &[u8] = match options.packing {
+        Packing::Spliced => b"spliced",
+        Packing::Recompressed => b"recompressed",
+    };
+    let fixed = [
+        FORMAT.as_bytes().to_vec(),
+        options.epoch.to_le_bytes().to_vec(),
+        packing.to_vec(),
+    ];
     let inputs = inputs.into_iter().map(|input| input.as_ref().to_vec());
     MemoKey::new("layer", fixed.into_iter().chain(inputs))
 }
@@ -103,10 +242,14 @@ pub fn remember(store: &BlobStore, key: &MemoKey, layer: &Layer) -> Result<(), E
     Ok(store.remember(key, layer)?)
 }
 
-fn write_tar(tree: &FileTree, epoch: u64, out: &mut impl Write) -> Result<Digest, Error> {
-    let mut hasher = TreeHasher::default();
+fn write_tar(
+    tree: &FileTree,
+    epoch: u64,
+    witness: &dyn Witness,
+    task: &Task,
+    out: &mut impl Write,
+) -> Result<(), Error> {
     for (path, entry) in tree.iter() {
-        let mut contents = None;
         match &entry.node {
             Node::Directory => {
                 let header = Header::new(b'5', format!("{}/", path.as_str()), 0o755, epoch);
@@ -129,25 +272,25 @@ fn write_tar(tree: &FileTree, epoch: u64, out: &mut impl Write) -> Result<Digest
                     path: path.clone(),
                     source,
                 })?;
-                contents = Some(copy_exactly(&mut reader, header.size, path, out)?);
+                let look = witness.look(path, entry);
+                copy_exactly(&mut reader, header.size, path, look, task, out)?;
             }
         }
-        hasher.entry(path, &entry.node, contents);
     }
     // Two blocks of zeros end an archive.
-    out.write_all(&[0; 2 * BLOCK]).map_err(Error::Write)?;
-    Ok(hasher.finish())
+    out.write_all(&[0; 2 * BLOCK]).map_err(Error::Write)
 }
 
-/// Copies a file's contents with padding and gives their digest.
+/// Copies a file's contents with padding.
 fn copy_exactly(
     reader: &mut impl Read,
     size: u64,
     path: &ImagePath,
+    mut look: Option<Box<dyn Look + Send + '_>>,
+    task: &Task,
     out: &mut impl Write,
-) -> Result<Digest, Error> {
+) -> Result<(), Error> {
     let mut buffer = vec![0; 64 << 10];
-    let mut hasher = Hasher::default();
     let mut copied = 0;
     loop {
         // One more read after the last byte proves the contents.
@@ -162,11 +305,16 @@ fn copy_exactly(
         if count == 0 {
             break;
         }
-        hasher.update(&buffer[..count]);
+        if let Some(look) = &mut look {
+            look.bytes(&buffer[..count]);
+        }
+        task.advance(count as u64);
         out.write_all(&buffer[..count]).map_err(Error::Write)?;
     }
-    write_padding(size, out).map_err(Error::Write)?;
-    Ok(hasher.finish())
+    if let Some(look) = look {
+        look.end();
+    }
+    write_padding(size, out).map_err(Error::Write)
 }
 
 fn write_padding(size: u64, out: &mut impl Write) -> io::Result<()> {
@@ -295,6 +443,7 @@ fn ustar(
 mod tests {
     use super::*;
     use crate::file_tree::Content;
+    use crate::progress::Progress;
     use proptest::prelude::*;
 
     fn tree(files: &[(&str, &str, bool)]) -> FileTree {
@@ -307,9 +456,20 @@ mod tests {
         tree
     }
 
+    fn task() -> Task {
+        Progress::default().task("make", None)
+    }
+
+    fn dated(epoch: u64) -> Options {
+        Options {
+            epoch,
+            ..Options::default()
+        }
+    }
+
     fn tar_of(tree: &FileTree) -> Vec<u8> {
         let mut out = Vec::new();
-        write_tar(tree, 315_532_800, &mut out).unwrap();
+        write_tar(tree, 315_532_800, &Blind, &task(), &mut out).unwrap();
         out
     }
 
@@ -355,7 +515,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = BlobStore::open(directory.path()).unwrap();
         let tree = tree(&[("a", "some text", false)]);
-        let (layer, digest) = make(&store, &tree, 0).unwrap();
+        let (layer, digest) = make(&store, &tree, dated(0), &task()).unwrap();
         assert_eq!(digest, tree.digest().unwrap());
         let bytes = store.read(&layer.digest).unwrap();
         let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
@@ -367,10 +527,10 @@ mod tests {
             decoder.into_inner().is_empty(),
             "one member, nothing behind it"
         );
-        let key = memo_key(0, ["key"]);
+        let key = memo_key(dated(0), ["key"]);
         remember(&store, &key, &layer).unwrap();
         assert_eq!(recall(&store, &key), Some(layer.clone()));
-        assert_eq!(recall(&store, &memo_key(1, ["key"])), None);
+        assert_eq!(recall(&store, &memo_key(dated(1), ["key"])), None);
         std::fs::remove_file(store.path(&layer.digest)).unwrap();
         assert_eq!(
             recall(&store, &key),
@@ -400,7 +560,7 @@ mod tests {
         ]);
         let directory = tempfile::tempdir().unwrap();
         let store = BlobStore::open(directory.path()).unwrap();
-        let (layer, _) = make(&store, &tree, 315_532_800).unwrap();
+        let (layer, _) = make(&store, &tree, dated(315_532_800), &task()).unwrap();
         insta::assert_snapshot!(layer.diff_id.hex(), @"ce223adaa8d145c604e07df675b18526e28bc8061f225b955d691a8aa9f7e57c");
         insta::assert_snapshot!(layer.digest.hex(), @"3677cd229ac51d781617fca4fb3bbf5567aec59273c92f449c2d5ea9b5484249");
     }
@@ -414,7 +574,7 @@ mod tests {
         let path = ImagePath::new("f").unwrap();
         tree.insert_file(path, Content::File(file, 3), false, &"test".into())
             .unwrap();
-        let error = write_tar(&tree, 0, &mut Vec::new()).unwrap_err();
+        let error = write_tar(&tree, 0, &Blind, &task(), &mut Vec::new()).unwrap_err();
         insta::assert_snapshot!(error, @"/f changed while it was read");
     }
 

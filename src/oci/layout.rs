@@ -547,6 +547,7 @@ mod tests {
     use crate::oci::Family;
     use crate::oci::image::{Addition, Edit, stack, validate};
     use crate::oci::layer;
+    use crate::progress::Progress;
 
     fn scratch(store: &BlobStore) -> Image {
         let config = oci::to_json(&json!({"architecture": "arm64", "os": "linux",
@@ -564,7 +565,9 @@ mod tests {
         let path = ImagePath::new("var/task/app.py").unwrap();
         tree.insert_file(path, Content::bytes("code"), false, &"f".into())
             .unwrap();
-        let (layer, _) = layer::make(store, &tree, 0).unwrap();
+        let options = layer::Options::default();
+        let task = Progress::default().task("make", None);
+        let (layer, _) = layer::make(store, &tree, options, &task).unwrap();
         let what = "function".to_owned();
         let image = stack(&base, &[Addition { layer, what }], &Edit::default()).unwrap();
         store.put(&image.manifest.raw).unwrap();
