@@ -112,20 +112,33 @@ impl Member {
 
     /// Reads the contents; the last read fails when size or CRC-32 are not the promised ones.
     pub fn open(&self) -> impl Read + Send + use<> {
-        let raw = Range {
-            file: Arc::clone(&self.file),
-            position: self.offset,
-            end: self.offset + self.compressed_size,
-        };
-        let buffered = BufReader::with_capacity(32 << 10, raw);
+        let buffered = BufReader::with_capacity(32 << 10, self.raw());
         MemberReader {
             body: match self.method {
                 Method::Stored => Body::Stored(buffered),
                 Method::Deflated => Body::Deflated(DeflateDecoder::new(buffered)),
             },
+            proof: self.proof(),
+        }
+    }
+
+    /// Reads the bytes as they lie in the archive, unproven. Whoever makes the contents of them has a
+    /// [`Proof`] to give.
+    pub fn raw(&self) -> Range {
+        Range {
+            file: Arc::clone(&self.file),
+            position: self.offset,
+            end: self.offset + self.compressed_size,
+        }
+    }
+
+    /// Begins to hold contents against what the archive says of them.
+    pub fn proof(&self) -> Proof {
+        Proof {
+            name: self.name.clone(),
+            expected: (self.compressed_size, self.size, self.crc32),
             crc: crc32fast::Hasher::new(),
-            read: 0,
-            member: self.clone(),
+            size: 0,
         }
     }
 
@@ -148,7 +161,7 @@ impl Member {
 }
 
 /// A byte range of a shared file.
-struct Range {
+pub struct Range {
     file: Arc<File>,
     position: u64,
     end: u64,
@@ -167,6 +180,66 @@ impl Read for Range {
     }
 }
 
+/// Whether contents are what the archive says: fed with all of them, then asked.
+pub struct Proof {
+    name: String,
+    expected: (u64, u64, u32),
+    crc: crc32fast::Hasher,
+    size: u64,
+}
+
+impl Proof {
+    /// Takes in the next bytes of the contents, whose CRC-32 is known already.
+    ///
+    /// # Errors
+    /// When there are more than the archive says.
+    pub fn combine(&mut self, crc: &crc32fast::Hasher, count: usize) -> io::Result<()> {
+        self.crc.combine(crc);
+        self.grow(count)
+    }
+
+    fn update(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.crc.update(bytes);
+        self.grow(bytes.len())
+    }
+
+    fn grow(&mut self, count: usize) -> io::Result<()> {
+        self.size += count as u64;
+        if self.size > self.expected.1 {
+            return Err(self.damaged("is longer than the archive says"));
+        }
+        Ok(())
+    }
+
+    /// Proves the whole, which came of `compressed` bytes of the archive.
+    ///
+    /// # Errors
+    /// When anything differs.
+    pub fn end(&self, compressed: u64) -> io::Result<()> {
+        let (expected_compressed, size, crc) = self.expected;
+        if self.size != size {
+            return Err(self.damaged("is shorter than the archive says"));
+        }
+        if compressed != expected_compressed {
+            return Err(self.damaged("has bytes behind its compressed data"));
+        }
+        if self.crc.clone().finalize() != crc {
+            return Err(self.damaged("is damaged: its CRC-32 differs"));
+        }
+        Ok(())
+    }
+
+    /// What to say of bytes that are no deflate stream.
+    pub fn does_not_inflate(&self) -> io::Error {
+        self.damaged("is damaged: it does not inflate")
+    }
+
+    fn damaged(&self, what: &str) -> io::Error {
+        let message = format!("member `{}` {what}", self.name.escape_debug());
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    }
+}
+
 enum Body {
     Stored(BufReader<Range>),
     Deflated(DeflateDecoder<BufReader<Range>>),
@@ -174,31 +247,7 @@ enum Body {
 
 struct MemberReader {
     body: Body,
-    crc: crc32fast::Hasher,
-    read: u64,
-    member: Member,
-}
-
-impl MemberReader {
-    fn damaged(&self, what: &str) -> io::Error {
-        let message = format!("member `{}` {what}", self.member.name.escape_debug());
-        io::Error::new(io::ErrorKind::InvalidData, message)
-    }
-
-    fn check_end(&self) -> io::Result<()> {
-        if self.read != self.member.size {
-            return Err(self.damaged("is shorter than the archive says"));
-        }
-        if let Body::Deflated(decoder) = &self.body
-            && decoder.total_in() != self.member.compressed_size
-        {
-            return Err(self.damaged("has bytes behind its compressed data"));
-        }
-        if self.crc.clone().finalize() != self.member.crc32 {
-            return Err(self.damaged("is damaged: its CRC-32 differs"));
-        }
-        Ok(())
-    }
+    proof: Proof,
 }
 
 impl Read for MemberReader {
@@ -207,16 +256,15 @@ impl Read for MemberReader {
             Body::Stored(body) => body.read(buffer)?,
             Body::Deflated(body) => match body.read(buffer) {
                 Ok(count) => count,
-                Err(_) => return Err(self.damaged("is damaged: it does not inflate")),
+                Err(_) => return Err(self.proof.does_not_inflate()),
             },
         };
-        self.crc.update(&buffer[..count]);
-        self.read += count as u64;
-        if self.read > self.member.size {
-            return Err(self.damaged("is longer than the archive says"));
-        }
+        self.proof.update(&buffer[..count])?;
         if count == 0 && !buffer.is_empty() {
-            self.check_end()?;
+            self.proof.end(match &self.body {
+                Body::Stored(_) => self.proof.size,
+                Body::Deflated(decoder) => decoder.total_in(),
+            })?;
         }
         Ok(count)
     }
@@ -723,10 +771,28 @@ pub(crate) mod testing {
             } else {
                 contents.to_vec()
             };
+            self.add_raw(
+                (local, name),
+                contents,
+                &data,
+                if deflate { 8 } else { 0 },
+                mode,
+            );
+        }
+
+        /// A member whose bytes in the archive are `data`, whatever its method would make of them.
+        pub(crate) fn add_raw(
+            &mut self,
+            (local, name): (&str, &str),
+            contents: &[u8],
+            data: &[u8],
+            method: u16,
+            mode: u32,
+        ) {
             let offset = u32_of(self.bytes.len());
             let mut middle = Vec::new();
             middle.extend(0x0800u16.to_le_bytes());
-            middle.extend((if deflate { 8u16 } else { 0 }).to_le_bytes());
+            middle.extend(method.to_le_bytes());
             middle.extend(0u32.to_le_bytes());
             middle.extend(crc32fast::hash(contents).to_le_bytes());
             middle.extend(u32_of(data.len()));
@@ -737,7 +803,7 @@ pub(crate) mod testing {
             self.bytes.extend(u16_of(local.len()));
             self.bytes.extend(0u16.to_le_bytes());
             self.bytes.extend(local.as_bytes());
-            self.bytes.extend(&data);
+            self.bytes.extend(data);
             self.central.extend(CENTRAL.to_le_bytes());
             self.central.extend(0x0314u16.to_le_bytes());
             self.central.extend(20u16.to_le_bytes());

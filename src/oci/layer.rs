@@ -1,28 +1,26 @@
 //! A file tree becomes a layer: one deterministic tar in one gzip member.
 //!
-//! Headers are POSIX ustar, with a PAX header only where a value does not fit: this room writes them
-//! itself because their bytes are part of every digest. Nothing about a file but its path, kind,
-//! execute bit and contents has a place in them. Lambda's unpacker wants each directory before what
-//! is in it and knows no hard links; a [`FileTree`] gives the first and cannot say the second.
+//! What stands in the tar, and in which order, is said here; `ustar` lays headers out, `splice` makes the
+//! gzip member. Lambda's unpacker wants each directory before what is in it and knows no hard links; all
+//! directories come first, and a [`FileTree`] cannot say a hard link.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use flate2::{Compression, GzBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::blob_store::{self, BlobStore, BlobWriter, MemoKey};
-use crate::digest::{Digest, Hasher, HashingWriter};
-use crate::file_tree::{Entry, FileTree, ImagePath, Node, TreeHasher};
+use crate::digest::{Digest, Hasher};
+use crate::file_tree::{Content, Entry, FileTree, ImagePath, Node, TreeHasher};
+use crate::oci::splice::{self, Stream};
+use crate::oci::ustar;
 use crate::progress::Task;
 
-/// Names the compressor, its level and the order of entries; a change of any changes this.
-const FORMAT: &str = "layer 1: ustar, sorted; zlib-rs 0.6.8 level 6";
-const LEVEL: u32 = 6;
-const BLOCK: usize = 512;
-/// ustar has eleven octal digits for a size.
-const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;
+/// Names the order of entries, what is spliced, the compressor and its level; a change of any changes this.
+const FORMAT: &str = "layer 2: ustar; directories, files below 16 KiB, others; segments of 256 KiB; zlib-rs 0.6.8 level 6";
+/// Smaller files, in bytes, are compressed together: they have more in common than their own streams show.
+const LARGE: u64 = 16 << 10;
 
 /// A layer in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,16 +138,21 @@ pub fn write<'s>(
     witness: &dyn Witness,
     task: &Task,
 ) -> Result<Unnamed<'s>, Error> {
-    let gzip = GzBuilder::new()
-        .operating_system(255)
-        .write(store.writer()?, Compression::new(LEVEL));
-    let mut tar = HashingWriter::new(gzip);
-    write_tar(tree, options.epoch, witness, task, &mut tar)?;
-    let (gzip, diff_id, unpacked_size) = tar.finish();
+    let size = tree.iter().filter_map(|(_, entry)| match &entry.node {
+        Node::File { content, .. } => Some(content.size()),
+        Node::Directory | Node::Symlink(_) => None,
+    });
+    let expected = size.fold(0, u64::saturating_add);
+    let out = store.writer()?;
+    let made = splice::gzip(out, expected, task, |stream| {
+        write_tar(tree, options, witness, stream)
+    });
+    let (finished, produced) = made.map_err(Error::Write)?;
+    produced?;
     Ok(Unnamed {
-        blob: gzip.finish().map_err(Error::Write)?,
-        diff_id,
-        unpacked_size,
+        blob: finished.out,
+        diff_id: finished.diff_id,
+        unpacked_size: finished.unpacked_size,
     })
 }
 
@@ -242,209 +245,104 @@ pub fn remember(store: &BlobStore, key: &MemoKey, layer: &Layer) -> Result<(), E
     Ok(store.remember(key, layer)?)
 }
 
-fn write_tar(
+/// Directories, then small files and links, then the rest, each in the order of their paths: what is small
+/// compresses best side by side, and every file has its directories before it.
+fn write_tar<'l>(
     tree: &FileTree,
-    epoch: u64,
-    witness: &dyn Witness,
-    task: &Task,
-    out: &mut impl Write,
+    options: Options,
+    witness: &'l dyn Witness,
+    stream: &mut Stream<'l>,
 ) -> Result<(), Error> {
-    for (path, entry) in tree.iter() {
-        match &entry.node {
-            Node::Directory => {
-                let header = Header::new(b'5', format!("{}/", path.as_str()), 0o755, epoch);
-                header.write(out).map_err(Error::Write)?;
-            }
-            Node::Symlink(target) => {
-                let mut header = Header::new(b'2', path.as_str().to_owned(), 0o777, epoch);
-                header.link.clone_from(target);
-                header.write(out).map_err(Error::Write)?;
-            }
-            Node::File {
-                content,
-                executable,
-            } => {
-                let mode = if *executable { 0o755 } else { 0o644 };
-                let mut header = Header::new(b'0', path.as_str().to_owned(), mode, epoch);
-                header.size = content.size();
-                header.write(out).map_err(Error::Write)?;
-                let mut reader = content.open().map_err(|source| Error::Read {
+    for wanted in [Class::Directory, Class::Small, Class::Large] {
+        let entries = tree.iter().filter(|(_, entry)| Class::of(entry) == wanted);
+        for (path, entry) in entries {
+            let written = write_entry(path, entry, options, witness, stream);
+            written.map_err(|error| match error {
+                Fault::Changed => Error::Changed { path: path.clone() },
+                Fault::Stream(splice::Error::Read(source)) => Error::Read {
                     path: path.clone(),
                     source,
-                })?;
-                let look = witness.look(path, entry);
-                copy_exactly(&mut reader, header.size, path, look, task, out)?;
-            }
+                },
+                Fault::Stream(splice::Error::Stopped) => Error::Write(io::Error::other("stopped")),
+            })?;
         }
     }
     // Two blocks of zeros end an archive.
-    out.write_all(&[0; 2 * BLOCK]).map_err(Error::Write)
+    let ended = stream.bytes(&[0; 2 * ustar::BLOCK]);
+    ended.map_err(|_| Error::Write(io::Error::other("stopped")))
 }
 
-/// Copies a file's contents with padding.
-fn copy_exactly(
-    reader: &mut impl Read,
-    size: u64,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Directory,
+    Small,
+    Large,
+}
+
+impl Class {
+    fn of(entry: &Entry) -> Self {
+        match &entry.node {
+            Node::Directory => Self::Directory,
+            Node::File { content, .. } if content.size() >= LARGE => Self::Large,
+            Node::File { .. } | Node::Symlink(_) => Self::Small,
+        }
+    }
+}
+
+/// What an entry can fail at.
+enum Fault {
+    Stream(splice::Error),
+    Changed,
+}
+
+impl From<splice::Error> for Fault {
+    fn from(error: splice::Error) -> Self {
+        Self::Stream(error)
+    }
+}
+
+fn write_entry<'l>(
     path: &ImagePath,
-    mut look: Option<Box<dyn Look + Send + '_>>,
-    task: &Task,
-    out: &mut impl Write,
-) -> Result<(), Error> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut copied = 0;
-    loop {
-        // One more read after the last byte proves the contents.
-        let count = reader.read(&mut buffer).map_err(|source| Error::Read {
-            path: path.clone(),
-            source,
-        })?;
-        copied += count as u64;
-        if copied > size || (count == 0 && copied < size) {
-            return Err(Error::Changed { path: path.clone() });
-        }
-        if count == 0 {
-            break;
-        }
-        if let Some(look) = &mut look {
-            look.bytes(&buffer[..count]);
-        }
-        task.advance(count as u64);
-        out.write_all(&buffer[..count]).map_err(Error::Write)?;
-    }
+    entry: &Entry,
+    options: Options,
+    witness: &'l dyn Witness,
+    stream: &mut Stream<'l>,
+) -> Result<(), Fault> {
+    stream.bytes(&ustar::header(path, &entry.node, options.epoch))?;
+    let Node::File { content, .. } = &entry.node else {
+        return Ok(());
+    };
+    let look = witness.look(path, entry);
+    let is_seen = look.is_some();
     if let Some(look) = look {
-        look.end();
+        stream.begin(look);
     }
-    write_padding(size, out).map_err(Error::Write)
-}
-
-fn write_padding(size: u64, out: &mut impl Write) -> io::Result<()> {
-    let padding = size.next_multiple_of(BLOCK as u64) - size;
-    io::copy(&mut io::repeat(0).take(padding), out)?;
+    let splice = options.packing == Packing::Spliced && Class::of(entry) == Class::Large;
+    match content {
+        Content::Bytes(bytes) => stream.bytes(bytes)?,
+        Content::Member(member) if splice => stream.splice(member)?,
+        Content::Member(member) => stream.member(member)?,
+        Content::File(_, size) => {
+            let file = content.open().map_err(splice::Error::Read)?;
+            if stream.reader(file, *size)? != *size {
+                return Err(Fault::Changed);
+            }
+        }
+    }
+    if is_seen {
+        stream.end();
+    }
+    stream.bytes(&[0; ustar::BLOCK][..ustar::padding(content.size())])?;
     Ok(())
-}
-
-/// One entry's header before it is laid out.
-struct Header {
-    kind: u8,
-    name: String,
-    mode: u32,
-    size: u64,
-    epoch: u64,
-    link: String,
-}
-
-impl Header {
-    fn new(kind: u8, name: String, mode: u32, epoch: u64) -> Self {
-        Self {
-            kind,
-            name,
-            mode,
-            size: 0,
-            epoch,
-            link: String::new(),
-        }
-    }
-
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut records = Vec::new();
-        let split = split_name(&self.name);
-        if split.is_none() {
-            pax_record(&mut records, "path", &self.name);
-        }
-        if self.link.len() > 100 || !self.link.is_ascii() {
-            pax_record(&mut records, "linkpath", &self.link);
-        }
-        if self.size > MAX_OCTAL_SIZE {
-            pax_record(&mut records, "size", &self.size.to_string());
-        }
-        if !records.is_empty() {
-            let size = records.len() as u64;
-            out.write_all(&ustar(b'x', ("", "pax"), 0o644, size, self.epoch, ""))?;
-            out.write_all(&records)?;
-            write_padding(size, out)?;
-        }
-        let name = split.unwrap_or(("", cut(&self.name)));
-        let size = if self.size > MAX_OCTAL_SIZE {
-            0
-        } else {
-            self.size
-        };
-        let block = ustar(
-            self.kind,
-            name,
-            self.mode,
-            size,
-            self.epoch,
-            cut(&self.link),
-        );
-        out.write_all(&block)
-    }
-}
-
-/// What fits into a name field of a header whose PAX record has the whole.
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(100)]
-}
-
-/// Splits a name into ustar's prefix and name, if it fits there.
-fn split_name(name: &str) -> Option<(&str, &str)> {
-    if !name.is_ascii() {
-        return None;
-    }
-    if name.len() <= 100 {
-        return Some(("", name));
-    }
-    // The slash between the two is not kept; a directory's last one belongs to the name.
-    let at = name
-        .match_indices('/')
-        .map(|(at, _)| at)
-        .find(|at| name.len() - at - 1 <= 100)?;
-    let (prefix, rest) = (&name[..at], &name[at + 1..]);
-    (prefix.len() <= 155 && !prefix.is_empty() && !rest.is_empty()).then_some((prefix, rest))
-}
-
-/// `LENGTH KEY=VALUE\n`, where the length counts itself.
-fn pax_record(out: &mut Vec<u8>, key: &str, value: &str) {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while rest + length.to_string().len() != length {
-        length = rest + length.to_string().len();
-    }
-    out.extend(format!("{length} {key}={value}\n").into_bytes());
-}
-
-fn ustar(
-    kind: u8,
-    (prefix, name): (&str, &str),
-    mode: u32,
-    size: u64,
-    epoch: u64,
-    link: &str,
-) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, name.as_bytes());
-    put(100, format!("{mode:07o}\0").as_bytes());
-    put(108, b"0000000\0");
-    put(116, b"0000000\0");
-    put(124, format!("{size:011o}\0").as_bytes());
-    put(136, format!("{epoch:011o}\0").as_bytes());
-    put(148, b"        ");
-    put(156, &[kind]);
-    put(157, link.as_bytes());
-    put(257, b"ustar\x0000");
-    put(345, prefix.as_bytes());
-    let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    block
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file_tree::Content;
     use crate::progress::Progress;
+    use crate::zip::{self, testing::Builder};
     use proptest::prelude::*;
+    use std::io::Read as _;
 
     fn tree(files: &[(&str, &str, bool)]) -> FileTree {
         let mut tree = FileTree::default();
@@ -467,10 +365,21 @@ mod tests {
         }
     }
 
+    fn unzipped(store: &BlobStore, layer: &Layer) -> Vec<u8> {
+        let bytes = store.read(&layer.digest).unwrap();
+        let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
+        let mut tar = Vec::new();
+        decoder.read_to_end(&mut tar).unwrap();
+        let rest = decoder.into_inner();
+        assert!(rest.is_empty(), "one member, nothing behind it");
+        tar
+    }
+
     fn tar_of(tree: &FileTree) -> Vec<u8> {
-        let mut out = Vec::new();
-        write_tar(tree, 315_532_800, &Blind, &task(), &mut out).unwrap();
-        out
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let (layer, _) = make(&store, tree, dated(315_532_800), &task()).unwrap();
+        unzipped(&store, &layer)
     }
 
     fn listing(bytes: &[u8]) -> Vec<String> {
@@ -517,16 +426,9 @@ mod tests {
         let tree = tree(&[("a", "some text", false)]);
         let (layer, digest) = make(&store, &tree, dated(0), &task()).unwrap();
         assert_eq!(digest, tree.digest().unwrap());
-        let bytes = store.read(&layer.digest).unwrap();
-        let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
-        let mut tar = Vec::new();
-        decoder.read_to_end(&mut tar).unwrap();
+        let tar = unzipped(&store, &layer);
         assert_eq!(Digest::of(&tar), layer.diff_id);
         assert_eq!(tar.len() as u64, layer.unpacked_size);
-        assert!(
-            decoder.into_inner().is_empty(),
-            "one member, nothing behind it"
-        );
         let key = memo_key(dated(0), ["key"]);
         remember(&store, &key, &layer).unwrap();
         assert_eq!(recall(&store, &key), Some(layer.clone()));
@@ -553,16 +455,37 @@ mod tests {
             .collect();
         let text = "def handler(event, context):\n    return event\n".repeat(3000);
         let mixed = noise.clone() + &text + &noise;
-        let tree = tree(&[
+        // Longer than two segments, and members of an archive that are spliced.
+        let long_text = text.repeat(5);
+        let mut builder = Builder::default();
+        builder.add("deflated", "deflated", mixed.as_bytes(), true);
+        builder.add("stored", "stored", mixed.as_bytes(), false);
+        let directory = tempfile::tempdir().unwrap();
+        let archive = directory.path().join("archive");
+        std::fs::write(&archive, builder.finish()).unwrap();
+        let mut tree = tree(&[
+            ("long", &long_text, false),
             ("a/ü", "x", false),
             (&long, "y", true),
             ("mixed", &mixed, false),
         ]);
-        let directory = tempfile::tempdir().unwrap();
+        for member in zip::open(&archive).unwrap() {
+            let path = ImagePath::new(&member.name).unwrap();
+            tree.insert_file(path, Content::Member(member), false, &"zip".into())
+                .unwrap();
+        }
         let store = BlobStore::open(directory.path()).unwrap();
         let (layer, _) = make(&store, &tree, dated(315_532_800), &task()).unwrap();
-        insta::assert_snapshot!(layer.diff_id.hex(), @"ce223adaa8d145c604e07df675b18526e28bc8061f225b955d691a8aa9f7e57c");
-        insta::assert_snapshot!(layer.digest.hex(), @"3677cd229ac51d781617fca4fb3bbf5567aec59273c92f449c2d5ea9b5484249");
+        insta::assert_snapshot!(layer.diff_id.hex(), @"493660368747b004788c091e48c7a1deb5fd12a4341a2f8a72a323b929ea8ef0");
+        insta::assert_snapshot!(layer.digest.hex(), @"2e35da39725264ec1d77a18cadef963b2b127f863d3fb31edfdfe5c0a686a105");
+        // The other packing is the oracle: the same tar.
+        let options = Options {
+            packing: Packing::Recompressed,
+            ..dated(315_532_800)
+        };
+        let (anew, _) = make(&store, &tree, options, &task()).unwrap();
+        assert_eq!(anew.diff_id, layer.diff_id);
+        insta::assert_snapshot!(anew.digest.hex(), @"c20838f7e0f07749aeda2eb94038f869ce0a8f91114b0134bb39321dfd47e3d4");
     }
 
     #[test]
@@ -574,7 +497,8 @@ mod tests {
         let path = ImagePath::new("f").unwrap();
         tree.insert_file(path, Content::File(file, 3), false, &"test".into())
             .unwrap();
-        let error = write_tar(&tree, 0, &Blind, &task(), &mut Vec::new()).unwrap_err();
+        let store = BlobStore::open(directory.path().join("store")).unwrap();
+        let error = make(&store, &tree, dated(0), &task()).unwrap_err();
         insta::assert_snapshot!(error, @"/f changed while it was read");
     }
 
@@ -589,9 +513,10 @@ mod tests {
             }
             let bytes = tar_of(&tree);
             let mut archive = tar::Archive::new(&*bytes);
-            let names: Vec<String> = archive.entries().unwrap()
+            let mut names: Vec<String> = archive.entries().unwrap()
                 .map(|e| e.unwrap().path().unwrap().to_str().unwrap().trim_end_matches('/').to_owned())
                 .collect();
+            names.sort();
             let expected: Vec<&str> = tree.iter().map(|(p, _)| p.as_str()).collect();
             prop_assert_eq!(names, expected);
         }

@@ -6,9 +6,12 @@
 
 mod archive;
 pub mod image;
+mod inflate;
 pub mod layer;
 pub mod layout;
 pub mod reference;
+mod splice;
+mod ustar;
 
 use std::collections::BTreeMap;
 
