@@ -7,6 +7,7 @@ import pathlib
 import struct
 import sys
 import zipfile
+import zlib
 
 
 def elf(machine=62, need=b"GLIBC_2.17"):
@@ -24,6 +25,15 @@ def elf(machine=62, need=b"GLIBC_2.17"):
     for entry in [(5, names + 4096), (10, len(strings)), (0x6FFFFFFE, needs + 4096), (0, 0)]:
         file += struct.pack("<QQ", *entry)
     return file + struct.pack("<HHIIIIHHII", 1, 1, 1, 16, 0, 0, 0, 0, 11, 0) + strings
+
+
+def deflated(level, strategy):
+    """A raw deflate stream with a flush of each kind in it."""
+    compress = zlib.compressobj(level, zlib.DEFLATED, -15, 8, strategy)
+    stream = b""
+    for flush in (zlib.Z_SYNC_FLUSH, zlib.Z_FULL_FLUSH, zlib.Z_PARTIAL_FLUSH, zlib.Z_BLOCK):
+        stream += compress.compress(b"def f(x):\n    return x + 1\n" * 3) + compress.flush(flush)
+    return stream + compress.flush()
 
 
 def wheel(compression):
@@ -124,6 +134,7 @@ SEEDS = {
         b'name = "a"\nversion = "1.0"\nmarker = "python_version > \'3\'"\nwheels = [{url = '
         b'"https://x/a-1.0-py3-none-any.whl", size = 3, hashes = {sha256 = "' + b"0" * 64 + b'"}}]\n'
     ],
+    "splice": lambda: [deflated(level, strategy) for level in (0, 1, 6, 9) for strategy in (0, 2, 4)],
     "wheel_filename": lambda: [
         b"numpy-2.1.0-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
         b"a.b_c-1!2.0rc1+local-1x-py2.py3-none-any.whl",

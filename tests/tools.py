@@ -30,7 +30,15 @@ TESTED_PYTHONS = ["3.9", "3.10", "3.11", "3.12", "3.13"]
 DEMO_PYTHONS = ["3.12", "3.13", "3.11", "3.14", "3.10", "3.9"]
 
 # The command that each Debian package is wanted for.
-PACKAGES = {"docker-registry": "docker-registry", "openssl": "openssl", "skopeo": "skopeo", "umoci": "umoci"}
+PACKAGES = {
+    "bsdtar": "libarchive-tools",
+    "docker-registry": "docker-registry",
+    "libdeflate-gunzip": "libdeflate-tools",
+    "openssl": "openssl",
+    "pigz": "pigz",
+    "skopeo": "skopeo",
+    "umoci": "umoci",
+}
 
 MACHINE = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}.get(platform.machine())
 EMULATOR = {"x86_64": "aws-lambda-rie-x86_64", "aarch64": "aws-lambda-rie-arm64"}.get(MACHINE)

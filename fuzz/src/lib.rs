@@ -79,13 +79,21 @@ pub fn archive_of(mut bytes: &[u8]) -> Vec<u8> {
         }
         let (name, rest) = rest.split_at(name);
         let (content, rest) = rest.split_at(content);
-        archive.add(name, content, u32::from(*mode) << 24 | 0o644 << 16);
+        let attributes = u32::from(*mode) << 24 | 0o644 << 16;
+        archive.add(name, content, content, attributes);
         bytes = rest;
     }
     archive.finish()
 }
 
-/// An archive of stored members.
+/// An archive of one member that says to be `contents`, and is `stream` deflated.
+pub fn archive_with(stream: &[u8], contents: &[u8]) -> Vec<u8> {
+    let mut archive = Archive::default();
+    archive.add(b"m", contents, stream, 0o644 << 16);
+    archive.finish()
+}
+
+/// An archive of members that are stored, or deflated where their bytes are not their contents.
 #[derive(Default)]
 struct Archive {
     members: Vec<u8>,
@@ -94,11 +102,12 @@ struct Archive {
 }
 
 impl Archive {
-    fn add(&mut self, name: &[u8], content: &[u8], attributes: u32) {
-        let size = (content.len() as u32).to_le_bytes();
-        let mut common = vec![20, 0, 0, 8, 0, 0, 0, 0, 0x21, 0];
+    fn add(&mut self, name: &[u8], content: &[u8], bytes: &[u8], attributes: u32) {
+        let size = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
+        let method = if content == bytes { 0 } else { 8 };
+        let mut common = vec![20, 0, 0, 8, method, 0, 0, 0, 0x21, 0];
         common.extend(crc32fast::hash(content).to_le_bytes());
-        common.extend([size, size].concat());
+        common.extend([size(bytes), size(content)].concat());
         common.extend((name.len() as u16).to_le_bytes());
         common.extend([0, 0]);
         self.directory.extend(b"PK\x01\x02\x14\x03");
@@ -111,7 +120,7 @@ impl Archive {
         self.members.extend(b"PK\x03\x04");
         self.members.extend(&common);
         self.members.extend(name);
-        self.members.extend(content);
+        self.members.extend(bytes);
         self.count += 1;
     }
 
