@@ -42,7 +42,7 @@ use crate::python::credentials::Credentials;
 use crate::python::index::Indexes;
 use crate::python::source::{self, Workshop};
 use crate::python::{self, PythonVersion, interpreter};
-use crate::registry::push::{self, Summary};
+use crate::registry::push::{self, Push, Summary};
 use crate::registry::{self, Registries};
 
 /// Blobs fetched at once for an output that needs them all.
@@ -662,9 +662,8 @@ pub async fn push_all(
         }
         let by_tag = group.iter().filter(|reference| reference.digest.is_none());
         let tags: Vec<_> = by_tag.map(|reference| reference.version()).collect();
-        let (store, registries) = (&tools.store, &tools.registries);
-        let progress = &tools.progress;
-        let summary = push::push(image, &reference, &tags, store, registries, progress).await?;
+        let push = Push::begin(&reference, &tools.store, &tools.registries, &tools.progress)?;
+        let summary = push.finish(image, &tags).await?;
         pushed.push(Pushed { reference, summary });
     }
     Ok(pushed)

@@ -4,9 +4,9 @@
 //! disk on the way. Until the manifest is put, nothing in the repository refers to the new blobs, so an
 //! interruption leaves every tag as it was.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -38,83 +38,139 @@ pub struct Summary {
     pub skipped: u64,
 }
 
-#[derive(Default)]
-struct Counters {
-    uploaded: AtomicU64,
-    mounted: AtomicU64,
-    skipped: AtomicU64,
+/// How a blob came to be in the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Uploaded,
+    Mounted,
+    Skipped,
 }
 
-/// Puts `image` into the repository of `target` under `tags` (none: by digest alone).
-///
-/// # Errors
-/// See [`Error`]; no tag has moved then, or only those before the one that failed.
-pub async fn push(
-    image: &Image,
-    target: &Reference,
-    tags: &[String],
-    store: &BlobStore,
-    registries: &Registries,
-    progress: &Progress,
-) -> Result<Summary, Error> {
-    let repository = registries.repository(target, Access::Push)?;
-    let digest = image.manifest.digest().to_string();
-    let counters = Counters::default();
-    // A manifest is only taken when all its blobs are there, so one look can stand for all of them.
-    if repository.head_manifest(&digest).await?.is_some() {
-        let bytes = image.blobs().iter().map(|blob| blob.size).sum();
-        counters.skipped.store(bytes, Ordering::Relaxed);
-    } else {
-        let job = Job {
-            image,
-            target,
-            store,
-            registries,
-            repository: &repository,
-            progress,
-            counters: &counters,
-        };
-        stream::iter(image.blobs())
-            .map(|blob| job.bring(blob))
-            .buffer_unordered(PARALLEL)
-            .try_collect::<()>()
-            .await?;
-        if tags.is_empty() {
-            repository.put_manifest(&image.manifest, &digest).await?;
+/// A push to one repository, which may begin before the image is whole.
+#[derive(Debug)]
+pub struct Push {
+    repository: Repository,
+    target: Reference,
+    store: BlobStore,
+    registries: Registries,
+    progress: Progress,
+    /// Blobs that are there.
+    brought: Mutex<BTreeMap<Digest, Way>>,
+}
+
+impl Push {
+    /// Begins; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When no client for the registry can be made.
+    pub fn begin(
+        target: &Reference,
+        store: &BlobStore,
+        registries: &Registries,
+        progress: &Progress,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            repository: registries.repository(target, Access::Push)?,
+            target: target.clone(),
+            store: store.clone(),
+            registries: registries.clone(),
+            progress: progress.clone(),
+            brought: Mutex::default(),
+        })
+    }
+
+    /// Brings a blob of an image that is still being made, from the store or from `origin`. What fails here
+    /// is tried again with the image, and told then.
+    pub async fn bring_early(&self, blob: &Descriptor, origin: Option<&Reference>) {
+        if let Err(error) = self.bring(blob, origin, None).await {
+            self.progress.detail(format!(
+                "blob {}: {error}; again with the image",
+                blob.digest
+            ));
         }
     }
-    for tag in tags {
-        if repository.head_manifest(tag).await? != Some(image.manifest.digest()) {
-            repository.put_manifest(&image.manifest, tag).await?;
+
+    /// Puts `image` into the repository under `tags` (none: by digest alone).
+    ///
+    /// # Errors
+    /// See [`Error`]; no tag has moved then, or only those before the one that failed.
+    pub async fn finish(self, image: &Image, tags: &[String]) -> Result<Summary, Error> {
+        let repository = &self.repository;
+        let digest = image.manifest.digest().to_string();
+        // A manifest is only taken when all its blobs are there, so one look can stand for all of them.
+        let is_there = self.is_untouched() && repository.head_manifest(&digest).await?.is_some();
+        if is_there {
+            for blob in image.blobs() {
+                self.note(blob.digest, Way::Skipped);
+            }
+        } else {
+            stream::iter(image.blobs())
+                .map(|blob| {
+                    let is_config = blob.digest == image.manifest.config.digest;
+                    let raw = is_config.then_some(&image.config.raw);
+                    self.bring(blob, image.origins.get(&blob.digest), raw)
+                })
+                .buffer_unordered(PARALLEL)
+                .try_collect::<()>()
+                .await?;
+            if tags.is_empty() {
+                repository.put_manifest(&image.manifest, &digest).await?;
+            }
         }
+        for tag in tags {
+            if repository.head_manifest(tag).await? != Some(image.manifest.digest()) {
+                repository.put_manifest(&image.manifest, tag).await?;
+            }
+        }
+        Ok(self.summary(image))
     }
-    Ok(Summary {
-        uploaded: counters.uploaded.into_inner(),
-        mounted: counters.mounted.into_inner(),
-        skipped: counters.skipped.into_inner(),
-    })
-}
 
-struct Job<'a> {
-    image: &'a Image,
-    target: &'a Reference,
-    store: &'a BlobStore,
-    registries: &'a Registries,
-    repository: &'a Repository,
-    progress: &'a Progress,
-    counters: &'a Counters,
-}
+    fn summary(&self, image: &Image) -> Summary {
+        let mut summary = Summary::default();
+        for blob in image.blobs() {
+            let counter = match self.way(&blob.digest) {
+                Some(Way::Uploaded) => &mut summary.uploaded,
+                Some(Way::Mounted) => &mut summary.mounted,
+                Some(Way::Skipped) | None => &mut summary.skipped,
+            };
+            *counter += blob.size;
+        }
+        summary
+    }
 
-impl Job<'_> {
-    async fn bring(&self, blob: &Descriptor) -> Result<(), Error> {
-        let count = |counter: &AtomicU64| counter.fetch_add(blob.size, Ordering::Relaxed);
-        if self.repository.has_blob(&blob.digest).await? {
-            count(&self.counters.skipped);
+    fn brought(&self) -> MutexGuard<'_, BTreeMap<Digest, Way>> {
+        self.brought.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_untouched(&self) -> bool {
+        self.brought().is_empty()
+    }
+
+    fn way(&self, digest: &Digest) -> Option<Way> {
+        self.brought().get(digest).copied()
+    }
+
+    fn note(&self, digest: Digest, way: Way) {
+        self.brought().insert(digest, way);
+    }
+
+    /// Brings a blob, whose bytes are `raw` or in the store or where it comes from, unless it is there.
+    async fn bring(
+        &self,
+        blob: &Descriptor,
+        origin: Option<&Reference>,
+        raw: Option<&Vec<u8>>,
+    ) -> Result<(), Error> {
+        if self.way(&blob.digest).is_some() {
             return Ok(());
         }
-        let mut session = match self.mount(blob).await? {
+        if self.repository.has_blob(&blob.digest).await? {
+            self.note(blob.digest, Way::Skipped);
+            return Ok(());
+        }
+        let mut session = match self.mount(blob, origin).await? {
             Some(Upload::Done) => {
-                count(&self.counters.mounted);
+                self.note(blob.digest, Way::Mounted);
                 return Ok(());
             }
             Some(Upload::Session(session)) => Some(session),
@@ -123,7 +179,8 @@ impl Job<'_> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             // A session that failed is never used again: registries differ in what they kept of it.
-            match self.try_upload(blob, session.take()).await {
+            let tried = self.try_upload(blob, origin, raw, session.take()).await;
+            match tried {
                 Ok(()) => break,
                 Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
                     let next = attempt + 1;
@@ -135,15 +192,18 @@ impl Job<'_> {
                 Err(error) => return Err(error),
             }
         }
-        count(&self.counters.uploaded);
+        self.note(blob.digest, Way::Uploaded);
         Ok(())
     }
 
     /// Mounts the blob from another repository of the same registry, if one is known to have it.
-    async fn mount(&self, blob: &Descriptor) -> Result<Option<Upload>, Error> {
-        let origin = self.image.origins.get(&blob.digest);
+    async fn mount(
+        &self,
+        blob: &Descriptor,
+        origin: Option<&Reference>,
+    ) -> Result<Option<Upload>, Error> {
         let near = origin.filter(|origin| {
-            origin.registry == self.target.registry && !origin.same_repository(self.target)
+            origin.registry == self.target.registry && !origin.same_repository(&self.target)
         });
         match near {
             Some(near) => self.repository.mount(&blob.digest, &near.repository).await,
@@ -151,7 +211,13 @@ impl Job<'_> {
         }
     }
 
-    async fn try_upload(&self, blob: &Descriptor, session: Option<Url>) -> Result<(), Error> {
+    async fn try_upload(
+        &self,
+        blob: &Descriptor,
+        origin: Option<&Reference>,
+        raw: Option<&Vec<u8>>,
+        session: Option<Url>,
+    ) -> Result<(), Error> {
         let session = match session {
             Some(session) => session,
             None => self.repository.begin_upload().await?,
@@ -162,7 +228,7 @@ impl Job<'_> {
             .task(format!("push {}", &hex[..12]), Some(blob.size));
         let task = Arc::new(task);
         let moving = Arc::clone(&task);
-        let bytes = self.bytes(blob).await?;
+        let bytes = self.bytes(blob, origin, raw).await?;
         let bytes = bytes.inspect_ok(move |chunk| moving.advance(chunk.len() as u64));
         self.repository
             .finish_upload(session, blob, bytes.boxed())
@@ -171,9 +237,14 @@ impl Job<'_> {
         Ok(())
     }
 
-    async fn bytes(&self, blob: &Descriptor) -> Result<http::Stream, Error> {
-        if blob.digest == self.image.manifest.config.digest {
-            let raw = Bytes::from(self.image.config.raw.clone());
+    async fn bytes(
+        &self,
+        blob: &Descriptor,
+        origin: Option<&Reference>,
+        raw: Option<&Vec<u8>>,
+    ) -> Result<http::Stream, Error> {
+        if let Some(raw) = raw {
+            let raw = Bytes::from(raw.clone());
             return Ok(stream::once(async { Ok(raw) }).boxed());
         }
         if self.store.contains(&blob.digest, blob.size) {
@@ -186,7 +257,6 @@ impl Job<'_> {
                 })?;
             return Ok(proven_stream(file, blob.digest, self.store.clone()).boxed());
         }
-        let origin = self.image.origins.get(&blob.digest);
         let origin = origin.ok_or(Error::Missing(blob.digest))?;
         let source = self.registries.repository(origin, Access::Pull)?;
         let response = source.blob(&blob.digest).await?;
