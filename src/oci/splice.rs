@@ -98,12 +98,13 @@ pub(super) fn gzip<'l, W: Write + Send, R>(
             jobs: (workers > 0).then_some(jobs),
             compressor: Compressor::new(),
             inflater: Inflater::new(),
+            input: Vec::new(),
             part: Part::new(Vec::new()),
             before: Vec::new(),
         };
         let produced = produce(&mut stream);
         // It can only fail where the finisher did.
-        let _ = stream.end_segment();
+        let _ = stream.end_segment().and_then(|()| stream.end_part());
         drop(stream);
         let result = finisher.join();
         let result = result.unwrap_or_else(|cause| panic::resume_unwind(cause))?;
@@ -116,9 +117,11 @@ struct Part<'l> {
     /// Room for a segment, of which this much is filled.
     tar: Vec<u8>,
     filled: usize,
+    /// How much of that is in `deflated` already; the rest waits to be compressed.
+    done: usize,
     deflated: Vec<u8>,
-    /// Of the tar bytes, where it is known already.
-    crc: Option<Crc>,
+    /// Of the tar bytes that are done.
+    crc: Crc,
     marks: Vec<Mark<'l>>,
 }
 
@@ -135,8 +138,9 @@ impl Part<'_> {
         Self {
             tar,
             filled: 0,
+            done: 0,
             deflated: Vec::new(),
-            crc: None,
+            crc: Crc::new(),
             marks: Vec::new(),
         }
     }
@@ -169,6 +173,8 @@ pub(super) struct Stream<'l> {
     jobs: Option<Sender<Job<'l>>>,
     compressor: Compressor,
     inflater: Inflater,
+    /// Room for compressed bytes of a member.
+    input: Vec<u8>,
     /// The part that is being filled.
     part: Part<'l>,
     /// The end of the tar bytes right before it, if those were compressed here: its dictionary.
@@ -234,7 +240,7 @@ impl<'l> Stream<'l> {
             Method::Stored => self.store(member)?,
             Method::Deflated => self.inflate(member, true)?,
         }
-        self.end_spliced()?;
+        // The next segment's compressor would have to see what this one never had.
         self.before.clear();
         Ok(())
     }
@@ -242,10 +248,23 @@ impl<'l> Stream<'l> {
     /// Notes that so many bytes more of the part are filled.
     fn fill(&mut self, count: usize) -> Result<(), Error> {
         self.part.filled += count;
-        if self.part.filled == SEGMENT {
-            self.end_segment()?;
+        if self.part.filled < SEGMENT {
+            return Ok(());
         }
-        Ok(())
+        self.end_segment()?;
+        self.end_part()
+    }
+
+    /// The same for bytes whose result is in the part already.
+    fn fill_spliced(&mut self, count: usize, crc: &Crc) -> Result<(), Error> {
+        let part = &mut self.part;
+        part.crc.combine(crc);
+        part.filled += count;
+        part.done = part.filled;
+        if part.filled < SEGMENT {
+            return Ok(());
+        }
+        self.end_part()
     }
 
     fn next_part(&mut self) -> Part<'l> {
@@ -257,22 +276,23 @@ impl<'l> Stream<'l> {
         self.items.send(item).map_err(|_| Error::Stopped)
     }
 
-    /// Has the part compressed, if there is anything in it.
+    /// Has compressed what waits for it: by a worker, if that is worth it and nothing stands before it.
     fn end_segment(&mut self) -> Result<(), Error> {
-        if self.part.filled == 0 && self.part.marks.is_empty() {
+        let segment = &self.part.tar[self.part.done..self.part.filled];
+        if segment.is_empty() {
             return Ok(());
         }
-        let mut part = self.next_part();
         let dictionary = mem::take(&mut self.before);
-        let kept = WINDOW.saturating_sub(part.filled).min(dictionary.len());
+        let kept = WINDOW.saturating_sub(segment.len()).min(dictionary.len());
         self.before.extend(&dictionary[dictionary.len() - kept..]);
-        let new = part.filled.min(WINDOW);
-        self.before.extend(&part.bytes()[part.filled - new..]);
+        let new = segment.len().min(WINDOW);
+        self.before.extend(&segment[segment.len() - new..]);
         match &self.jobs {
-            Some(jobs) if part.filled >= SHORT => {
+            Some(jobs) if self.part.done == 0 && segment.len() >= SHORT => {
                 let (reply, coming) = mpsc::sync_channel(1);
+                let jobs = jobs.clone();
                 let job = Job {
-                    part,
+                    part: self.next_part(),
                     dictionary,
                     reply,
                 };
@@ -280,14 +300,17 @@ impl<'l> Stream<'l> {
                 self.send(Item::Coming(coming))
             }
             _ => {
-                self.compressor.compress(&dictionary, &mut part);
-                self.send(Item::Ready(part))
+                self.compressor.compress(&dictionary, &mut self.part);
+                Ok(())
             }
         }
     }
 
-    /// Sends the part, whose result is in it already.
-    fn end_spliced(&mut self) -> Result<(), Error> {
+    /// Sends the part, whose result is whole, if there is anything in it.
+    fn end_part(&mut self) -> Result<(), Error> {
+        if self.part.filled == 0 && self.part.marks.is_empty() {
+            return Ok(());
+        }
         let part = self.next_part();
         self.send(Item::Ready(part))
     }
@@ -318,20 +341,10 @@ impl<'l> Stream<'l> {
         proof.end(member.compressed_size).map_err(Error::Read)
     }
 
-    fn fill_spliced(&mut self, count: usize, crc: &Crc) -> Result<(), Error> {
-        let part = &mut self.part;
-        part.crc.get_or_insert_default().combine(crc);
-        part.filled += count;
-        if part.filled == SEGMENT {
-            self.end_spliced()?;
-        }
-        Ok(())
-    }
-
     /// Inflates a member; its own deflate stream becomes part of the result where it is to be spliced.
     fn inflate(&mut self, member: &Member, splice: bool) -> Result<(), Error> {
         let mut proof = member.proof();
-        let mut input = Input::new(member);
+        let mut input = Input::new(member, mem::take(&mut self.input));
         self.inflater.reset();
         loop {
             let step = self.inflater.step(input.unread(), self.part.room());
@@ -357,7 +370,9 @@ impl<'l> Stream<'l> {
         if splice {
             input.end(&mut self.part.deflated);
         }
-        proof.end(input.total).map_err(Error::Read)
+        proof.end(input.total).map_err(Error::Read)?;
+        self.input = input.buffer;
+        Ok(())
     }
 }
 
@@ -397,11 +412,12 @@ struct Input {
 }
 
 impl Input {
-    fn new(member: &Member) -> Self {
-        let size = usize::try_from(member.compressed_size).unwrap_or(usize::MAX);
+    /// `buffer` is that of a member before, or empty.
+    fn new(member: &Member, mut buffer: Vec<u8>) -> Self {
+        buffer.resize(INPUT + 1, 0);
         Self {
             raw: member.raw(),
-            buffer: vec![0; size.min(INPUT) + 1],
+            buffer,
             filled: 0,
             at: 0,
             total: 0,
@@ -484,7 +500,7 @@ impl Compressor {
         Self(Compress::new(Compression::new(LEVEL), false))
     }
 
-    /// Compresses a part's tar, as if `dictionary` had come right before, up to a whole byte.
+    /// Compresses what waits in a part, as if `dictionary` had come right before, up to a whole byte.
     fn compress(&mut self, dictionary: &[u8], part: &mut Part<'_>) {
         let Self(compress) = self;
         compress.reset();
@@ -492,13 +508,10 @@ impl Compressor {
             let set = compress.set_dictionary(dictionary);
             set.expect("a raw stream takes a dictionary before its first byte");
         }
-        let Part {
-            tar,
-            filled,
-            deflated,
-            ..
-        } = part;
-        let mut left = &tar[..*filled];
+        let Part { tar, deflated, .. } = part;
+        let mut left = &tar[part.done..part.filled];
+        part.crc.update(left);
+        part.done = part.filled;
         loop {
             deflated.reserve(left.len() / 3 + 128);
             let before = compress.total_in();
@@ -545,10 +558,7 @@ fn finish<W: Write>(
         let bytes = part.bytes();
         out.write_all(&part.deflated)?;
         hasher.update(bytes);
-        match &part.crc {
-            Some(known) => crc.combine(known),
-            None => crc.update(bytes),
-        }
+        crc.combine(&part.crc);
         size += bytes.len() as u64;
         task.advance(bytes.len() as u64);
         show(bytes, marks, &mut look);
