@@ -485,7 +485,7 @@ mod tests {
         };
         let (anew, _) = make(&store, &tree, options, &task()).unwrap();
         assert_eq!(anew.diff_id, layer.diff_id);
-        insta::assert_snapshot!(anew.digest.hex(), @"c20838f7e0f07749aeda2eb94038f869ce0a8f91114b0134bb39321dfd47e3d4");
+        insta::assert_snapshot!(anew.digest.hex(), @"6e7ebc140f9be792802ec818b693120735f422caa7c7c67624c752921c3a33ac");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crc32fast::Hasher as Crc;
-use flate2::{Compress, Compression, FlushCompress};
+use flate2::{Compress, Compression, FlushCompress, Status};
 
 use crate::digest::{Digest, Hasher};
 use crate::oci::inflate::{Damaged, Inflater, Step};
@@ -492,7 +492,7 @@ impl Input {
     }
 }
 
-/// Makes segments of deflate.
+/// Makes segments of deflate, each the same whatever was compressed before.
 struct Compressor(Compress);
 
 impl Compressor {
@@ -502,28 +502,25 @@ impl Compressor {
 
     /// Compresses what waits in a part, as if `dictionary` had come right before, up to a whole byte.
     fn compress(&mut self, dictionary: &[u8], part: &mut Part<'_>) {
-        let Self(compress) = self;
-        compress.reset();
-        if !dictionary.is_empty() {
-            let set = compress.set_dictionary(dictionary);
+        if dictionary.is_empty() {
+            self.0.reset();
+        } else {
+            // zlib hashes some bytes behind the dictionary as well, which a reset leaves as they were.
+            *self = Self::new();
+            let set = self.0.set_dictionary(dictionary);
             set.expect("a raw stream takes a dictionary before its first byte");
         }
         let Part { tar, deflated, .. } = part;
-        let mut left = &tar[part.done..part.filled];
-        part.crc.update(left);
+        let segment = &tar[part.done..part.filled];
+        // One call has to do: where room runs out, zlib's result depends on where it did.
+        deflated.reserve(segment.len() + segment.len() / 8 + 256);
+        let compressed = self.0.compress_vec(segment, deflated, FlushCompress::Sync);
+        let is_whole = matches!(compressed, Ok(Status::Ok))
+            && self.0.total_in() == segment.len() as u64
+            && deflated.len() < deflated.capacity();
+        assert!(is_whole, "a segment has more room than deflate can need");
+        part.crc.update(segment);
         part.done = part.filled;
-        loop {
-            deflated.reserve(left.len() / 3 + 128);
-            let before = compress.total_in();
-            let status = compress.compress_vec(left, deflated, FlushCompress::Sync);
-            status.expect("memory is all that compressing needs");
-            let count = usize::try_from(compress.total_in() - before).unwrap_or_default();
-            left = &left[count..];
-            // The flush is whole where it left room.
-            if left.is_empty() && deflated.len() < deflated.capacity() {
-                return;
-            }
-        }
     }
 }
 
@@ -807,6 +804,42 @@ mod tests {
             if let Ok(bytes) = spliced(&[member]) {
                 prop_assert_eq!(bytes, joined(&[contents]));
             }
+        }
+    }
+
+    /// A segment, compressed behind `before` others by the same compressor.
+    fn segment(
+        compressor: &mut Compressor,
+        dictionary: &[u8],
+        bytes: &[u8],
+        capacity: usize,
+    ) -> Vec<u8> {
+        let mut part = Part::new(Vec::new());
+        part.tar[..bytes.len()].copy_from_slice(bytes);
+        part.filled = bytes.len();
+        part.deflated = Vec::with_capacity(capacity);
+        compressor.compress(dictionary, &mut part);
+        part.deflated
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_segment_is_the_same_whoever_compresses_it(
+            (length, seed) in (1usize..=SEGMENT, any::<u32>()),
+            dictionary in 0usize..=WINDOW,
+            others in prop::collection::vec((1usize..=SEGMENT, any::<u32>(), 0usize..=WINDOW), 1..4),
+            capacity in 0usize..100_000,
+        ) {
+            let (bytes, dictionary) = (text(length, seed), text(dictionary, seed / 2));
+            let alone = segment(&mut Compressor::new(), &dictionary, &bytes, SEGMENT);
+            let mut used = Compressor::new();
+            for (length, seed, dictionary) in others {
+                segment(&mut used, &text(dictionary, seed / 2), &text(length, seed), 0);
+            }
+            prop_assert!(segment(&mut used, &dictionary, &bytes, SEGMENT) == alone, "history");
+            prop_assert!(segment(&mut Compressor::new(), &dictionary, &bytes, capacity) == alone, "room");
         }
     }
 
