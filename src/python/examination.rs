@@ -1,15 +1,17 @@
 //! Whether a wheel is what it says: its bytes against its own RECORD, its programs against a target.
 //!
-//! A wheel is examined once, every byte of it, by as many threads as there are processors; what was
-//! found can be kept beside the wheel and held against any target later. An ELF file is read where it
-//! can be sought in: a member is a stream, the tables lie at both ends of the file, and inflating it
-//! once into a temporary file costs less than inflating it again for each step back. Small ones stay in
-//! memory. It never knows what a package index said of the wheel, nor images.
+//! A wheel is examined once, every byte of it: by whoever reads its members anyway and shows their bytes
+//! here, the rest by as many threads as there are processors. What was found can be kept beside the wheel
+//! and held against any target later. Of an ELF file that streams by the parts are kept that matter; where
+//! they turn out to be others it is copied to where it can be sought in. It never knows what a package index
+//! said of the wheel, nor images.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use base64::Engine as _;
@@ -18,7 +20,7 @@ use icu_normalizer::ComposingNormalizerBorrowed;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
-use crate::python::elf::{self, Facts};
+use crate::python::elf::{self, Facts, Watch, Watched};
 use crate::python::wheel::{self, Error, Row};
 use crate::python::{Target, WheelFilename};
 use crate::zip::Member;
@@ -48,8 +50,8 @@ pub struct Examination {
     tags: BTreeSet<String>,
 }
 
-/// Reads every byte of the wheel of `name` (normal form) `version` at `path`; large programs are copied to
-/// `scratch`, a directory, without a name.
+/// Reads every byte of the wheel of `name` (normal form) `version` at `path`; programs that have to be sought in
+/// are copied to `scratch`, a directory, without a name.
 ///
 /// # Errors
 /// A damaged archive, one that is no wheel of that name, and one whose RECORD lies.
@@ -59,39 +61,216 @@ pub fn examine(
     version: &str,
     scratch: &Path,
 ) -> Result<Examination, Error> {
-    let (members, dist_info) = wheel::open(path, name, version)?;
-    let text = |file: &str| wheel::metadata(&members, &format!("{dist_info}/{file}"));
-    let record = text("RECORD")?.ok_or_else(|| Error::NotThisWheel {
-        expected: format!("{name} {version}"),
-        detail: format!("it has no `{dist_info}/RECORD`"),
-    })?;
-    let rows = wheel::read_record(&record).map_err(Error::RecordTwice)?;
-    let exempt = wheel::UNRECORDED.map(|file| format!("{dist_info}/{file}"));
-    let mut found = Examination {
-        tags: read_tags(&text("WHEEL")?.unwrap_or_default()),
-        ..Examination::default()
-    };
-    let files: Vec<_> = members.iter().filter(|m| !m.is_directory()).collect();
-    for (member, seen) in files.iter().zip(read_all(&files, &rows, scratch)) {
-        if let Some(elf) = seen? {
-            found.take_elf(&member.name, elf);
+    Examiner::open(path, name, version)?.finish(scratch)
+}
+
+/// A wheel that is being examined. Its members are seen in any order, by any number of threads.
+#[derive(Debug)]
+pub struct Examiner {
+    files: Vec<Member>,
+    places: BTreeMap<String, usize>,
+    rows: BTreeMap<String, Row>,
+    exempt: [String; 3],
+    tags: BTreeSet<String>,
+    seen: Mutex<BTreeMap<usize, Seen>>,
+}
+
+/// What was seen of a member.
+type Seen = Result<Watched, Error>;
+
+impl Examiner {
+    /// Opens the wheel of `name` (normal form) `version` at `path`.
+    ///
+    /// # Errors
+    /// A damaged archive, one that is no wheel of that name, and one whose RECORD lies about a size.
+    pub fn open(path: &Path, name: &str, version: &str) -> Result<Self, Error> {
+        let (members, dist_info) = wheel::open(path, name, version)?;
+        let text = |file: &str| wheel::metadata(&members, &format!("{dist_info}/{file}"));
+        let record = text("RECORD")?.ok_or_else(|| Error::NotThisWheel {
+            expected: format!("{name} {version}"),
+            detail: format!("it has no `{dist_info}/RECORD`"),
+        })?;
+        let rows = wheel::read_record(&record).map_err(Error::RecordTwice)?;
+        let tags = read_tags(&text("WHEEL")?.unwrap_or_default());
+        let files: Vec<_> = members.into_iter().filter(|m| !m.is_directory()).collect();
+        for member in &files {
+            check_size(member, rows.get(&member.name))?;
+        }
+        let places = files.iter().enumerate();
+        Ok(Self {
+            places: places.map(|(n, file)| (file.name.clone(), n)).collect(),
+            files,
+            rows,
+            exempt: wheel::UNRECORDED.map(|file| format!("{dist_info}/{file}")),
+            tags,
+            seen: Mutex::default(),
+        })
+    }
+
+    /// What is to see the bytes of a member of this name, if there is one.
+    pub fn look(&self, member: &str) -> Option<Look<'_>> {
+        Some(Look::new(self, *self.places.get(member)?))
+    }
+
+    /// Reads what nobody has seen, and gives what was found.
+    ///
+    /// # Errors
+    /// A damaged member, and a RECORD that lies; the first member in the archive's order decides.
+    pub fn finish(self, scratch: &Path) -> Result<Examination, Error> {
+        self.read_rest(scratch);
+        let seen = self.seen.into_inner();
+        let seen = seen.unwrap_or_else(PoisonError::into_inner);
+        let mut found = Examination {
+            tags: self.tags,
+            ..Examination::default()
+        };
+        for (place, seen) in seen {
+            if let Watched::Elf(elf) = seen? {
+                found.take_elf(&self.files[place].name, elf);
+            }
+        }
+        let names: BTreeSet<_> = self.places.keys().map(String::as_str).collect();
+        let is_exempt = |name: &str| self.exempt.iter().any(|exempt| exempt == name);
+        let unlisted = names.iter().filter(|name| !self.rows.contains_key(**name));
+        found.warn_of(
+            unlisted.filter(|name| !is_exempt(name)),
+            "not in its RECORD",
+        );
+        let absent = self.rows.keys();
+        let absent = absent.filter(|name| !names.contains(name.as_str()));
+        found.detail_of(absent, "in its RECORD and not there");
+        let weak = self.rows.iter().filter(|(name, row)| {
+            names.contains(name.as_str()) && !is_exempt(name) && Strong::of(row).is_none()
+        });
+        found.detail_of(
+            weak.map(|(name, _)| name),
+            "without a strong hash in its RECORD",
+        );
+        found.warn_of_look_alikes(&names);
+        Ok(found)
+    }
+
+    /// Reads the members that nobody has seen whole, the largest first.
+    fn read_rest(&self, scratch: &Path) {
+        let rest: BTreeSet<_> = {
+            let seen = self.seen();
+            let done =
+                |place: &usize| !matches!(seen.get(place), None | Some(Ok(Watched::Elsewhere)));
+            (0..self.files.len()).filter(|place| !done(place)).collect()
+        };
+        let mut rest: Vec<_> = rest.into_iter().collect();
+        rest.sort_by_key(|&place| Reverse(self.files[place].size));
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(&place) = rest.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.read(place, scratch);
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.min(MAX_THREADS).min(rest.len());
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+    }
+
+    /// Reads one member to its end, and once more where its tables turn out to lie elsewhere.
+    fn read(&self, place: usize, scratch: &Path) {
+        let member = &self.files[place];
+        let read_error = |source| Error::Read {
+            member: member.name.clone(),
+            source,
+        };
+        if !self.seen().contains_key(&place) {
+            let mut look = Look::new(self, place);
+            let mut reader = member.open();
+            let mut buffer = vec![0; 64 << 10];
+            loop {
+                match reader.read(&mut buffer) {
+                    Ok(0) => break look.end(),
+                    Ok(count) => look.bytes(&buffer[..count]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return self.note(place, Err(read_error(error))),
+                }
+            }
+        }
+        let is_elsewhere = matches!(self.seen().get(&place), Some(Ok(Watched::Elsewhere)));
+        if is_elsewhere {
+            let mut copy = tempfile::spooled_tempfile_in(IN_MEMORY, scratch);
+            let mut reader = member.open();
+            let copied = io::copy(&mut reader, &mut copy).and_then(|_| copy.rewind());
+            let facts = copied.map(|()| Watched::Elf(elf::facts(copy)));
+            self.note(place, facts.map_err(Error::Scratch));
         }
     }
-    let names: BTreeSet<_> = files.iter().map(|member| member.name.as_str()).collect();
-    let unlisted = names.iter().filter(|name| !rows.contains_key(**name));
-    let unlisted = unlisted.filter(|name| !exempt.iter().any(|exempt| exempt == *name));
-    let absent = rows.keys().filter(|name| !names.contains(name.as_str()));
-    found.warn_of(unlisted, "not in its RECORD");
-    found.detail_of(absent, "in its RECORD and not there");
-    let weak = rows.iter().filter(|(name, row)| {
-        names.contains(name.as_str()) && !exempt.contains(name) && Strong::of(row).is_none()
-    });
-    found.detail_of(
-        weak.map(|(name, _)| name),
-        "without a strong hash in its RECORD",
-    );
-    found.warn_of_look_alikes(&names);
-    Ok(found)
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<usize, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, place: usize, seen: Seen) {
+        self.seen().insert(place, seen);
+    }
+}
+
+/// Sees the bytes of one member, in order.
+#[derive(Debug)]
+pub struct Look<'a> {
+    examiner: &'a Examiner,
+    place: usize,
+    hash: Option<Strong>,
+    elf: Watch,
+}
+
+impl<'a> Look<'a> {
+    fn new(examiner: &'a Examiner, place: usize) -> Self {
+        let member = &examiner.files[place];
+        Self {
+            examiner,
+            place,
+            hash: examiner.rows.get(&member.name).and_then(Strong::of),
+            elf: Watch::new(member.size),
+        }
+    }
+
+    /// The next bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytes);
+        }
+        self.elf.bytes(bytes);
+    }
+
+    /// There are no more.
+    pub fn end(self) {
+        let name = &self.examiner.files[self.place].name;
+        let recorded = self.examiner.rows.get(name).map(|(hash, _)| hash);
+        let lie = self.hash.zip(recorded).and_then(|(hash, recorded)| {
+            let actual = hash.finish();
+            (recorded.trim_end_matches('=') != actual).then(|| Error::RecordHash {
+                member: name.clone(),
+                recorded: recorded.clone(),
+                actual,
+            })
+        });
+        let seen = lie.map_or_else(|| Ok(self.elf.end()), Err);
+        self.examiner.note(self.place, seen);
+    }
+}
+
+fn check_size(member: &Member, row: Option<&Row>) -> Result<(), Error> {
+    match row {
+        Some((_, size)) if !size.is_empty() && size.parse() != Ok(member.size) => {
+            Err(Error::RecordSize {
+                member: member.name.clone(),
+                recorded: size.clone(),
+                actual: member.size,
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Examines a wheel on disk and holds it against the target; gives what is worth telling.
@@ -268,95 +447,8 @@ fn read_tags(text: &str) -> BTreeSet<String> {
     expanded.map(|tag| tag.to_ascii_lowercase()).collect()
 }
 
-type Seen = Result<Option<Result<Facts, elf::Error>>, Error>;
-
-/// Reads all members, the largest first, and gives what was seen in their own order.
-fn read_all(files: &[&Member], rows: &BTreeMap<String, Row>, scratch: &Path) -> Vec<Seen> {
-    let mut order: Vec<_> = (0..files.len()).collect();
-    order.sort_by_key(|&number| std::cmp::Reverse(files[number].size));
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut seen = Vec::new();
-        while let Some(&number) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let member = files[number];
-            seen.push((number, read(member, rows.get(&member.name), scratch)));
-        }
-        seen
-    };
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let mut seen = thread::scope(|scope| {
-        let others = (1..threads.min(MAX_THREADS)).map(|_| scope.spawn(work));
-        let others: Vec<_> = others.collect();
-        let mut seen = work();
-        for other in others {
-            match other.join() {
-                Ok(more) => seen.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        seen
-    });
-    seen.sort_unstable_by_key(|(number, _)| *number);
-    seen.into_iter().map(|(_, seen)| seen).collect()
-}
-
-/// Reads one member to its end: its CRC, its row and its ELF headers in one pass.
-fn read(member: &Member, row: Option<&Row>, scratch: &Path) -> Seen {
-    let read_error = |source| Error::Read {
-        member: member.name.clone(),
-        source,
-    };
-    if let Some((_, size)) = row
-        && !size.is_empty()
-        && size.parse() != Ok(member.size)
-    {
-        return Err(Error::RecordSize {
-            member: member.name.clone(),
-            recorded: size.clone(),
-            actual: member.size,
-        });
-    }
-    let mut hash = row.and_then(Strong::of);
-    let mut reader = member.open();
-    let mut start = Vec::new();
-    let magic = elf::MAGIC.len() as u64;
-    let taken = (&mut reader).take(magic).read_to_end(&mut start);
-    taken.map_err(read_error)?;
-    let mut copy = (start == elf::MAGIC).then(|| tempfile::spooled_tempfile_in(IN_MEMORY, scratch));
-    let mut buffer = vec![0; 64 << 10];
-    let mut chunk = &start[..];
-    loop {
-        if let Some(hash) = &mut hash {
-            hash.update(chunk);
-        }
-        if let Some(copy) = &mut copy {
-            copy.write_all(chunk).map_err(Error::Scratch)?;
-        }
-        let count = match reader.read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            Ok(0) => break,
-            count => count.map_err(read_error)?,
-        };
-        chunk = &buffer[..count];
-    }
-    if let (Some(hash), Some((recorded, _))) = (hash, row) {
-        let actual = hash.finish();
-        if recorded.trim_end_matches('=') != actual {
-            return Err(Error::RecordHash {
-                member: member.name.clone(),
-                recorded: recorded.clone(),
-                actual,
-            });
-        }
-    }
-    let Some(mut copy) = copy else {
-        return Ok(None);
-    };
-    copy.rewind().map_err(Error::Scratch)?;
-    Ok(Some(elf::facts(copy)))
-}
-
 /// A hash that the specification lets a RECORD have.
+#[derive(Debug)]
 enum Strong {
     Sha256(Sha256),
     Sha384(Sha384),
@@ -419,6 +511,46 @@ mod tests {
         let path = directory.path().join("wheel");
         std::fs::write(&path, builder.finish()).unwrap();
         examine(&path, "demo", "1.0", directory.path())
+    }
+
+    #[test]
+    fn what_somebody_else_reads_is_not_read_again() {
+        let program = testing::elf(62, &["GLIBC_2.38"]);
+        let mut builder = Builder::default();
+        let mut add = |name: &str, bytes: &[u8]| builder.add(name, name, bytes, true);
+        let hash = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(Sha256::digest(bytes));
+        let record = format!(
+            "a.py,sha256={},1\nb.so,sha256={},\n",
+            hash(b"x"),
+            hash(&program)
+        );
+        add("a.py", b"x");
+        add("b.so", &program);
+        add("demo-1.0.dist-info/WHEEL", b"Wheel-Version: 1.0\n");
+        add("demo-1.0.dist-info/RECORD", record.as_bytes());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("wheel");
+        std::fs::write(&path, builder.finish()).unwrap();
+        let alone = examine(&path, "demo", "1.0", directory.path()).unwrap();
+
+        let open = || Examiner::open(&path, "demo", "1.0").unwrap();
+        let show = |examiner: &Examiner, name: &str, bytes: &[u8]| {
+            let mut look = examiner.look(name).unwrap();
+            bytes.chunks(3).for_each(|bytes| look.bytes(bytes));
+            look.end();
+        };
+        let examiner = open();
+        assert!(examiner.look("c.py").is_none());
+        show(&examiner, "b.so", &program);
+        // A look that does not come to its end saw nothing.
+        examiner.look("a.py").unwrap().bytes(b"y");
+        assert_eq!(examiner.finish(directory.path()).unwrap(), alone);
+
+        // What is shown is believed, so it counts as the member's bytes.
+        let examiner = open();
+        show(&examiner, "a.py", b"y");
+        let error = examiner.finish(directory.path()).unwrap_err();
+        assert!(matches!(error, Error::RecordHash { member, .. } if member == "a.py"));
     }
 
     #[test]
