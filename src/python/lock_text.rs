@@ -166,6 +166,8 @@ impl Package {
     /// The key that says where its files are.
     fn files(&self) -> String {
         match &self.locked {
+            // What the user names by its place is an archive, for `wheels` are an index's.
+            Locked::Wheel(wheel) if wheel.first_party => format!("archive = {}", wheel_file(wheel)),
             Locked::Wheel(wheel) => format!("wheels = [{}]", wheel_file(wheel)),
             Locked::Source(source) => source_key(&source.origin),
         }

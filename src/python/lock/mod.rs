@@ -112,6 +112,8 @@ pub struct Entry {
     /// Normal names of those that require it; empty for what the project itself asks for, or where the lock
     /// does not say.
     pub required_by: BTreeSet<String>,
+    /// Whether it is a file of this machine that the user names, not an index's.
+    pub first_party: bool,
 }
 
 /// A file of a package, as a lock has it.
@@ -211,6 +213,8 @@ pub struct LockedWheel {
     pub digest: Digest,
     /// Its length in bytes, when the lock gives it.
     pub size: Option<u64>,
+    /// Whether it is the user's own: a file of this machine that they name, or built from their directory.
+    pub first_party: bool,
 }
 
 impl LockedWheel {
@@ -556,6 +560,7 @@ impl Entry {
     /// the entry's.
     fn put(&mut self, location: Location, hashes: BTreeSet<Digest>, subdirectory: Option<String>) {
         let is_wheel = location.filename().is_some_and(|name| is_wheel(&name));
+        self.first_party = location.is_local();
         let mut file = File {
             location: Some(location),
             ..File::default()
@@ -629,6 +634,7 @@ impl Entry {
             filename,
             digest: locked.digest,
             size: locked.size,
+            first_party: self.first_party,
         })
     }
 
@@ -727,6 +733,14 @@ fn nowhere(package: &str) -> Error {
 }
 
 impl Location {
+    /// Whether it is on this machine.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Url(url) => url.scheme() == "file",
+            Self::Path(_) => true,
+        }
+    }
+
     /// The last name of the path, decoded.
     pub fn filename(&self) -> Option<String> {
         match self {

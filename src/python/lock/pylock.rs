@@ -209,7 +209,9 @@ impl Package {
             (None, None, Some(archive)) => Some(archive.source()),
             (None, None, None) => self.sdist.as_ref().map(LockFile::source),
         };
+        let location = archived.and_then(|archive| archive.file().location);
         Ok(Entry {
+            first_party: location.is_some_and(|location| location.is_local()),
             name: normalize_name(&self.name),
             version: self.version.clone(),
             requires_python: self.requires_python.clone(),

@@ -192,6 +192,9 @@ struct Report {
 struct Item {
     download_info: DownloadInfo,
     metadata: Metadata,
+    /// Whether it was asked for by its place.
+    #[serde(default)]
+    is_direct: bool,
 }
 
 #[derive(Deserialize)]
@@ -324,6 +327,7 @@ impl Item {
                 name: normalize_name(name),
                 version: version.clone(),
                 filename: WheelFilename::parse(&filename)?,
+                first_party: self.is_direct && location.is_local(),
                 location,
                 digest,
                 size: None,
@@ -461,7 +465,7 @@ mod tests {
         [[packages]]
         name = "six"
         version = "1.16.0"
-        wheels = [{ path = "w/six-1.16.0-py2.py3-none-any.whl", hashes = { sha256 = "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254" } }]
+        archive = { path = "w/six-1.16.0-py2.py3-none-any.whl", hashes = { sha256 = "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254" } }
         "#);
         let lock: Pylock = text.parse().unwrap();
         let entries = lock.entries(&plain(lambda())).unwrap();
@@ -477,7 +481,8 @@ mod tests {
         let six = entries.iter().find(|entry| entry.name == "six").unwrap();
         assert_eq!(six.required_by, ["my-pkg".to_owned()].into());
         let pins = lock.pins();
-        assert_eq!(pins.keys().collect::<Vec<_>>(), ["built", "my-pkg", "six"]);
+        // What is named by its place is no version to keep.
+        assert_eq!(pins.keys().collect::<Vec<_>>(), ["built", "my-pkg"]);
     }
 
     #[test]

@@ -389,6 +389,7 @@ impl Job<'_> {
             location: Location::Path(store.path(&wheel.digest)),
             digest: wheel.digest,
             size: store.size(&wheel.digest),
+            first_party: matches!(self.origin, Origin::Directory(_)),
             filename,
         })
     }

@@ -378,6 +378,7 @@ impl Package {
             }
             Some("file") => {
                 let location = Location::Path((&origin.url).into());
+                entry.first_party = true;
                 self.take_files(&mut entry, Some((location, subdirectory)));
             }
             Some("url") => {

@@ -211,6 +211,7 @@ impl Package {
             hashes: BTreeSet::new(),
             index: self.source.index(),
             required_by,
+            first_party: self.source.location().is_some_and(|place| place.is_local()),
         }
     }
 
