@@ -111,12 +111,48 @@ pub async fn fetch(
     files: &[LockedFile],
     progress: &Progress,
 ) -> Result<(), Error> {
-    let is_absent = |file: &&LockedFile| {
+    let fetching = fetch_each(
+        client,
+        credentials,
+        store,
+        directory,
+        files,
+        progress,
+        &|_| {},
+    );
+    fetching.await
+}
+
+/// As [`fetch`], the first of `files` first; `arrived` hears the place of each among them once it is there.
+///
+/// # Errors
+/// See [`Error`]; files that came before it stay.
+pub async fn fetch_each(
+    client: &Client,
+    credentials: &Credentials,
+    store: &BlobStore,
+    directory: &Path,
+    files: &[LockedFile],
+    progress: &Progress,
+    arrived: &(dyn Fn(usize) + Sync),
+) -> Result<(), Error> {
+    let is_there = |file: &LockedFile| {
         let found = store.size(&file.digest);
-        found.is_none() || file.size.is_some_and(|size| found != Some(size))
+        found.is_some() && file.size.is_none_or(|size| found == Some(size))
     };
-    stream::iter(files.iter().filter(is_absent))
-        .map(|file| fetch_one(client, credentials, store, directory, file, progress))
+    let (there, absent): (Vec<_>, Vec<_>) = files
+        .iter()
+        .enumerate()
+        .partition(|(_, file)| is_there(file));
+    for (place, _) in there {
+        arrived(place);
+    }
+    stream::iter(absent)
+        .map(|(place, file)| async move {
+            fetch_one(client, credentials, store, directory, file, progress).await?;
+            arrived(place);
+            Ok(())
+        })
         .buffer_unordered(PARALLEL)
         .try_collect()
         .await
