@@ -151,6 +151,8 @@ pub struct Config {
     pub exclude_packages: Option<Setting<Vec<String>>>,
     /// Patterns of files to leave out of packages.
     pub exclude_in_packages: Option<Setting<Vec<String>>>,
+    /// As many layers as dependencies may take.
+    pub layers: Option<Setting>,
     /// Names for the image.
     pub tags: Option<Setting<Vec<String>>>,
     /// Patterns of files to leave out.
@@ -161,10 +163,11 @@ pub struct Config {
 
 enum Slot<'a> {
     Text(&'a mut Option<Setting>),
+    Number(&'a mut Option<Setting>),
     List(&'a mut Option<Setting<Vec<String>>>),
 }
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "python",
     "arch",
     "handler",
@@ -181,6 +184,7 @@ const KEYS: [&str; 19] = [
     "build",
     "exclude-packages",
     "exclude-in-packages",
+    "layers",
     "tags",
     "exclude",
     "plain-http",
@@ -205,6 +209,7 @@ impl Config {
             "build" => Slot::List(&mut self.build),
             "exclude-packages" => Slot::List(&mut self.exclude_packages),
             "exclude-in-packages" => Slot::List(&mut self.exclude_in_packages),
+            "layers" => Slot::Number(&mut self.layers),
             "tags" => Slot::List(&mut self.tags),
             "exclude" => Slot::List(&mut self.exclude),
             "plain-http" => Slot::List(&mut self.plain_http),
@@ -233,6 +238,7 @@ impl Config {
             build: both(self.build, other.build),
             exclude_packages: both(self.exclude_packages, other.exclude_packages),
             exclude_in_packages: both(self.exclude_in_packages, other.exclude_in_packages),
+            layers: self.layers.or(other.layers),
             tags: self.tags.or(other.tags),
             exclude: both(self.exclude, other.exclude),
             plain_http: both(self.plain_http, other.plain_http),
@@ -258,7 +264,9 @@ impl Config {
             let key = rest.to_lowercase().replace('_', "-");
             let place = Place::Variable(name.clone());
             match config.slot(&key) {
-                Some(Slot::Text(slot)) => *slot = Some(Setting { value: text, place }),
+                Some(Slot::Text(slot) | Slot::Number(slot)) => {
+                    *slot = Some(Setting { value: text, place });
+                }
                 Some(Slot::List(slot)) => {
                     let value = text.split(',').map(|item| item.trim().to_owned()).collect();
                     *slot = Some(Setting { value, place });
@@ -314,6 +322,11 @@ impl Config {
                     // `true` and `false` need no quotes; whether they mean anything is seen later.
                     let text = text.or_else(|| Some(value.as_bool()?.to_string()));
                     let value = text.ok_or_else(|| kind("text in quotes"))?;
+                    *slot = Some(Setting { value, place });
+                }
+                Some(Slot::Number(slot)) => {
+                    let value = value.get_ref().as_integer();
+                    let value = value.ok_or_else(|| kind("a whole number"))?.to_string();
                     *slot = Some(Setting { value, place });
                 }
                 Some(Slot::List(slot)) => {
@@ -625,6 +638,7 @@ mod tests {
             Error::UnknownKey { nearest: None, .. }
         ));
         insta::assert_snapshot!(error("[tool.lambimg]\npython = 3.12"), @"`python` in `pyproject.toml` line 2 must be text in quotes");
+        insta::assert_snapshot!(error("[tool.lambimg]\nlayers = '3'"), @"`layers` in `pyproject.toml` line 2 must be a whole number");
         insta::assert_snapshot!(error("[tool]\nlambimg = 3"), @"`tool.lambimg` in `pyproject.toml` line 2 must be a table");
         insta::assert_snapshot!(error("a = 1\nb = "), @"`pyproject.toml` line 2 is not valid TOML: string values must be quoted, expected literal string");
         assert_eq!(
