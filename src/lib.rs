@@ -26,7 +26,7 @@
 //!  argv, env ─► Flags ─┐
 //!  pyproject ─► Config ┴─► Plan ──┬─ base          reference → pinned manifest and config
 //!                                 ├─ bootstrap     runtime client + entry point → layer
-//!                                 ├─ dependencies  lock → wheels, verified → layer
+//!                                 ├─ dependencies  lock → wheels, verified → layers
 //!                                 └─ function      source → layer
 //!                                         │
 //!                                   oci::image::stack ─► Image + where each blob can be had

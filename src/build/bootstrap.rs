@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::build::base::Base;
-use crate::build::dependencies::{self, Place};
+use crate::build::dependencies;
+use crate::build::wheel_layers::{self, Place};
 use crate::build::{Error, Tools};
 use crate::file_tree::{self, Content, FileTree, ImagePath};
 use crate::lambda::{ENTRY_POINT, RUNTIME_DIR, Runtime};
@@ -94,9 +95,10 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Optio
         exclude: Vec::new(),
     };
     let scripts = scripts(plan.runtime, &interpreter_command(base))?;
-    let made = dependencies::make_layer(plan, &client, &place, Some(scripts), tools).await?;
-    let (layer, _) = made;
-    Ok(Some(layer))
+    let (options, no_cache) = (plan.layer_options(), plan.policy.no_cache);
+    let made = wheel_layers::make(&client, &place, Some(scripts), 1, options, no_cache, tools);
+    let layer = made.await?.into_iter().next();
+    Ok(layer.map(|made| made.layer))
 }
 
 /// How a shell starts the base's Python.

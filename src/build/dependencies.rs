@@ -1,84 +1,56 @@
-//! Dependencies: from what the project needs to one layer of wheels below the task root.
+//! Dependencies: from what the project needs to wheels in layers below the task root.
 //!
 //! What is needed is `locking`'s to say. Files are looked up whose lock does not say where they are, and what
-//! a lock has as sources is built first. A layer made before is taken without its wheels being fetched again.
+//! a lock has as sources is built first. How wheels become layers is `wheel_layers`' to know.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-
-use crate::blob_store::MemoKey;
 use crate::build::base::Base;
-use crate::build::{Error, Tools, function, installed, locking};
-use crate::file_tree::{FileTree, ImagePath};
+use crate::build::layering::{self, Package, Rule};
+use crate::build::locking::{self, Known};
+use crate::build::wheel_layers::{self, Place, WheelLayer, Wheels};
+use crate::build::{Error, Tools, installed};
+use crate::file_tree::FileTree;
 use crate::lambda::TASK_ROOT;
-use crate::oci::layer::{self, Layer};
 use crate::plan::Plan;
-use crate::python::credentials::Credentials;
-use crate::python::examination::{self, Examination};
-use crate::python::lock::{self, Entry, Locked, LockedFile, LockedSource, LockedWheel, Origin};
-use crate::python::wheel::{self, Placed, Placement};
-use crate::python::{Target, fetch, index, source};
+use crate::python::lock::{self, Entry, Locked, LockedSource, LockedWheel, Origin};
+use crate::python::{Target, index, source};
 
-/// Changes whenever the tree of a wheel does.
-const FORMAT: &str = "wheels 3";
-/// Changes whenever more is found in a wheel, or refused.
-const EXAMINED: &str = "examined 1";
+/// No image has more layers than this. Docker's own limit is 127, and a manifest of so many is of 17 kB, where
+/// Lambda advises to stay below 25,400 bytes.
+const MOST_IN_IMAGE: usize = 100;
 
 /// What a function needs, and where it went.
 #[derive(Debug, Clone, Default)]
 pub struct Dependencies {
-    /// The wheels, in the order of their lock.
-    pub wheels: Vec<LockedWheel>,
-    /// The directory that relative paths in the lock start from.
-    directory: PathBuf,
-    /// Who the user is for whoever has them.
-    credentials: Credentials,
-    /// Their layer, if there are any.
-    pub layer: Option<Layer>,
-    /// What patterns kept out of it, by its path below the task root.
-    pub left_out: Vec<String>,
+    wheels: Wheels,
+    /// Their layers, lowest first.
+    pub layers: Vec<WheelLayer>,
     /// Packages that were left for the base to bring, by normal names.
     pub left_out_packages: Vec<String>,
 }
 
 impl Dependencies {
-    /// One wheel that is in the store.
-    pub(super) fn of_one(wheel: LockedWheel) -> Self {
-        Self {
-            wheels: vec![wheel],
-            ..Self::default()
-        }
+    /// The wheels, in the order of their lock.
+    pub fn wheels(&self) -> &[LockedWheel] {
+        &self.wheels.locked
     }
 
-    /// The packages in a few words.
-    pub fn summary(&self) -> String {
-        const NAMED: usize = 4;
-        let names = self
-            .wheels
-            .iter()
-            .take(NAMED)
-            .map(|w| format!("{} {}", w.name, w.version));
-        let mut text = names.collect::<Vec<_>>().join(", ");
-        if let Some(more) = self
-            .wheels
-            .len()
-            .checked_sub(NAMED)
-            .filter(|more| *more > 0)
-        {
-            let _ = write!(text, " and {more} more");
-        }
-        text
+    /// What patterns kept out of the layers, by its path below the task root.
+    pub fn left_out(&self) -> Vec<&str> {
+        let left_out = self.layers.iter().flat_map(|layer| &layer.left_out);
+        let mut left_out: Vec<_> = left_out.map(String::as_str).collect();
+        left_out.sort_unstable();
+        left_out
     }
 }
 
-/// Makes the layer of what the function needs.
+/// Makes the layers of what the function needs.
 ///
 /// # Errors
 /// Those of locks, resolvers, indexes and wheels.
-pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Dependencies, Error> {
+pub async fn layers(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Dependencies, Error> {
     let target = target(plan, base);
     let Some(needed) = locking::needed(plan, target, tools).await? else {
         return Ok(Dependencies::default());
@@ -103,21 +75,123 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depen
     if let Some(bound) = &needed.bound {
         bound.check_hashes(&locked)?;
     }
-    let wheels = built(plan, target, locked, &needed.directory, tools).await?;
-    let mut dependencies = Dependencies {
-        wheels,
+    let wheels = Wheels {
+        locked: built(plan, target, locked, &needed.directory, tools).await?,
         directory: needed.directory,
         credentials: needed.credentials,
-        left_out_packages,
-        ..Dependencies::default()
     };
-    if !dependencies.wheels.is_empty() {
-        let place = task_root(plan, base);
-        let (layer, left_out) = make_layer(plan, &dependencies, &place, None, tools).await?;
-        dependencies.layer = Some(layer);
-        dependencies.left_out = left_out;
+    let place = task_root(plan, base);
+    let (options, no_cache) = (plan.layer_options(), plan.policy.no_cache);
+    let most = most_layers(plan, base);
+    let layers = wheel_layers::make(&wheels, &place, None, most, options, no_cache, tools).await?;
+    Ok(Dependencies {
+        wheels,
+        layers,
+        left_out_packages,
+    })
+}
+
+/// What can be said of the layers before anything is fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outline {
+    /// The function needs nothing.
+    Nothing,
+    /// They are not known yet, and why.
+    Unknown(String),
+    /// What is in each, the lowest first, and the bytes of its wheels if all are known.
+    Layers(Vec<(String, Option<u64>)>),
+}
+
+/// The layers that a build would make, by the lock that there is: nothing is resolved or looked up. The C library is
+/// taken for the runtime's where the plan does not say it.
+///
+/// # Errors
+/// When requirements or locks cannot be read.
+pub fn outline(plan: &Plan) -> Result<Outline, Error> {
+    let glibc = plan.glibc.unwrap_or(plan.runtime.glibc);
+    let target = Target::new(plan.runtime.python, plan.architecture.machine(), glibc);
+    let mut entries = match locking::known(plan, target)? {
+        Known::Nothing => return Ok(Outline::Nothing),
+        Known::NoLock(reason) => return Ok(Outline::Unknown(reason)),
+        Known::Entries(entries) => entries,
+    };
+    entries.retain(|entry| !plan.exclude_packages.contains(&entry.name));
+    let unplaced = |entry: &Entry| {
+        let mut files = entry.wheels.iter();
+        !entry.hashes.is_empty() || files.any(|file| file.location.is_none())
+    };
+    if let Some(entry) = entries.iter().find(|entry| unplaced(entry)) {
+        let reason = format!("the lock does not say where {} is", entry.name);
+        return Ok(Outline::Unknown(reason));
     }
-    Ok(dependencies)
+    let chosen = match lock::choose(&entries, target, &plan.builds) {
+        Ok(chosen) => chosen,
+        Err(error) => return Ok(Outline::Unknown(error.to_string())),
+    };
+    let directory = locking::directory_of(plan.needs.file().unwrap_or(Path::new("")));
+    let chosen = chosen.iter().filter(
+        |locked| !matches!(locked, Locked::Source(source) if is_project(plan, source, &directory)),
+    );
+    let listed: Vec<_> = chosen.map(Listed::of).collect();
+    let unsized_one = listed
+        .iter()
+        .find(|one| one.size.is_none() && !one.first_party);
+    if let Some(one) = unsized_one.filter(|_| plan.layers > 1) {
+        let reason = format!("the lock does not say how large {} is", one.name);
+        return Ok(Outline::Unknown(reason));
+    }
+    Ok(Outline::Layers(outlined(&listed, plan.layers)))
+}
+
+/// What a lock says of a package to be.
+struct Listed<'a> {
+    name: &'a str,
+    version: Option<&'a str>,
+    size: Option<u64>,
+    first_party: bool,
+}
+
+impl<'a> Listed<'a> {
+    fn of(locked: &'a Locked) -> Self {
+        match locked {
+            Locked::Wheel(wheel) => Self {
+                name: &wheel.name,
+                version: Some(&wheel.version),
+                size: wheel.size,
+                first_party: wheel.first_party,
+            },
+            Locked::Source(source) => Self {
+                name: &source.name,
+                version: source.version.as_deref(),
+                size: None,
+                first_party: matches!(source.origin, Origin::Directory(_)),
+            },
+        }
+    }
+}
+
+fn outlined(listed: &[Listed<'_>], most: usize) -> Vec<(String, Option<u64>)> {
+    let packages = listed.iter().map(|one| Package {
+        name: one.name,
+        size: one.size.unwrap_or_default(),
+        first_party: one.first_party,
+    });
+    let groups = layering::groups(&packages.collect::<Vec<_>>(), Rule::with_most(most));
+    let layer = |group: Vec<usize>| {
+        let members: Vec<_> = group.iter().map(|&place| &listed[place]).collect();
+        let names: Vec<_> = members.iter().map(|one| (one.name, one.version)).collect();
+        let own = members.iter().all(|one| one.first_party);
+        let size = members.iter().map(|one| one.size).sum();
+        (wheel_layers::in_words(&names, own), size)
+    };
+    groups.into_iter().map(layer).collect()
+}
+
+/// As many layers as the user allows and the image has room for.
+fn most_layers(plan: &Plan, base: &Base) -> usize {
+    // The runtime client and the function have one each.
+    let others = base.image.manifest.layers.len() + 2;
+    plan.layers.min(MOST_IN_IMAGE.saturating_sub(others)).max(1)
 }
 
 /// The entries without those that the user has the base bring, and the names of these. What it brings instead is
@@ -163,8 +237,21 @@ pub async fn tree(
     dependencies: &Dependencies,
     tools: &Tools,
 ) -> Result<FileTree, Error> {
-    let (tree, _) = wheel_tree(dependencies, &task_root(plan, base), tools).await?;
-    Ok(tree)
+    wheel_layers::tree(&dependencies.wheels, &task_root(plan, base), tools).await
+}
+
+/// The files of one wheel that is in the store, as they will stand in the image.
+pub(super) async fn tree_of_one(
+    plan: &Plan,
+    base: &Base,
+    wheel: LockedWheel,
+    tools: &Tools,
+) -> Result<FileTree, Error> {
+    let wheels = Wheels {
+        locked: vec![wheel],
+        ..Wheels::default()
+    };
+    wheel_layers::tree(&wheels, &task_root(plan, base), tools).await
 }
 
 /// The wheels for requirements of this tool's own, which need no lock beside the project: their versions
@@ -174,14 +261,14 @@ pub(super) async fn of_lines(
     base: &Base,
     lines: &[String],
     tools: &Tools,
-) -> Result<Dependencies, Error> {
+) -> Result<Wheels, Error> {
     let target = target(plan, base);
     let entries = locking::of_lines(plan, target, lines, tools).await?;
     let locked = lock::choose(&entries, target, &plan.builds)?;
-    Ok(Dependencies {
-        wheels: built(plan, target, locked, Path::new(""), tools).await?,
+    Ok(Wheels {
+        locked: built(plan, target, locked, Path::new(""), tools).await?,
+        directory: PathBuf::new(),
         credentials: tools.credentials.clone(),
-        ..Dependencies::default()
     })
 }
 
@@ -226,19 +313,6 @@ pub(super) fn target(plan: &Plan, base: &Base) -> Target {
     Target::new(plan.runtime.python, machine, base.glibc)
 }
 
-/// A directory of the image that wheels are placed into.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    /// The directory, which is on `sys.path`.
-    pub(super) root: &'static str,
-    /// What starts the image's Python.
-    pub(super) interpreter: String,
-    /// What the wheels' programs have to run on.
-    pub(super) target: Target,
-    /// Patterns of what is left out, in gitignore's language.
-    pub(super) exclude: Vec<String>,
-}
-
 fn task_root(plan: &Plan, base: &Base) -> Place {
     Place {
         root: TASK_ROOT,
@@ -246,160 +320,4 @@ fn task_root(plan: &Plan, base: &Base) -> Place {
         target: target(plan, base),
         exclude: plan.exclude_in_packages.clone(),
     }
-}
-
-/// Makes the layer of these wheels with `beside` over them, or takes the one made before; with it comes
-/// what was left out of it.
-pub(super) async fn make_layer(
-    plan: &Plan,
-    dependencies: &Dependencies,
-    place: &Place,
-    beside: Option<FileTree>,
-    tools: &Tools,
-) -> Result<(Layer, Vec<String>), Error> {
-    let mut inputs = vec![
-        FORMAT.to_owned(),
-        place.root.to_owned(),
-        place.interpreter.clone(),
-        place.target.to_string(),
-        place.exclude.join("\n"),
-    ];
-    let wheels = dependencies.wheels.iter();
-    inputs.extend(wheels.map(|wheel| wheel.digest.to_string()));
-    if let Some(beside) = &beside {
-        inputs.push(beside.digest()?.to_string());
-    }
-    let key = layer::memo_key(plan.layer_options(), &inputs);
-    let left_out_key = MemoKey::new("left out 1", &inputs);
-    let recalled = layer::recall(&tools.store, &key);
-    if let Some(layer) = recalled.filter(|_| !plan.policy.no_cache) {
-        if place.exclude.is_empty() {
-            return Ok((layer, Vec::new()));
-        }
-        if let Some(left_out) = tools.store.recall(&left_out_key) {
-            return Ok((layer, left_out));
-        }
-    }
-    let (mut tree, left_out) = wheel_tree(dependencies, place, tools).await?;
-    if let Some(beside) = beside {
-        tree.merge(beside)?;
-    }
-    if !place.exclude.is_empty() {
-        tools.store.remember(&left_out_key, &left_out)?;
-    }
-    Ok((tools.layer(plan, key, tree).await?, left_out))
-}
-
-/// Fetches the wheels and reads them into one tree; where two bring a path, the later has it, as with pip.
-/// With it comes what was left out.
-async fn wheel_tree(
-    dependencies: &Dependencies,
-    place: &Place,
-    tools: &Tools,
-) -> Result<(FileTree, Vec<String>), Error> {
-    let (client, store) = (&tools.client, &tools.store);
-    let (wheels, progress) = (&dependencies.wheels, &tools.progress);
-    let files: Vec<LockedFile> = wheels.iter().map(LockedWheel::file).collect();
-    let (credentials, directory) = (&dependencies.credentials, &dependencies.directory);
-    fetch::fetch(client, credentials, store, directory, &files, progress).await?;
-    let (wheels, place, tools) = (wheels.clone(), place.clone(), tools.clone());
-    let read = {
-        let tools = tools.clone();
-        move || read_wheels(&wheels, &place, &tools)
-    };
-    tools.block(read).await?
-}
-
-fn read_wheels(
-    wheels: &[LockedWheel],
-    place: &Place,
-    tools: &Tools,
-) -> Result<(FileTree, Vec<String>), Error> {
-    let root = ImagePath::new(place.root).map_err(crate::file_tree::Error::from)?;
-    let exclude = patterns(&place.exclude)?;
-    let placement = Placement {
-        root: &root,
-        interpreter: &place.interpreter,
-        exclude: &exclude,
-    };
-    let mut tree = FileTree::default();
-    let mut left_out = Vec::new();
-    for wheel in wheels {
-        let placed = read_wheel(wheel, &placement, place.target, tools)?;
-        left_out.extend(placed.left_out);
-        for collision in tree.merge(placed.tree)? {
-            tools.progress.warn(format!(
-                "{} is in {} and in {} with other contents; the later in the lock has it",
-                collision.path, collision.earlier, collision.later
-            ));
-        }
-    }
-    left_out.sort();
-    Ok((tree, left_out))
-}
-
-/// Reads one wheel into its place, once it is seen to be what it says and to run on the target.
-fn read_wheel(
-    wheel: &LockedWheel,
-    placement: &Placement<'_>,
-    target: Target,
-    tools: &Tools,
-) -> Result<Placed, Error> {
-    let file = wheel.filename.as_str();
-    let refused = |source| Error::Wheel {
-        file: file.to_owned(),
-        source,
-    };
-    let examination = examined(wheel, tools, refused)?;
-    let path = tools.store.path(&wheel.digest);
-    let placed = wheel::file_tree(&path, &wheel.name, &wheel.version, placement);
-    let placed = placed.map_err(refused)?;
-    let is_taken = |member: &str| placed.members.contains(member);
-    let fit = examination.fit(&wheel.filename, target, is_taken);
-    for detail in examination.details.iter().chain(&fit.map_err(refused)?) {
-        tools.progress.detail(format!("{file}: {detail}"));
-    }
-    for warning in &examination.warnings {
-        tools.progress.warn(format!("{file}: {warning}"));
-    }
-    Ok(placed)
-}
-
-/// What is in a wheel, which its digest decides: looked at once, and remembered unless it is refused.
-fn examined(
-    wheel: &LockedWheel,
-    tools: &Tools,
-    refused: impl Fn(wheel::Error) -> Error,
-) -> Result<Examination, Error> {
-    let store = &tools.store;
-    let names = [wheel.name.as_bytes(), wheel.version.as_bytes()];
-    let inputs = [wheel.digest.as_bytes().as_slice()]
-        .into_iter()
-        .chain(names);
-    let key = MemoKey::new(EXAMINED, inputs);
-    if let Some(examination) = store.recall(&key) {
-        return Ok(examination);
-    }
-    let path = store.path(&wheel.digest);
-    let examination = examination::examine(&path, &wheel.name, &wheel.version, store.root());
-    let examination = examination.map_err(refused)?;
-    store.remember(&key, &examination)?;
-    Ok(examination)
-}
-
-fn patterns(exclude: &[String]) -> Result<Gitignore, Error> {
-    let wrong = |pattern: &str, error: &ignore::Error| {
-        Error::Function(function::Error::Pattern {
-            pattern: pattern.to_owned(),
-            detail: error.to_string(),
-        })
-    };
-    let mut builder = GitignoreBuilder::new("");
-    for pattern in exclude {
-        let added = builder.add_line(None, pattern);
-        added.map_err(|error| wrong(pattern, &error))?;
-    }
-    builder
-        .build()
-        .map_err(|error| wrong(&exclude.join(", "), &error))
 }

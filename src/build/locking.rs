@@ -113,6 +113,41 @@ pub(super) async fn needed(
     }))
 }
 
+/// What is known of a function's needs before anything is resolved.
+pub(super) enum Known {
+    /// It has none.
+    Nothing,
+    /// There is no lock that stands, and why.
+    NoLock(String),
+    /// What the lock says.
+    Entries(Vec<Entry>),
+}
+
+/// What the lock says that the project has, if it stands.
+pub(super) fn known(plan: &Plan, target: Target) -> Result<Known, Error> {
+    if let Needs::Lock { file, format } = &plan.needs {
+        return Ok(Known::Entries(locked_entries(plan, target, file, *format)?));
+    }
+    let Some((requirements, path)) = requirements(plan) else {
+        return Ok(Known::Nothing);
+    };
+    let inputs = requirements::read(&requirements, target)?;
+    let kept = Question::of(plan, target, &requirements).kept(path, &inputs)?;
+    if !matches!(kept, Kept::Foreign(_))
+        && let Some(entries) = hashed::entries(&requirements, target)?
+    {
+        return Ok(Known::Entries(entries));
+    }
+    Ok(match kept {
+        Kept::Absent => Known::NoLock(format!("`{}` is not there", path.display())),
+        Kept::Stale(_, difference) => Known::NoLock(format!("`{}` {difference}", path.display())),
+        Kept::Standing(text) | Kept::Foreign(text) => {
+            let lock: Pylock = in_file(path, text.parse())?;
+            Known::Entries(in_file(path, entries_of(&lock, plan, target))?)
+        }
+    })
+}
+
 /// What would have to be resolved, and where its lock is kept; nothing for what is locked by another tool.
 fn requirements(plan: &Plan) -> Option<(Requirements, &Path)> {
     match &plan.needs {
@@ -522,7 +557,7 @@ fn in_file<T>(path: &Path, result: Result<T, lock::Error>) -> Result<T, Error> {
     })
 }
 
-fn directory_of(path: &Path) -> PathBuf {
+pub(super) fn directory_of(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).to_owned()
 }
 

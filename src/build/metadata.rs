@@ -22,7 +22,7 @@ pub fn of_build(built: &Built) -> Value {
         "digest": base.image.manifest.digest(),
         "glibc": base.glibc.to_string(),
     });
-    let packages = built.dependencies.wheels.iter().map(|wheel| {
+    let packages = built.dependencies.wheels().iter().map(|wheel| {
         json!({
             "name": wheel.name,
             "version": wheel.version,
@@ -33,7 +33,7 @@ pub fn of_build(built: &Built) -> Value {
     document["packages"] = json!(packages.collect::<Vec<_>>());
     document["left_out"] = json!({
         "packages": built.dependencies.left_out_packages,
-        "files": built.dependencies.left_out,
+        "files": built.dependencies.left_out(),
     });
     document["plan"] = json!({
         "runtime": plan.runtime.identifier,
@@ -74,13 +74,17 @@ fn layers(built: &Built) -> Vec<Value> {
             let made = number
                 .checked_sub(base_layers)
                 .map(|number| &built.made[number]);
-            json!({
+            let mut layer = json!({
                 "digest": layer.digest,
                 "size": layer.size,
                 "diff_id": diff_id,
                 "what": made.map_or("base", |made| &*made.what),
                 "from": if made.is_some() { "build" } else { "base" },
-            })
+            });
+            if let Some(packages) = made.and_then(|made| made.packages.as_ref()) {
+                layer["packages"] = json!(packages);
+            }
+            layer
         })
         .collect()
 }

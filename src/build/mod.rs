@@ -15,6 +15,7 @@ pub mod layering;
 pub mod locking;
 pub mod metadata;
 pub mod project;
+pub mod wheel_layers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -303,19 +304,6 @@ impl Tools {
         }
     }
 
-    /// Makes a layer of `tree`, whose inputs `key` is of, and remembers it.
-    async fn layer(&self, plan: &Plan, key: MemoKey, tree: FileTree) -> Result<Layer, Error> {
-        let (store, options) = (self.store.clone(), plan.layer_options());
-        let task = self.progress.task("make dependencies", None);
-        let work = move || {
-            let (layer, _) = layer::make(&store, &tree, options, &task)?;
-            layer::remember(&store, &key, &layer)?;
-            task.done();
-            Ok(layer)
-        };
-        self.block(work).await?
-    }
-
     /// The layer of `tree`, made unless one of the same bytes was made before and may be taken.
     async fn layer_of(&self, plan: &Plan, tree: FileTree, what: &str) -> Result<Layer, Error> {
         let (store, no_cache) = (self.store.clone(), plan.policy.no_cache);
@@ -345,6 +333,8 @@ pub struct Made {
     pub layer: Layer,
     /// What is in it.
     pub what: String,
+    /// The packages in it, if that is what it has.
+    pub packages: Option<Vec<String>>,
 }
 
 /// A built image.
@@ -390,7 +380,7 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
     let from_base = async {
         let base = base::resolve(&plan, tools).await?;
         let bootstrap = bootstrap::layer(&plan, &base, tools);
-        let dependencies = dependencies::layer(&plan, &base, tools);
+        let dependencies = dependencies::layers(&plan, &base, tools);
         let package = async {
             if !is_package {
                 return Ok(None);
@@ -421,15 +411,22 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
     check_handler(&plan, &source, &base, &dependencies, tools).await?;
 
     let mut made = Vec::new();
-    let mut put = |layer: Option<Layer>, what: String| {
-        made.extend(layer.map(|layer| Made { layer, what }));
+    let other = |layer: Layer, what: &str| Made {
+        layer,
+        what: what.to_owned(),
+        packages: None,
     };
-    put(bootstrap.clone(), "runtime client and entry point".into());
-    put(
-        dependencies.layer.clone(),
-        format!("dependencies: {}", dependencies.summary()),
+    made.extend(
+        bootstrap
+            .clone()
+            .map(|layer| other(layer, "runtime client and entry point")),
     );
-    put(function, "function".into());
+    made.extend(dependencies.layers.iter().map(|layer| Made {
+        layer: layer.layer.clone(),
+        what: layer.what.clone(),
+        packages: Some(layer.packages.clone()),
+    }));
+    made.extend(function.map(|layer| other(layer, "function")));
     let edit = edit(&plan, &base, bootstrap.is_some());
     let additions: Vec<_> = made
         .iter()

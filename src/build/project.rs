@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::build::base::Base;
-use crate::build::dependencies::{self, Dependencies};
+use crate::build::dependencies;
 use crate::build::{Error, Tools, has_handler};
 use crate::file_tree::FileTree;
 use crate::plan::Plan;
@@ -69,7 +69,7 @@ pub(super) async fn tree(
     let workshop = tools.workshop(plan);
     let wheel = source::wheel_of_directory(&plan.project, target, &workshop).await;
     let wheel = wheel.map_err(|error| Error::Project(Box::new(error)))?;
-    let mut tree = dependencies::tree(plan, base, &Dependencies::of_one(wheel), tools).await?;
+    let mut tree = dependencies::tree_of_one(plan, base, wheel, tools).await?;
     if !has_handler(plan, &tree) && has_handler(plan, files) {
         tree.merge(files.clone())?;
     }

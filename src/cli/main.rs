@@ -90,6 +90,10 @@ struct BuildArguments {
     #[arg(long = "exclude-in-packages", value_name = "PATTERN")]
     exclude_in_packages: Vec<String>,
 
+    /// As many layers as dependencies may take; 1 has them all in one
+    #[arg(long, value_name = "N")]
+    layers: Option<String>,
+
     /// Name for the image; one in a registry can be pushed (repeatable)
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     tags: Vec<String>,
@@ -302,7 +306,8 @@ fn run_build(
     if wanted.dry_run {
         let tree = build::function_tree(&plan).map_err(build::Error::from)?;
         let is_package = build::project::is_package(&plan)?;
-        return terminal.print(&terminal::dry_run(&plan, &tree, is_package));
+        let outline = build::dependencies::outline(&plan)?;
+        return terminal.print(&terminal::dry_run(&plan, &outline, &tree, is_package));
     }
     let plain_http = plain_http.unwrap_or_default();
     let offline = wanted.needs.offline;
@@ -416,6 +421,7 @@ impl BuildArguments {
             package: text_flag(self.package.as_ref(), "--package"),
             exclude_packages: list_flag(&self.exclude_packages, "--exclude-package"),
             exclude_in_packages: list_flag(&self.exclude_in_packages, "--exclude-in-packages"),
+            layers: text_flag(self.layers.as_ref(), "--layers"),
             tags: list_flag(&self.tags, "--tag"),
             exclude: list_flag(&self.exclude, "--exclude"),
             ..self.needs.config(plain_http)

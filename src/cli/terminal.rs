@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use lambimg::build::dependencies::Outline;
 use lambimg::build::{Built, Pushed};
 use lambimg::digest::Digest;
 use lambimg::file_tree::{FileTree, Node};
@@ -294,9 +295,21 @@ pub(crate) fn bases_json(today: &str) -> String {
     format!("{:#}\n", json!(all))
 }
 
-/// The plan and the function's files.
-pub(crate) fn dry_run(plan: &Plan, tree: &FileTree, is_package: bool) -> String {
+/// The plan, the layers of what the function needs, and its files.
+pub(crate) fn dry_run(plan: &Plan, outline: &Outline, tree: &FileTree, is_package: bool) -> String {
     let mut text = plan.to_string();
+    match outline {
+        Outline::Nothing => {}
+        Outline::Unknown(reason) => {
+            let _ = writeln!(text, "{:<13}known when it is built: {reason}", "layers");
+        }
+        Outline::Layers(layers) => {
+            for (what, size) in layers {
+                let size = size.map(|size| format!(" {}", HumanBytes(size)));
+                let _ = writeln!(text, "{:<13}{what}{}", "layer", size.unwrap_or_default());
+            }
+        }
+    }
     if is_package {
         let _ = writeln!(
             text,

@@ -13,6 +13,7 @@ mod function;
 mod house;
 mod indexes;
 mod inputs;
+mod layering;
 mod layers;
 mod outputs;
 mod registry;

@@ -235,8 +235,8 @@ impl Outcome {
         settings.add_filter(r"\b\d+(\.\d+)? ?(ms|s|seconds)\b", "[duration]");
         settings.add_filter(r"\b\d+(\.\d+)? ?([kKMG]i?B|B|bytes)\b", "[size]");
         settings.add_filter(r"\.lambimg-[A-Za-z0-9]{6}", "[file]");
-        // Whether the base was there before something else failed is a matter of time.
-        settings.add_filter(r"(?m)^base .*\n", "");
+        // What comes beside other things is a matter of time.
+        settings.add_filter(r"(?m)^(base|make) .*\n", "");
         settings.add_filter(r"\b(Python 3\.\d+)\.\d+", "$1.[patch]");
         // uv names the nearest Python of this machine.
         settings.add_filter(r"; 3\.\d+\.\d+ will be used", "; [python] will be used");

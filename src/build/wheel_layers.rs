@@ -1,0 +1,808 @@
+//! Wheels become layers: fetched, placed, seen as they go by, stacked so that the later in the lock wins.
+//!
+//! A layer is made as soon as its own wheels are there, the most expensive first, while others are still
+//! fetched. Where two layers bring a path with other bytes the higher one wins; where that would be the wrong
+//! one, the path is left out of it. This is seen when all wheels are there, and such a layer made again. No
+//! timing decides a byte: what a layer holds follows from the wheels alone.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use futures_util::future::try_join_all;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::blob_store::MemoKey;
+use crate::build::layering::{self, Package, Rule};
+use crate::build::{Error, Tools, function};
+use crate::file_tree::{self, Collision, Content, Entry, FileTree, ImagePath, Node};
+use crate::oci::layer::{self, Layer, Look, Options, Witness};
+use crate::progress::Progress;
+use crate::python::credentials::Credentials;
+use crate::python::examination::{self, Examination, Examiner};
+use crate::python::lock::{LockedFile, LockedWheel};
+use crate::python::wheel::{self, Placed, Placement};
+use crate::python::{Target, fetch};
+
+/// Changes whenever the tree of a wheel does.
+const FORMAT: &str = "wheels 3";
+/// Changes whenever more is found in a wheel, or refused.
+const EXAMINED: &str = "examined 1";
+/// Layers made at once; more would wait for the disk.
+const MAX_PARALLEL: usize = 4;
+
+/// A directory of the image that wheels are placed into.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// The directory, which is on `sys.path`.
+    pub(super) root: &'static str,
+    /// What starts the image's Python.
+    pub(super) interpreter: String,
+    /// What the wheels' programs have to run on.
+    pub(super) target: Target,
+    /// Patterns of what is left out, in gitignore's language.
+    pub(super) exclude: Vec<String>,
+}
+
+/// Wheels, and where they can be had.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wheels {
+    /// The wheels, in the order of their lock.
+    pub(super) locked: Vec<LockedWheel>,
+    /// The directory that relative paths in the lock start from.
+    pub(super) directory: PathBuf,
+    /// Who the user is for whoever has them.
+    pub(super) credentials: Credentials,
+}
+
+/// A layer of wheels.
+#[derive(Debug, Clone)]
+pub struct WheelLayer {
+    /// The layer.
+    pub layer: Layer,
+    /// What is in it, in words.
+    pub what: String,
+    /// The packages in it, by normal names in the order of their lock.
+    pub packages: Vec<String>,
+    /// What patterns kept out of it, by its path below the root.
+    pub left_out: Vec<String>,
+}
+
+/// What a layer of these packages is, in a few words.
+pub(super) fn in_words(packages: &[(&str, Option<&str>)], first_party: bool) -> String {
+    let whose = if first_party {
+        "own packages"
+    } else {
+        "dependencies"
+    };
+    format!("{whose}: {}", names_of(packages))
+}
+
+/// The first few of some packages, and how many more there are.
+fn names_of(packages: &[(&str, Option<&str>)]) -> String {
+    const NAMED: usize = 4;
+    let names = packages.iter().take(NAMED);
+    let names = names.map(|(name, version)| match version {
+        Some(version) => format!("{name} {version}"),
+        None => (*name).to_owned(),
+    });
+    let mut text = names.collect::<Vec<_>>().join(", ");
+    if let Some(more) = packages.len().checked_sub(NAMED).filter(|n| *n > 0) {
+        let _ = write!(text, " and {more} more");
+    }
+    text
+}
+
+impl Wheels {
+    fn files<'a>(&self, places: impl IntoIterator<Item = &'a usize>) -> Vec<LockedFile> {
+        let places = places.into_iter();
+        places.map(|&place| self.locked[place].file()).collect()
+    }
+
+    async fn fetch(
+        &self,
+        files: &[LockedFile],
+        tools: &Tools,
+        arrived: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), Error> {
+        let (client, store, progress) = (&tools.client, &tools.store, &tools.progress);
+        let (credentials, directory) = (&self.credentials, &self.directory);
+        let fetching = fetch::fetch_each(
+            client,
+            credentials,
+            store,
+            directory,
+            files,
+            progress,
+            arrived,
+        );
+        Ok(fetching.await?)
+    }
+
+    /// The wheels' lengths in bytes; those that the lock does not give are found out once.
+    async fn sizes(&self, tools: &Tools) -> Result<Vec<u64>, Error> {
+        let told: Option<Vec<u64>> = self.locked.iter().map(|wheel| wheel.size).collect();
+        if let Some(told) = told {
+            return Ok(told);
+        }
+        let store = &tools.store;
+        let digests = self.locked.iter().map(|wheel| wheel.digest.to_string());
+        let key = MemoKey::new("sizes 1", digests);
+        if let Some(sizes) = store.recall::<Vec<u64>>(&key) {
+            return Ok(sizes);
+        }
+        let size = |wheel: &LockedWheel| wheel.size.or_else(|| store.size(&wheel.digest));
+        let absent = self.locked.iter().filter(|wheel| size(wheel).is_none());
+        let absent: Vec<_> = absent.map(LockedWheel::file).collect();
+        self.fetch(&absent, tools, &|_| {}).await?;
+        let sizes = self
+            .locked
+            .iter()
+            .map(|wheel| size(wheel).unwrap_or_default());
+        let sizes = sizes.collect();
+        store.remember(&key, &sizes)?;
+        Ok(sizes)
+    }
+}
+
+/// Makes the layers of these wheels, at most `most` of them, with `beside` over them; those made before are taken
+/// unless `no_cache` is set.
+pub(super) async fn make(
+    wheels: &Wheels,
+    place: &Place,
+    beside: Option<FileTree>,
+    most: usize,
+    options: Options,
+    no_cache: bool,
+    tools: &Tools,
+) -> Result<Vec<WheelLayer>, Error> {
+    let sizes = wheels.sizes(tools).await?;
+    let packages = wheels.locked.iter().zip(&sizes);
+    let packages = packages.map(|(wheel, &size)| Package {
+        name: &wheel.name,
+        size,
+        first_party: wheel.first_party,
+    });
+    let packages: Vec<_> = packages.collect();
+    let mut groups = layering::groups(&packages, Rule::with_most(most));
+    if groups.is_empty() && beside.is_some() {
+        groups.push(Vec::new());
+    }
+    let expense = |group: &Vec<usize>| group.iter().map(|&place| sizes[place]).sum();
+    let stack = Arc::new(Stack {
+        expense: groups.iter().map(expense).collect(),
+        groups,
+        wheels: wheels.clone(),
+        place: place.clone(),
+        beside,
+        options,
+        no_cache,
+        placed: wheels.locked.iter().map(|_| OnceLock::new()).collect(),
+        makers: Semaphore::new(makers()),
+        tools: tools.clone(),
+    });
+    stack.layers().await
+}
+
+fn makers() -> usize {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    processors.min(MAX_PARALLEL)
+}
+
+/// The files of these wheels, as they will stand in the image.
+pub(super) async fn tree(wheels: &Wheels, place: &Place, tools: &Tools) -> Result<FileTree, Error> {
+    let files: Vec<_> = wheels.locked.iter().map(LockedWheel::file).collect();
+    wheels.fetch(&files, tools, &|_| {}).await?;
+    let (wheels, place, owned) = (wheels.locked.clone(), place.clone(), tools.clone());
+    let read = move || {
+        let mut tree = FileTree::default();
+        for wheel in &wheels {
+            let placed = place.wheel(wheel, &owned)?;
+            let examination = examined(wheel, &owned)?;
+            for told in held_against(place.target, examination, wheel, &placed)? {
+                told.say(wheel, &owned.progress);
+            }
+            tree.merge(placed.tree)?;
+        }
+        Ok(tree)
+    };
+    tools.block(read).await?
+}
+
+impl Place {
+    /// Reads one wheel into its place, as far as its archive's directory tells.
+    fn wheel(&self, wheel: &LockedWheel, tools: &Tools) -> Result<Placed, Error> {
+        let root = ImagePath::new(self.root).map_err(file_tree::Error::from)?;
+        let exclude = patterns(&self.exclude)?;
+        let placement = Placement {
+            root: &root,
+            interpreter: &self.interpreter,
+            exclude: &exclude,
+        };
+        let path = tools.store.path(&wheel.digest);
+        let placed = wheel::file_tree(&path, &wheel.name, &wheel.version, &placement);
+        placed.map_err(|source| refused(wheel, source))
+    }
+}
+
+fn refused(wheel: &LockedWheel, source: wheel::Error) -> Error {
+    Error::Wheel {
+        file: wheel.filename.to_string(),
+        source,
+    }
+}
+
+/// The key of what was found in a wheel, which its digest decides.
+fn examination_key(wheel: &LockedWheel) -> MemoKey {
+    let names = [wheel.name.as_bytes(), wheel.version.as_bytes()];
+    let digest = [wheel.digest.as_bytes().as_slice()];
+    MemoKey::new(EXAMINED, digest.into_iter().chain(names))
+}
+
+/// What is in a wheel: looked at once, and remembered unless it is refused.
+fn examined(wheel: &LockedWheel, tools: &Tools) -> Result<Examination, Error> {
+    let (store, key) = (&tools.store, examination_key(wheel));
+    if let Some(examination) = store.recall(&key) {
+        return Ok(examination);
+    }
+    let path = store.path(&wheel.digest);
+    let examination = examination::examine(&path, &wheel.name, &wheel.version, store.root());
+    let examination = examination.map_err(|source| refused(wheel, source))?;
+    store.remember(&key, &examination)?;
+    Ok(examination)
+}
+
+/// Holds what was found in a wheel against the target, and gives what there is to say of it.
+fn held_against(
+    target: Target,
+    found: Examination,
+    wheel: &LockedWheel,
+    placed: &Placed,
+) -> Result<Vec<Told>, Error> {
+    let is_taken = |member: &str| placed.members.contains(member);
+    let fit = found.fit(&wheel.filename, target, is_taken);
+    let fit = fit.map_err(|source| refused(wheel, source))?;
+    let details = found.details.into_iter().chain(fit).map(Told::Detail);
+    let warnings = found.warnings.into_iter().map(Told::Warning);
+    Ok(details.chain(warnings).collect())
+}
+
+/// Paths that each layer has to leave to one below it.
+type Shadows = Vec<BTreeSet<String>>;
+
+/// What came of one layer, with what its user should be told of each wheel.
+struct Outcome {
+    layer: Layer,
+    left_out: Vec<String>,
+    told: Vec<(usize, Told)>,
+}
+
+enum Told {
+    Detail(String),
+    Warning(String),
+}
+
+impl Told {
+    fn say(&self, wheel: &LockedWheel, progress: &Progress) {
+        let file = wheel.filename.as_str();
+        match self {
+            Self::Detail(text) => progress.detail(format!("{file}: {text}")),
+            Self::Warning(text) => progress.warn(format!("{file}: {text}")),
+        }
+    }
+}
+
+/// The layers to be, lowest first.
+struct Stack {
+    groups: Vec<Vec<usize>>,
+    /// Bytes of each one's wheels.
+    expense: Vec<u64>,
+    wheels: Wheels,
+    place: Place,
+    /// What lies over the wheels, in the highest.
+    beside: Option<FileTree>,
+    options: Options,
+    no_cache: bool,
+    placed: Vec<OnceLock<Placed>>,
+    makers: Semaphore,
+    tools: Tools,
+}
+
+impl Stack {
+    async fn layers(self: Arc<Self>) -> Result<Vec<WheelLayer>, Error> {
+        let known = self.recall_shadows()?;
+        let shadows = known
+            .clone()
+            .unwrap_or_else(|| vec![BTreeSet::new(); self.groups.len()]);
+        let mut done = Vec::new();
+        for (group, shadowed) in shadows.iter().enumerate() {
+            done.push(self.recall(group, shadowed)?);
+        }
+        self.bring(&shadows, known.is_none(), &mut done).await?;
+        if known.is_none() {
+            let work = Arc::clone(&self);
+            let (shadows, collisions) = self.tools.block(move || work.shadows()).await??;
+            self.make_again(&shadows, &mut done).await?;
+            self.tools.store.remember(&self.shadows_key()?, &shadows)?;
+            for Collision {
+                path,
+                earlier,
+                later,
+            } in collisions
+            {
+                self.tools.progress.warn(format!(
+                    "{path} is in {earlier} and in {later} with other contents; the later in the lock has it"
+                ));
+            }
+        }
+        self.tell(&done);
+        let layers = done.into_iter().flatten().zip(&self.groups);
+        Ok(layers
+            .map(|(outcome, group)| self.layer(outcome, group))
+            .collect())
+    }
+
+    fn layer(&self, outcome: Outcome, group: &[usize]) -> WheelLayer {
+        let mut wheels = group.iter().map(|&place| &self.wheels.locked[place]);
+        let packages = self.packages(group);
+        WheelLayer {
+            layer: outcome.layer,
+            what: in_words(&packages, wheels.all(|wheel| wheel.first_party)),
+            packages: packages
+                .iter()
+                .map(|(name, _)| (*name).to_owned())
+                .collect(),
+            left_out: outcome.left_out,
+        }
+    }
+
+    fn packages(&self, group: &[usize]) -> Vec<(&str, Option<&str>)> {
+        let wheels = group.iter().map(|&place| &self.wheels.locked[place]);
+        wheels
+            .map(|wheel| (&*wheel.name, Some(&*wheel.version)))
+            .collect()
+    }
+
+    /// Says of the wheels what there is to say, in the order of their lock.
+    fn tell(&self, done: &[Option<Outcome>]) {
+        let outcomes = done.iter().flatten();
+        let mut told: Vec<_> = outcomes.flat_map(|outcome| &outcome.told).collect();
+        told.sort_by_key(|(place, _)| *place);
+        for (place, told) in told {
+            told.say(&self.wheels.locked[*place], &self.tools.progress);
+        }
+    }
+
+    /// The groups that `wanted` holds for, those with most bytes first.
+    fn by_expense(&self, wanted: impl Fn(usize) -> bool) -> Vec<usize> {
+        let mut groups: Vec<_> = (0..self.groups.len())
+            .filter(|&group| wanted(group))
+            .collect();
+        groups.sort_by_key(|&group| (Reverse(self.expense[group]), group));
+        groups
+    }
+
+    /// Makes each layer that is not done once its wheels are there; with `all`, the other layers' wheels are
+    /// fetched, too.
+    async fn bring(
+        self: &Arc<Self>,
+        shadows: &Shadows,
+        all: bool,
+        done: &mut [Option<Outcome>],
+    ) -> Result<(), Error> {
+        let missing = self.by_expense(|group| done[group].is_none());
+        let mut wanted = missing.clone();
+        if all {
+            wanted.extend(self.by_expense(|group| done[group].is_some()));
+        }
+        let (arrivals, waiting) = Arrivals::new(wanted.iter().map(|&group| &self.groups[group]));
+        let files = self
+            .wheels
+            .files(wanted.iter().flat_map(|&group| &self.groups[group]));
+        let arrived = |file| arrivals.file(file);
+        let fetching = self.wheels.fetch(&files, &self.tools, &arrived);
+        let making = missing
+            .iter()
+            .zip(waiting)
+            .map(|(&group, is_there)| async move {
+                is_there.await.map_err(|_| Error::Interrupted)?;
+                Ok((group, self.made(group, shadows[group].clone()).await?))
+            });
+        let ((), made) = tokio::try_join!(fetching, try_join_all(making))?;
+        for (group, outcome) in made {
+            done[group] = Some(outcome);
+        }
+        Ok(())
+    }
+
+    /// Makes those layers anew that turned out to have to leave something out.
+    async fn make_again(
+        self: &Arc<Self>,
+        shadows: &Shadows,
+        done: &mut [Option<Outcome>],
+    ) -> Result<(), Error> {
+        let again = self.by_expense(|group| !shadows[group].is_empty());
+        let making = again.into_iter().map(|group| async move {
+            let recalled = self.recall(group, &shadows[group])?;
+            let outcome = match recalled {
+                Some(outcome) => outcome,
+                None => self.made(group, shadows[group].clone()).await?,
+            };
+            Ok::<_, Error>((group, outcome))
+        });
+        for (group, outcome) in try_join_all(making).await? {
+            done[group] = Some(outcome);
+        }
+        Ok(())
+    }
+
+    /// Makes a layer when it is its turn.
+    async fn made(
+        self: &Arc<Self>,
+        group: usize,
+        shadowed: BTreeSet<String>,
+    ) -> Result<Outcome, Error> {
+        let _turn = self
+            .makers
+            .acquire()
+            .await
+            .map_err(|_| Error::Interrupted)?;
+        let work = Arc::clone(self);
+        self.tools
+            .block(move || work.make(group, &shadowed))
+            .await?
+    }
+
+    /// What decides the layer of a group.
+    fn inputs(&self, group: usize, shadowed: &BTreeSet<String>) -> Result<Vec<String>, Error> {
+        let place = &self.place;
+        let mut inputs = vec![
+            FORMAT.to_owned(),
+            place.root.to_owned(),
+            place.interpreter.clone(),
+            place.target.to_string(),
+            place.exclude.join("\n"),
+        ];
+        let wheels = self.groups[group].iter();
+        inputs.extend(wheels.map(|&place| self.wheels.locked[place].digest.to_string()));
+        if let Some(beside) = self.beside(group) {
+            inputs.push(beside.digest()?.to_string());
+        }
+        if !shadowed.is_empty() {
+            inputs.push("without".to_owned());
+            inputs.extend(shadowed.iter().cloned());
+        }
+        Ok(inputs)
+    }
+
+    fn beside(&self, group: usize) -> Option<&FileTree> {
+        let is_highest = group + 1 == self.groups.len();
+        self.beside.as_ref().filter(|_| is_highest)
+    }
+
+    /// The keys of a group's layer and of what was left out of it.
+    fn keys(&self, group: usize, shadowed: &BTreeSet<String>) -> Result<(MemoKey, MemoKey), Error> {
+        let inputs = self.inputs(group, shadowed)?;
+        let key = layer::memo_key(self.options, &inputs);
+        Ok((key, MemoKey::new("left out 1", &inputs)))
+    }
+
+    /// The layer made before, unless it may not be taken.
+    fn recall(&self, group: usize, shadowed: &BTreeSet<String>) -> Result<Option<Outcome>, Error> {
+        if self.no_cache {
+            return Ok(None);
+        }
+        let store = &self.tools.store;
+        let (key, left_out_key) = self.keys(group, shadowed)?;
+        let left_out = if self.place.exclude.is_empty() {
+            Some(Vec::new())
+        } else {
+            store.recall(&left_out_key)
+        };
+        let recalled = layer::recall(store, &key).zip(left_out);
+        Ok(recalled.map(|(layer, left_out)| Outcome {
+            layer,
+            left_out,
+            told: Vec::new(),
+        }))
+    }
+
+    fn shadows_key(&self) -> Result<MemoKey, Error> {
+        let mut inputs = Vec::new();
+        for group in 0..self.groups.len() {
+            inputs.push(format!("{:?}", self.groups[group]));
+            inputs.extend(self.inputs(group, &BTreeSet::new())?);
+        }
+        Ok(MemoKey::new("shadows 1", inputs))
+    }
+
+    fn recall_shadows(&self) -> Result<Option<Shadows>, Error> {
+        if self.no_cache {
+            return Ok(None);
+        }
+        let known: Option<Shadows> = self.tools.store.recall(&self.shadows_key()?);
+        Ok(known.filter(|shadows| shadows.len() == self.groups.len()))
+    }
+
+    /// A wheel in its place, its archive opened once.
+    fn placed(&self, wheel: usize) -> Result<&Placed, Error> {
+        let slot = &self.placed[wheel];
+        if let Some(placed) = slot.get() {
+            return Ok(placed);
+        }
+        let placed = self.place.wheel(&self.wheels.locked[wheel], &self.tools)?;
+        Ok(slot.get_or_init(|| placed))
+    }
+
+    /// What goes into a group's layer; of two wheels with one path the later has it, as with pip.
+    fn tree(&self, group: usize, shadowed: &BTreeSet<String>) -> Result<FileTree, Error> {
+        let mut tree = FileTree::default();
+        for &wheel in &self.groups[group] {
+            for (path, entry) in self.placed(wheel)?.tree.iter() {
+                if !shadowed.contains(path.as_str()) {
+                    tree.insert(path.clone(), entry.node.clone(), &entry.owner)?;
+                }
+            }
+        }
+        if let Some(beside) = self.beside(group) {
+            tree.merge(beside.clone())?;
+        }
+        Ok(tree)
+    }
+
+    /// Makes a group's layer; it gets its name when all its wheels are seen to be what they say, and to run on the
+    /// target.
+    fn make(&self, group: usize, shadowed: &BTreeSet<String>) -> Result<Outcome, Error> {
+        let (store, wheels) = (&self.tools.store, &self.groups[group]);
+        let tree = self.tree(group, shadowed)?;
+        let mut witnesses = Witnesses::default();
+        for &wheel in wheels {
+            witnesses.add(wheel, &self.wheels.locked[wheel], &self.tools)?;
+        }
+        let what = names_of(&self.packages(wheels));
+        let size = tree.iter().map(|(_, entry)| match &entry.node {
+            Node::File { content, .. } => content.size(),
+            Node::Directory | Node::Symlink(_) => 0,
+        });
+        let task = self
+            .tools
+            .progress
+            .task(format!("make {what}"), Some(size.sum()));
+        let written = layer::write(store, &tree, self.options, &witnesses, &task);
+        let unnamed = written.map_err(|error| self.in_its_wheel(error, &tree))?;
+        let mut told = Vec::new();
+        let mut left_out = Vec::new();
+        for &wheel in wheels {
+            told.extend(self.examined(wheel, &mut witnesses)?);
+            left_out.extend(self.placed(wheel)?.left_out.iter().cloned());
+        }
+        left_out.sort();
+        let layer = unnamed.commit()?;
+        let (key, left_out_key) = self.keys(group, shadowed)?;
+        if !self.place.exclude.is_empty() {
+            store.remember(&left_out_key, &left_out)?;
+        }
+        layer::remember(store, &key, &layer)?;
+        task.done();
+        Ok(Outcome {
+            layer,
+            left_out,
+            told,
+        })
+    }
+
+    /// Holds a wheel against the target, once all of it was seen.
+    fn examined(
+        &self,
+        wheel: usize,
+        witnesses: &mut Witnesses,
+    ) -> Result<Vec<(usize, Told)>, Error> {
+        let (store, locked) = (&self.tools.store, &self.wheels.locked[wheel]);
+        let examination = match witnesses.take(wheel) {
+            Some(examiner) => {
+                let examination = examiner.finish(store.root());
+                let examination = examination.map_err(|source| refused(locked, source))?;
+                store.remember(&examination_key(locked), &examination)?;
+                examination
+            }
+            None => examined(locked, &self.tools)?,
+        };
+        let told = held_against(self.place.target, examination, locked, self.placed(wheel)?)?;
+        Ok(told.into_iter().map(|told| (wheel, told)).collect())
+    }
+
+    /// A member that cannot be read is its wheel's fault, not the layer's.
+    fn in_its_wheel(&self, error: layer::Error, tree: &FileTree) -> Error {
+        let layer::Error::Read { path, source } = error else {
+            return error.into();
+        };
+        let entry = tree.get(path.as_str());
+        let member = entry.and_then(|entry| Some((member_of(entry)?, &entry.owner)));
+        let wheels = self.wheels.locked.iter();
+        let wheel = member.and_then(|(member, owner)| {
+            let mut wheels = wheels.filter(|wheel| owner_of(wheel) == **owner);
+            Some((member, wheels.next()?))
+        });
+        match wheel {
+            Some((member, wheel)) => refused(
+                wheel,
+                wheel::Error::Read {
+                    member: member.to_owned(),
+                    source,
+                },
+            ),
+            None => layer::Error::Read { path, source }.into(),
+        }
+    }
+
+    /// What each layer has to leave to one below it, and which paths two wheels bring with other bytes.
+    fn shadows(&self) -> Result<(Shadows, Vec<Collision>), Error> {
+        let mut taken: BTreeMap<&ImagePath, &Node> = BTreeMap::new();
+        let mut contested: BTreeMap<&ImagePath, Vec<usize>> = BTreeMap::new();
+        for wheel in 0..self.wheels.locked.len() {
+            for (path, entry) in self.placed(wheel)?.tree.iter() {
+                let other = taken.insert(path, &entry.node);
+                let both_directories = |other: &Node| {
+                    matches!((other, &entry.node), (Node::Directory, Node::Directory))
+                };
+                if other.is_some_and(|other| !both_directories(other)) {
+                    contested.insert(path, Vec::new());
+                }
+            }
+        }
+        // Contents are compared where it matters alone.
+        let mut tree = FileTree::default();
+        let mut collisions = Vec::new();
+        for wheel in 0..self.wheels.locked.len() {
+            for (path, brought_by) in &mut contested {
+                if let Some(entry) = self.placed(wheel)?.tree.get(path.as_str()) {
+                    brought_by.push(wheel);
+                    let node = entry.node.clone();
+                    collisions.extend(tree.insert((*path).clone(), node, &entry.owner)?);
+                }
+            }
+        }
+        let mut shadows = vec![BTreeSet::new(); self.groups.len()];
+        let group_of = |wheel| self.groups.iter().position(|group| group.contains(&wheel));
+        for collision in &collisions {
+            let brought_by = contested.get(&collision.path).into_iter().flatten();
+            let groups = brought_by.filter_map(|&wheel| group_of(wheel));
+            // The last of the lock has it, wherever in the stack that is.
+            let Some(winner) = groups.clone().next_back() else {
+                continue;
+            };
+            for group in groups.filter(|group| *group > winner) {
+                shadows[group].insert(collision.path.as_str().to_owned());
+            }
+        }
+        Ok((shadows, collisions))
+    }
+}
+
+fn owner_of(wheel: &LockedWheel) -> String {
+    format!("{} {}", wheel.name, wheel.version)
+}
+
+/// The member of an archive that a path is.
+fn member_of(entry: &Entry) -> Option<&str> {
+    match &entry.node {
+        Node::File {
+            content: Content::Member(member),
+            ..
+        } => Some(&member.name),
+        _ => None,
+    }
+}
+
+/// Shows the wheels' examiners the members that go into a layer.
+#[derive(Default)]
+struct Witnesses(BTreeMap<String, (usize, Examiner)>);
+
+impl Witnesses {
+    /// Has a wheel examined, unless it was before.
+    fn add(&mut self, place: usize, wheel: &LockedWheel, tools: &Tools) -> Result<(), Error> {
+        let store = &tools.store;
+        if store
+            .recall::<Examination>(&examination_key(wheel))
+            .is_some()
+        {
+            return Ok(());
+        }
+        let path = store.path(&wheel.digest);
+        let examiner = Examiner::open(&path, &wheel.name, &wheel.version);
+        let examiner = examiner.map_err(|source| refused(wheel, source))?;
+        self.0.insert(owner_of(wheel), (place, examiner));
+        Ok(())
+    }
+
+    fn take(&mut self, place: usize) -> Option<Examiner> {
+        let mut owners = self.0.iter();
+        let owner = owners.find(|(_, (other, _))| *other == place)?.0.clone();
+        self.0.remove(&owner).map(|(_, examiner)| examiner)
+    }
+}
+
+impl Witness for Witnesses {
+    fn look(&self, _: &ImagePath, entry: &Entry) -> Option<Box<dyn Look + Send + '_>> {
+        let (_, examiner) = self.0.get(&*entry.owner)?;
+        Some(Box::new(examiner.look(member_of(entry)?)?))
+    }
+}
+
+impl Look for examination::Look<'_> {
+    fn bytes(&mut self, bytes: &[u8]) {
+        Self::bytes(self, bytes);
+    }
+
+    fn end(self: Box<Self>) {
+        Self::end(*self);
+    }
+}
+
+/// Tells each group when the last of its files is there.
+struct Arrivals(Mutex<Vec<Waiting>>);
+
+/// A group's first file and the one behind its last, in the order of all, and how many are not there.
+struct Waiting {
+    files: std::ops::Range<usize>,
+    missing: usize,
+    waits: Option<oneshot::Sender<()>>,
+}
+
+impl Arrivals {
+    fn new<'a>(groups: impl Iterator<Item = &'a Vec<usize>>) -> (Self, Vec<oneshot::Receiver<()>>) {
+        let mut first = 0;
+        let pairs = groups.map(|group| {
+            let (sender, receiver) = oneshot::channel();
+            let files = first..first + group.len();
+            first = files.end;
+            let missing = files.len();
+            let waits = Some(sender);
+            (
+                Waiting {
+                    files,
+                    missing,
+                    waits,
+                },
+                receiver,
+            )
+        });
+        let (waiting, receivers) = pairs.unzip();
+        (Self(Mutex::new(waiting)), receivers)
+    }
+
+    fn file(&self, file: usize) {
+        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(group) = groups.iter_mut().find(|group| group.files.contains(&file)) else {
+            return;
+        };
+        group.missing -= 1;
+        if group.missing == 0
+            && let Some(waits) = group.waits.take()
+        {
+            // Nobody waits for a layer that is done.
+            let _ = waits.send(());
+        }
+    }
+}
+
+fn patterns(exclude: &[String]) -> Result<Gitignore, Error> {
+    let wrong = |pattern: &str, error: &ignore::Error| {
+        Error::Function(function::Error::Pattern {
+            pattern: pattern.to_owned(),
+            detail: error.to_string(),
+        })
+    };
+    let mut builder = GitignoreBuilder::new("");
+    for pattern in exclude {
+        let added = builder.add_line(None, pattern);
+        added.map_err(|error| wrong(pattern, &error))?;
+    }
+    builder
+        .build()
+        .map_err(|error| wrong(&exclude.join(", "), &error))
+}
