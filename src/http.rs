@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -112,7 +113,7 @@ pub enum Error {
     },
     /// The client could not be set up.
     #[error("cannot set up the HTTP client")]
-    Setup(#[source] reqwest::Error),
+    Setup(#[source] Arc<reqwest::Error>),
 }
 
 /// A request that can be sent again.
@@ -146,41 +147,37 @@ impl Request {
 /// The client; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    outside: reqwest::Client,
-    loopback: reqwest::Client,
-    /// As the two above, for bodies that take their time to send.
-    outside_sending: reqwest::Client,
-    loopback_sending: reqwest::Client,
+    connections: Arc<Connections>,
     settings: Settings,
+}
+
+/// A client of the library's, or why there is none.
+type Made<E = Arc<reqwest::Error>> = Result<reqwest::Client, E>;
+
+/// A client of the library's for each way of speaking, made when it is first spoken so: to read the machine's
+/// authorities is most of the work of a build that finds everything made.
+#[derive(Debug, Default)]
+struct Connections {
+    outside: OnceLock<Made>,
+    loopback: OnceLock<Made>,
+    plain_loopback: OnceLock<Made>,
+    /// As the three above, for bodies that take their time to send.
+    outside_sending: OnceLock<Made>,
+    loopback_sending: OnceLock<Made>,
+    plain_loopback_sending: OnceLock<Made>,
 }
 
 /// The bytes of a body that is sent as they come, once.
 pub type Stream = BoxStream<'static, io::Result<Bytes>>;
 
 impl Client {
-    /// Sets up the client; no connection is made.
-    ///
-    /// # Errors
-    /// When TLS cannot be set up.
-    pub fn new(settings: Settings) -> Result<Self, Error> {
-        let authorities = usable(&settings.authorities)?;
-        let builder = || {
-            reqwest::Client::builder()
-                .tls_certs_merge(authorities.clone())
-                .user_agent(concat!("lambimg/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CONNECT_TIMEOUT)
-        };
-        // reqwest counts from the request on, whatever is still being sent.
-        let reading = || builder().read_timeout(IDLE_TIMEOUT);
-        // A proxy's loopback is another machine's.
-        Ok(Self {
-            outside: reading().build().map_err(Error::Setup)?,
-            loopback: reading().no_proxy().build().map_err(Error::Setup)?,
-            outside_sending: builder().build().map_err(Error::Setup)?,
-            loopback_sending: builder().no_proxy().build().map_err(Error::Setup)?,
+    /// A client by these settings. No connection is made, and whether TLS can be set up is not known before
+    /// the first.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            connections: Arc::default(),
             settings,
-        })
+        }
     }
 
     /// Whether `host` (with port, if any) is spoken to without TLS.
@@ -193,12 +190,45 @@ impl Client {
         self.settings.offline
     }
 
-    fn client_for(&self, url: &Url, sending: bool) -> &reqwest::Client {
-        match (url.host_str().is_some_and(is_loopback), sending) {
-            (true, false) => &self.loopback,
-            (true, true) => &self.loopback_sending,
-            (false, false) => &self.outside,
-            (false, true) => &self.outside_sending,
+    fn client_for(&self, url: &Url, sending: bool) -> Result<&reqwest::Client, Error> {
+        let is_loopback = url.host_str().is_some_and(is_loopback);
+        let is_plain = is_loopback && url.scheme() == "http";
+        let of = &self.connections;
+        let cell = match (is_loopback, is_plain, sending) {
+            (false, _, false) => &of.outside,
+            (false, _, true) => &of.outside_sending,
+            (true, false, false) => &of.loopback,
+            (true, false, true) => &of.loopback_sending,
+            (true, true, false) => &of.plain_loopback,
+            (true, true, true) => &of.plain_loopback_sending,
+        };
+        let made = cell.get_or_init(|| {
+            self.connection(is_loopback, is_plain, sending)
+                .map_err(Arc::new)
+        });
+        made.as_ref().map_err(|why| Error::Setup(Arc::clone(why)))
+    }
+
+    fn connection(&self, is_loopback: bool, is_plain: bool, sending: bool) -> Made<reqwest::Error> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("lambimg/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT);
+        // reqwest counts from the request on, whatever is still being sent.
+        if !sending {
+            builder = builder.read_timeout(IDLE_TIMEOUT);
+        }
+        // A proxy's loopback is another machine's.
+        if is_loopback {
+            builder = builder.no_proxy();
+        }
+        // Plain HTTP needs no authorities; to a proxy it may go over TLS.
+        if is_plain {
+            builder.tls_certs_only([]).build()
+        } else {
+            builder
+                .tls_certs_merge(usable(&self.settings.authorities)?)
+                .build()
         }
     }
 
@@ -312,7 +342,7 @@ impl Client {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let client = self.client_for(&request.url, stream.is_some());
+        let client = self.client_for(&request.url, stream.is_some())?;
         let mut builder = client
             .request(request.method.clone(), request.url.clone())
             .headers(headers);
@@ -329,7 +359,7 @@ pub fn certificates(pem: &[u8]) -> Vec<Certificate> {
 }
 
 /// Those that can be an authority: a bundle may hold some that cannot, and one of them would spoil the rest.
-fn usable(authorities: &[Certificate]) -> Result<Vec<Certificate>, Error> {
+fn usable(authorities: &[Certificate]) -> reqwest::Result<Vec<Certificate>> {
     let alone = |certificates: Vec<Certificate>| {
         let builder = reqwest::Client::builder().no_proxy();
         builder.tls_certs_only(certificates).build()
@@ -342,7 +372,7 @@ fn usable(authorities: &[Certificate]) -> Result<Vec<Certificate>, Error> {
         .filter(|one| alone(vec![(*one).clone()]).is_ok())
         .cloned()
         .collect();
-    alone(usable.clone()).map_err(Error::Setup)?;
+    alone(usable.clone())?;
     Ok(usable)
 }
 
@@ -496,7 +526,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_upload_lasts_as_long_as_it_moves() {
-        let client = Client::new(Settings::default()).unwrap();
+        let client = Client::new(Settings::default());
         let request = Request::new(Method::PUT, deaf_server());
         let patience = Duration::from_millis(300);
         let chunks = futures_util::stream::unfold(0, |count| async move {
@@ -520,8 +550,7 @@ mod tests {
         let client = Client::new(Settings {
             plain_http: ["registry.test:5000".to_owned()].into(),
             ..Settings::default()
-        })
-        .unwrap();
+        });
         for host in [
             "localhost:5000",
             "127.0.0.1",

@@ -121,7 +121,7 @@ impl Surroundings {
             authorities: authorities(of_indexes.certificates, &progress)?,
             progress: progress.clone(),
         };
-        let client = Client::new(settings)?;
+        let client = Client::new(settings);
         let keychain = Keychain {
             files: self.credential_files(),
         };

@@ -262,7 +262,7 @@ mod tests {
 
     /// `user:password` as it is sent to a URL, or nothing.
     async fn sent(credentials: &Credentials, url: &str) -> String {
-        let client = Client::new(Settings::default()).unwrap();
+        let client = Client::new(Settings::default());
         let url: Url = url.parse().unwrap();
         let Some(header) = credentials.authorization(&url, &client).await else {
             return String::new();

@@ -407,7 +407,7 @@ mod tests {
         }
 
         async fn fetch(&self, wheel: &LockedFile, progress: &Progress) -> Result<(), Error> {
-            let client = Client::new(Settings::default()).unwrap();
+            let client = Client::new(Settings::default());
             let wheels = std::slice::from_ref(wheel);
             fetch(
                 &client,

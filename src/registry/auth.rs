@@ -573,7 +573,7 @@ mod tests {
     fn tokens_are_not_asked_for_without_tls() {
         let challenge =
             |realm: &str| parse_challenges(&format!("Bearer realm=\"{realm}\"")).remove(0);
-        let client = Client::new(http::Settings::default()).unwrap();
+        let client = Client::new(http::Settings::default());
         let asked = |realm: &str| token_server(&challenge(realm), &[], &client).is_some();
         assert!(asked("https://a.test/t") && asked("http://127.0.0.1:1/t"));
         assert!(!asked("http://a.test/t") && !asked("file:///etc/passwd"));

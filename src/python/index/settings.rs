@@ -559,7 +559,7 @@ mod tests {
         given.netrc = Some("machine netrc.test login net password f".to_owned());
         let settings = read(&given).unwrap();
         assert!(!format!("{settings:?} {given:?}").contains("\"c\""));
-        let client = crate::http::Client::new(crate::http::Settings::default()).unwrap();
+        let client = crate::http::Client::new(crate::http::Settings::default());
         for (host, expected) in [
             ("main.test", "bmFtZWQ6YQ=="),
             ("private.test", "c29tZW9uZTpi"),

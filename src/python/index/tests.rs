@@ -93,7 +93,7 @@ impl Bench {
             offline,
             ..Settings::default()
         };
-        let client = Client::new(settings).unwrap();
+        let client = Client::new(settings);
         let mut entries = [entry];
         let progress = Progress::default();
         locate(
