@@ -1,5 +1,5 @@
 # The few commands of this project; each installs what it needs or says what is missing.
-.PHONY: demo test lint compare fuzz
+.PHONY: demo test lint compare bench fuzz
 
 # An image of examples/hello, answered by Lambda's emulator and pushed to a registry.
 demo:
@@ -17,6 +17,10 @@ lint:
 # Our tree of some seventy wheels of PyPI beside what pip makes of them.
 compare:
 	cargo test --test compare -- --nocapture
+
+# lambimg against its peers, written to BENCHMARKS.md; some parts of it: make bench ONLY=a,c
+bench:
+	@python3 benches/run.py --only "$(ONLY)"
 
 # Every fuzz target for so many seconds: make fuzz SECONDS=3600
 SECONDS ?= 60

