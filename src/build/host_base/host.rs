@@ -3,7 +3,8 @@
 //! An image needs the links as well as the files, and a test needs a machine of its own making, so
 //! paths are followed here and not by the system. Knows nothing of images, Python or libraries.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
@@ -17,6 +18,8 @@ pub(super) const MOST_LINKS: usize = 40;
 /// A machine, known by the directory that is its root.
 pub(super) struct Host {
     root: PathBuf,
+    /// What stood at each path when it was first looked at: most paths share most of their directories.
+    seen: RefCell<HashMap<PathBuf, Option<Metadata>>>,
 }
 
 /// Where a path of the machine leads.
@@ -32,7 +35,10 @@ pub(super) struct Walk {
 impl Host {
     /// The machine below `root`: `/`, or what a test has built.
     pub(super) fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            seen: RefCell::default(),
+        }
     }
 
     /// Where a path of the machine lies for the system that this runs on.
@@ -62,12 +68,18 @@ impl Host {
 
     /// What stands at a path, be it a link.
     fn look(&self, path: &Path) -> Result<Option<Metadata>, Error> {
-        let on_disk = self.on_disk(path);
-        match fs::symlink_metadata(&on_disk) {
-            Ok(metadata) => Ok(Some(metadata)),
-            Err(error) if is_absence(&error) => Ok(None),
-            Err(error) => Err(read_error(&on_disk)(error)),
+        if let Some(found) = self.seen.borrow().get(path) {
+            return Ok(found.clone());
         }
+        let on_disk = self.on_disk(path);
+        let found = match fs::symlink_metadata(&on_disk) {
+            Ok(metadata) => Some(metadata),
+            Err(error) if is_absence(&error) => None,
+            Err(error) => return Err(read_error(&on_disk)(error)),
+        };
+        let mut seen = self.seen.borrow_mut();
+        seen.insert(path.to_owned(), found.clone());
+        Ok(found)
     }
 
     /// The names in a directory, sorted.
