@@ -229,27 +229,8 @@ pub(super) async fn fetch(
 
 /// A base of this machine's own Python, in the layout of the AWS bases but for the runtime client.
 async fn from_host(plan: &Plan, given: Option<&Path>, tools: &Tools) -> Result<Image, Error> {
-    let interpreter = find_interpreter(plan, given, tools).await?;
-    let machine = plan.architecture.machine();
-    if interpreter.machine != machine.as_str() {
-        return Err(Error::HostArchitecture {
-            host: interpreter.machine,
-            wanted: plan.architecture,
-        });
-    }
-    let Some((major, minor)) = interpreter.glibc else {
-        return Err(Error::HostLibrary(interpreter.executable));
-    };
-    let path = interpreter.executable.display();
-    tools
-        .progress
-        .step(format!("base from {path}, Python {}", interpreter.version));
-    let progress = tools.progress.clone();
-    let tree = tools
-        .block(move || host_base::file_tree(&interpreter, &progress))
-        .await??;
-    let layer = tools.layer_of(plan, tree, "base").await?;
-    let glibc = Glibc { major, minor };
+    let (interpreter, layer) = host_layer(plan, given, tools).await?;
+    let glibc = interpreter_glibc(plan, &interpreter)?;
     let config = host_config(plan, glibc, &layer);
     let manifest = oci::to_json(&json!({
         "schemaVersion": 2,
@@ -269,19 +250,83 @@ async fn from_host(plan: &Plan, given: Option<&Path>, tools: &Tools) -> Result<I
     })
 }
 
-async fn find_interpreter(
+/// What an interpreter said when it was last asked, and the digest of the base that was made of it.
+///
+/// Of the interpreter, its libraries and its standard library nothing is elsewhere than in that tree, so as
+/// long as the answer leads to the very same tree, whose files are all read and hashed, another question would
+/// bring the same answer. What a shim says may depend on more, and is not remembered.
+#[derive(Serialize, Deserialize)]
+struct Asked {
+    interpreter: Interpreter,
+    tree: Digest,
+}
+
+/// The interpreter that a base is made of, and its layer.
+async fn host_layer(
     plan: &Plan,
     given: Option<&Path>,
     tools: &Tools,
-) -> Result<Interpreter, Error> {
+) -> Result<(Interpreter, Layer), Error> {
     let minor = plan.runtime.python.minor();
     let candidates = match given {
         Some(path) => vec![path.to_owned()],
         None => interpreter::candidates(minor, &tools.directories, &tools.installations),
     };
-    Ok(tools
-        .block(move || interpreter::find(minor, &candidates))
-        .await??)
+    let first = candidates.first().and_then(|path| path.canonicalize().ok());
+    let key = first.as_ref().map(|first| {
+        let minor = minor.to_string();
+        MemoKey::new(
+            "host 1",
+            [minor.as_bytes(), first.as_os_str().as_encoded_bytes()],
+        )
+    });
+    let asked = key.and_then(|key| tools.store.recall::<Asked>(&key));
+    if let Some(Asked { interpreter, tree }) = asked.filter(|_| !plan.policy.no_cache)
+        && interpreter_glibc(plan, &interpreter).is_ok()
+        && let Ok((layer, digest)) = layer_from(plan, &interpreter, tools).await
+        && digest == tree
+    {
+        return Ok((interpreter, layer));
+    }
+    let find = move || interpreter::find(minor, &candidates);
+    let interpreter = tools.block(find).await??;
+    interpreter_glibc(plan, &interpreter)?;
+    let (layer, tree) = layer_from(plan, &interpreter, tools).await?;
+    if let Some(key) = key.filter(|_| first.as_ref() == Some(&interpreter.executable)) {
+        let asked = Asked { interpreter, tree };
+        tools.store.remember(&key, &asked)?;
+        return Ok((asked.interpreter, layer));
+    }
+    Ok((interpreter, layer))
+}
+
+/// The layer of a base of `interpreter`, and the digest of what is in it.
+async fn layer_from(
+    plan: &Plan,
+    interpreter: &Interpreter,
+    tools: &Tools,
+) -> Result<(Layer, Digest), Error> {
+    let path = interpreter.executable.display();
+    tools
+        .progress
+        .step(format!("base from {path}, Python {}", interpreter.version));
+    let (interpreter, progress) = (interpreter.clone(), tools.progress.clone());
+    let list = move || host_base::file_tree(&interpreter, &progress);
+    let tree = tools.block(list).await??;
+    tools.layer_and_digest_of(plan, tree, "base").await
+}
+
+/// The C library of an interpreter that the function could run on.
+fn interpreter_glibc(plan: &Plan, interpreter: &Interpreter) -> Result<Glibc, Error> {
+    if interpreter.machine != plan.architecture.machine().as_str() {
+        return Err(Error::HostArchitecture {
+            host: interpreter.machine.clone(),
+            wanted: plan.architecture,
+        });
+    }
+    let glibc = interpreter.glibc;
+    let glibc = glibc.map(|(major, minor)| Glibc { major, minor });
+    glibc.ok_or_else(|| Error::HostLibrary(interpreter.executable.clone()))
 }
 
 fn host_config(plan: &Plan, glibc: Glibc, layer: &Layer) -> Vec<u8> {

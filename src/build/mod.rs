@@ -306,21 +306,33 @@ impl Tools {
 
     /// The layer of `tree`, made unless one of the same bytes was made before and may be taken.
     async fn layer_of(&self, plan: &Plan, tree: FileTree, what: &str) -> Result<Layer, Error> {
+        let (layer, _) = self.layer_and_digest_of(plan, tree, what).await?;
+        Ok(layer)
+    }
+
+    /// As [`Self::layer_of`], with the digest of the tree that is in it.
+    async fn layer_and_digest_of(
+        &self,
+        plan: &Plan,
+        tree: FileTree,
+        what: &str,
+    ) -> Result<(Layer, Digest), Error> {
         let (store, no_cache) = (self.store.clone(), plan.policy.no_cache);
         let (options, progress) = (plan.layer_options(), self.progress.clone());
         let label = format!("make {what}");
         let work = move || {
             let key = |digest: Digest| layer::memo_key(options, [b"tree", &digest.as_bytes()[..]]);
-            let recalled = layer::recall(&store, &key(tree.digest()?));
+            let digest = tree.digest()?;
+            let recalled = layer::recall(&store, &key(digest));
             if let Some(layer) = recalled.filter(|_| !no_cache) {
-                return Ok(layer);
+                return Ok((layer, digest));
             }
             let task = progress.task(label, None);
             // Remembered for what was read into it, which an editor may have changed meanwhile.
             let (layer, digest) = layer::make(&store, &tree, options, &task)?;
             layer::remember(&store, &key(digest), &layer)?;
             task.done();
-            Ok(layer)
+            Ok((layer, digest))
         };
         self.block(work).await?
     }

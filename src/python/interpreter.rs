@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How long an interpreter may take to say what it is: a shim that waits for a network does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -101,7 +101,7 @@ print("\n" + json.dumps({
 "#;
 
 /// What one interpreter said of itself. Every path is absolute and, but for one, without symlinks.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interpreter {
     /// The file that runs, never a shim nor the link of a virtual environment.
     pub executable: PathBuf,

@@ -49,6 +49,53 @@ fn answers_on_python_3_13() {
     answers_on("3.13");
 }
 
+#[test]
+fn an_interpreter_is_believed_as_long_as_its_base_is_the_same() {
+    let project = Project::with_handler();
+    let interpreter = fs::canonicalize(python("3.12")).unwrap();
+    let build = || {
+        let arguments = ["build", "--base", "host", "-t", "host", "--interpreter"].map(Path::new);
+        let outcome = project
+            .lambimg([&arguments[..], &[&*interpreter]].concat())
+            .run();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        outcome
+    };
+    let first = build();
+    // What it said is kept beside the digest of the base that was made of it.
+    let memos = fs::read_dir(project.cache().join("memo")).unwrap();
+    let said = |path: &Path| {
+        serde_json::from_slice::<Value>(&fs::read(path).unwrap())
+            .is_ok_and(|memo| memo["interpreter"]["version"].is_string())
+    };
+    let mut memos = memos.map(|entry| entry.unwrap().path());
+    let memo = memos.find(|path| said(path)).unwrap();
+    let mut asked = serde_json::from_slice::<Value>(&fs::read(&memo).unwrap()).unwrap();
+    asked["interpreter"]["version"] = "3.12.999".into();
+    fs::write(&memo, asked.to_string()).unwrap();
+    let believed = build();
+    assert!(
+        believed.stderr.contains("Python 3.12.999"),
+        "it was asked again"
+    );
+    assert_eq!(believed.stdout, first.stdout);
+    asked["tree"] = format!("sha256:{}", "0".repeat(64)).into();
+    fs::write(&memo, asked.to_string()).unwrap();
+    let again = build();
+    let last = again
+        .stderr
+        .lines()
+        .rfind(|line| line.starts_with("base from "));
+    assert_eq!(
+        last,
+        first
+            .stderr
+            .lines()
+            .find(|line| line.starts_with("base from "))
+    );
+    assert_eq!(again.stdout, first.stdout);
+}
+
 /// Builds examples/hello on a base as Lambda's, pushes, and reads it back with other tools than ours.
 fn answers_on(python: &str) {
     let registry = Registry::start();
