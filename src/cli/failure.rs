@@ -504,7 +504,9 @@ fn of_store(error: &blob_store::Error) -> Advice {
             "try again; if it stays, the source serves other bytes than it promised",
             NETWORK,
         ),
-        blob_store::Error::Missing(_) => hint("build the image again", REFUSED),
+        blob_store::Error::Missing(_) | blob_store::Error::Damaged(_) => {
+            hint("build the image again", REFUSED)
+        }
     }
 }
 

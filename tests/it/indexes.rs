@@ -102,7 +102,7 @@ fn assert_builds_without_a_trace<'p>(
             let name = entry.unwrap().file_name();
             let name = name.to_string_lossy();
             assert!(
-                ["blobs", "memo", "tmp", "index.json", "oci-layout"].contains(&&*name),
+                ["blobs", "memo", "tmp", "lock", "index.json", "oci-layout"].contains(&&*name),
                 "{name}"
             );
         }

@@ -1,0 +1,312 @@
+//! What lies in a store, and how it is removed: by one user who has the store alone.
+//!
+//! While anybody else has the store open nothing may go, for it may have been found there a moment ago. It
+//! does not know what is worth keeping.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::de::DeserializeOwned;
+
+use super::{BlobStore, Error};
+use crate::digest::Digest;
+
+/// How the names of unfinished files begin that are written beside the index.
+const UNFINISHED: [&str; 2] = [".lambimg-", ".tmp"];
+
+/// What is known of a file of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was last used, to a day.
+    pub used: SystemTime,
+}
+
+impl Held {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            size: metadata.len(),
+            used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        }
+    }
+}
+
+/// A remembered answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The kind of question, as [`super::MemoKey::kind`] gives it.
+    pub kind: String,
+    /// The question, as [`super::MemoKey::digest`] gives it.
+    pub key: Digest,
+    /// Its size and last use.
+    pub held: Held,
+    path: PathBuf,
+}
+
+impl Answer {
+    /// The answer itself, unless it is damaged or of another form.
+    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
+    }
+}
+
+/// All that lies in a store, in a fixed order; what comes or goes meanwhile may be missing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// The blobs.
+    pub blobs: BTreeMap<Digest, Held>,
+    /// The answers.
+    pub answers: Vec<Answer>,
+    /// Unfinished files and what is nobody's, with their sizes in bytes. Unless the store is held alone, they
+    /// may be somebody's work.
+    pub strays: BTreeMap<PathBuf, u64>,
+}
+
+impl Inventory {
+    /// Lists what lies in `store`, which need not be there.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn of(store: &BlobStore) -> Result<Self, Error> {
+        let mut inventory = Self::default();
+        for (path, metadata) in entries(&store.blobs())? {
+            match Digest::from_hex(&name_of(&path)) {
+                Ok(digest) => {
+                    inventory.blobs.insert(digest, Held::of(&metadata));
+                }
+                Err(_) => inventory.stray(path, &metadata),
+            }
+        }
+        for (path, metadata) in entries(&store.memos())? {
+            if metadata.is_dir() {
+                inventory.list_answers(&path)?;
+            } else {
+                // Answers lay here before they were kept by kind.
+                inventory.stray(path, &metadata);
+            }
+        }
+        let unfinished = |path: &Path| {
+            UNFINISHED
+                .iter()
+                .any(|mark| name_of(path).starts_with(mark))
+        };
+        let beside = entries(&store.root)?.into_iter();
+        let beside = beside.filter(|(path, _)| unfinished(path));
+        for (path, metadata) in entries(&store.temporary())?.into_iter().chain(beside) {
+            inventory.stray(path, &metadata);
+        }
+        Ok(inventory)
+    }
+
+    fn list_answers(&mut self, directory: &Path) -> Result<(), Error> {
+        for (path, metadata) in entries(directory)? {
+            match Digest::from_hex(&name_of(&path)) {
+                Ok(key) => self.answers.push(Answer {
+                    kind: name_of(directory),
+                    key,
+                    held: Held::of(&metadata),
+                    path,
+                }),
+                Err(_) => self.stray(path, &metadata),
+            }
+        }
+        Ok(())
+    }
+
+    fn stray(&mut self, path: PathBuf, metadata: &Metadata) {
+        self.strays.insert(path, metadata.len());
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// What is in a directory, by name; nothing if there is no directory.
+fn entries(directory: &Path) -> Result<Vec<(PathBuf, Metadata)>, Error> {
+    let mut found = Vec::new();
+    let listed = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        listed => listed.map_err(Error::io("read", directory))?,
+    };
+    for entry in listed {
+        let path = entry.map_err(Error::io("read", directory))?.path();
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) => found.push((path, metadata)),
+            // Somebody has just finished or dropped it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+impl BlobStore {
+    /// Waits until nobody else has the store open, and keeps others out; `waiting` is called if that takes a
+    /// while. Where the file system has no locks it is the caller's word that nobody is there.
+    ///
+    /// # Errors
+    /// When the lock cannot be had.
+    pub fn alone(&self, waiting: impl FnOnce()) -> Result<Alone<'_>, Error> {
+        let alone = Alone { store: self };
+        let Some(lock) = &self.session.lock else {
+            return Ok(alone);
+        };
+        let failed = |error| Error::io("lock", &self.root)(error);
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                waiting();
+                lock.lock().map_err(failed)?;
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        Ok(alone)
+    }
+
+    /// The same if nobody else has the store open now and locks say so; else nothing. Others may have had the
+    /// store alone before this returns.
+    pub fn alone_now(&self) -> Option<Alone<'_>> {
+        // Dropped, it holds the lock shared again: to ask in vain gives it away.
+        let alone = Alone { store: self };
+        let lock = self.session.lock.as_ref()?;
+        lock.try_lock().is_ok().then_some(alone)
+    }
+}
+
+/// The only user of a store, until it is dropped.
+#[derive(Debug)]
+pub struct Alone<'a> {
+    store: &'a BlobStore,
+}
+
+impl Alone<'_> {
+    /// The store.
+    pub fn store(&self) -> &BlobStore {
+        self.store
+    }
+
+    /// Removes a blob.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_blob(&self, digest: &Digest) -> Result<(), Error> {
+        remove(&self.store.path(digest))
+    }
+
+    /// Removes an answer.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_answer(&self, answer: &Answer) -> Result<(), Error> {
+        remove(&answer.path)
+    }
+
+    /// Removes unfinished files and what is nobody's.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn remove_strays(&self, inventory: &Inventory) -> Result<(), Error> {
+        inventory.strays.keys().try_for_each(|path| remove(path))
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        if let Some(lock) = &self.store.session.lock {
+            // Without it the store is used as one whose file system has no locks.
+            let _ = lock.lock_shared();
+        }
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blob_store::MemoKey;
+
+    #[test]
+    fn everything_is_listed_and_can_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let store = BlobStore::open(root).unwrap();
+        let digest = store.put(b"abc").unwrap();
+        store
+            .remember(&MemoKey::new("size of", ["a"]), &7u32)
+            .unwrap();
+        let strays = ["tmp/.lambimg-1", "memo/old", ".lambimg-2", "blobs/sha256/x"];
+        for stray in strays {
+            fs::write(root.join(stray), "half").unwrap();
+        }
+        fs::write(root.join("index.json"), "{}").unwrap();
+        let inventory = Inventory::of(&BlobStore::at(root)).unwrap();
+        assert_eq!(inventory.blobs.keys().collect::<Vec<_>>(), [&digest]);
+        assert_eq!(inventory.blobs[&digest].size, 3);
+        let [answer] = &*inventory.answers else {
+            panic!("{:?}", inventory.answers)
+        };
+        assert_eq!((&*answer.kind, answer.read()), ("size", Some(7u32)));
+        assert_eq!(inventory.strays.len(), strays.len());
+
+        let alone = store.alone(|| panic!("nobody else is there")).unwrap();
+        alone.remove_strays(&inventory).unwrap();
+        alone.remove_answer(answer).unwrap();
+        alone.remove_blob(&digest).unwrap();
+        alone.remove_blob(&digest).unwrap();
+        assert_eq!(Inventory::of(&store).unwrap(), Inventory::default());
+        assert!(root.join("index.json").exists());
+    }
+
+    #[test]
+    fn a_store_that_is_not_there_is_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let absent = directory.path().join("absent");
+        let inventory = Inventory::of(&BlobStore::at(&absent)).unwrap();
+        assert_eq!(inventory, Inventory::default());
+        assert!(!absent.exists());
+    }
+
+    #[test]
+    fn nobody_is_alone_while_another_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let other = BlobStore::open(directory.path()).unwrap();
+        assert!(store.alone_now().is_none());
+        // Asking in vain leaves the store in use.
+        assert!(other.alone_now().is_none());
+        let (waits, waited) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let pruner = scope.spawn(|| {
+                let alone = other.alone(|| waits.send(()).unwrap()).unwrap();
+                assert!(store.root().exists());
+                drop(alone);
+            });
+            waited.recv().unwrap();
+            assert!(!pruner.is_finished());
+            drop(store.clone());
+            assert!(!pruner.is_finished(), "a clone is the same user");
+            let lock = store.session.lock.as_ref().unwrap();
+            lock.unlock().unwrap();
+        });
+        assert!(other.alone_now().is_some());
+    }
+}
