@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::io::AsyncReadExt as _;
 
-use crate::blob_store::BlobStore;
+use crate::blob_store::{self, BlobStore};
 use crate::digest::{Digest, Hasher};
 use crate::http::{self, Url};
 use crate::oci::Descriptor;
@@ -255,7 +255,7 @@ impl Push {
                     digest: blob.digest,
                     source,
                 })?;
-            return Ok(proven_stream(file, blob.digest, self.store.clone()).boxed());
+            return Ok(proven_stream(file, blob, self.store.clone()).boxed());
         }
         let origin = origin.ok_or(Error::Missing(blob.digest))?;
         let source = self.registries.repository(origin, Access::Pull)?;
@@ -273,27 +273,33 @@ fn may_pass(error: &Error) -> bool {
     }
 }
 
-/// A blob of the store as it is read. Damage breaks the stream off and drops the blob, so that the next try
-/// has it from elsewhere or says that it is gone.
+/// A blob of the store as it is read. Damage breaks the stream off before its last bytes and drops the blob, so
+/// that the next try has it from elsewhere or says that it is gone; no registry ever gets all of it.
 fn proven_stream(
     file: tokio::fs::File,
-    digest: Digest,
+    blob: &Descriptor,
     store: BlobStore,
-) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let state = (file, Hasher::default(), store);
-    stream::try_unfold(state, move |(mut file, mut hasher, store)| async move {
-        let mut chunk = BytesMut::with_capacity(CHUNK);
-        let count = file.read_buf(&mut chunk).await?;
-        if count == 0 {
-            if hasher.finish() == digest {
+) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+    let digest = blob.digest;
+    let state = (file, Hasher::default(), blob.size);
+    stream::try_unfold(state, move |(mut file, mut hasher, left)| {
+        let store = store.clone();
+        async move {
+            if left == 0 {
                 return Ok(None);
             }
-            store.discard(&digest);
-            let message = format!("blob {digest} of the store is damaged");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            let mut chunk = BytesMut::with_capacity(CHUNK);
+            let count = file.read_buf(&mut chunk).await?;
+            hasher.update(&chunk);
+            let left = left.saturating_sub(count as u64);
+            let is_end = count == 0 || left == 0;
+            if is_end && hasher.clone().finish() != digest {
+                store.discard(&digest);
+                let damaged = blob_store::Error::Damaged(digest);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, damaged));
+            }
+            Ok(Some((chunk.freeze(), (file, hasher, left))))
         }
-        hasher.update(&chunk);
-        Ok(Some((chunk.freeze(), (file, hasher, store))))
     })
 }
 
@@ -363,7 +369,7 @@ async fn try_fetch(
 }
 
 fn write_error(store: &BlobStore, digest: Digest, source: io::Error) -> Error {
-    Error::Store(crate::blob_store::Error::Io {
+    Error::Store(blob_store::Error::Io {
         action: "write",
         path: store.path(&digest),
         source,
