@@ -585,7 +585,7 @@ fn keep(image: &Image, names: &[Name], tools: &Tools) -> Result<(), Error> {
         tools.store.remember(&origin_key(digest), &origin)?;
     }
     for name in names {
-        layout::tag(tools.store.root(), image, Some(&name.tagged()))?;
+        layout::tag_in_store(&tools.store, image, &name.tagged())?;
     }
     Ok(())
 }

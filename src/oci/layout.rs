@@ -21,6 +21,8 @@ use crate::oci::reference::{self, Name};
 use crate::oci::{self, Config, Descriptor, Document, Manifest};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// In the store's index: the digest of the manifest that an entry stands for, where that is not OCI's.
+const TRUE_MANIFEST: &str = "dev.lambimg.manifest";
 const LAYOUT_FILE: &str = "oci-layout";
 const INDEX_FILE: &str = "index.json";
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -164,8 +166,10 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
 pub struct Listed {
     /// Its name there.
     pub name: Option<String>,
-    /// Its manifest.
+    /// Its manifest as all readers of layouts take it.
     pub descriptor: Descriptor,
+    /// The manifest that it was built with, which may have Docker's media types.
+    pub manifest: Digest,
     /// `linux/arm64` or the like, if the index says it.
     pub platform: Option<String>,
 }
@@ -233,7 +237,8 @@ fn open_layout(directory: &Path) -> Result<File, Error> {
         .write(true)
         .open(&path)
         .map_err(failed("write", &path))?;
-    file.lock().map_err(failed("lock", &path))?;
+    // Where the file system knows no locks, of two names given at once one may be lost, and nothing else.
+    let _ = file.lock();
     if file.metadata().map_err(failed("read", &path))?.len() == 0 {
         (&file)
             .write_all(LAYOUT.as_bytes())
@@ -248,15 +253,58 @@ fn open_layout(directory: &Path) -> Result<File, Error> {
 /// # Errors
 /// When the layout cannot be read or written; it is as it was then.
 pub fn tag(directory: &Path, image: &Image, name: Option<&str>) -> Result<(), Error> {
+    enter(directory, image_entry(image, name))
+}
+
+/// Gives `image`, whose documents are in the store, the name `name` there; whoever had it loses it. skopeo and
+/// its like find no image of Docker's media types in a layout, so the index names the same image in OCI's, and
+/// beside it the true manifest.
+///
+/// # Errors
+/// When the store cannot be read or written; its names are as they were then.
+pub fn tag_in_store(store: &BlobStore, image: &Image, name: &str) -> Result<(), Error> {
+    let readable = image::in_oci_types(image)?;
+    let mut entry = image_entry(&readable, Some(name));
+    if readable.manifest != image.manifest {
+        store.put(&readable.manifest.raw)?;
+        entry["annotations"][TRUE_MANIFEST] = json!(image.manifest.digest().to_string());
+    }
+    enter(store.root(), entry)
+}
+
+/// Puts an entry into the index in the place of those of its name.
+fn enter(directory: &Path, entry: Value) -> Result<(), Error> {
     let _lock = open_layout(directory)?;
+    edit_index(directory, |entries| {
+        entries.retain(|other| entry_name(other) != entry_name(&entry));
+        entries.push(entry);
+        entries.sort_by_key(|entry| entry_name(entry).map(str::to_owned));
+    })
+}
+
+/// Takes names away in the layout at `directory`; what they named stays.
+///
+/// # Errors
+/// When the layout cannot be read or written; it is as it was then.
+pub fn untag(directory: &Path, names: &[Option<String>]) -> Result<(), Error> {
+    let _lock = open_layout(directory)?;
+    edit_index(directory, |entries| {
+        entries.retain(|entry| !names.contains(&entry_name(entry).map(str::to_owned)));
+    })
+}
+
+fn edit_index(directory: &Path, edit: impl FnOnce(&mut Vec<Value>)) -> Result<(), Error> {
     let path = directory.join(INDEX_FILE);
-    let mut index = read_index(directory)?.unwrap_or_else(|| json!({"schemaVersion": 2}));
-    let mut entries = index_entries(&index, &path).unwrap_or_default().to_vec();
-    entries.retain(|entry| entry_name(entry) != name);
-    entries.push(image_entry(image, name));
-    entries.sort_by_key(|entry| entry_name(entry).map(str::to_owned));
+    let before = read_index(directory)?;
+    let mut index = before.clone();
+    let index = index.get_or_insert_with(|| json!({"schemaVersion": 2}));
+    let mut entries = index_entries(index, &path).unwrap_or_default().to_vec();
+    edit(&mut entries);
     index["manifests"] = Value::Array(entries);
-    blob_store::replace_file(&path, &oci::to_json(&index), directory)?;
+    // What stands there already need not be forced to the disk again.
+    if before.as_ref() != Some(index) {
+        blob_store::replace_file(&path, &oci::to_json(index), directory)?;
+    }
     Ok(())
 }
 
@@ -272,12 +320,15 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>, Error> {
 
 fn listed(entries: &[Value], path: &Path) -> Result<Vec<Listed>, Error> {
     let read = |entry: &Value| {
-        let descriptor = serde_json::from_value(entry.clone());
+        let descriptor = serde_json::from_value::<Descriptor>(entry.clone());
         let descriptor = descriptor.map_err(|e| no_index(path, e.to_string()))?;
+        let manifest = descriptor.annotations.get(TRUE_MANIFEST);
+        let manifest = manifest.map_or(Ok(descriptor.digest), |digest| digest.parse());
         let platform = &entry["platform"];
         let platform = (platform["os"].as_str(), platform["architecture"].as_str());
         Ok(Listed {
             name: entry_name(entry).map(str::to_owned),
+            manifest: manifest.map_err(|e| no_index(path, e.to_string()))?,
             descriptor,
             platform: platform
                 .0
@@ -288,12 +339,12 @@ fn listed(entries: &[Value], path: &Path) -> Result<Vec<Listed>, Error> {
     entries.iter().map(read).collect()
 }
 
-fn choose(
-    images: &[Listed],
+fn choose<'a>(
+    images: &'a [Listed],
     wanted: Option<&str>,
     architecture: Option<&str>,
     path: &Path,
-) -> Result<Descriptor, Error> {
+) -> Result<&'a Listed, Error> {
     let named = |image: &&Listed| match (wanted, images) {
         (None, [_]) => true,
         _ => image.name.as_deref() == wanted,
@@ -305,7 +356,7 @@ fn choose(
         (several, Some(_)) => several.iter().find(|image| image.platform == platform),
         (several, None) => several.first(),
     };
-    found.map(|image| image.descriptor.clone()).ok_or_else(|| {
+    found.copied().ok_or_else(|| {
         let name = |image: &Listed| {
             let name = image.name.as_deref().unwrap_or("one without a name");
             let platform = image.platform.as_ref();
@@ -329,8 +380,11 @@ fn choose(
 /// # Errors
 /// When there is none, or its documents are damaged.
 pub fn find(store: &BlobStore, name: &str) -> Result<Image, Error> {
-    let descriptor = choose(&list(store.root())?, Some(name), None, store.root())?;
-    load(store, &descriptor.digest)
+    let images = list(store.root())?;
+    load(
+        store,
+        &choose(&images, Some(name), None, store.root())?.manifest,
+    )
 }
 
 /// The image whose manifest in the store has this digest.
@@ -512,7 +566,8 @@ fn import<R: Read>(
         }
         take(descriptor)
     };
-    let mut descriptor = choose(entries, place.name.as_deref(), architecture, &place.path)?;
+    let chosen = choose(entries, place.name.as_deref(), architecture, &place.path)?;
+    let mut descriptor = chosen.descriptor.clone();
     take_document(&descriptor)?;
     let raw = store.read(&descriptor.digest)?;
     if let Document::Index(index) = Document::read(raw, Some(&descriptor.media_type))? {
@@ -618,6 +673,53 @@ mod tests {
             error.ends_with("has no image `c:1`, only a:1 (linux/arm64), b:1 (linux/arm64)"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn names_are_taken_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let image = scratch(&store);
+        for name in ["a:1", "b:1", "c:1"] {
+            tag_in_store(&store, &image, name).unwrap();
+        }
+        untag(
+            store.root(),
+            &[Some("a:1".to_owned()), None, Some("c:1".to_owned())],
+        )
+        .unwrap();
+        let left = list(store.root()).unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].name.as_deref(), Some("b:1"));
+    }
+
+    #[test]
+    fn images_of_dockers_types_are_found_as_such() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let oci = scratch(&store);
+        let text = String::from_utf8(oci.manifest.raw.clone()).unwrap();
+        let text = text
+            .replace(Family::Oci.manifest(), Family::Docker.manifest())
+            .replace(Family::Oci.config(), Family::Docker.config())
+            .replace(Family::Oci.layer(), Family::Docker.layer());
+        let docker = Image {
+            manifest: Manifest::read(text.into_bytes()).unwrap(),
+            ..oci.clone()
+        };
+        assert_eq!(docker.manifest.family, Family::Docker);
+        store.put(&docker.manifest.raw).unwrap();
+        tag_in_store(&store, &docker, "docker:1").unwrap();
+        tag_in_store(&store, &oci, "oci:1").unwrap();
+        let images = list(store.root()).unwrap();
+        for (listed, image) in images.iter().zip([&docker, &oci]) {
+            assert_eq!(listed.manifest, image.manifest.digest());
+            assert_eq!(listed.descriptor.media_type, Family::Oci.manifest());
+            let there = store.read(&listed.descriptor.digest).unwrap();
+            assert_eq!(Manifest::read(there).unwrap().family, Family::Oci);
+            let name = listed.name.as_deref().unwrap();
+            assert_eq!(find(&store, name).unwrap().manifest, image.manifest);
+        }
     }
 
     #[test]
