@@ -7,6 +7,7 @@
 
 pub mod base;
 pub mod bootstrap;
+pub mod cache;
 pub mod dependencies;
 pub mod function;
 pub mod host_base;
@@ -387,19 +388,29 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
     for place in &plan.outputs {
         layout::check_writable(place)?;
     }
-    let is_package = project::is_package(&plan)?;
-    let source = list_function(&plan, is_package, tools).await?;
+    match Box::pin(make(&plan, tools)).await {
+        // Once more, with what was dropped made or fetched anew.
+        Err(error) if cache::has_dropped_damage(&error, tools).await => {
+            Box::pin(make(&plan, tools)).await
+        }
+        result => result,
+    }
+}
+
+async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
+    let is_package = project::is_package(plan)?;
+    let source = list_function(plan, is_package, tools).await?;
     let from_base = async {
-        let base = base::resolve(&plan, tools).await?;
-        let bootstrap = bootstrap::layer(&plan, &base, tools);
-        let dependencies = dependencies::layers(&plan, &base, tools);
+        let base = base::resolve(plan, tools).await?;
+        let bootstrap = bootstrap::layer(plan, &base, tools);
+        let dependencies = dependencies::layers(plan, &base, tools);
         let package = async {
             if !is_package {
                 return Ok(None);
             }
-            let tree = project::tree(&plan, &base, &source, tools).await?;
+            let tree = project::tree(plan, &base, &source, tools).await?;
             Ok(Some((
-                tools.layer_of(&plan, tree.clone(), "function").await?,
+                tools.layer_of(plan, tree.clone(), "function").await?,
                 tree,
             )))
         };
@@ -413,14 +424,14 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
             return Ok(None);
         }
         tools
-            .layer_of(&plan, source.clone(), "function")
+            .layer_of(plan, source.clone(), "function")
             .await
             .map(Some)
     };
     let (files, (base, bootstrap, dependencies, package)) = tokio::try_join!(files, from_base)?;
     let package = package.map(|(layer, tree)| (Some(layer), tree));
     let (function, source) = package.unwrap_or((files, source.clone()));
-    check_handler(&plan, &source, &base, &dependencies, tools).await?;
+    check_handler(plan, &source, &base, &dependencies, tools).await?;
 
     let mut made = Vec::new();
     let other = |layer: Layer, what: &str| Made {
@@ -439,7 +450,7 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
         packages: Some(layer.packages.clone()),
     }));
     made.extend(function.map(|layer| other(layer, "function")));
-    let edit = edit(&plan, &base, bootstrap.is_some());
+    let edit = edit(plan, &base, bootstrap.is_some());
     let additions: Vec<_> = made
         .iter()
         .map(|made| Addition {
@@ -449,7 +460,7 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
         .collect();
     let image = image::stack(&base.image, &additions, &edit)?;
     let mut built = Built {
-        plan: Arc::clone(&plan),
+        plan: Arc::clone(plan),
         image,
         base,
         made,
