@@ -16,8 +16,8 @@ use toml::de::{DeTable, DeValue};
 pub const OWN_FILE: &str = "lambimg.toml";
 const PYPROJECT: &str = "pyproject.toml";
 const VARIABLE_PREFIX: &str = "LAMBIMG_";
-/// The one variable that is no setting of a project.
-const CACHE_VARIABLE: &str = "CACHE_DIR";
+/// The variables that are no settings of a project.
+const CACHE_VARIABLES: [&str; 2] = ["CACHE_DIR", "CACHE_SIZE"];
 
 /// What cannot be taken as written.
 #[derive(Debug, thiserror::Error)]
@@ -258,7 +258,7 @@ impl Config {
             let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else {
                 continue;
             };
-            if text.is_empty() || rest == CACHE_VARIABLE {
+            if text.is_empty() || CACHE_VARIABLES.contains(&rest) {
                 continue;
             }
             let key = rest.to_lowercase().replace('_', "-");
@@ -604,6 +604,7 @@ mod tests {
             ("LAMBIMG_PYTHON", "3.11"),
             ("LAMBIMG_TAGS", "b, c"),
             ("LAMBIMG_CACHE_DIR", "/c"),
+            ("LAMBIMG_CACHE_SIZE", "1GB"),
             ("LAMBIMG_HANDLER", ""),
         ])
         .unwrap();

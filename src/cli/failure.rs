@@ -92,6 +92,14 @@ impl Failure {
         )
     }
 
+    /// The store's limit is no size.
+    pub(crate) fn no_cache_size(text: &str) -> Self {
+        Self::plain(
+            format!("the variable `LAMBIMG_CACHE_SIZE` is `{text}`, which is no size"),
+            hint("write a size, as `20GB`, or `none`", USAGE),
+        )
+    }
+
     /// A name to push to has no registry.
     pub(crate) fn no_registry(name: &str) -> Self {
         Self::plain(
@@ -483,7 +491,8 @@ fn of_layer(error: &layer::Error) -> Advice {
 fn of_write(error: &io::Error) -> Advice {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => hint(
-            "make room, or set LAMBIMG_CACHE_DIR to a directory with room; nothing half written was kept",
+            "make room (`lambimg cache prune` removes what no image needs), or set LAMBIMG_CACHE_DIR to a directory \
+             with room; nothing half written was kept",
             REFUSED,
         ),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => hint(
@@ -510,11 +519,26 @@ fn of_store(error: &blob_store::Error) -> Advice {
     }
 }
 
+/// Whether reading failed because a blob of the store is not what its name says.
+fn is_damage(error: &io::Error) -> bool {
+    match error.get_ref() {
+        Some(inner) => inner.is::<blob_store::Error>(),
+        None => false,
+    }
+}
+
 fn of_layout(error: &layout::Error) -> Advice {
     match error {
         layout::Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             hint("check the spelling of the path", USAGE)
         }
+        layout::Error::Io { source, .. } if is_damage(source) => {
+            hint("build the image again", REFUSED)
+        }
+        layout::Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => hint(
+            "make room there (`lambimg cache prune` does where the store is); nothing half written was kept",
+            REFUSED,
+        ),
         layout::Error::Io { .. } => hint("check the path and its permissions", REFUSED),
         layout::Error::Special(_) => {
             hint("name a file that may be replaced, or a new one", REFUSED)

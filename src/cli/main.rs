@@ -15,8 +15,11 @@ mod terminal;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lambimg::blob_store::BlobStore;
+use lambimg::build::cache::{self, Contents, Selection};
 use lambimg::build::locking::Upgrade;
 use lambimg::build::{self, Tools, metadata};
 use lambimg::config::{Config, Project, Setting};
@@ -62,7 +65,35 @@ enum Verb {
     /// Push an image to a registry
     Push(PushArguments),
     /// List the runtimes: Python, system, glibc, image, dates
-    Bases(BasesArguments),
+    Bases(FormatArguments),
+    /// Look at the store of images, layers and wheels, or remove what is not needed
+    #[command(subcommand)]
+    Cache(CacheVerb),
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheVerb {
+    /// Print where the store is
+    Dir,
+    /// Show what takes how much room
+    Size(FormatArguments),
+    /// Remove what no named image needs, once no other lambimg is at work
+    Prune(PruneArguments),
+}
+
+#[derive(Debug, Args)]
+struct PruneArguments {
+    /// Remove made layers alone; wheels stay
+    #[arg(long)]
+    layers: bool,
+
+    /// Remove only what was not used for so long, as 30d, and then names of images too
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+
+    /// Remove everything, images with names too
+    #[arg(long, conflicts_with_all = ["layers", "older_than"])]
+    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -219,7 +250,7 @@ struct PushArguments {
 }
 
 #[derive(Debug, Args)]
-struct BasesArguments {
+struct FormatArguments {
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -261,6 +292,43 @@ fn run(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
                 Format::Json => terminal.print(&terminal::bases_json(&today)),
             }
         }
+        Verb::Cache(verb) => run_cache(verb, terminal),
+    }
+}
+
+fn run_cache(verb: &CacheVerb, terminal: &Terminal) -> Result<(), Failure> {
+    // A misspelt variable would have another store looked at than was meant.
+    Config::from_variables(surroundings::settings()?)?;
+    let here = Surroundings::read();
+    let directory = here.store_directory()?;
+    match verb {
+        CacheVerb::Dir => terminal.print(&format!("{}\n", directory.display())),
+        CacheVerb::Size(wanted) => {
+            let contents = Contents::of(&BlobStore::at(directory))?;
+            terminal.print(&match wanted.format {
+                Format::Table => terminal::cache_table(&contents),
+                Format::Json => terminal::cache_json(directory, &contents),
+            })
+        }
+        CacheVerb::Prune(wanted) => {
+            let store = here.store()?;
+            let freed = cache::prune(&store, wanted.selection(), &terminal.progress())?;
+            terminal.freed(&freed);
+            Ok(())
+        }
+    }
+}
+
+/// Keeps the store from growing without end.
+fn limit_store(limit: Option<u64>, tools: &Tools, terminal: &Terminal) {
+    let Some(limit) = limit else { return };
+    match cache::keep_below(&tools.store, limit) {
+        Ok(freed) if freed == cache::Freed::default() => {}
+        Ok(freed) => terminal.freed(&freed),
+        // The build itself is done.
+        Err(error) => tools
+            .progress
+            .warn(format!("the store stays larger than it may be: {error}")),
     }
 }
 
@@ -270,6 +338,7 @@ fn run_build(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let here = Surroundings::read();
+    let limit = surroundings::cache_limit()?;
     let project = Project::read(&wanted.needs.path)?;
     let config = wanted
         .config(&arguments.plain_http)
@@ -318,7 +387,9 @@ fn run_build(
     }
     terminal.summary(&built);
     let digest = built.image.manifest.digest();
-    terminal.print_references(built.plan.names.iter().map(Name::without_version), digest)
+    terminal.print_references(built.plan.names.iter().map(Name::without_version), digest)?;
+    limit_store(limit, &tools, terminal);
+    Ok(())
 }
 
 fn run_lock(
@@ -375,7 +446,11 @@ fn run_push(
         let pushed = build::push_all(&image, &references, &tools).await?;
         Ok::<_, build::Error>((image, pushed))
     };
-    let (image, pushed) = block_on(work)??;
+    let done = block_on(work)?;
+    if done.is_err() {
+        cache::tell_damage(&tools);
+    }
+    let (image, pushed) = done?;
     if let Some(path) = &push.metadata_file {
         write_metadata(path, &metadata::of_push(&image, &pushed))?;
     }
@@ -425,6 +500,18 @@ impl BuildArguments {
             tags: list_flag(&self.tags, "--tag"),
             exclude: list_flag(&self.exclude, "--exclude"),
             ..self.needs.config(plain_http)
+        }
+    }
+}
+
+impl PruneArguments {
+    fn selection(&self) -> Selection {
+        if self.all {
+            return Selection::All;
+        }
+        Selection::Unneeded {
+            only_made_layers: self.layers,
+            unused_since: self.older_than.map(surroundings::before),
         }
     }
 }

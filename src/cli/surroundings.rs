@@ -8,8 +8,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use bytesize::ByteSize;
 use lambimg::blob_store::BlobStore;
 use lambimg::build::Tools;
 use lambimg::http::{self, Certificate, Client, Secret, Settings};
@@ -19,6 +20,9 @@ use lambimg::registry::Registries;
 use lambimg::registry::auth::Keychain;
 
 use crate::failure::Failure;
+
+/// How large the store may grow unless the user says otherwise.
+const CACHE_SIZE: ByteSize = ByteSize::gib(20);
 
 /// A variable, if it is set.
 pub(crate) fn variable(name: &str) -> Result<Option<String>, Failure> {
@@ -69,6 +73,23 @@ pub(crate) fn today() -> String {
     now.split('T').next().unwrap_or_default().to_owned()
 }
 
+/// The time that lies so far back, as far as the clock can say it.
+pub(crate) fn before(age: Duration) -> SystemTime {
+    let then = SystemTime::now().checked_sub(age);
+    then.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// How many bytes the store may have, if that is limited.
+pub(crate) fn cache_limit() -> Result<Option<u64>, Failure> {
+    let text = variable("LAMBIMG_CACHE_SIZE")?;
+    let size = match text.as_deref().map(str::trim) {
+        None | Some("") => CACHE_SIZE,
+        Some("none") => return Ok(None),
+        Some(text) => text.parse().map_err(|_| Failure::no_cache_size(text))?,
+    };
+    Ok(Some(size.as_u64()).filter(|bytes| *bytes > 0))
+}
+
 /// Paths of this machine.
 pub(crate) struct Surroundings {
     home: Option<PathBuf>,
@@ -100,6 +121,19 @@ impl Surroundings {
         self.cache.clone()
     }
 
+    /// Where the store is, or what to do about its being nowhere.
+    pub(crate) fn store_directory(&self) -> Result<&Path, Failure> {
+        self.cache
+            .as_deref()
+            .ok_or_else(Failure::no_cache_directory)
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> Result<BlobStore, Failure> {
+        let store = BlobStore::open(self.store_directory()?)?;
+        Ok(store.used_at(SystemTime::now()))
+    }
+
     /// What a build works with.
     ///
     /// `project` is the directory whose settings of uv count.
@@ -110,10 +144,7 @@ impl Surroundings {
         offline: bool,
         progress: Progress,
     ) -> Result<Tools, Failure> {
-        let cache = self
-            .cache
-            .as_ref()
-            .ok_or_else(Failure::no_cache_directory)?;
+        let store = self.store()?;
         let of_indexes = indexes::read(&self.of_indexes(project)?)?;
         let settings = Settings {
             offline,
@@ -128,7 +159,7 @@ impl Surroundings {
         Ok(Tools {
             registries: Registries::new(client.clone(), keychain),
             client,
-            store: BlobStore::open(cache)?,
+            store,
             indexes: of_indexes.indexes,
             credentials: of_indexes.credentials,
             for_uv: of_indexes.for_uv,

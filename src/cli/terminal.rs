@@ -6,11 +6,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use lambimg::blob_store::Held;
+use lambimg::build::cache::{Contents, Freed, Named};
 use lambimg::build::dependencies::Outline;
 use lambimg::build::{Built, Pushed};
 use lambimg::digest::Digest;
@@ -208,6 +211,23 @@ impl Terminal {
         }
     }
 
+    /// Says what was removed from the store.
+    pub(crate) fn freed(&self, freed: &Freed) {
+        if !self.steps {
+            return;
+        }
+        for name in &freed.names {
+            self.line(&format!("removed the name {name}"));
+        }
+        self.line(&format!(
+            "freed {} of the store: {}, {}, {}",
+            HumanBytes(freed.bytes),
+            counted(freed.blobs, "blob"),
+            counted(freed.answers, "answer"),
+            counted(freed.strays, "unfinished file"),
+        ));
+    }
+
     /// Says why it failed, and what to do.
     pub(crate) fn failure(&self, failure: &Failure) {
         self.line(&format!(
@@ -293,6 +313,112 @@ pub(crate) fn bases_json(today: &str) -> String {
     };
     let all: Vec<_> = lambda::runtimes().iter().map(entry).collect();
     format!("{:#}\n", json!(all))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// Number and bytes of one kind of what lies in a store.
+struct Share {
+    what: &'static str,
+    count: usize,
+    bytes: u64,
+}
+
+/// What lies in a store, each file once; images are other views of the same blobs.
+fn shares(contents: &Contents) -> [Share; 4] {
+    let files = &contents.files;
+    let others = files
+        .blobs
+        .keys()
+        .filter(|blob| !contents.made.contains(*blob));
+    let others: Vec<_> = others.collect();
+    let sum = |held: &[Held]| held.iter().map(|held| held.size).sum();
+    let answers: Vec<_> = files.answers.iter().map(|answer| answer.held).collect();
+    let share = |what, count, bytes| Share { what, count, bytes };
+    [
+        share(
+            "made layers",
+            contents.made.len(),
+            contents.bytes(&contents.made),
+        ),
+        share(
+            "wheels and other blobs",
+            others.len(),
+            contents.bytes(others),
+        ),
+        share("answers", answers.len(), sum(&answers)),
+        share(
+            "unfinished files",
+            files.strays.len(),
+            files.strays.values().sum(),
+        ),
+    ]
+}
+
+fn name_of(image: &Named) -> &str {
+    image.name.as_deref().unwrap_or("(no name)")
+}
+
+/// What takes how much room in the store, as a table. Images may share blobs.
+pub(crate) fn cache_table(contents: &Contents) -> String {
+    let shares = shares(contents);
+    let names = contents.images.iter().map(name_of);
+    let names = names.chain(shares.iter().map(|share| share.what));
+    let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    let mut line = |name: &str, count: &str, bytes: u64| {
+        let bytes = HumanBytes(bytes).to_string();
+        let _ = writeln!(text, "{name:<width$} {count:>6} {bytes:>12}");
+    };
+    for image in &contents.images {
+        let held = image
+            .blobs
+            .iter()
+            .filter(|blob| contents.files.blobs.contains_key(blob));
+        line(
+            name_of(image),
+            &held.count().to_string(),
+            contents.bytes(&image.blobs),
+        );
+    }
+    for share in &shares {
+        line(share.what, &share.count.to_string(), share.bytes);
+    }
+    line(
+        "all files",
+        "",
+        shares.iter().map(|share| share.bytes).sum(),
+    );
+    format!("{:<width$} {:>6} {:>12}\n{text}", "WHAT", "FILES", "SIZE")
+}
+
+/// The same as JSON; sizes in bytes.
+pub(crate) fn cache_json(directory: &Path, contents: &Contents) -> String {
+    let image = |image: &Named| {
+        json!({
+            "name": image.name,
+            "digest": image.manifest.to_string(),
+            "bytes": contents.bytes(&image.blobs),
+        })
+    };
+    let shares = shares(contents);
+    let share = |number: usize| {
+        let Share { count, bytes, .. } = shares[number];
+        json!({"files": count, "bytes": bytes})
+    };
+    let value = json!({
+        "directory": directory.to_string_lossy(),
+        "images": contents.images.iter().map(image).collect::<Vec<_>>(),
+        "layers": share(0),
+        "blobs": share(1),
+        "answers": share(2),
+        "unfinished": share(3),
+        "bytes": shares.iter().map(|share| share.bytes).sum::<u64>(),
+    });
+    format!("{value:#}\n")
 }
 
 /// The plan, the layers of what the function needs, and its files.

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 
@@ -178,6 +179,13 @@ impl Run<'_> {
             self.command.env_remove(name);
         }
         self
+    }
+
+    /// Starts it for a test that does something while it runs; what it says is not kept.
+    pub(crate) fn start(mut self) -> Child {
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        let started = self.command.spawn();
+        started.unwrap_or_else(|error| panic!("{:?} does not start: {error}", self.command))
     }
 
     pub(crate) fn run(mut self) -> Outcome {
