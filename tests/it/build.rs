@@ -63,7 +63,7 @@ fn an_interpreter_is_believed_as_long_as_its_base_is_the_same() {
     };
     let first = build();
     // What it said is kept beside the digest of the base that was made of it.
-    let memos = fs::read_dir(project.cache().join("memo")).unwrap();
+    let memos = fs::read_dir(project.cache().join("memo/host")).unwrap();
     let said = |path: &Path| {
         serde_json::from_slice::<Value>(&fs::read(path).unwrap())
             .is_ok_and(|memo| memo["interpreter"]["version"].is_string())

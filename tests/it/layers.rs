@@ -110,11 +110,9 @@ fn decoders_of_gzip_all_give_the_tar() {
             decoder.display()
         );
     }
-    run(Command::new(program("gzip", "gzip"))
-        .arg("-t")
-        .arg("-S")
-        .arg("")
-        .arg(&blob));
+    let mut test = Command::new(program("gzip", "gzip"));
+    let test = test.arg("-t").stdin(fs::File::open(&blob).unwrap());
+    assert!(test.status().unwrap().success());
 }
 
 #[test]
