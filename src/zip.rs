@@ -23,6 +23,8 @@ const CENTRAL: u32 = 0x0201_4b50;
 const LOCAL: u32 = 0x0403_4b50;
 const DESCRIPTOR: u32 = 0x0807_4b50;
 const LOCAL_SIZE: u64 = 30;
+/// As much extra field as is read with a local header: a date and an owner, or a zip64 field.
+const USUAL_EXTRA: usize = 32;
 const END_SIZE: u64 = 22;
 const MAX_COMMENT: u64 = 65_535;
 /// Ten times the members of the largest wheels; each costs memory here and an entry in the layer.
@@ -171,8 +173,11 @@ impl Read for Range {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
         let length = buffer.len().min(left);
+        if length == 0 {
+            return Ok(0);
+        }
         let count = self.file.read_at(&mut buffer[..length], self.position)?;
-        if count == 0 && length > 0 {
+        if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.position += count as u64;
@@ -586,12 +591,28 @@ fn central_entry(
     Ok((member, header))
 }
 
+/// Reads until the buffer is full or the file ends.
+fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match file.read_at(&mut buffer[count..], offset + count as u64) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
+}
+
 /// Compares the local header with the central entry and gives the offset of the data.
 fn check_local_header(member: &Member, expected: &LocalHeader) -> Result<u64, Error> {
     let differs = || member_error(&member.name, "differs between directory and local header");
-    let mut fixed = [0; 30];
-    member.file.read_exact_at(&mut fixed, expected.offset)?;
-    let mut cursor = Cursor(&fixed);
+    // Most headers are as long as the directory lets expect; the few others take one more read.
+    let mut header = vec![0; to_usize(LOCAL_SIZE)? + expected.raw_name.len() + USUAL_EXTRA];
+    let count = read_at_most(&member.file, &mut header, expected.offset)?;
+    header.truncate(count);
+    let mut cursor = Cursor(&header);
     if cursor.u32()? != LOCAL {
         return Err(member_error(&member.name, "has no local header"));
     }
@@ -600,8 +621,13 @@ fn check_local_header(member: &Member, expected: &LocalHeader) -> Result<u64, Er
     cursor.skip(4)?;
     let (crc32, compressed_size, size) = (cursor.u32()?, cursor.u32()?, cursor.u32()?);
     let (name_length, extra_length) = (cursor.u16()?, cursor.u16()?);
-    let mut rest = vec![0; usize::from(name_length) + usize::from(extra_length)];
-    member.file.read_exact_at(&mut rest, expected.offset + 30)?;
+    let mut rest = cursor.0.to_vec();
+    let here = rest.len();
+    rest.resize(usize::from(name_length) + usize::from(extra_length), 0);
+    if let Some(absent) = rest.get_mut(here..).filter(|absent| !absent.is_empty()) {
+        let start = expected.offset + LOCAL_SIZE + here as u64;
+        member.file.read_exact_at(absent, start)?;
+    }
     let (raw_name, extra) = rest.split_at(name_length.into());
 
     let mut telling = FLAGS_ENCRYPTED | FLAG_DESCRIPTOR | FLAG_PATCH;

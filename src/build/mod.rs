@@ -16,9 +16,9 @@ pub mod layering;
 pub mod locking;
 pub mod metadata;
 pub mod project;
+pub mod pushing;
 pub mod wheel_layers;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ use crate::blob_store::{self, BlobStore, MemoKey};
 use crate::build::base::Base;
 use crate::build::dependencies::Dependencies;
 use crate::build::locking::Upgrade;
+use crate::build::pushing::{Announcer, Destinations};
 use crate::digest::Digest;
 use crate::file_tree::{self, FileTree};
 use crate::http::{self, Client, Secret};
@@ -44,7 +45,7 @@ use crate::python::credentials::Credentials;
 use crate::python::index::Indexes;
 use crate::python::source::{self, Workshop};
 use crate::python::{self, PythonVersion, interpreter};
-use crate::registry::push::{self, Push, Summary};
+use crate::registry::push::{self, Summary};
 use crate::registry::{self, Registries};
 
 /// Blobs fetched at once for an output that needs them all.
@@ -268,6 +269,8 @@ pub struct Tools {
     pub installations: Vec<PathBuf>,
     /// Who is told what happens.
     pub progress: Progress,
+    /// Who is told of layers as they are made.
+    pub made: Announcer,
 }
 
 impl Tools {
@@ -320,6 +323,7 @@ impl Tools {
     ) -> Result<(Layer, Digest), Error> {
         let (store, no_cache) = (self.store.clone(), plan.policy.no_cache);
         let (options, progress) = (plan.layer_options(), self.progress.clone());
+        let made = self.made.clone();
         let label = format!("make {what}");
         let work = move || {
             let key = |digest: Digest| layer::memo_key(options, [b"tree", &digest.as_bytes()[..]]);
@@ -333,6 +337,7 @@ impl Tools {
             let (layer, digest) = layer::make(&store, &tree, options, &task)?;
             layer::remember(&store, &key(digest), &layer)?;
             task.done();
+            made.made(&layer);
             Ok((layer, digest))
         };
         self.block(work).await?
@@ -398,40 +403,21 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
 }
 
 async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
-    let is_package = project::is_package(plan)?;
-    let source = list_function(plan, is_package, tools).await?;
-    let from_base = async {
-        let base = base::resolve(plan, tools).await?;
-        let bootstrap = bootstrap::layer(plan, &base, tools);
-        let dependencies = dependencies::layers(plan, &base, tools);
-        let package = async {
-            if !is_package {
-                return Ok(None);
-            }
-            let tree = project::tree(plan, &base, &source, tools).await?;
-            Ok(Some((
-                tools.layer_of(plan, tree.clone(), "function").await?,
-                tree,
-            )))
-        };
-        let (bootstrap, dependencies, package) =
-            tokio::try_join!(bootstrap, dependencies, package)?;
-        Ok((base, bootstrap, dependencies, package))
+    let destinations = Destinations::begin(&plan.push, tools)?;
+    let (announcer, early) = destinations.listen();
+    let announcing = Tools {
+        made: announcer,
+        ..tools.clone()
     };
-    // Files that are taken as they are wait for nothing.
-    let files = async {
-        if is_package {
-            return Ok(None);
-        }
-        tools
-            .layer_of(plan, source.clone(), "function")
-            .await
-            .map(Some)
-    };
-    let (files, (base, bootstrap, dependencies, package)) = tokio::try_join!(files, from_base)?;
-    let package = package.map(|(layer, tree)| (Some(layer), tree));
-    let (function, source) = package.unwrap_or((files, source.clone()));
-    check_handler(plan, &source, &base, &dependencies, tools).await?;
+    // Owns who is told, so that the listener ends with it.
+    let parts = async move { Box::pin(parts(plan, &announcing)).await };
+    let (parts, ()) = tokio::join!(parts, early);
+    let Parts {
+        base,
+        bootstrap,
+        dependencies,
+        function,
+    } = parts?;
 
     let mut made = Vec::new();
     let other = |layer: Layer, what: &str| Made {
@@ -469,8 +455,57 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     };
     keep(&built.image, &plan.names, tools)?;
     write_outputs(&built, tools).await?;
-    built.pushed = push_all(&built.image, &plan.push, tools).await?;
+    built.pushed = destinations.finish(&built.image).await?;
     Ok(built)
+}
+
+/// What an image is made of.
+struct Parts {
+    base: Base,
+    bootstrap: Option<Layer>,
+    dependencies: Dependencies,
+    function: Option<Layer>,
+}
+
+/// The four arms.
+async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
+    let is_package = project::is_package(plan)?;
+    let source = list_function(plan, is_package, tools).await?;
+    let from_base = async {
+        let base = base::resolve(plan, tools).await?;
+        tools.made.base(&base.image);
+        let bootstrap = bootstrap::layer(plan, &base, tools);
+        let dependencies = dependencies::layers(plan, &base, tools);
+        let package = async {
+            if !is_package {
+                return Ok(None);
+            }
+            let tree = project::tree(plan, &base, &source, tools).await?;
+            let layer = tools.layer_of(plan, tree.clone(), "function").await?;
+            Ok(Some((layer, tree)))
+        };
+        let (bootstrap, dependencies, package) =
+            tokio::try_join!(bootstrap, dependencies, package)?;
+        Ok((base, bootstrap, dependencies, package))
+    };
+    // Files that are taken as they are wait for nothing.
+    let files = async {
+        if is_package {
+            return Ok(None);
+        }
+        let layer = tools.layer_of(plan, source.clone(), "function").await;
+        layer.map(Some)
+    };
+    let (files, (base, bootstrap, dependencies, package)) = tokio::try_join!(files, from_base)?;
+    let package = package.map(|(layer, tree)| (Some(layer), tree));
+    let (function, source) = package.unwrap_or((files, source.clone()));
+    check_handler(plan, &source, &base, &dependencies, tools).await?;
+    Ok(Parts {
+        base,
+        bootstrap,
+        dependencies,
+        function,
+    })
 }
 
 /// Makes the lock of what the plan's function needs, and gives its path.
@@ -660,33 +695,7 @@ pub async fn push_all(
     references: &[Reference],
     tools: &Tools,
 ) -> Result<Vec<Pushed>, Error> {
-    let mut repositories: BTreeMap<String, Vec<&Reference>> = BTreeMap::new();
-    for reference in references {
-        repositories
-            .entry(reference.name())
-            .or_default()
-            .push(reference);
-    }
-    let mut pushed = Vec::new();
-    for group in repositories.into_values() {
-        let reference = group[0].clone();
-        let wanted = group.iter().filter_map(|reference| reference.digest);
-        if let Some(wanted) = wanted
-            .into_iter()
-            .find(|wanted| *wanted != image.manifest.digest())
-        {
-            return Err(Error::OtherDigest {
-                wanted,
-                actual: image.manifest.digest(),
-            });
-        }
-        let by_tag = group.iter().filter(|reference| reference.digest.is_none());
-        let tags: Vec<_> = by_tag.map(|reference| reference.version()).collect();
-        let push = Push::begin(&reference, &tools.store, &tools.registries, &tools.progress)?;
-        let summary = push.finish(image, &tags).await?;
-        pushed.push(Pushed { reference, summary });
-    }
-    Ok(pushed)
+    Destinations::begin(references, tools)?.finish(image).await
 }
 
 /// Finds an image by what the user calls it: a name in the store, `oci:DIR`, an archive, or

@@ -588,6 +588,7 @@ impl Stack {
         }
         layer::remember(store, &key, &layer)?;
         task.done();
+        self.tools.made.made(&layer);
         Ok(Outcome {
             layer,
             left_out,

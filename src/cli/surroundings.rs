@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use bytesize::ByteSize;
 use lambimg::blob_store::BlobStore;
 use lambimg::build::Tools;
+use lambimg::build::pushing::Announcer;
 use lambimg::http::{self, Certificate, Client, Secret, Settings};
 use lambimg::progress::Progress;
 use lambimg::python::index::settings::{self as indexes, ConfigFile};
@@ -168,6 +169,7 @@ impl Surroundings {
             directories: self.directories.clone(),
             installations: self.installations(),
             progress,
+            made: Announcer::default(),
         })
     }
 

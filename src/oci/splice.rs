@@ -99,7 +99,7 @@ pub(super) fn gzip<'l, W: Write + Send, R>(
             compressor: Compressor::new(),
             inflater: Inflater::new(),
             input: Vec::new(),
-            part: Part::new(Vec::new()),
+            part: Part::new(Buffers::default()),
             before: Vec::new(),
         };
         let produced = produce(&mut stream);
@@ -111,6 +111,9 @@ pub(super) fn gzip<'l, W: Write + Send, R>(
         Ok((result, produced))
     })
 }
+
+/// Room for tar bytes, and for what they are in the result.
+type Buffers = (Vec<u8>, Vec<u8>);
 
 /// A run of the tar, and what it is in the result.
 struct Part<'l> {
@@ -132,14 +135,15 @@ enum Mark<'l> {
 }
 
 impl Part<'_> {
-    /// `tar` is the buffer of a part that is done with, or empty.
-    fn new(mut tar: Vec<u8>) -> Self {
+    /// The buffers are those of a part that is done with, or empty.
+    fn new((mut tar, mut deflated): Buffers) -> Self {
         tar.resize(SEGMENT, 0);
+        deflated.clear();
         Self {
             tar,
             filled: 0,
             done: 0,
-            deflated: Vec::new(),
+            deflated,
             crc: Crc::new(),
             marks: Vec::new(),
         }
@@ -169,7 +173,7 @@ struct Job<'l> {
 /// The producer's side.
 pub(super) struct Stream<'l> {
     items: SyncSender<Item<'l>>,
-    spare: Receiver<Vec<u8>>,
+    spare: Receiver<Buffers>,
     jobs: Option<Sender<Job<'l>>>,
     compressor: Compressor,
     inflater: Inflater,
@@ -540,7 +544,7 @@ fn work(queue: &Mutex<Receiver<Job<'_>>>) {
 fn finish<W: Write>(
     mut out: W,
     incoming: &Receiver<Item<'_>>,
-    used: &Sender<Vec<u8>>,
+    used: &Sender<Buffers>,
     task: &Task,
 ) -> io::Result<Finished<W>> {
     out.write_all(&HEADER)?;
@@ -560,7 +564,7 @@ fn finish<W: Write>(
         task.advance(bytes.len() as u64);
         show(bytes, marks, &mut look);
         // Where the producer is done nobody needs it.
-        let _ = used.send(part.tar);
+        let _ = used.send((part.tar, part.deflated));
     }
     out.write_all(&LAST_BLOCK)?;
     out.write_all(&crc.finalize().to_le_bytes())?;
@@ -814,7 +818,7 @@ mod tests {
         bytes: &[u8],
         capacity: usize,
     ) -> Vec<u8> {
-        let mut part = Part::new(Vec::new());
+        let mut part = Part::new(Buffers::default());
         part.tar[..bytes.len()].copy_from_slice(bytes);
         part.filled = bytes.len();
         part.deflated = Vec::with_capacity(capacity);

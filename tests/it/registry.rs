@@ -2,8 +2,12 @@
 //! which need not, and every kind of image that `push` takes.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +15,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::support::base::Base;
+use crate::support::digest;
 use crate::support::http;
 use crate::support::image::Image;
 use crate::support::image::assert_whole;
@@ -27,6 +32,7 @@ use crate::support::server::Server;
 use crate::support::tokens::IDENTITY;
 use crate::support::tokens::SERVICE;
 use crate::support::tokens::TokenServer;
+use crate::support::wheel::Wheel;
 
 const NETWORK: i32 = 4;
 const USAGE: i32 = 2;
@@ -293,6 +299,61 @@ fn pass_on(asked: &Asked, registry: &str) -> Reply {
 }
 
 // --- what moves ---------------------------------------------------------------------------------
+
+#[test]
+fn layers_go_up_while_others_are_made() {
+    let registry = Arc::new(Registry::start());
+    let wheel = Wheel::pure("late", "1.0");
+    let (file, bytes) = (wheel.file_name(), wheel.bytes());
+    let lock = |host: &str| {
+        let hash = &digest(&bytes)[7..];
+        format!(
+            "lock-version = \"1.0\"\ncreated-by = \"another\"\n\n[[packages]]\nname = \"late\"\nversion = \"1.0\"\n\
+             wheels = [{{ url = \"http://{host}/{file}\", hashes = {{ sha256 = \"{hash}\" }} }}]\n"
+        )
+    };
+    // The wheel comes when the function's layer is there, and so never where that waits for the wheel's.
+    let (watched, answer) = (Arc::clone(&registry), bytes.clone());
+    let index = Server::start(move |_| {
+        let start = Instant::now();
+        while !is_uploaded(&watched.log()) {
+            if start.elapsed() > Duration::from_secs(20) {
+                return Reply::status(504);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Reply::status(200).body(answer.clone())
+    });
+    let project = Project::with_handler();
+    project.file("pylock.toml", lock(&index.address()));
+    let target = registry.name("functions/early:1");
+    let base = Base::aws("3.12").reference();
+    let build = ["build", "--base", &base, "-t", &target, "--push"];
+    project.lambimg(build).succeed();
+    Image::in_registry(&registry, &target).assert_accepted_by_lambda();
+    // Each blob went up once.
+    let log = registry.log();
+    let uploads: Vec<_> = log.lines().filter(|line| is_uploaded(line)).collect();
+    let once: BTreeSet<_> = uploads
+        .iter()
+        .filter_map(|line| line.split("digest=").nth(1)?.get(..73))
+        .collect();
+    assert_eq!(uploads.len(), once.len(), "{log}");
+}
+
+fn is_uploaded(log: &str) -> bool {
+    let mut lines = log.lines();
+    lines.any(|line| {
+        [
+            "response completed",
+            "method=PUT",
+            "functions/early/blobs/uploads/",
+            "status=201",
+        ]
+        .iter()
+        .all(|part| line.contains(part))
+    })
+}
 
 #[test]
 fn base_layers_never_touch_the_disk() {

@@ -1,0 +1,155 @@
+//! Layers go up while others are still made.
+//!
+//! The first layer that is made anew says that no repository can have this image, so from then on each
+//! layer is sent as soon as it has a name, and the base's with it; where all layers are remembered, nothing
+//! goes before the image, for one look at its manifest may do. A layer without a name yet is not sent: a
+//! repository that has it would be sent it again. What fails here is tried again with the image.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+use crate::build::{Error, Pushed, Tools};
+use crate::oci::image::Image;
+use crate::oci::layer::Layer;
+use crate::oci::reference::Reference;
+use crate::oci::{Descriptor, Family};
+use crate::registry::push::Push;
+
+/// Layers sent at once.
+const PARALLEL: usize = 4;
+
+/// Tells of layers as they are made; the default tells nobody.
+#[derive(Debug, Clone, Default)]
+pub struct Announcer(Option<UnboundedSender<News>>);
+
+#[derive(Debug)]
+enum News {
+    Base(Box<Image>),
+    Made(Layer),
+}
+
+impl Announcer {
+    fn tell(&self, news: News) {
+        if let Some(sender) = &self.0 {
+            // Whoever does not listen any more has all it wants.
+            let _ = sender.send(news);
+        }
+    }
+
+    /// Tells of the image that the layers go onto.
+    pub(super) fn base(&self, image: &Image) {
+        if self.0.is_some() {
+            self.tell(News::Base(Box::new(image.clone())));
+        }
+    }
+
+    /// Tells of a layer that was not there before.
+    pub(super) fn made(&self, layer: &Layer) {
+        self.tell(News::Made(layer.clone()));
+    }
+}
+
+type Blob = (Descriptor, Option<Reference>);
+
+/// An upload says nothing of media types.
+fn descriptor(layer: &Layer) -> Descriptor {
+    Descriptor {
+        media_type: Family::Oci.layer().to_owned(),
+        digest: layer.digest,
+        size: layer.size,
+        annotations: BTreeMap::new(),
+    }
+}
+
+/// An image's layers, each once, and where each can be had.
+fn layers_of(image: &Image) -> Vec<Blob> {
+    let layers = image.manifest.layers.iter();
+    let once: BTreeMap<_, _> = layers.map(|layer| (layer.digest, layer)).collect();
+    let blob = |layer: &Descriptor| (layer.clone(), image.origins.get(&layer.digest).cloned());
+    once.into_values().map(blob).collect()
+}
+
+/// One repository to push to, and what for.
+struct Destination {
+    push: Push,
+    references: Vec<Reference>,
+}
+
+/// All pushes of a run.
+pub(super) struct Destinations(Vec<Destination>);
+
+impl Destinations {
+    /// Begins the pushes to all references, one for each repository; nothing is sent yet.
+    pub(super) fn begin(references: &[Reference], tools: &Tools) -> Result<Self, Error> {
+        let mut repositories: BTreeMap<String, Vec<Reference>> = BTreeMap::new();
+        for reference in references {
+            let group = repositories.entry(reference.name()).or_default();
+            group.push(reference.clone());
+        }
+        let begin = |references: Vec<Reference>| {
+            let (store, registries) = (&tools.store, &tools.registries);
+            let push = Push::begin(&references[0], store, registries, &tools.progress)?;
+            Ok(Destination { push, references })
+        };
+        let destinations: Result<_, Error> = repositories.into_values().map(begin).collect();
+        Ok(Self(destinations?))
+    }
+
+    /// Who is to be told of layers, and who sends what is told until nobody tells any more.
+    pub(super) fn listen(&self) -> (Announcer, impl Future<Output = ()>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let announcer = if self.0.is_empty() {
+            Announcer::default()
+        } else {
+            Announcer(Some(sender))
+        };
+        (announcer, self.send_early(receiver))
+    }
+
+    async fn send_early(&self, receiver: UnboundedReceiver<News>) {
+        let state = (receiver, None::<Box<Image>>, false);
+        let news = stream::unfold(state, |(mut receiver, base, begun)| async move {
+            Some(match receiver.recv().await? {
+                News::Made(layer) => {
+                    let mut blobs = vec![(descriptor(&layer), None)];
+                    blobs.extend(base.iter().flat_map(|base| layers_of(base)));
+                    (blobs, (receiver, None, true))
+                }
+                News::Base(image) if begun => (layers_of(&image), (receiver, None, true)),
+                News::Base(image) => (Vec::new(), (receiver, Some(image), false)),
+            })
+        });
+        let blobs = news.flat_map(stream::iter);
+        blobs
+            .for_each_concurrent(PARALLEL, |(blob, origin)| async move {
+                let pushes = self.0.iter().map(|destination| &destination.push);
+                join_all(pushes.map(|push| push.bring_early(&blob, origin.as_ref()))).await;
+            })
+            .await;
+    }
+
+    /// Ends all pushes with the image.
+    pub(super) async fn finish(self, image: &Image) -> Result<Vec<Pushed>, Error> {
+        let mut pushed = Vec::new();
+        for Destination { push, references } in self.0 {
+            let digests = references.iter().filter_map(|reference| reference.digest);
+            let actual = image.manifest.digest();
+            if let Some(wanted) = digests.into_iter().find(|wanted| *wanted != actual) {
+                return Err(Error::OtherDigest { wanted, actual });
+            }
+            let by_tag = references
+                .iter()
+                .filter(|reference| reference.digest.is_none());
+            let tags: Vec<_> = by_tag.map(Reference::version).collect();
+            let summary = push.finish(image, &tags).await?;
+            pushed.push(Pushed {
+                reference: references[0].clone(),
+                summary,
+            });
+        }
+        Ok(pushed)
+    }
+}
