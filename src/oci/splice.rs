@@ -27,8 +27,8 @@ use crate::oci::layer::Look;
 use crate::progress::Task;
 use crate::zip::{self, Member, Method};
 
-/// As gzip's own default. A change is a change of every digest.
-const LEVEL: u32 = 6;
+/// Less time than gzip's own 6 for a few thousandths more bytes. A change is a change of every digest.
+const LEVEL: u32 = 4;
 /// Tar bytes of a segment: enough for the compressor to have seen something, few enough to hold many.
 const SEGMENT: usize = 256 << 10;
 /// How far back deflate can refer.
