@@ -37,7 +37,9 @@
 //! Lasting decisions: the library neither prints nor reads environment, home or clock. Errors state
 //! facts. Documents are kept as the bytes they came in, and edited as JSON values. Every date in an image
 //! is `SOURCE_DATE_EPOCH`, by default the earliest that a zip archive can say. The local store is an OCI
-//! layout; names are its index, everything else is content-addressed.
+//! layout; names are its index, everything else is content-addressed. A layer takes over what a wheel has
+//! deflated already; where its deflate blocks end only zlib's own interface tells, so `oci/inflate.rs` is
+//! the one file with `unsafe` in it.
 
 pub mod blob_store;
 pub mod build;
