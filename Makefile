@@ -18,9 +18,10 @@ lint:
 compare:
 	cargo test --test compare -- --nocapture
 
-# lambimg against its peers, written to BENCHMARKS.md; some parts of it: make bench ONLY=a,c
+# lambimg against its peers, written to BENCHMARKS.md; some parts of it: make bench ONLY=a,c RUNS=5
+RUNS ?= 3
 bench:
-	@python3 benches/run.py --only "$(ONLY)"
+	@python3 benches/run.py --only "$(ONLY)" --runs $(RUNS)
 
 # Every fuzz target for so many seconds: make fuzz SECONDS=3600
 SECONDS ?= 60
