@@ -183,6 +183,12 @@ impl Part {
             usize::try_from(within).unwrap_or(bytes.len())
         };
         let (start, end) = (inside(self.range.start), inside(self.range.end));
+        if self.bytes.is_empty() && end > start {
+            // Growing would copy it, and hold half as much again.
+            let length = self.range.end - self.range.start;
+            self.bytes
+                .reserve_exact(usize::try_from(length).unwrap_or_default());
+        }
         self.bytes.extend_from_slice(&bytes[start..end]);
     }
 
@@ -211,6 +217,10 @@ impl Watch {
     pub fn bytes(&mut self, bytes: &[u8]) {
         let at = self.seen;
         self.seen += bytes.len() as u64;
+        // Most files are told by their first bytes, and need not be kept.
+        if at == 0 && bytes.len() >= MAGIC.len() && !bytes.starts_with(MAGIC) {
+            self.parts.clear();
+        }
         if self.parts.is_empty() {
             return;
         }
