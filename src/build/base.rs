@@ -4,17 +4,19 @@
 //! library of a base that this tool made; a base that says neither is taken at the user's word.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::blob_store::{BlobStore, MemoKey};
-use crate::build::{Error, Tools, host_base};
+use crate::build::host_base::{self, Listing};
+use crate::build::{Error, Tools, tree_key};
 use crate::digest::Digest;
 use crate::lambda::{ENTRY_POINT, RUNTIME_DIR_VARIABLE};
 use crate::oci::image::{self, Image};
-use crate::oci::layer::Layer;
+use crate::oci::layer::{self, Layer};
 use crate::oci::reference::Reference;
 use crate::oci::{self, Config, Descriptor, Document, Family, Manifest, layout};
 use crate::plan::{self, Plan};
@@ -253,8 +255,8 @@ async fn from_host(plan: &Plan, given: Option<&Path>, tools: &Tools) -> Result<I
 /// What an interpreter said when it was last asked, and the digest of the base that was made of it.
 ///
 /// Of the interpreter, its libraries and its standard library nothing is elsewhere than in that tree, so as
-/// long as the answer leads to the very same tree, whose files are all read and hashed, another question would
-/// bring the same answer. What a shim says may depend on more, and is not remembered.
+/// long as the answer leads to the very same tree, another question would bring the same answer. What a shim
+/// says may depend on more, and is not remembered.
 #[derive(Serialize, Deserialize)]
 struct Asked {
     interpreter: Interpreter,
@@ -301,6 +303,8 @@ async fn host_layer(
 }
 
 /// The layer of a base of `interpreter`, and the digest of what is in it.
+///
+/// Files that are listed as they were when they were last read are not read again.
 async fn layer_from(
     plan: &Plan,
     interpreter: &Interpreter,
@@ -311,9 +315,45 @@ async fn layer_from(
         .progress
         .step(format!("base from {path}, Python {}", interpreter.version));
     let (interpreter, progress) = (interpreter.clone(), tools.progress.clone());
-    let list = move || host_base::file_tree(&interpreter, &progress);
-    let tree = tools.block(list).await??;
-    tools.layer_and_digest_of(plan, tree, "base").await
+    let list = move || -> Result<_, host_base::Error> {
+        let tree = host_base::file_tree(&interpreter, &progress)?;
+        let listing = Listing::of(&tree)?;
+        Ok((tree, listing))
+    };
+    let (tree, listing) = tools.block(list).await??;
+    let known = listed_before(&listing, &tools.store);
+    if let Some(digest) = known.filter(|_| !plan.policy.no_cache)
+        && let Some(layer) = layer::recall(&tools.store, &tree_key(plan.layer_options(), digest))
+    {
+        return Ok((layer, digest));
+    }
+    let begun = seconds_of_files(&tools.store);
+    let (layer, digest) = tools
+        .layer_and_digest_of(plan, tree.clone(), "base")
+        .await?;
+    if begun.is_some_and(|begun| listing.is_settled(begun)) {
+        let relist = move || Listing::of(&tree);
+        // What changed while it was read has no one digest.
+        if tools.block(relist).await?.is_ok_and(|now| now == listing) {
+            tools.store.remember(&listing_key(&listing), &digest)?;
+        }
+    }
+    Ok((layer, digest))
+}
+
+fn listing_key(listing: &Listing) -> MemoKey {
+    MemoKey::new("listing 1", [listing.digest.as_bytes()])
+}
+
+/// The digest of a tree that was listed like this when it was read.
+fn listed_before(listing: &Listing, store: &BlobStore) -> Option<Digest> {
+    store.recall(&listing_key(listing))
+}
+
+/// The second in which a file made now was made, by the clock that times files.
+fn seconds_of_files(store: &BlobStore) -> Option<i64> {
+    let made = tempfile::tempfile_in(store.root()).ok()?;
+    Some(made.metadata().ok()?.ctime())
 }
 
 /// The C library of an interpreter that the function could run on.

@@ -326,22 +326,26 @@ impl Tools {
         let made = self.made.clone();
         let label = format!("make {what}");
         let work = move || {
-            let key = |digest: Digest| layer::memo_key(options, [b"tree", &digest.as_bytes()[..]]);
             let digest = tree.digest()?;
-            let recalled = layer::recall(&store, &key(digest));
+            let recalled = layer::recall(&store, &tree_key(options, digest));
             if let Some(layer) = recalled.filter(|_| !no_cache) {
                 return Ok((layer, digest));
             }
             let task = progress.task(label, None);
             // Remembered for what was read into it, which an editor may have changed meanwhile.
             let (layer, digest) = layer::make(&store, &tree, options, &task)?;
-            layer::remember(&store, &key(digest), &layer)?;
+            layer::remember(&store, &tree_key(options, digest), &layer)?;
             task.done();
             made.made(&layer);
             Ok((layer, digest))
         };
         self.block(work).await?
     }
+}
+
+/// The key of the layer of a tree.
+fn tree_key(options: layer::Options, digest: Digest) -> MemoKey {
+    layer::memo_key(options, [b"tree", &digest.as_bytes()[..]])
 }
 
 /// One layer that the build put on the base.

@@ -3,12 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::fs::File;
+use std::fs::FileTimes;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::base::Base;
+use crate::support::cpython::Cpython;
 use crate::support::emulator::Root;
 use crate::support::example;
 use crate::support::image::Image;
@@ -94,6 +101,70 @@ fn an_interpreter_is_believed_as_long_as_its_base_is_the_same() {
             .find(|line| line.starts_with("base from "))
     );
     assert_eq!(again.stdout, first.stdout);
+}
+
+/// A CPython below `at` whose modules are links to a real one's, but for those named, which can be written to.
+fn writable_cpython(at: &Path, modules: [&str; 2]) -> PathBuf {
+    let real = Cpython::find("3.12");
+    let library = at.join("lib/python3.12");
+    fs::create_dir_all(&library).unwrap();
+    fs::create_dir(at.join("bin")).unwrap();
+    for entry in fs::read_dir(&real.standard_library).unwrap() {
+        let entry = entry.unwrap();
+        let to = library.join(entry.file_name());
+        if modules.iter().any(|module| entry.file_name() == *module) {
+            fs::copy(entry.path(), to).unwrap();
+        } else {
+            symlink(entry.path(), to).unwrap();
+        }
+    }
+    if let Some(shared) = &real.library {
+        symlink(shared, at.join("lib").join(shared.file_name().unwrap())).unwrap();
+    }
+    let executable = at.join("bin/python3.12");
+    fs::copy(&real.executable, &executable).unwrap();
+    executable
+}
+
+#[test]
+fn a_base_of_this_machine_is_read_again_when_a_file_of_it_was_changed() {
+    let project = Project::with_handler();
+    // By the first of these an interpreter knows where it is.
+    let executable = writable_cpython(&project.home().join("py"), ["os.py", "this.py"]);
+    let module = project.home().join("py/lib/python3.12/this.py");
+    let build = |more: &[&str]| {
+        let arguments = ["build", "--base", "host", "-t", "host", "--interpreter"].map(Path::new);
+        let more: Vec<_> = more.iter().map(Path::new).collect();
+        let outcome = project
+            .lambimg([&arguments[..], &[&*executable], &more].concat())
+            .run();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        outcome.stdout
+    };
+    let listings = || fs::read_dir(project.cache().join("memo/listing")).map_or(0, Iterator::count);
+    let first = build(&[]);
+    assert_eq!(listings(), 0, "a file could change now without a new time");
+    thread::sleep(Duration::from_secs(4));
+    assert_eq!(build(&[]), first);
+    assert_eq!(listings(), 1);
+    assert_eq!(build(&[]), first);
+
+    let text = fs::read_to_string(&module).unwrap();
+    let before = fs::metadata(&module).unwrap();
+    fs::write(&module, text.replacen("Ornhgvshy", "Ornhgvful", 1)).unwrap();
+    let file = File::options().write(true).open(&module).unwrap();
+    file.set_times(FileTimes::new().set_modified(before.modified().unwrap()))
+        .unwrap();
+    let after = fs::metadata(&module).unwrap();
+    assert_eq!(
+        (after.len(), after.modified().unwrap()),
+        (before.len(), before.modified().unwrap())
+    );
+    let changed = build(&[]);
+    assert_ne!(changed, first);
+    assert_eq!(build(&["--no-cache"]), changed);
+    fs::write(&module, text).unwrap();
+    assert_eq!(build(&[]), first);
 }
 
 /// Builds examples/hello on a base as Lambda's, pushes, and reads it back with other tools than ours.

@@ -8,10 +8,14 @@
 //! time zone; users and name services are generated. A tree has no modes beyond 0755 and 0644, so
 //! `/tmp` is not 1777 here: Lambda mounts its own, and whoever runs the image elsewhere must too.
 //!
+//! An installation is large and changes with the system's packages, so its files are read once and then only
+//! listed, see [`Listing`]; this holds for no other files of an image, least of all the function's.
+//!
 //! This room never knows registries, layers, functions, nor the image's variables and entry point.
 
 mod host;
 mod linker;
+mod listing;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +29,7 @@ use std::sync::Arc;
 
 use self::host::{Host, follow, read_error};
 use self::linker::Linker;
+pub use self::listing::Listing;
 use crate::file_tree::{self, Content, FileTree, ImagePath, Node, PathError};
 use crate::progress::Progress;
 use crate::python::interpreter::Interpreter;

@@ -16,7 +16,7 @@ pub(crate) struct Cpython {
     pub(crate) version: String,
     pub(crate) executable: PathBuf,
     pub(crate) library: Option<PathBuf>,
-    standard_library: PathBuf,
+    pub(crate) standard_library: PathBuf,
 }
 
 impl Cpython {
