@@ -7,7 +7,7 @@ use ignore::gitignore::Gitignore;
 use lambimg::file_tree::ImagePath;
 use lambimg::python::WheelFilename;
 use lambimg::python::examination;
-use lambimg::python::wheel::{self, Placement};
+use lambimg::python::wheel::{self, Archive, Placement};
 use lambimg::zip;
 use libfuzzer_sys::fuzz_target;
 
@@ -29,18 +29,22 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     let scratch = file.parent().expect("a file has a directory");
-    let examined = examination::examine(&file, "demo", "1.0", scratch);
-    if let Ok(found) = &examined {
-        let name = WheelFilename::parse(NAME).expect("a wheel's name");
-        let _ = found.fit(&name, lambimg_fuzz::target(), |_| true);
-    }
+    let Ok(archive) = Archive::open(&file, "demo", "1.0") else {
+        return;
+    };
     let root = ImagePath::new("var/task").expect("a path");
     let placement = Placement {
         root: &root,
         interpreter: "/var/lang/bin/python3.12",
         exclude: &Gitignore::empty(),
     };
-    let Ok(placed) = wheel::file_tree(&file, "demo", "1.0", &placement) else {
+    let placed = wheel::file_tree(&archive, &placement);
+    let examined = examination::examine(archive, scratch);
+    if let Ok(found) = &examined {
+        let name = WheelFilename::parse(NAME).expect("a wheel's name");
+        let _ = found.fit(&name, lambimg_fuzz::target(), |_| true);
+    }
+    let Ok(placed) = placed else {
         return;
     };
     for (path, _) in placed.tree.iter() {

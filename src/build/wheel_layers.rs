@@ -25,7 +25,7 @@ use crate::progress::Progress;
 use crate::python::credentials::Credentials;
 use crate::python::examination::{self, Examination, Examiner};
 use crate::python::lock::{LockedFile, LockedWheel};
-use crate::python::wheel::{self, Placed, Placement};
+use crate::python::wheel::{self, Archive, Placed, Placement};
 use crate::python::{Target, fetch};
 
 /// Changes whenever the tree of a wheel does.
@@ -201,8 +201,9 @@ pub(super) async fn tree(wheels: &Wheels, place: &Place, tools: &Tools) -> Resul
     let read = move || {
         let mut tree = FileTree::default();
         for wheel in &wheels {
-            let placed = place.wheel(wheel, &owned)?;
-            let examination = examined(wheel, &owned)?;
+            let archive = open(wheel, &owned)?;
+            let placed = place.wheel(wheel, &archive)?;
+            let examination = examined(wheel, &owned, || examiner(wheel, archive))?;
             for told in held_against(place.target, examination, wheel, &placed)? {
                 told.say(wheel, &owned.progress);
             }
@@ -214,8 +215,8 @@ pub(super) async fn tree(wheels: &Wheels, place: &Place, tools: &Tools) -> Resul
 }
 
 impl Place {
-    /// Reads one wheel into its place, as far as its archive's directory tells.
-    fn wheel(&self, wheel: &LockedWheel, tools: &Tools) -> Result<Placed, Error> {
+    /// Puts one wheel into its place, as far as its archive's directory tells.
+    fn wheel(&self, wheel: &LockedWheel, archive: &Archive) -> Result<Placed, Error> {
         let root = ImagePath::new(self.root).map_err(file_tree::Error::from)?;
         let exclude = patterns(&self.exclude)?;
         let placement = Placement {
@@ -223,8 +224,7 @@ impl Place {
             interpreter: &self.interpreter,
             exclude: &exclude,
         };
-        let path = tools.store.path(&wheel.digest);
-        let placed = wheel::file_tree(&path, &wheel.name, &wheel.version, &placement);
+        let placed = wheel::file_tree(archive, &placement);
         placed.map_err(|source| refused(wheel, source))
     }
 }
@@ -243,16 +243,36 @@ fn examination_key(wheel: &LockedWheel) -> MemoKey {
     MemoKey::new(EXAMINED, digest.into_iter().chain(names))
 }
 
+/// Opens a wheel of the store.
+fn open(wheel: &LockedWheel, tools: &Tools) -> Result<Archive, Error> {
+    let path = tools.store.path(&wheel.digest);
+    let archive = Archive::open(&path, &wheel.name, &wheel.version);
+    archive.map_err(|source| refused(wheel, source))
+}
+
+fn examiner(wheel: &LockedWheel, archive: Archive) -> Result<Examiner, Error> {
+    Examiner::of(archive).map_err(|source| refused(wheel, source))
+}
+
+/// What was found in a wheel before.
+fn found_before(wheel: &LockedWheel, tools: &Tools) -> Option<Examination> {
+    tools.store.recall(&examination_key(wheel))
+}
+
 /// What is in a wheel: looked at once, and remembered unless it is refused.
-fn examined(wheel: &LockedWheel, tools: &Tools) -> Result<Examination, Error> {
-    let (store, key) = (&tools.store, examination_key(wheel));
-    if let Some(examination) = store.recall(&key) {
+fn examined(
+    wheel: &LockedWheel,
+    tools: &Tools,
+    examiner: impl FnOnce() -> Result<Examiner, Error>,
+) -> Result<Examination, Error> {
+    if let Some(examination) = found_before(wheel, tools) {
         return Ok(examination);
     }
-    let path = store.path(&wheel.digest);
-    let examination = examination::examine(&path, &wheel.name, &wheel.version, store.root());
+    let examination = examiner()?.finish(tools.store.root());
     let examination = examination.map_err(|source| refused(wheel, source))?;
-    store.remember(&key, &examination)?;
+    tools
+        .store
+        .remember(&examination_key(wheel), &examination)?;
     Ok(examination)
 }
 
@@ -528,14 +548,32 @@ impl Stack {
         Ok(known.filter(|shadows| shadows.len() == self.groups.len()))
     }
 
-    /// A wheel in its place, its archive opened once.
+    /// A wheel in its place.
     fn placed(&self, wheel: usize) -> Result<&Placed, Error> {
-        let slot = &self.placed[wheel];
-        if let Some(placed) = slot.get() {
+        if let Some(placed) = self.placed[wheel].get() {
             return Ok(placed);
         }
-        let placed = self.place.wheel(&self.wheels.locked[wheel], &self.tools)?;
-        Ok(slot.get_or_init(|| placed))
+        self.place(wheel, &open(&self.wheels.locked[wheel], &self.tools)?)
+    }
+
+    fn place(&self, wheel: usize, archive: &Archive) -> Result<&Placed, Error> {
+        let placed = self.place.wheel(&self.wheels.locked[wheel], archive)?;
+        Ok(self.placed[wheel].get_or_init(|| placed))
+    }
+
+    /// Puts wheels into their places and has those examined that were not before, each archive opened once.
+    fn witnesses(&self, wheels: &[usize]) -> Result<Witnesses, Error> {
+        let mut witnesses = Witnesses::default();
+        for &wheel in wheels {
+            let locked = &self.wheels.locked[wheel];
+            if found_before(locked, &self.tools).is_some() {
+                continue;
+            }
+            let archive = open(locked, &self.tools)?;
+            self.place(wheel, &archive)?;
+            witnesses.add(wheel, locked, examiner(locked, archive)?);
+        }
+        Ok(witnesses)
     }
 
     /// What goes into a group's layer; of two wheels with one path the later has it, as with pip.
@@ -558,11 +596,8 @@ impl Stack {
     /// target.
     fn make(&self, group: usize, shadowed: &BTreeSet<String>) -> Result<Outcome, Error> {
         let (store, wheels) = (&self.tools.store, &self.groups[group]);
+        let mut witnesses = self.witnesses(wheels)?;
         let tree = self.tree(group, shadowed)?;
-        let mut witnesses = Witnesses::default();
-        for &wheel in wheels {
-            witnesses.add(wheel, &self.wheels.locked[wheel], &self.tools)?;
-        }
         let what = names_of(&self.packages(wheels));
         let size = tree.iter().map(|(_, entry)| match &entry.node {
             Node::File { content, .. } => content.size(),
@@ -602,16 +637,11 @@ impl Stack {
         wheel: usize,
         witnesses: &mut Witnesses,
     ) -> Result<Vec<(usize, Told)>, Error> {
-        let (store, locked) = (&self.tools.store, &self.wheels.locked[wheel]);
-        let examination = match witnesses.take(wheel) {
-            Some(examiner) => {
-                let examination = examiner.finish(store.root());
-                let examination = examination.map_err(|source| refused(locked, source))?;
-                store.remember(&examination_key(locked), &examination)?;
-                examination
-            }
-            None => examined(locked, &self.tools)?,
-        };
+        let locked = &self.wheels.locked[wheel];
+        let examination = examined(locked, &self.tools, || match witnesses.take(wheel) {
+            Some(examiner) => Ok(examiner),
+            None => examiner(locked, open(locked, &self.tools)?),
+        })?;
         let told = held_against(self.place.target, examination, locked, self.placed(wheel)?)?;
         Ok(told.into_iter().map(|told| (wheel, told)).collect())
     }
@@ -704,20 +734,9 @@ fn member_of(entry: &Entry) -> Option<&str> {
 struct Witnesses(BTreeMap<String, (usize, Examiner)>);
 
 impl Witnesses {
-    /// Has a wheel examined, unless it was before.
-    fn add(&mut self, place: usize, wheel: &LockedWheel, tools: &Tools) -> Result<(), Error> {
-        let store = &tools.store;
-        if store
-            .recall::<Examination>(&examination_key(wheel))
-            .is_some()
-        {
-            return Ok(());
-        }
-        let path = store.path(&wheel.digest);
-        let examiner = Examiner::open(&path, &wheel.name, &wheel.version);
-        let examiner = examiner.map_err(|source| refused(wheel, source))?;
+    /// Has a wheel examined.
+    fn add(&mut self, place: usize, wheel: &LockedWheel, examiner: Examiner) {
         self.0.insert(owner_of(wheel), (place, examiner));
-        Ok(())
     }
 
     fn take(&mut self, place: usize) -> Option<Examiner> {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use crate::python::elf::{self, Facts, Watch, Watched};
-use crate::python::wheel::{self, Error, Row};
+use crate::python::wheel::{self, Archive, Error, Row};
 use crate::python::{Target, WheelFilename};
 use crate::zip::Member;
 
@@ -50,18 +50,13 @@ pub struct Examination {
     tags: BTreeSet<String>,
 }
 
-/// Reads every byte of the wheel of `name` (normal form) `version` at `path`; programs that have to be sought in
-/// are copied to `scratch`, a directory, without a name.
+/// Reads every byte of a wheel; programs that have to be sought in are copied to `scratch`, a directory, without
+/// a name.
 ///
 /// # Errors
-/// A damaged archive, one that is no wheel of that name, and one whose RECORD lies.
-pub fn examine(
-    path: &Path,
-    name: &str,
-    version: &str,
-    scratch: &Path,
-) -> Result<Examination, Error> {
-    Examiner::open(path, name, version)?.finish(scratch)
+/// A damaged member, and a RECORD that is not there or lies.
+pub fn examine(archive: Archive, scratch: &Path) -> Result<Examination, Error> {
+    Examiner::of(archive)?.finish(scratch)
 }
 
 /// A wheel that is being examined. Its members are seen in any order, by any number of threads.
@@ -79,20 +74,18 @@ pub struct Examiner {
 type Seen = Result<Watched, Error>;
 
 impl Examiner {
-    /// Opens the wheel of `name` (normal form) `version` at `path`.
+    /// Begins to examine a wheel.
     ///
     /// # Errors
-    /// A damaged archive, one that is no wheel of that name, and one whose RECORD lies about a size.
-    pub fn open(path: &Path, name: &str, version: &str) -> Result<Self, Error> {
-        let (members, dist_info) = wheel::open(path, name, version)?;
-        let text = |file: &str| wheel::metadata(&members, &format!("{dist_info}/{file}"));
-        let record = text("RECORD")?.ok_or_else(|| Error::NotThisWheel {
-            expected: format!("{name} {version}"),
-            detail: format!("it has no `{dist_info}/RECORD`"),
-        })?;
+    /// A RECORD that is not there or lies about a size, and damaged metadata.
+    pub fn of(archive: Archive) -> Result<Self, Error> {
+        let record = archive.metadata("RECORD")?;
+        let record = record.ok_or_else(|| archive.lacks("RECORD"))?;
         let rows = wheel::read_record(&record).map_err(Error::RecordTwice)?;
-        let tags = read_tags(&text("WHEEL")?.unwrap_or_default());
-        let files: Vec<_> = members.into_iter().filter(|m| !m.is_directory()).collect();
+        let tags = read_tags(&archive.metadata("WHEEL")?.unwrap_or_default());
+        let exempt = wheel::UNRECORDED.map(|file| archive.own(file));
+        let members = archive.members.into_iter();
+        let files: Vec<_> = members.filter(|member| !member.is_directory()).collect();
         for member in &files {
             check_size(member, rows.get(&member.name))?;
         }
@@ -101,7 +94,7 @@ impl Examiner {
             places: places.map(|(n, file)| (file.name.clone(), n)).collect(),
             files,
             rows,
-            exempt: wheel::UNRECORDED.map(|file| format!("{dist_info}/{file}")),
+            exempt,
             tags,
             seen: Mutex::default(),
         })
@@ -276,7 +269,7 @@ fn check_size(member: &Member, row: Option<&Row>) -> Result<(), Error> {
 /// Examines a wheel on disk and holds it against the target; gives what is worth telling.
 ///
 /// # Errors
-/// Those of [`examine`] and of [`Examination::fit`].
+/// Those of [`Archive::open`], of [`examine`] and of [`Examination::fit`].
 pub fn check(
     path: &Path,
     filename: &WheelFilename,
@@ -284,7 +277,8 @@ pub fn check(
     target: Target,
 ) -> Result<Examination, Error> {
     let version = filename.version.to_string();
-    let mut examination = examine(path, &filename.name, &version, scratch)?;
+    let archive = Archive::open(path, &filename.name, &version)?;
+    let mut examination = examine(archive, scratch)?;
     let details = examination.fit(filename, target, |_| true)?;
     examination.details.extend(details);
     Ok(examination)
@@ -510,7 +504,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("wheel");
         std::fs::write(&path, builder.finish()).unwrap();
-        examine(&path, "demo", "1.0", directory.path())
+        examine(Archive::open(&path, "demo", "1.0")?, directory.path())
     }
 
     #[test]
@@ -531,9 +525,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("wheel");
         std::fs::write(&path, builder.finish()).unwrap();
-        let alone = examine(&path, "demo", "1.0", directory.path()).unwrap();
+        let archive = || Archive::open(&path, "demo", "1.0").unwrap();
+        let alone = examine(archive(), directory.path()).unwrap();
 
-        let open = || Examiner::open(&path, "demo", "1.0").unwrap();
+        let open = || Examiner::of(archive()).unwrap();
         let show = |examiner: &Examiner, name: &str, bytes: &[u8]| {
             let mut look = examiner.look(name).unwrap();
             bytes.chunks(3).for_each(|bytes| look.bytes(bytes));

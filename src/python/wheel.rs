@@ -148,42 +148,78 @@ pub struct Placed {
     pub left_out: Vec<String>,
 }
 
-/// Reads the wheel of `name` (normal form) `version` at `path` into a tree.
+/// An open wheel: what its archive's directory says, read and checked once for all who want it.
+#[derive(Debug)]
+pub struct Archive {
+    /// In the order of the archive's directory.
+    pub(super) members: Vec<Member>,
+    dist_info: String,
+    name: String,
+    version: String,
+}
+
+impl Archive {
+    /// Opens the wheel of `name` (normal form) `version` at `path`.
+    ///
+    /// # Errors
+    /// A damaged archive, one that is too large, and one that is no wheel of that name.
+    pub fn open(path: &Path, name: &str, version: &str) -> Result<Self, Error> {
+        let members = zip::open(path)?;
+        let unpacked = members
+            .iter()
+            .fold(0u64, |sum, member| sum.saturating_add(member.size));
+        if unpacked > MAX_UNPACKED {
+            return Err(Error::TooLarge(unpacked));
+        }
+        let stem = distribution_stem(&members, name, &format!("{name} {version}"))?;
+        Ok(Self {
+            dist_info: format!("{stem}.dist-info"),
+            members,
+            name: name.to_owned(),
+            version: version.to_owned(),
+        })
+    }
+
+    /// Project and version, as in `numpy 2.5.5`.
+    fn what(&self) -> String {
+        format!("{} {}", self.name, self.version)
+    }
+
+    /// The name of a member in the `.dist-info` directory.
+    pub(super) fn own(&self, file: &str) -> String {
+        format!("{}/{file}", self.dist_info)
+    }
+
+    /// The text of a file in the `.dist-info` directory, if it is there.
+    pub(super) fn metadata(&self, file: &str) -> Result<Option<String>, Error> {
+        metadata(&self.members, &self.own(file))
+    }
+
+    /// The wheel without one of its files.
+    pub(super) fn lacks(&self, file: &str) -> Error {
+        Error::NotThisWheel {
+            expected: self.what(),
+            detail: format!("it has no `{}`", self.own(file)),
+        }
+    }
+}
+
+/// Makes a tree of a wheel.
 ///
 /// # Errors
 /// See [`Error`]; the contents of members are not read, and so not proven, here.
-pub fn file_tree(
-    path: &Path,
-    name: &str,
-    version: &str,
-    placement: &Placement<'_>,
-) -> Result<Placed, Error> {
-    let (members, dist_info) = open(path, name, version)?;
+pub fn file_tree(archive: &Archive, placement: &Placement<'_>) -> Result<Placed, Error> {
     let wheel = Wheel {
-        dist_info,
-        members: &members,
+        archive,
         placement,
-        owner: format!("{name} {version}").into(),
+        owner: archive.what().into(),
     };
     wheel.check_version()?;
-    wheel.install(name)
-}
-
-/// The members of a wheel, and its `.dist-info` directory.
-pub(super) fn open(path: &Path, name: &str, version: &str) -> Result<(Vec<Member>, String), Error> {
-    let members = zip::open(path)?;
-    let unpacked = members
-        .iter()
-        .fold(0u64, |sum, member| sum.saturating_add(member.size));
-    if unpacked > MAX_UNPACKED {
-        return Err(Error::TooLarge(unpacked));
-    }
-    let stem = distribution_stem(&members, name, &format!("{name} {version}"))?;
-    Ok((members, format!("{stem}.dist-info")))
+    wheel.install()
 }
 
 /// The text of the member `name`, if there is one.
-pub(super) fn metadata(members: &[Member], name: &str) -> Result<Option<String>, Error> {
+fn metadata(members: &[Member], name: &str) -> Result<Option<String>, Error> {
     let Some(member) = members.iter().find(|member| member.name == name) else {
         return Ok(None);
     };
@@ -232,8 +268,7 @@ fn distribution_stem(members: &[Member], name: &str, expected: &str) -> Result<S
 }
 
 struct Wheel<'a> {
-    dist_info: String,
-    members: &'a [Member],
+    archive: &'a Archive,
     placement: &'a Placement<'a>,
     owner: Arc<str>,
 }
@@ -242,15 +277,9 @@ struct Wheel<'a> {
 pub(super) type Row = (String, String);
 
 impl Wheel<'_> {
-    fn metadata(&self, file: &str) -> Result<Option<String>, Error> {
-        metadata(self.members, &self.own(file))
-    }
-
     fn check_version(&self) -> Result<(), Error> {
-        let text = self.metadata("WHEEL")?.ok_or_else(|| Error::NotThisWheel {
-            expected: self.owner.to_string(),
-            detail: format!("it has no `{}/WHEEL`", self.dist_info),
-        })?;
+        let text = self.archive.metadata("WHEEL")?;
+        let text = text.ok_or_else(|| self.archive.lacks("WHEEL"))?;
         let fields = text.lines().filter_map(|line| line.split_once(':'));
         let version = fields.filter(|(key, _)| key.eq_ignore_ascii_case("wheel-version"));
         let version = version
@@ -263,10 +292,12 @@ impl Wheel<'_> {
         Ok(())
     }
 
-    fn install(&self, name: &str) -> Result<Placed, Error> {
-        let recorded = self.metadata("RECORD")?.unwrap_or_default();
+    fn install(&self) -> Result<Placed, Error> {
+        let archive = self.archive;
+        let recorded = archive.metadata("RECORD")?.unwrap_or_default();
         let recorded = read_record(&recorded).map_err(Error::RecordTwice)?;
-        let scripts = read_entry_points(&self.metadata("entry_points.txt")?.unwrap_or_default())?;
+        let scripts =
+            read_entry_points(&archive.metadata("entry_points.txt")?.unwrap_or_default())?;
         let mut installing = Installing {
             wheel: self,
             placed: Placed {
@@ -278,8 +309,8 @@ impl Wheel<'_> {
         };
         // These are an installer's to write; an archive that has them says nothing by it.
         let ours = ["RECORD", "INSTALLER", "REQUESTED", "direct_url.json"];
-        let ours = ours.map(|file| self.own(file));
-        for member in self.members {
+        let ours = ours.map(|file| archive.own(file));
+        for member in &archive.members {
             if member.is_symlink() {
                 return Err(Error::Symlink(member.name.clone()));
             }
@@ -287,7 +318,7 @@ impl Wheel<'_> {
             if member.is_directory() || ours.contains(&member.name) {
                 continue;
             }
-            if let Some(place) = place(&member.name, name, &scripts)? {
+            if let Some(place) = place(&member.name, &archive.name, &scripts)? {
                 installing.member(&place, member, recorded.get(&member.name))?;
             }
         }
@@ -295,12 +326,8 @@ impl Wheel<'_> {
             let text = script_text(self.placement.interpreter, call);
             installing.generated(&format!("bin/{script}"), text.into_bytes(), true)?;
         }
-        installing.generated(&self.own("INSTALLER"), INSTALLER.into(), false)?;
+        installing.generated(&archive.own("INSTALLER"), INSTALLER.into(), false)?;
         installing.record()
-    }
-
-    fn own(&self, file: &str) -> String {
-        format!("{}/{file}", self.dist_info)
     }
 }
 
@@ -435,11 +462,11 @@ impl Installing<'_> {
     }
 
     fn record(mut self) -> Result<Placed, Error> {
-        let own = self.wheel.own("RECORD");
+        let own = self.wheel.archive.own("RECORD");
         if self.leaves_out(&own) {
             return Ok(self.placed);
         }
-        let unrecorded = UNRECORDED.map(|file| self.wheel.own(file));
+        let unrecorded = UNRECORDED.map(|file| self.wheel.archive.own(file));
         self.rows.retain(|path, _| !unrecorded.contains(path));
         self.rows.insert(own.clone(), Row::default());
         let mut text = String::new();
@@ -623,7 +650,8 @@ mod tests {
             interpreter: "/var/lang/bin/python3.12",
             exclude: &Gitignore::empty(),
         };
-        Ok(file_tree(zip_of(&all).path(), "demo", "1.0", &placement)?.tree)
+        let archive = Archive::open(zip_of(&all).path(), "demo", "1.0")?;
+        Ok(file_tree(&archive, &placement)?.tree)
     }
 
     fn listing(tree: &FileTree) -> String {
@@ -754,7 +782,8 @@ mod tests {
             ("demo/kept.pyi", "", 0),
             ("other/demo/tests/b.py", "", 0),
         ]);
-        let placed = file_tree(wheel.path(), "demo", "1.0", &placement).unwrap();
+        let archive = Archive::open(wheel.path(), "demo", "1.0").unwrap();
+        let placed = file_tree(&archive, &placement).unwrap();
         assert_eq!(
             placed.left_out,
             [

@@ -16,7 +16,7 @@ use std::time::Instant;
 use ignore::gitignore::Gitignore;
 use lambimg::file_tree::{ImagePath, Node};
 use lambimg::python::examination;
-use lambimg::python::wheel::{self, Placement};
+use lambimg::python::wheel::{self, Archive, Placement};
 use lambimg::python::{Glibc, Target, WheelFilename};
 
 /// One line of the list: a requirement, a Python and a machine.
@@ -108,7 +108,11 @@ fn compare(wanted: &Wanted<'_>, wheel: &Path) -> Vec<String> {
     let target = Target::new(python, machine, glibc);
     let begun = Instant::now();
     let version = filename.version.to_string();
-    let examined = examination::examine(wheel, &filename.name, &version, scratch.path());
+    let archive = match Archive::open(wheel, &filename.name, &version) {
+        Ok(archive) => archive,
+        Err(error) => return vec![format!("refused: {error}")],
+    };
+    let examined = examination::examine(archive, scratch.path());
     let examination = match examined {
         Ok(examination) => examination,
         Err(error) => return vec![format!("refused: {error}")],
@@ -149,7 +153,8 @@ fn of_wheel(wheel: &Path, filename: &WheelFilename) -> Files {
         exclude: &Gitignore::empty(),
     };
     let version = filename.version.to_string();
-    let placed = wheel::file_tree(wheel, &filename.name, &version, &placement).unwrap();
+    let archive = Archive::open(wheel, &filename.name, &version).unwrap();
+    let placed = wheel::file_tree(&archive, &placement).unwrap();
     let mut files = Files::new();
     for (path, entry) in placed.tree.iter() {
         if let Node::File {
