@@ -14,7 +14,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-# Our tree of some seventy wheels of PyPI beside what pip makes of them.
+# Our trees and layers of some seventy wheels of PyPI beside what pip, tar and Python make of them.
 compare:
 	cargo test --test compare -- --nocapture
 

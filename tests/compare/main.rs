@@ -1,4 +1,5 @@
-//! Our tree of a wheel beside what `pip install --target` makes of it, file by file, for real wheels.
+//! Our tree of a wheel beside what `pip install --target` makes of it, file by file, for real wheels; and its
+//! layer in both packings, as GNU tar and Python's `tarfile` read it.
 //!
 //! Not a part of `cargo test`: it asks PyPI for some seventy wheels, by name in `wheels.txt`, and keeps
 //! them below `target`. What differs on purpose is said where it is passed over.
@@ -14,7 +15,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use ignore::gitignore::Gitignore;
-use lambimg::file_tree::{ImagePath, Node};
+use lambimg::blob_store::BlobStore;
+use lambimg::file_tree::{FileTree, ImagePath, Node};
+use lambimg::oci::layer::{self, Options, Packing};
+use lambimg::progress::Progress;
 use lambimg::python::examination;
 use lambimg::python::wheel::{self, Archive, Placement};
 use lambimg::python::{Glibc, Target, WheelFilename};
@@ -141,11 +145,61 @@ fn compare(wanted: &Wanted<'_>, wheel: &Path) -> Vec<String> {
     let rest = ["--target", to, wheel.to_str().unwrap()];
     pip(wanted, &[&flags[..], &rest].concat());
     let theirs = of_directory(&into);
-    let ours = of_wheel(wheel, &filename);
-    differences(&ours, &theirs)
+    let tree = tree_of(wheel, &filename);
+    let ours = of_tree(&tree);
+    let mut found = differences(&ours, &theirs);
+    found.extend(packings(&tree, &ours, scratch.path()));
+    found
 }
 
-fn of_wheel(wheel: &Path, filename: &WheelFilename) -> Files {
+/// Whether the spliced layer of a tree has the tar of the one compressed anew, and is what it should be to other
+/// readers.
+fn packings(tree: &FileTree, ours: &Files, scratch: &Path) -> Vec<String> {
+    let store = BlobStore::open(scratch.join("store")).unwrap();
+    let made = |packing| {
+        let options = Options { epoch: 0, packing };
+        let task = Progress::default().task("make", None);
+        layer::make(&store, tree, options, &task).unwrap().0
+    };
+    let (spliced, anew) = (made(Packing::Spliced), made(Packing::Recompressed));
+    println!(
+        "    layer of {} bytes, {} when compressed anew",
+        spliced.size, anew.size
+    );
+    let mut found = Vec::new();
+    if spliced.diff_id != anew.diff_id {
+        found.push("spliced it is another tar than compressed anew".to_owned());
+    }
+    let blob = store.path(&spliced.digest);
+    let with_tarfile =
+        "import sys, tarfile; tarfile.open(sys.argv[1], 'r:gz').extractall(sys.argv[2])";
+    let readers: [(&str, &[&str]); 2] = [
+        ("tar", &["tar", "-xzf", "BLOB", "-C", "TO"]),
+        (
+            "tarfile",
+            &["python3", "-Wignore", "-c", with_tarfile, "BLOB", "TO"],
+        ),
+    ];
+    for (reader, command) in readers {
+        let to = scratch.join(reader);
+        fs::create_dir(&to).unwrap();
+        let words = command.iter().map(|&word| match word {
+            "BLOB" => blob.as_os_str(),
+            "TO" => to.as_os_str(),
+            word => word.as_ref(),
+        });
+        let words: Vec<_> = words.collect();
+        let status = Command::new(words[0]).args(&words[1..]).status().unwrap();
+        if !status.success() {
+            found.push(format!("{reader} does not read its layer"));
+        } else if of_directory(&to.join("task")) != *ours {
+            found.push(format!("{reader} reads other files in its layer"));
+        }
+    }
+    found
+}
+
+fn tree_of(wheel: &Path, filename: &WheelFilename) -> FileTree {
     let root = ImagePath::new("task").unwrap();
     let placement = Placement {
         root: &root,
@@ -154,9 +208,12 @@ fn of_wheel(wheel: &Path, filename: &WheelFilename) -> Files {
     };
     let version = filename.version.to_string();
     let archive = Archive::open(wheel, &filename.name, &version).unwrap();
-    let placed = wheel::file_tree(&archive, &placement).unwrap();
+    wheel::file_tree(&archive, &placement).unwrap().tree
+}
+
+fn of_tree(tree: &FileTree) -> Files {
     let mut files = Files::new();
-    for (path, entry) in placed.tree.iter() {
+    for (path, entry) in tree.iter() {
         if let Node::File {
             content,
             executable,
