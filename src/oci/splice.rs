@@ -36,7 +36,7 @@ const WINDOW: usize = 32 << 10;
 /// Segments shorter than this are not worth another thread.
 const SHORT: usize = 8 << 10;
 /// Parts under way between producer and finisher.
-const QUEUED: usize = 8;
+const QUEUED: usize = 4;
 /// More workers would wait for the finisher.
 const MAX_WORKERS: usize = 4;
 /// Compressed bytes of a member that are read at once.

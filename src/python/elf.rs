@@ -39,6 +39,8 @@ const MAX_NAME: u64 = 256;
 const KEPT_HEAD: u64 = 4 << 20;
 /// And of its end, where tools that change library paths put names.
 const KEPT_TAIL: u64 = 64 << 10;
+/// It is kept in pieces of so many bytes; a file's program headers lie in the first.
+const CHUNK: usize = 64 << 10;
 
 /// Relative relocations in the packed form, which loaders have known since then.
 const RELATIVE_RELOCATIONS: (&str, Glibc) = (
@@ -161,18 +163,20 @@ pub enum Watched {
     Elsewhere,
 }
 
-/// A range of the file, of which `bytes` have come so far.
+/// What has come so far of a range of the file, in chunks: an allocator gives large blocks back late.
 #[derive(Debug)]
 struct Part {
     range: Range<u64>,
-    bytes: Vec<u8>,
+    chunks: Vec<Vec<u8>>,
+    length: u64,
 }
 
 impl Part {
     fn new(range: Range<u64>) -> Self {
         Self {
             range,
-            bytes: Vec::new(),
+            chunks: Vec::new(),
+            length: 0,
         }
     }
 
@@ -182,24 +186,34 @@ impl Part {
             let within = place.saturating_sub(at).min(bytes.len() as u64);
             usize::try_from(within).unwrap_or(bytes.len())
         };
-        let (start, end) = (inside(self.range.start), inside(self.range.end));
-        if self.bytes.is_empty() && end > start {
-            // Growing would copy it, and hold half as much again.
-            let length = self.range.end - self.range.start;
-            self.bytes
-                .reserve_exact(usize::try_from(length).unwrap_or_default());
+        let mut new = &bytes[inside(self.range.start)..inside(self.range.end)];
+        self.length += new.len() as u64;
+        while !new.is_empty() {
+            let last = self.chunks.last_mut().filter(|last| last.len() < CHUNK);
+            let Some(last) = last else {
+                self.chunks.push(Vec::with_capacity(CHUNK));
+                continue;
+            };
+            let (now, rest) = new.split_at(new.len().min(CHUNK - last.len()));
+            last.extend_from_slice(now);
+            new = rest;
         }
-        self.bytes.extend_from_slice(&bytes[start..end]);
     }
 
     fn is_full(&self) -> bool {
-        self.bytes.len() as u64 == self.range.end - self.range.start
+        self.length == self.range.end - self.range.start
     }
 
-    /// The bytes from `place` on, if they are here.
+    /// The first of its bytes, as many as are in one chunk.
+    fn start(&self) -> &[u8] {
+        self.chunks.first().map_or(&[], Vec::as_slice)
+    }
+
+    /// Some bytes from `place` on, if they are here.
     fn from(&self, place: u64) -> Option<&[u8]> {
         let within = usize::try_from(place.checked_sub(self.range.start)?).ok()?;
-        self.bytes.get(within..).filter(|rest| !rest.is_empty())
+        let rest = self.chunks.get(within / CHUNK)?.get(within % CHUNK..)?;
+        (!rest.is_empty()).then_some(rest)
     }
 }
 
@@ -226,10 +240,10 @@ impl Watch {
         }
         self.take(bytes, at);
         let [head] = &self.parts[..] else { return };
-        if head.bytes.len() >= MAGIC.len() && !head.bytes.starts_with(MAGIC) {
+        if head.length >= MAGIC.len() as u64 && !head.start().starts_with(MAGIC) {
             self.parts.clear();
         } else if head.is_full() && head.range.end < self.size {
-            let dynamic = dynamic_range(&head.bytes[..]).unwrap_or_default();
+            let dynamic = dynamic_range(head.start()).unwrap_or_default();
             let end = self.size.saturating_sub(KEPT_TAIL);
             let middle = |place: u64| place.clamp(KEPT_HEAD, self.size);
             self.parts.extend([
@@ -252,7 +266,7 @@ impl Watch {
     /// What it was, once all bytes have come.
     pub fn end(self) -> Watched {
         match self.parts.first() {
-            Some(head) if head.bytes.starts_with(MAGIC) => {}
+            Some(head) if head.start().starts_with(MAGIC) => {}
             _ => return Watched::Other,
         }
         let mut kept = Kept {
