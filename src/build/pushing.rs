@@ -16,10 +16,7 @@ use crate::oci::image::Image;
 use crate::oci::layer::Layer;
 use crate::oci::reference::Reference;
 use crate::oci::{Descriptor, Family};
-use crate::registry::push::Push;
-
-/// Layers sent at once.
-const PARALLEL: usize = 4;
+use crate::registry::push::{self, Push};
 
 /// Tells of layers as they are made; the default tells nobody.
 #[derive(Debug, Clone, Default)]
@@ -124,7 +121,7 @@ impl Destinations {
         });
         let blobs = news.flat_map(stream::iter);
         blobs
-            .for_each_concurrent(PARALLEL, |(blob, origin)| async move {
+            .for_each_concurrent(push::PARALLEL, |(blob, origin)| async move {
                 let pushes = self.0.iter().map(|destination| &destination.push);
                 join_all(pushes.map(|push| push.bring_early(&blob, origin.as_ref()))).await;
             })

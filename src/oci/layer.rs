@@ -263,13 +263,18 @@ fn write_tar<'l>(
                     path: path.clone(),
                     source,
                 },
-                Fault::Stream(splice::Error::Stopped) => Error::Write(io::Error::other("stopped")),
+                Fault::Stream(splice::Error::Stopped) => stopped(),
             })?;
         }
     }
     // Two blocks of zeros end an archive.
     let ended = stream.bytes(&[0; 2 * ustar::BLOCK]);
-    ended.map_err(|_| Error::Write(io::Error::other("stopped")))
+    ended.map_err(|_| stopped())
+}
+
+/// Never seen: why writing failed is known where it did, and told instead.
+fn stopped() -> Error {
+    Error::Write(io::Error::other("stopped"))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -41,6 +41,8 @@ const QUEUED: usize = 4;
 const MAX_WORKERS: usize = 4;
 /// Compressed bytes of a member that are read at once.
 const INPUT: usize = 64 << 10;
+/// More of a result than any honest part has.
+const MAX_DEFLATED: usize = 2 * SEGMENT;
 /// A stored block says its length in sixteen bits.
 const MAX_STORED: usize = 0xffff;
 
@@ -312,7 +314,13 @@ impl<'l> Stream<'l> {
 
     /// Sends the part, whose result is whole, if there is anything in it.
     fn end_part(&mut self) -> Result<(), Error> {
-        if self.part.filled == 0 && self.part.marks.is_empty() {
+        let Part {
+            filled,
+            deflated,
+            marks,
+            ..
+        } = &self.part;
+        if *filled == 0 && deflated.is_empty() && marks.is_empty() {
             return Ok(());
         }
         let part = self.next_part();
@@ -368,6 +376,10 @@ impl<'l> Stream<'l> {
                 let done = splice.then_some(&mut self.part.deflated);
                 if !input.refill(done).map_err(Error::Read)? {
                     return Err(Error::Read(proof.does_not_inflate()));
+                }
+                // A stream may be long and say nothing: its blocks may be empty.
+                if splice && self.part.deflated.len() > MAX_DEFLATED {
+                    self.end_part()?;
                 }
             }
         }
@@ -859,6 +871,38 @@ mod tests {
         let members = [member(&contents, &data, 8), member(&contents, &contents, 0)];
         let expected = joined(&[contents.clone(), contents]);
         assert_eq!(spliced(&members).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_stream_of_empty_blocks_is_not_held() {
+        struct Longest(usize);
+        impl Write for Longest {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.max(bytes.len());
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let contents = text(20_000, 9);
+        let mut bits = Bits::default();
+        for _ in 0..1_000_000 {
+            bits.stored(b"", false);
+        }
+        bits.stored(&contents, true);
+        let member = member(&contents, &bits.bytes, 8);
+        let expected = joined(std::slice::from_ref(&contents));
+        assert!(spliced(std::slice::from_ref(&member)).unwrap() == expected);
+        let task = Progress::default().task("make", None);
+        let made = gzip(Longest(0), 0, &task, |stream| stream.splice(&member));
+        let (finished, produced) = made.unwrap();
+        produced.unwrap();
+        let longest = finished.out.0;
+        assert!(
+            longest <= MAX_DEFLATED + INPUT + 1,
+            "{longest} bytes waited"
+        );
     }
 
     #[test]

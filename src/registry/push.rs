@@ -22,7 +22,8 @@ use crate::oci::reference::Reference;
 use crate::progress::Progress;
 use crate::registry::{Access, Error, Registries, Repository, Upload};
 
-const PARALLEL: usize = 4;
+/// Blobs on their way to one repository at once.
+pub const PARALLEL: usize = 4;
 const CHUNK: usize = 128 << 10;
 const ATTEMPTS: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
