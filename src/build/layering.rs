@@ -1,10 +1,13 @@
 //! Which wheels share a layer: a function of the lock alone, so that it is the same for whoever builds.
 //!
 //! A large wheel has a layer of its own, small ones share one, the user's own packages are apart: when one
-//! wheel changes, one layer does. Numbers and their reasons come from real locks (`benches/layering`). It
+//! wheel changes, one layer does. Where there are more large ones than layers the lighter are spread over
+//! several, with the small ones. Numbers and their reasons come from real locks (`benches/layering`). It
 //! knows no files, no store and no network.
 
 use std::cmp::Reverse;
+
+use crate::digest::Digest;
 
 /// A wheel smaller than this is not worth a layer's requests, in bytes.
 const LARGE: u64 = 512 << 10;
@@ -46,26 +49,51 @@ pub fn groups(packages: &[Package<'_>], rule: Rule) -> Vec<Vec<usize>> {
     let (own, foreign): (Vec<_>, Vec<_>) =
         (0..packages.len()).partition(|&place| packages[place].first_party);
     let room = rule.most - usize::from(!own.is_empty());
-    let mut alone: Vec<_> = foreign
-        .iter()
-        .copied()
+    let large = foreign.iter().copied();
+    let mut alone: Vec<_> = large
         .filter(|&place| packages[place].size >= rule.large)
         .collect();
+    let mut shared = 1;
     if alone.len() > room - usize::from(alone.len() < foreign.len()) {
-        // Whose turn it is must not depend on a few bytes more or less.
-        alone.sort_by_key(|&place| {
-            let package = &packages[place];
-            (Reverse(package.size.max(1).ilog2()), package.name)
-        });
-        alone.truncate(room - 1);
+        let most = alone_of_too_many(packages, &mut alone, room);
+        alone.truncate(most);
+        shared = room - most;
     }
     alone.sort_by_key(|&place| packages[place].name);
     let mut groups: Vec<_> = alone.iter().map(|&place| vec![place]).collect();
-    let is_shared = |place: &usize| !alone.contains(place);
-    groups.push(foreign.into_iter().filter(is_shared).collect());
+    groups.resize(alone.len() + shared, Vec::new());
+    for place in foreign {
+        if !alone.contains(&place) {
+            groups[alone.len() + shelf(packages[place].name, shared)].push(place);
+        }
+    }
     groups.push(own);
     groups.retain(|group| !group.is_empty());
     groups
+}
+
+/// Where there are more large wheels than layers, sorts them and says how many are worth one each: those that
+/// weigh as much as what is left would in each layer that is left, if it were spread evenly. It goes by powers
+/// of two, because whose turn it is must not depend on a few bytes more or less.
+fn alone_of_too_many(packages: &[Package<'_>], large: &mut [usize], room: usize) -> usize {
+    let class = |place: usize| packages[place].size.max(1).ilog2();
+    large.sort_by_key(|&place| (Reverse(class(place)), packages[place].name));
+    let weights = large.iter().map(|&place| 1u64 << class(place));
+    let mut left = weights.fold(0, u64::saturating_add);
+    let is_worth_one = |&(alone, &place): &(usize, &usize)| {
+        let even = left / (room - alone) as u64;
+        left = left.saturating_sub(1 << class(place));
+        class(place) >= even.max(1).ilog2()
+    };
+    let large = large.iter().enumerate();
+    large.take(room - 1).take_while(is_worth_one).count()
+}
+
+/// In which of so many shared layers a wheel is: its name alone says, so that no other wheel moves it.
+fn shelf(name: &str, shared: usize) -> usize {
+    let digest = Digest::of(name.as_bytes());
+    let number = u64::from_le_bytes(*digest.as_bytes().first_chunk().unwrap_or(&[0; 8]));
+    usize::try_from(number % shared as u64).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -110,6 +138,30 @@ mod tests {
         // Nothing small, so nothing is kept free for it.
         let large = [packages[1].clone(), packages[3].clone()];
         assert_eq!(with_most(&large, 2), [vec![0], vec![1]]);
+    }
+
+    #[test]
+    fn too_many_large_ones_are_spread_over_the_layers() {
+        let names = names(100);
+        let packages: Vec<_> = names
+            .iter()
+            .map(|name| package(name, 1 << 20, false))
+            .collect();
+        let groups = with_most(&packages, 20);
+        assert_eq!(groups.len(), 20);
+        let largest = groups.iter().map(Vec::len).max();
+        assert!(largest <= Some(12), "{largest:?}");
+        // One more moves itself alone.
+        let mut more = packages.clone();
+        more.push(package("another", 1 << 20, false));
+        let changed = named(&more, Rule::with_most(20));
+        let changed = changed
+            .difference(&named(&packages, Rule::with_most(20)))
+            .count();
+        assert_eq!(changed, 1);
+        // A giant does not share.
+        more.push(package("giant", 50 << 20, false));
+        assert_eq!(with_most(&more, 20)[0], vec![101]);
     }
 
     fn names(count: usize) -> Vec<String> {
