@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 use flate2::bufread::DeflateDecoder;
 
+use crate::digest::Digest;
+
 const END: u32 = 0x0605_4b50;
 const END64: u32 = 0x0606_4b50;
 const END64_LOCATOR: u32 = 0x0706_4b50;
@@ -95,6 +97,7 @@ pub struct Member {
 
 const S_IFMT: u32 = 0o170_000;
 const S_IFLNK: u32 = 0o120_000;
+const S_IFREG: u32 = 0o100_000;
 
 impl Member {
     /// Whether this is a directory's entry.
@@ -107,9 +110,10 @@ impl Member {
         self.unix_mode.is_some_and(|mode| mode & S_IFMT == S_IFLNK)
     }
 
-    /// Whether any execute bit is set.
+    /// Whether any execute bit is set. As pip has it: it counts where the mode says that this is a regular file.
     pub fn is_executable(&self) -> bool {
-        self.unix_mode.is_some_and(|mode| mode & 0o111 != 0)
+        self.unix_mode
+            .is_some_and(|mode| mode & S_IFMT == S_IFREG && mode & 0o111 != 0)
     }
 
     /// Reads the contents; the last read fails when size or CRC-32 are not the promised ones.
@@ -261,7 +265,10 @@ impl Read for MemberReader {
             Body::Stored(body) => body.read(buffer)?,
             Body::Deflated(body) => match body.read(buffer) {
                 Ok(count) => count,
-                Err(_) => return Err(self.proof.does_not_inflate()),
+                Err(error) if tells_of_bytes(error.kind()) => {
+                    return Err(self.proof.does_not_inflate());
+                }
+                Err(error) => return Err(error),
             },
         };
         self.proof.update(&buffer[..count])?;
@@ -275,11 +282,25 @@ impl Read for MemberReader {
     }
 }
 
+/// Whether an error is of what was read, and not of reading.
+fn tells_of_bytes(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(kind, InvalidData | InvalidInput | UnexpectedEof)
+}
+
 /// Reads the list of members of the archive at `path`, in the order of its central directory.
 ///
 /// # Errors
 /// See [`Error`]; nothing but headers has been read then.
 pub fn open(path: &Path) -> Result<Vec<Member>, Error> {
+    open_with_digest(path).map(|(members, _)| members)
+}
+
+/// As [`open`], with the digest of the central directory. That alone has no check sum, and has members' modes.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_digest(path: &Path) -> Result<(Vec<Member>, Digest), Error> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     let directory = find_directory(&file, length)?;
@@ -294,8 +315,8 @@ pub fn open(path: &Path) -> Result<Vec<Member>, Error> {
     for _ in 0..directory.count {
         let (mut member, header) = central_entry(&mut cursor, &file)?;
         let outside = || member_error(&member.name, "lies outside the archive");
-        let starts_inside = header.offset.checked_add(LOCAL_SIZE) <= Some(directory.offset);
-        if !starts_inside || header.offset == u64::MAX {
+        let start = header.offset.checked_add(LOCAL_SIZE);
+        if start.is_none_or(|start| start > directory.offset) {
             return Err(outside());
         }
         let offset = check_local_header(&member, &header)?;
@@ -320,7 +341,7 @@ pub fn open(path: &Path) -> Result<Vec<Member>, Error> {
     }
     extents.sort_unstable_by_key(|extent| (extent.start, extent.end));
     check_layout(&file, &extents, &members, directory.offset)?;
-    Ok(members)
+    Ok((members, Digest::of(&bytes)))
 }
 
 /// Which bytes of the archive are a member's, without its data descriptor.
@@ -560,9 +581,12 @@ fn central_entry(
     if disk != 0 {
         return Err(Error::Malformed("it is split over several files"));
     }
-    let size = extra.widen(size)?;
-    let compressed_size = extra.widen(compressed_size)?;
-    let offset = extra.widen(offset)?;
+    let mut widen = |value| {
+        let wide = extra.widen(value);
+        wide.map_err(|_| member_error(&name, "has a size without end, and no zip64 field"))
+    };
+    let (size, compressed_size) = (widen(size)?, widen(compressed_size)?);
+    let offset = widen(offset)?;
     let kept = match method {
         0 if size == compressed_size => Method::Stored,
         0 => return Err(member_error(&name, "is stored with two different sizes")),

@@ -509,6 +509,10 @@ fn of_write(error: &io::Error) -> Advice {
 fn of_store(error: &blob_store::Error) -> Advice {
     match error {
         blob_store::Error::Io { source, .. } => of_write(source),
+        blob_store::Error::Foreign { .. } => hint(
+            "set LAMBIMG_CACHE_DIR to a directory of its own; lambimg makes it",
+            USAGE,
+        ),
         blob_store::Error::Mismatch(_) => hint(
             "try again; if it stays, the source serves other bytes than it promised",
             NETWORK,
@@ -951,6 +955,7 @@ fn of_wheel(error: &wheel::Error) -> Advice {
         | wheel::Error::Path(_)
         | wheel::Error::Symlink(_)
         | wheel::Error::NotThisWheel { .. }
+        | wheel::Error::TooMany { .. }
         | wheel::Error::Twice(_)
         | wheel::Error::EntryPoint(_)
         | wheel::Error::Scheme(_)

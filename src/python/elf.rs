@@ -42,9 +42,10 @@ const KEPT_TAIL: u64 = 64 << 10;
 /// It is kept in pieces of so many bytes; a file's program headers lie in the first.
 const CHUNK: usize = 64 << 10;
 
-/// Relative relocations in the packed form, which loaders have known since then.
-const RELATIVE_RELOCATIONS: (&str, Glibc) = (
-    "GLIBC_ABI_DT_RELR",
+/// What a loader has to be able to do is asked for by such names; this is since when there are any. Later ones
+/// need a later loader.
+const FEATURES: (&str, Glibc) = (
+    "GLIBC_ABI_",
     Glibc {
         major: 2,
         minor: 36,
@@ -423,8 +424,8 @@ fn name_at<'data, R: ReadRef<'data>>(data: R, range: Range<u64>) -> Option<&'dat
 
 /// `GLIBC_2.17` and `GLIBC_2.2.5`, not `GLIBC_PRIVATE`.
 fn need_of(symbol: &str) -> Option<Need> {
-    let version = if symbol == RELATIVE_RELOCATIONS.0 {
-        RELATIVE_RELOCATIONS.1
+    let version = if symbol.starts_with(FEATURES.0) {
+        FEATURES.1
     } else {
         let mut numbers = symbol.strip_prefix("GLIBC_")?.splitn(3, '.');
         let mut number = || numbers.next()?.parse().ok();

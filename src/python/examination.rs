@@ -32,8 +32,10 @@ const MAX_THREADS: usize = 4;
 /// As many names as a line lists.
 const NAMED: usize = 3;
 
-/// Real tags stand for a dozen others at most.
+/// Real tags stand for a dozen others at most, all of a wheel's for a few dozen.
 const MAX_EXPANDED: usize = 1_000;
+/// Longer than any real tag of several platforms.
+const MAX_TAG: usize = 10_000;
 /// As much of such a tag as is worth showing.
 const MAX_SHOWN: usize = 100;
 
@@ -84,6 +86,9 @@ impl Examiner {
         let rows = wheel::read_record(&record).map_err(Error::RecordTwice)?;
         let tags = read_tags(&archive.metadata("WHEEL")?.unwrap_or_default());
         let exempt = wheel::UNRECORDED.map(|file| archive.own(file));
+        let mut rows = rows;
+        // What it says of these cannot be true of them all, and nobody holds it against them.
+        rows.retain(|name, _| !exempt.contains(name));
         let members = archive.members.into_iter();
         let files: Vec<_> = members.filter(|member| !member.is_directory()).collect();
         for member in &files {
@@ -132,9 +137,10 @@ impl Examiner {
         let absent = self.rows.keys();
         let absent = absent.filter(|name| !names.contains(name.as_str()));
         found.detail_of(absent, "in its RECORD and not there");
-        let weak = self.rows.iter().filter(|(name, row)| {
-            names.contains(name.as_str()) && !is_exempt(name) && Strong::of(row).is_none()
-        });
+        let weak = self
+            .rows
+            .iter()
+            .filter(|(name, row)| names.contains(name.as_str()) && Strong::of(row).is_none());
         found.detail_of(
             weak.map(|(name, _)| name),
             "without a strong hash in its RECORD",
@@ -419,15 +425,20 @@ fn read_tags(text: &str) -> BTreeSet<String> {
     let fields = text.lines().filter_map(|line| line.split_once(':'));
     let tags = fields.filter(|(key, _)| key.trim().eq_ignore_ascii_case("tag"));
     let expanded = tags.flat_map(|(_, tag)| {
-        let parts: Vec<_> = tag.trim().splitn(3, '-').collect();
+        let tag = tag.trim();
+        let shown = || vec![tag.chars().take(MAX_SHOWN).collect()];
+        if tag.len() > MAX_TAG {
+            return shown();
+        }
+        let parts: Vec<_> = tag.splitn(3, '-').collect();
         let [pythons, abis, platforms] = parts[..] else {
-            return vec![tag.trim().to_owned()];
+            return vec![tag.to_owned()];
         };
         let count = |text: &str| text.split('.').count();
         let expanded = [abis, platforms].into_iter().map(count);
         // What would be more is shown as it stands.
         if expanded.fold(count(pythons), usize::saturating_mul) > MAX_EXPANDED {
-            return vec![tag.trim().chars().take(MAX_SHOWN).collect()];
+            return shown();
         }
         let mut tags = Vec::new();
         for python in pythons.split('.') {
@@ -438,7 +449,8 @@ fn read_tags(text: &str) -> BTreeSet<String> {
         }
         tags
     });
-    expanded.map(|tag| tag.to_ascii_lowercase()).collect()
+    let expanded = expanded.map(|tag| tag.to_ascii_lowercase());
+    expanded.take(MAX_EXPANDED).collect()
 }
 
 /// A hash that the specification lets a RECORD have.
@@ -559,6 +571,10 @@ mod tests {
             shown,
             [MAX_SHOWN, "py2-none-any".len(), "py3-none-any".len()]
         );
+        let lines: String = (0..MAX_EXPANDED * 2)
+            .map(|n| format!("Tag: py3-none-p{n}\n"))
+            .collect();
+        assert_eq!(read_tags(&lines).len(), MAX_EXPANDED);
     }
 
     #[test]

@@ -10,13 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::path::Path;
+use std::str::FromStr as _;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use ignore::gitignore::Gitignore;
+use pep440_rs::Version;
 
+use crate::digest::Digest;
 use crate::file_tree::{self, Content, FileTree, ImagePath, PathError};
 use crate::python::{Glibc, Machine, normalize_name};
 use crate::zip::{self, Member};
@@ -25,6 +28,12 @@ use crate::zip::{self, Member};
 const MAX_METADATA: u64 = 16 << 20;
 /// No image may unpack to more than 10 GiB, so no wheel may.
 const MAX_UNPACKED: u64 = 10 << 30;
+/// The lengths of all paths with all their directories, in bytes; the largest wheels have about 20 MB.
+const MAX_PATHS: usize = 256 << 20;
+/// As many members as an archive may have.
+const MAX_ROWS: usize = 250_000;
+/// Real wheels have a dozen.
+const MAX_SCRIPTS: usize = 10_000;
 const INSTALLER: &str = "lambimg\n";
 /// A file cannot hold its own hash, and a signature of it was never to be listed (PEP 815).
 pub(super) const UNRECORDED: [&str; 3] = ["RECORD", "RECORD.jws", "RECORD.p7s"];
@@ -63,6 +72,14 @@ pub enum Error {
     /// It would unpack to more than any image may.
     #[error("it would unpack to {0} bytes, and no image may be larger than {MAX_UNPACKED}")]
     TooLarge(u64),
+    /// It asks for more of something than any real wheel.
+    #[error("it asks for more than {limit} {what}")]
+    TooMany {
+        /// Of what, in the plural.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
     /// Two members would be one file.
     #[error("two members would be {0}")]
     Twice(ImagePath),
@@ -156,6 +173,8 @@ pub struct Archive {
     dist_info: String,
     name: String,
     version: String,
+    /// Of the archive's own directory, which has the members' modes.
+    pub(crate) digest: Digest,
 }
 
 impl Archive {
@@ -164,15 +183,27 @@ impl Archive {
     /// # Errors
     /// A damaged archive, one that is too large, and one that is no wheel of that name.
     pub fn open(path: &Path, name: &str, version: &str) -> Result<Self, Error> {
-        let members = zip::open(path)?;
+        let (members, digest) = zip::open_with_digest(path)?;
         let unpacked = members
             .iter()
             .fold(0u64, |sum, member| sum.saturating_add(member.size));
         if unpacked > MAX_UNPACKED {
             return Err(Error::TooLarge(unpacked));
         }
-        let stem = distribution_stem(&members, name, &format!("{name} {version}"))?;
+        // Each directory of a path is a name in the image.
+        let weight = members.iter().map(|member| {
+            let depth = member.name.bytes().filter(|byte| *byte == b'/').count();
+            member.name.len().saturating_mul(depth + 1)
+        });
+        if weight.fold(0, usize::saturating_add) > MAX_PATHS {
+            return Err(Error::TooMany {
+                what: "bytes of paths",
+                limit: MAX_PATHS,
+            });
+        }
+        let stem = distribution_stem(&members, name, version)?;
         Ok(Self {
+            digest,
             dist_info: format!("{stem}.dist-info"),
             members,
             name: name.to_owned(),
@@ -239,9 +270,9 @@ fn metadata(members: &[Member], name: &str) -> Result<Option<String>, Error> {
 }
 
 /// `NAME-VERSION` of the one `.dist-info` at the top; those below are some package's own data.
-fn distribution_stem(members: &[Member], name: &str, expected: &str) -> Result<String, Error> {
+fn distribution_stem(members: &[Member], name: &str, version: &str) -> Result<String, Error> {
     let not_this = |detail: String| Error::NotThisWheel {
-        expected: expected.to_owned(),
+        expected: format!("{name} {version}"),
         detail,
     };
     let tops = members
@@ -261,10 +292,24 @@ fn distribution_stem(members: &[Member], name: &str, expected: &str) -> Result<S
         }
     };
     // Old tools left hyphens in the name, so where it ends is only known from what it should be.
-    if !normalize_name(stem).starts_with(&format!("{name}-")) {
-        return Err(not_this(format!("it holds `{stem}`")));
+    let parts = stem.match_indices(['-', '_', '.']).map(|(at, _)| {
+        let (before, behind) = stem.split_at(at);
+        (before, &behind[1..])
+    });
+    let is_this = parts
+        .into_iter()
+        .any(|(before, behind)| normalize_name(before) == name && is_same_version(behind, version));
+    if !is_this {
+        return Err(not_this(format!("it holds `{}`", stem.escape_debug())));
     }
     Ok(stem.to_owned())
+}
+
+/// Whether two texts are one version; an underscore stands for whatever a file's name cannot have.
+fn is_same_version(text: &str, other: &str) -> bool {
+    let parse = |text: &str| Version::from_str(text).ok();
+    let same = |text: &str| text == other || parse(text).is_some_and(|v| Some(v) == parse(other));
+    same(text) || same(&text.replace('_', "-")) || same(&text.replacen('_', "+", 1))
 }
 
 struct Wheel<'a> {
@@ -388,14 +433,14 @@ impl Installing<'_> {
         if place.is_script
             && let Some(text) = self.rewritten(member).map_err(read_error)?
         {
-            return self.generated(&place.path, text, is_executable(member));
+            return self.generated(&place.path, text, member.is_executable());
         }
         let content = Content::Member(member.clone());
         let row = match row {
             Some((hash, _)) if is_strong(hash) => (hash.clone(), member.size.to_string()),
             _ => record_row(&content).map_err(read_error)?,
         };
-        self.put(&place.path, content, is_executable(member), row)
+        self.put(&place.path, content, member.is_executable(), row)
     }
 
     /// Whether a path stays out, which is noted then. It does when a directory above it does.
@@ -481,19 +526,12 @@ impl Installing<'_> {
     }
 }
 
-/// Whether `RECORD` may keep a hash: the specification wants sha256 or better.
-fn is_strong(hash: &str) -> bool {
-    ["sha256=", "sha384=", "sha512="]
-        .iter()
-        .any(|algorithm| hash.starts_with(algorithm))
-}
+/// The algorithms whose hashes `RECORD` may keep: the specification wants sha256 or better.
+pub(super) const STRONG: [&str; 3] = ["sha256", "sha384", "sha512"];
 
-/// As pip has it: an execute bit counts where the mode says that the member is a regular file.
-fn is_executable(member: &Member) -> bool {
-    const FILE_TYPE: u32 = 0o170_000;
-    const REGULAR: u32 = 0o100_000;
-    let is_regular = |mode: u32| mode & FILE_TYPE == REGULAR;
-    member.is_executable() && member.unix_mode.is_some_and(is_regular)
+fn is_strong(hash: &str) -> bool {
+    let algorithm = hash.split_once('=').map(|(algorithm, _)| algorithm);
+    algorithm.is_some_and(|algorithm| STRONG.contains(&algorithm))
 }
 
 fn record_row(content: &Content) -> io::Result<Row> {
@@ -514,10 +552,9 @@ fn quoted(field: &str) -> String {
 /// rows are made anew then.
 pub(super) fn read_record(text: &str) -> Result<BTreeMap<String, Row>, String> {
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
-    for line in text.lines() {
-        let Ok([path, hash, size]) = <[String; 3]>::try_from(csv_fields(line)) else {
-            continue;
-        };
+    let three = text.lines().filter_map(csv_fields);
+    // More than an archive can have members would be said of none.
+    for [path, hash, size] in three.take(MAX_ROWS) {
         let sound =
             !hash.contains(['\n', ',', '"']) && size.bytes().all(|byte| byte.is_ascii_digit());
         let row = (hash, size);
@@ -532,25 +569,25 @@ pub(super) fn read_record(text: &str) -> Result<BTreeMap<String, Row>, String> {
     Ok(rows)
 }
 
-fn csv_fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
+/// The three fields of a line; nothing where it has more or fewer.
+fn csv_fields(line: &str) -> Option<[String; 3]> {
+    let mut fields = [const { String::new() }; 3];
+    let mut at = 0;
     let mut quoted = false;
     let mut characters = line.chars().peekable();
     while let Some(character) = characters.next() {
-        let Some(field) = fields.last_mut() else {
-            break;
-        };
+        let field = fields.get_mut(at)?;
         match character {
             '"' if quoted && characters.peek() == Some(&'"') => {
                 field.push('"');
                 characters.next();
             }
             '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
+            ',' if !quoted => at += 1,
             other => field.push(other),
         }
     }
-    fields
+    (at == 2).then_some(fields)
 }
 
 /// What an entry point calls.
@@ -582,6 +619,12 @@ fn read_entry_points(text: &str) -> Result<BTreeMap<String, Call>, Error> {
                 return Err(Error::EntryPoint(line.to_owned()));
             }
             scripts.insert(name.to_owned(), read_call(line, target)?);
+            if scripts.len() > MAX_SCRIPTS {
+                return Err(Error::TooMany {
+                    what: "scripts",
+                    limit: MAX_SCRIPTS,
+                });
+            }
         }
     }
     Ok(scripts)
@@ -827,9 +870,37 @@ mod tests {
             let tree = tree_of(&[("demo-1.0.dist-info/entry_points.txt", &text, 0)]);
             tree.unwrap_err().to_string()
         };
+        let many: String = (0..=MAX_SCRIPTS)
+            .map(|n| format!("x{n} = os:getcwd\n"))
+            .collect();
+        insta::assert_snapshot!(entry(&many), @"it asks for more than 10000 scripts");
+        let deep = format!("{}f", "a/".repeat(32_000));
+        insta::assert_snapshot!(error(&deep, 0o100_644), @"it asks for more than 268435456 bytes of paths");
         insta::assert_snapshot!(entry("x = os"), @"entry point `x = os` does not name a script and a function");
         insta::assert_snapshot!(entry(" = os:getcwd"), @"entry point `= os:getcwd` does not name a script and a function");
         insta::assert_snapshot!(entry("../x = os:getcwd"), @"entry point `../x = os:getcwd` does not name a script and a function");
+    }
+
+    #[test]
+    fn a_wheel_of_another_name_or_version_is_not_this_one() {
+        let is_this = |stem: &str, name: &str, version: &str| {
+            let dist_info = format!("{stem}.dist-info/METADATA");
+            let file = zip_of(&[(&dist_info, "", 0)]);
+            let members = zip::open(file.path()).unwrap();
+            distribution_stem(&members, name, version).is_ok()
+        };
+        assert!(is_this("demo-1.0", "demo", "1.0"));
+        assert!(is_this("Demo_Thing-1.0.0", "demo-thing", "1.0"));
+        assert!(is_this("demo.thing-1.0", "demo-thing", "1.0"));
+        assert!(is_this("demo-thing-1.0", "demo-thing", "1.0"));
+        assert!(is_this("demo-1.0+cpu", "demo", "1.0+cpu"));
+        assert!(is_this("demo-1.0_cpu", "demo", "1.0+cpu"));
+        assert!(is_this("demo-1.0_1", "demo", "1.0-1"));
+        assert!(is_this("demo-2004d", "demo", "2004d"));
+        assert!(!is_this("demo-1.1", "demo", "1.0"));
+        assert!(!is_this("demo_thing-1.0", "demo", "1.0"));
+        assert!(!is_this("demo-1.0", "demo-thing", "1.0"));
+        assert!(!is_this("demo", "demo", "1.0"));
     }
 
     proptest! {
@@ -841,7 +912,8 @@ mod tests {
 
         #[test]
         fn a_record_field_comes_back(path in "[a-z,\"é ]{1,12}") {
-            prop_assert_eq!(csv_fields(&quoted(&path)), vec![path]);
+            let line = format!("{},b,1", quoted(&path));
+            prop_assert_eq!(csv_fields(&line), Some([path, "b".to_owned(), "1".to_owned()]));
         }
     }
 }
