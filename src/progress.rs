@@ -1,9 +1,12 @@
 //! What a long job says while it runs: work begun, bytes moved, work done, notes.
 //!
-//! The library is mute; whoever calls it passes a listener that draws or prints. This room never
-//! knows what is drawn, and no result may depend on who listens.
+//! The library is mute; whoever calls it passes a listener that draws or prints. The other way round a long
+//! job hears here that nobody waits for it any more. This room never knows what is drawn, and no result may
+//! depend on who listens.
 
+use std::error::Error;
 use std::fmt;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -45,16 +48,42 @@ type Listener = dyn Fn(Event) + Send + Sync;
 
 /// Where events go. Cheap to clone; the default goes nowhere.
 #[derive(Clone, Default)]
-pub struct Progress(Option<Arc<Listener>>);
+pub struct Progress {
+    listener: Option<Arc<Listener>>,
+    given_up: Arc<AtomicBool>,
+}
+
+/// Something that is tried; once this is dropped, threads that still work for it are wanted no more.
+#[derive(Debug)]
+pub struct Attempt(Arc<AtomicBool>);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Progress {
     /// Sends every event to `listener`, from any thread.
     pub fn new(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(listener)))
+        Self {
+            listener: Some(Arc::new(listener)),
+            given_up: Arc::default(),
+        }
+    }
+
+    /// Where the events of one attempt go: the same listener.
+    pub fn attempt(&self) -> (Self, Attempt) {
+        let progress = Self {
+            listener: self.listener.clone(),
+            given_up: Arc::default(),
+        };
+        let attempt = Attempt(Arc::clone(&progress.given_up));
+        (progress, attempt)
     }
 
     fn send(&self, event: Event) {
-        if let Some(listener) = &self.0 {
+        if let Some(listener) = &self.listener {
             listener(event);
         }
     }
@@ -114,6 +143,11 @@ impl Task {
         });
     }
 
+    /// Whether anybody still waits for what comes of it.
+    pub fn is_wanted(&self) -> bool {
+        !self.progress.given_up.load(Ordering::Relaxed)
+    }
+
     /// Says that the work is done.
     pub fn done(&self) {
         self.done.store(true, Ordering::Relaxed);
@@ -127,4 +161,18 @@ impl Drop for Task {
             done: self.done.load(Ordering::Relaxed),
         });
     }
+}
+
+/// An error with what caused it, in one line.
+pub fn in_words(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let why = error.to_string();
+        if !text.contains(&why) {
+            let _ = write!(text, ": {why}");
+        }
+        cause = error.source();
+    }
+    text
 }

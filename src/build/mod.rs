@@ -409,19 +409,26 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
 async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     let destinations = Destinations::begin(&plan.push, tools)?;
     let (announcer, early) = destinations.listen();
+    let (progress, _attempt) = tools.progress.attempt();
     let announcing = Tools {
         made: announcer,
+        progress,
         ..tools.clone()
     };
     // Owns who is told, so that the listener ends with it.
     let parts = async move { Box::pin(parts(plan, &announcing)).await };
-    let (parts, ()) = tokio::join!(parts, early);
+    let early = async {
+        early.await;
+        Ok(())
+    };
+    // The first failure ends both: of an image that never comes nothing has to be sent.
+    let (parts, ()) = tokio::try_join!(parts, early)?;
     let Parts {
         base,
         bootstrap,
         dependencies,
         function,
-    } = parts?;
+    } = parts;
 
     let mut made = Vec::new();
     let other = |layer: Layer, what: &str| Made {

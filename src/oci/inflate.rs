@@ -44,9 +44,6 @@ pub(super) struct Step {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Damaged;
 
-// SAFETY: the stream's memory is its own, and is reached through `&mut self` alone.
-unsafe impl Send for Inflater {}
-
 impl Inflater {
     /// Ready for the first stream. It has 32 KiB of window and some more.
     pub(super) fn new() -> Self {

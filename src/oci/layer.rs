@@ -272,7 +272,7 @@ fn write_tar<'l>(
     ended.map_err(|_| stopped())
 }
 
-/// Never seen: why writing failed is known where it did, and told instead.
+/// Never seen: why writing failed is known where it did, and told instead, as is why nobody waits.
 fn stopped() -> Error {
     Error::Write(io::Error::other("stopped"))
 }
@@ -479,7 +479,7 @@ mod tests {
             tree.insert_file(path, Content::Member(member), false, &"zip".into())
                 .unwrap();
         }
-        let store = BlobStore::open(directory.path()).unwrap();
+        let store = BlobStore::open(directory.path().join("store")).unwrap();
         let (layer, _) = make(&store, &tree, dated(315_532_800), &task()).unwrap();
         insta::assert_snapshot!(layer.diff_id.hex(), @"493660368747b004788c091e48c7a1deb5fd12a4341a2f8a72a323b929ea8ef0");
         insta::assert_snapshot!(layer.digest.hex(), @"2b790227a4b05d594cce151c7f73d933713c120ec4c035bd90c4277b2863bb9a");

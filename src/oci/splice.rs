@@ -58,7 +58,7 @@ const EMPTY_BLOCK: [u8; 4] = [0, 0, 0xff, 0xff];
 pub(super) enum Error {
     /// What goes in cannot be read, or is not what it should be.
     Read(io::Error),
-    /// The finisher has failed, and says why.
+    /// The finisher has failed, and says why; or nobody waits for the result.
     Stopped,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Finished<W> {
 pub(super) fn gzip<'l, W: Write + Send, R>(
     out: W,
     expected: u64,
-    task: &Task,
+    task: &'l Task,
     produce: impl FnOnce(&mut Stream<'l>) -> R,
 ) -> io::Result<(Finished<W>, R)> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -95,6 +95,7 @@ pub(super) fn gzip<'l, W: Write + Send, R>(
         }
         let finisher = scope.spawn(move || finish(out, &incoming, &used, task));
         let mut stream = Stream {
+            task,
             items,
             spare,
             jobs: (workers > 0).then_some(jobs),
@@ -174,6 +175,7 @@ struct Job<'l> {
 
 /// The producer's side.
 pub(super) struct Stream<'l> {
+    task: &'l Task,
     items: SyncSender<Item<'l>>,
     spare: Receiver<Buffers>,
     jobs: Option<Sender<Job<'l>>>,
@@ -279,6 +281,9 @@ impl<'l> Stream<'l> {
     }
 
     fn send(&self, item: Item<'l>) -> Result<(), Error> {
+        if !self.task.is_wanted() {
+            return Err(Error::Stopped);
+        }
         self.items.send(item).map_err(|_| Error::Stopped)
     }
 
