@@ -27,8 +27,20 @@ pub use sweep::{Alone, Answer, Held, Inventory};
 
 /// How old the note of a blob's last use gets before it is renewed: to write it at each use would cost more
 /// than it tells.
-const RENEWED_AFTER: Duration = Duration::from_hours(24);
+pub const RENEWED_AFTER: Duration = Duration::from_hours(24);
 const LOCK_FILE: &str = "lock";
+/// How the names of unfinished files begin; nobody else's do, so that they may be removed.
+pub const UNFINISHED: &str = ".lambimg-";
+/// What else a store may have in it, beside what `sweep` lists: the documents of an image layout, its users' notes
+/// of their logins, and what file systems and backups put anywhere.
+const OTHERS: [&str; 6] = [
+    LOCK_FILE,
+    "index.json",
+    "oci-layout",
+    "login",
+    "lost+found",
+    "CACHEDIR.TAG",
+];
 
 /// What a store can fail at.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +64,14 @@ pub enum Error {
     /// A blob was not what its name says, and is gone now.
     #[error("blob {0} of the store was damaged and is dropped")]
     Damaged(Digest),
+    /// The directory is in use for something else, which is left alone.
+    #[error("`{}` is not empty and no store: `{found}` is in it", root.display())]
+    Foreign {
+        /// The directory.
+        root: PathBuf,
+        /// Something in it that no store has.
+        found: String,
+    },
 }
 
 impl Error {
@@ -81,6 +101,8 @@ struct Session {
     lock: Option<File>,
     /// Blobs that were found here or came here.
     used: Mutex<BTreeSet<Digest>>,
+    /// Blobs that came here, proven.
+    brought: Mutex<BTreeSet<Digest>>,
     /// Blobs that were dropped because they were damaged.
     damaged: Mutex<BTreeSet<Digest>>,
     /// Bytes of new blobs.
@@ -96,9 +118,10 @@ impl BlobStore {
     /// the last clone is dropped.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be made, or the directory has something else in it.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
         let mut store = Self::at(root);
+        store.check_own()?;
         for directory in [store.blobs(), store.temporary(), store.memos()] {
             fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
         }
@@ -108,6 +131,31 @@ impl BlobStore {
             ..Session::default()
         });
         Ok(store)
+    }
+
+    /// A directory without a store's lock has to be one that a store could have left.
+    fn check_own(&self) -> Result<(), Error> {
+        if self.root.join(LOCK_FILE).exists() {
+            return Ok(());
+        }
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(Error::io("read", &self.root))?,
+        };
+        for entry in entries {
+            let name = entry.map_err(Error::io("read", &self.root))?.file_name();
+            let found = name.to_string_lossy();
+            let is_own = ["blobs", "tmp", "memo"].contains(&&*found)
+                || OTHERS.contains(&&*found)
+                || found.starts_with(UNFINISHED);
+            if !is_own {
+                return Err(Error::Foreign {
+                    root: self.root.clone(),
+                    found: found.into_owned(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The store at `root` to be looked at: nothing is made, held or noted as used.
@@ -195,8 +243,10 @@ impl BlobStore {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
         let path = self.path(&digest);
-        let is_here = self.contains(&digest, bytes.len() as u64);
-        if !is_here || fs::read(&path).map_err(Error::io("read", &path))? != bytes {
+        // Another process may drop what is damaged at any moment.
+        let is_here = self.contains(&digest, bytes.len() as u64)
+            && fs::read(&path).is_ok_and(|there| there == bytes);
+        if !is_here {
             let mut writer = self.writer()?;
             let written = writer.write_all(bytes);
             written.map_err(Error::io("write", &path))?;
@@ -232,12 +282,21 @@ impl BlobStore {
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         let read = self.reader(digest)?.read_to_end(&mut bytes);
-        match read {
-            Ok(_) => Ok(bytes),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(Error::Damaged(*digest))
-            }
-            Err(error) => Err(Error::io("read", &self.path(digest))(error)),
+        read.map_err(|error| self.of_reading(digest, error))?;
+        Ok(bytes)
+    }
+
+    /// Reads a small blob whole, proven, as it is: nothing is noted as used, and what is damaged stays.
+    ///
+    /// # Errors
+    /// When it is not here, cannot be read or is damaged.
+    pub fn look(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
+        let path = self.path(digest);
+        match fs::read(&path) {
+            Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
+            Ok(_) => Err(Error::Damaged(*digest)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Missing(*digest)),
+            Err(e) => Err(Error::io("read", &path)(e)),
         }
     }
 
@@ -253,21 +312,48 @@ impl BlobStore {
         std::mem::take(&mut *lock_set(&self.session.damaged))
     }
 
+    /// Reads a blob to its end; a damaged one is dropped.
+    ///
+    /// # Errors
+    /// When it is not here, cannot be read or is damaged.
+    pub fn prove(&self, digest: &Digest) -> Result<(), Error> {
+        let copied = io::copy(&mut self.reader(digest)?, &mut io::sink());
+        copied
+            .map(drop)
+            .map_err(|error| self.of_reading(digest, error))
+    }
+
+    fn of_reading(&self, digest: &Digest, error: io::Error) -> Error {
+        if error.kind() == io::ErrorKind::InvalidData {
+            Error::Damaged(*digest)
+        } else {
+            Error::io("read", &self.path(digest))(error)
+        }
+    }
+
     /// Proves every blob that this user of the store has used, and drops the damaged ones: for when something
     /// that reads blobs without proving them cannot make sense of one.
     pub fn prove_used(&self) {
         let used = lock_set(&self.session.used).clone();
         for digest in used {
-            if let Ok(mut reader) = self.reader(&digest) {
-                // A reader drops what is damaged; what cannot be read at all is not for us to judge.
-                let _ = io::copy(&mut reader, &mut io::sink());
-            }
+            // What cannot be read at all is not for us to judge.
+            let _ = self.prove(&digest);
         }
+    }
+
+    /// Whether others can see that this user is here, and the other way round.
+    pub fn is_locked(&self) -> bool {
+        self.session.lock.is_some()
     }
 
     /// Blobs that this user of the store has found here or brought here.
     pub fn used(&self) -> BTreeSet<Digest> {
         lock_set(&self.session.used).clone()
+    }
+
+    /// Whether this user of the store has brought a blob here, and so proven it.
+    pub fn has_brought(&self, digest: &Digest) -> bool {
+        lock_set(&self.session.brought).contains(digest)
     }
 
     /// How many bytes of new blobs this user of the store has brought here.
@@ -321,6 +407,7 @@ impl BlobStore {
         let named = file.persist(&path);
         named.map_err(|e| Error::io("write", &path)(e.error))?;
         lock_set(&self.session.used).insert(digest);
+        lock_set(&self.session.brought).insert(digest);
         self.session.written.fetch_add(size, Ordering::Relaxed);
         Ok(())
     }
@@ -439,7 +526,7 @@ impl Write for BlobWriter<'_> {
 
 fn temporary_file(directory: &Path) -> Result<NamedTempFile, Error> {
     tempfile::Builder::new()
-        .prefix(".lambimg-")
+        .prefix(UNFINISHED)
         .permissions(fs::Permissions::from_mode(0o644))
         .tempfile_in(directory)
         .map_err(Error::io("write into", directory))

@@ -11,11 +11,8 @@ use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 
-use super::{BlobStore, Error};
+use super::{BlobStore, Error, UNFINISHED};
 use crate::digest::Digest;
-
-/// How the names of unfinished files begin that are written beside the index.
-const UNFINISHED: [&str; 2] = [".lambimg-", ".tmp"];
 
 /// What is known of a file of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +58,8 @@ pub struct Inventory {
     pub blobs: BTreeMap<Digest, Held>,
     /// The answers.
     pub answers: Vec<Answer>,
-    /// Unfinished files and what is nobody's, with their sizes in bytes. Unless the store is held alone, they
-    /// may be somebody's work.
+    /// Unfinished files, and answers of old forms, with their sizes in bytes. Unless the store is held alone,
+    /// they may be somebody's work.
     pub strays: BTreeMap<PathBuf, u64>,
 }
 
@@ -74,44 +71,46 @@ impl Inventory {
     pub fn of(store: &BlobStore) -> Result<Self, Error> {
         let mut inventory = Self::default();
         for (path, metadata) in entries(&store.blobs())? {
-            match Digest::from_hex(&name_of(&path)) {
-                Ok(digest) => {
-                    inventory.blobs.insert(digest, Held::of(&metadata));
-                }
-                Err(_) => inventory.stray(path, &metadata),
+            if let Ok(digest) = Digest::from_hex(&name_of(&path)) {
+                inventory.blobs.insert(digest, Held::of(&metadata));
             }
         }
         for (path, metadata) in entries(&store.memos())? {
             if metadata.is_dir() {
                 inventory.list_answers(&path)?;
-            } else {
+            } else if Digest::from_hex(&name_of(&path)).is_ok() {
                 // Answers lay here before they were kept by kind.
                 inventory.stray(path, &metadata);
             }
         }
-        let unfinished = |path: &Path| {
-            UNFINISHED
-                .iter()
-                .any(|mark| name_of(path).starts_with(mark))
-        };
         let beside = entries(&store.root)?.into_iter();
-        let beside = beside.filter(|(path, _)| unfinished(path));
         for (path, metadata) in entries(&store.temporary())?.into_iter().chain(beside) {
-            inventory.stray(path, &metadata);
+            if name_of(&path).starts_with(UNFINISHED) && metadata.is_file() {
+                inventory.stray(path, &metadata);
+            }
         }
         Ok(inventory)
     }
 
+    /// Bytes of everything listed.
+    pub fn bytes(&self) -> u64 {
+        let blobs = self.blobs.values().map(|held| held.size);
+        let answers = self.answers.iter().map(|answer| answer.held.size);
+        blobs
+            .chain(answers)
+            .chain(self.strays.values().copied())
+            .sum()
+    }
+
     fn list_answers(&mut self, directory: &Path) -> Result<(), Error> {
         for (path, metadata) in entries(directory)? {
-            match Digest::from_hex(&name_of(&path)) {
-                Ok(key) => self.answers.push(Answer {
+            if let Ok(key) = Digest::from_hex(&name_of(&path)) {
+                self.answers.push(Answer {
                     kind: name_of(directory),
                     key,
                     held: Held::of(&metadata),
                     path,
-                }),
-                Err(_) => self.stray(path, &metadata),
+                });
             }
         }
         Ok(())
@@ -208,7 +207,7 @@ impl Alone<'_> {
         remove(&answer.path)
     }
 
-    /// Removes unfinished files and what is nobody's.
+    /// Removes unfinished files and answers of old forms.
     ///
     /// # Errors
     /// When one cannot be removed.
@@ -227,11 +226,7 @@ impl Drop for Alone<'_> {
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        _ => fs::remove_file(path),
-    };
-    match removed {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::io("remove", path)(error))
         }
@@ -253,10 +248,13 @@ mod tests {
         store
             .remember(&MemoKey::new("size of", ["a"]), &7u32)
             .unwrap();
-        let strays = ["tmp/.lambimg-1", "memo/old", ".lambimg-2", "blobs/sha256/x"];
-        for stray in strays {
-            fs::write(root.join(stray), "half").unwrap();
+        let old = format!("memo/{}", Digest::of("old").hex());
+        let strays = ["tmp/.lambimg-1", &old, ".lambimg-2"];
+        let foreign = ["tmp/x", "memo/x", ".tmpx", "blobs/sha256/x", "x"];
+        for file in strays.into_iter().chain(foreign) {
+            fs::write(root.join(file), "half").unwrap();
         }
+        fs::create_dir(root.join("tmp/.lambimg-mine")).unwrap();
         fs::write(root.join("index.json"), "{}").unwrap();
         let inventory = Inventory::of(&BlobStore::at(root)).unwrap();
         assert_eq!(inventory.blobs.keys().collect::<Vec<_>>(), [&digest]);
@@ -273,7 +271,22 @@ mod tests {
         alone.remove_blob(&digest).unwrap();
         alone.remove_blob(&digest).unwrap();
         assert_eq!(Inventory::of(&store).unwrap(), Inventory::default());
-        assert!(root.join("index.json").exists());
+        assert!(root.join("index.json").exists() && root.join("tmp/.lambimg-mine").exists());
+        assert!(foreign.iter().all(|file| root.join(file).exists()));
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_no_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::write(root.join("thesis.txt"), "years").unwrap();
+        let refused = BlobStore::open(root).unwrap_err();
+        assert!(matches!(refused, Error::Foreign { found, .. } if found == "thesis.txt"));
+        assert_eq!(fs::read_dir(root).unwrap().count(), 1);
+        fs::remove_file(root.join("thesis.txt")).unwrap();
+        // As a cache of a build service may give it back: files alone.
+        fs::create_dir(root.join("blobs")).unwrap();
+        BlobStore::open(root).unwrap();
     }
 
     #[test]

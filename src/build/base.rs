@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::blob_store::{BlobStore, MemoKey};
 use crate::build::host_base::{self, Listing};
-use crate::build::{Error, Tools, tree_key};
+use crate::build::{Error, Tools, cache, tree_key};
 use crate::digest::Digest;
 use crate::lambda::{ENTRY_POINT, RUNTIME_DIR_VARIABLE};
 use crate::oci::image::{self, Image};
@@ -174,9 +174,12 @@ async fn from_registry(
     // A digest leads to the same image for ever; a tag only as long as nobody can be asked.
     if (reference.digest.is_some() || offline)
         && let Some(pinned) = tools.store.recall::<Pinned>(&key)
-        && let Ok(image) = layout::load(&tools.store, &pinned.manifest)
     {
-        return Ok(with_origins(image, reference));
+        if let Ok(image) = layout::load(&tools.store, &pinned.manifest) {
+            return Ok(with_origins(image, reference));
+        }
+        // It is read anew, so that nothing else has to be.
+        cache::tell_damage(tools);
     }
     let task = tools.progress.task(format!("base {reference}"), None);
     let image = fetch(

@@ -9,10 +9,10 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use crate::blob_store::{Alone, Answer, BlobStore, Held, Inventory};
+use crate::blob_store::{self, Alone, Answer, BlobStore, Held, Inventory};
 use crate::build::{Error, Tools, origin_key};
 use crate::digest::Digest;
-use crate::oci::{Manifest, layout};
+use crate::oci::{Document, layout};
 use crate::progress::Progress;
 
 /// The kind of the answers that are layers made here.
@@ -29,6 +29,8 @@ pub struct Named {
     pub manifest: Digest,
     /// All its blobs, be they in the store or not.
     pub blobs: BTreeSet<Digest>,
+    /// Whether a document of it is gone or damaged, so that nobody can say what it needs.
+    pub broken: bool,
 }
 
 /// What lies in a store.
@@ -46,16 +48,19 @@ impl Contents {
     /// Looks at a store, which need not be there.
     ///
     /// # Errors
-    /// When a directory or the index cannot be read.
+    /// When a directory, the index or an image's document cannot be read.
     pub fn of(store: &BlobStore) -> Result<Self, Error> {
         // To look at something is not to use it.
         let store = BlobStore::at(store.root());
+        let images = |listed: Vec<layout::Listed>| -> Result<Vec<_>, Error> {
+            listed.iter().map(|image| named(image, &store)).collect()
+        };
         let files = Inventory::of(&store)?;
         let listed = layout::list(store.root())?;
         let made = files.answers.iter().filter(|answer| answer.kind == MADE);
         let made = made.filter_map(blob_of);
         Ok(Self {
-            images: listed.iter().map(|image| named(image, &store)).collect(),
+            images: images(listed)?,
             made: made.filter(|blob| files.blobs.contains_key(blob)).collect(),
             files,
         })
@@ -81,19 +86,45 @@ impl Contents {
     }
 }
 
-fn named(listed: &layout::Listed, store: &BlobStore) -> Named {
-    let mut blobs = BTreeSet::from([listed.descriptor.digest, listed.manifest]);
-    // Of an image that cannot be read nobody can say what it needs.
-    let manifest = store.read(&listed.manifest).ok();
-    if let Some(manifest) = manifest.and_then(|raw| Manifest::read(raw).ok()) {
-        blobs.insert(manifest.config.digest);
-        blobs.extend(manifest.layers.iter().map(|layer| layer.digest));
-    }
-    Named {
+/// An image with what it needs; one that another tool put there may be an index of several.
+fn named(listed: &layout::Listed, store: &BlobStore) -> Result<Named, Error> {
+    let mut image = Named {
         name: listed.name.clone(),
         manifest: listed.manifest,
-        blobs,
+        blobs: BTreeSet::new(),
+        broken: false,
+    };
+    image.blobs.insert(listed.descriptor.digest);
+    let mut documents = vec![(listed.manifest, true)];
+    while let Some((digest, is_whole)) = documents.pop() {
+        if !image.blobs.insert(digest) && digest != listed.manifest {
+            continue;
+        }
+        let raw = match store.look(&digest) {
+            Ok(raw) => raw,
+            // Tools take one platform's image over and leave the index as it was.
+            Err(blob_store::Error::Missing(_)) if !is_whole => continue,
+            Err(blob_store::Error::Missing(_) | blob_store::Error::Damaged(_)) => {
+                image.broken = true;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match Document::read(raw, None) {
+            Ok(Document::Manifest(manifest)) => {
+                image.blobs.insert(manifest.config.digest);
+                let layers = manifest.layers.iter();
+                image.blobs.extend(layers.map(|layer| layer.digest));
+            }
+            Ok(Document::Index(index)) => {
+                let entries = index.entries.iter();
+                documents.extend(entries.map(|entry| (entry.descriptor.digest, false)));
+            }
+            // Something of another tool that is no image.
+            Err(_) => {}
+        }
     }
+    Ok(image)
 }
 
 /// The blob that an answer is worth nothing without.
@@ -150,12 +181,24 @@ pub fn prune(store: &BlobStore, selection: Selection, progress: &Progress) -> Re
         let root = store.root().display();
         progress.step(format!("waiting for others that use the store `{root}`"));
     })?;
+    if !store.is_locked() {
+        let root = store.root().display();
+        progress.warn(format!(
+            "the file system of `{root}` has no locks: what another lambimg uses there now may be removed"
+        ));
+    }
     let contents = Contents::of(store)?;
+    for image in contents.images.iter().filter(|image| image.broken) {
+        let name = image.name.as_deref().unwrap_or("one without a name");
+        progress.warn(format!(
+            "the image {name} is damaged and loses its name: build it again"
+        ));
+    }
     remove(&alone, &contents, &selected(&contents, selection))
 }
 
-/// Removes what was not used for longest until the blobs have no more than `limit` bytes: first what no named
-/// image needs, then names with what they need; never what `store` was used for since it was opened. Does
+/// Removes what was not used for longest until the store has no more than `limit` bytes: first what killed
+/// processes have left, then what no named image needs, then names with what they need; never what `store` was used for since it was opened. Does
 /// nothing if that brought nothing new, or if others have the store open now.
 ///
 /// # Errors
@@ -170,7 +213,7 @@ pub fn keep_below(store: &BlobStore, limit: u64) -> Result<Freed, Error> {
     };
     let contents = Contents::of(store)?;
     let doomed = beyond(&contents, limit, &used);
-    if doomed == Doomed::default() {
+    if doomed == Doomed::default() && contents.files.strays.is_empty() {
         return Ok(Freed::default());
     }
     remove(&alone, &contents, &doomed)
@@ -195,9 +238,14 @@ fn selected(contents: &Contents, selection: Selection) -> Doomed {
             unused_since,
         } => (only_made_layers, unused_since),
     };
+    // What was noted so long ago may have been used since.
+    let surely = |since: SystemTime| since.checked_sub(blob_store::RENEWED_AFTER);
+    let unused_since = unused_since.map(|since| surely(since).unwrap_or(SystemTime::UNIX_EPOCH));
     let is_old = |used: SystemTime| unused_since.is_none_or(|since| used < since);
-    let loses_name =
-        |image: &Named| unused_since.is_some() && !only_made_layers && is_old(contents.used(image));
+    let loses_name = |image: &Named| {
+        let old = unused_since.is_some() && is_old(contents.used(image));
+        !only_made_layers && (old || image.broken)
+    };
     let needed = contents.needed(|image| !loses_name(image));
     let goes = |blob: &Digest, held: &Held| {
         let selected = !only_made_layers || contents.made.contains(blob);
@@ -218,7 +266,8 @@ fn selected(contents: &Contents, selection: Selection) -> Doomed {
 
 fn beyond(contents: &Contents, limit: u64, in_use: &BTreeSet<Digest>) -> Doomed {
     let mut doomed = Doomed::default();
-    let mut left = contents.bytes(contents.files.blobs.keys());
+    let strays: u64 = contents.files.strays.values().sum();
+    let mut left = contents.files.bytes() - strays;
     let mut drop_unneeded = |doomed: &mut Doomed| {
         let needed = contents.needed(|image| !doomed.names.contains(&image.name));
         let may_go = |blob: &Digest| {
@@ -301,13 +350,15 @@ fn remove(alone: &Alone<'_>, contents: &Contents, doomed: &Doomed) -> Result<Fre
 /// Whether blobs of the store were damaged and are dropped, so that what failed with `error` may do better if
 /// it is done again. They are told.
 pub(super) async fn has_dropped_damage(error: &Error, tools: &Tools) -> bool {
-    if reads_unproven(error) {
+    let known = tell_damage(tools);
+    if known || reads_unproven(error) {
+        // Where one blob is damaged others may be, and there is one more try.
         let store = tools.store.clone();
         if tools.block(move || store.prove_used()).await.is_err() {
-            return false;
+            return known;
         }
     }
-    tell_damage(tools)
+    tell_damage(tools) || known
 }
 
 /// Warns of each blob that was dropped for its damage since this was last called, and says whether there were any.
@@ -361,6 +412,7 @@ mod tests {
             let image = |name: &str, manifest, others: &[u64]| Named {
                 name: Some(name.to_owned()),
                 manifest: blob(manifest),
+                broken: false,
                 blobs: others
                     .iter()
                     .chain([&manifest])
@@ -388,7 +440,8 @@ mod tests {
         fn selected(&self, only_made_layers: bool, since: Option<u64>) -> (Vec<u64>, Vec<String>) {
             let selection = Selection::Unneeded {
                 only_made_layers,
-                unused_since: since.map(DAYS),
+                // Use is noted to a day.
+                unused_since: since.map(|day| DAYS(day + 1)),
             };
             told(&selected(&self.contents, selection))
         }

@@ -140,7 +140,9 @@ fn patterns(project: &Path, exclude: &[String]) -> Result<Gitignore, Error> {
     };
     let lines = LEFT_OUT.lines();
     let lines = lines.chain(exclude.iter().map(String::as_str));
-    for line in lines.chain(own.lines()) {
+    // Some editors mark a text as UTF-8.
+    let own = own.strip_prefix('\u{feff}').unwrap_or(&own).lines();
+    for line in lines.chain(own) {
         builder.add_line(None, line).map_err(|e| Error::Pattern {
             pattern: line.to_owned(),
             detail: e.to_string(),
@@ -159,22 +161,40 @@ struct Walk<'a> {
     owner: Arc<str>,
 }
 
+/// What an entry of a directory is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// The project's, be it left out or not.
+    Theirs,
+    /// This build's own, or a directory of nothing else, which stands there only since the last build.
+    Ours,
+}
+
 impl Walk<'_> {
+    /// Puts what is in a directory into the tree, and says whose the directory is.
     fn directory(
         &self,
         directory: &Path,
         place: &ImagePath,
         tree: &mut FileTree,
-    ) -> Result<(), Error> {
+    ) -> Result<Found, Error> {
         let read_error = |source| Error::Read {
             path: directory.to_owned(),
             source,
         };
+        let (mut theirs, mut ours) = (0, 0);
         for entry in fs::read_dir(directory).map_err(read_error)? {
             let entry = entry.map_err(read_error)?;
-            self.entry(&entry.path(), &entry.file_name(), place, tree)?;
+            match self.entry(&entry.path(), &entry.file_name(), place, tree)? {
+                Found::Theirs => theirs += 1,
+                Found::Ours => ours += 1,
+            }
         }
-        Ok(())
+        Ok(if theirs == 0 && ours > 0 {
+            Found::Ours
+        } else {
+            Found::Theirs
+        })
     }
 
     fn entry(
@@ -183,20 +203,26 @@ impl Walk<'_> {
         name: &OsStr,
         place: &ImagePath,
         tree: &mut FileTree,
-    ) -> Result<(), Error> {
+    ) -> Result<Found, Error> {
         let read_error = |source| Error::Read {
             path: path.to_owned(),
             source,
         };
+        if self.own_outputs.iter().any(|output| output == path) {
+            return Ok(Found::Ours);
+        }
         let metadata = fs::symlink_metadata(path).map_err(read_error)?;
         if self.stays_out(path, metadata.is_dir()) {
-            return Ok(());
+            return Ok(Found::Theirs);
         }
         let name = name.to_str().ok_or_else(|| Error::Name(path.to_owned()))?;
         let place = place.join(name)?;
         if metadata.is_dir() {
-            tree.insert(place.clone(), Node::Directory, &self.owner)?;
-            return self.directory(path, &place, tree);
+            let found = self.directory(path, &place, tree)?;
+            if found == Found::Theirs {
+                tree.insert(place, Node::Directory, &self.owner)?;
+            }
+            return Ok(found);
         }
         let node = if metadata.is_symlink() {
             Node::Symlink(self.link_target(path)?)
@@ -209,12 +235,11 @@ impl Walk<'_> {
             return Err(Error::Special(path.to_owned()));
         };
         tree.insert(place, node, &self.owner)?;
-        Ok(())
+        Ok(Found::Theirs)
     }
 
     fn stays_out(&self, path: &Path, is_directory: bool) -> bool {
         self.patterns.matched(path, is_directory).is_ignore()
-            || self.own_outputs.iter().any(|output| output == path)
             || (is_directory && MARKS.iter().any(|mark| path.join(mark).is_file()))
     }
 

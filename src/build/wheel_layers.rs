@@ -16,7 +16,7 @@ use futures_util::future::try_join_all;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::blob_store::MemoKey;
+use crate::blob_store::{self, MemoKey};
 use crate::build::layering::{self, Package, Rule};
 use crate::build::{Error, Tools, function};
 use crate::file_tree::{self, Collision, Content, Entry, FileTree, ImagePath, Node};
@@ -130,9 +130,8 @@ impl Wheels {
             return Ok(told);
         }
         let store = &tools.store;
-        let digests = self.locked.iter().map(|wheel| wheel.digest.to_string());
-        let key = MemoKey::new("sizes 1", digests);
-        if let Some(sizes) = store.recall::<Vec<u64>>(&key) {
+        let known = store.recall::<Vec<u64>>(&self.sizes_key());
+        if let Some(sizes) = known.filter(|sizes| sizes.len() == self.locked.len()) {
             return Ok(sizes);
         }
         let size = |wheel: &LockedWheel| wheel.size.or_else(|| store.size(&wheel.digest));
@@ -142,10 +141,21 @@ impl Wheels {
         let sizes = self
             .locked
             .iter()
-            .map(|wheel| size(wheel).unwrap_or_default());
-        let sizes = sizes.collect();
-        store.remember(&key, &sizes)?;
-        Ok(sizes)
+            .map(|wheel| size(wheel).ok_or(Error::Store(blob_store::Error::Missing(wheel.digest))));
+        sizes.collect()
+    }
+
+    /// Remembers the lengths that the lock does not give, once the wheels are seen to be whole.
+    fn remember(&self, sizes: &[u64], tools: &Tools) -> Result<(), Error> {
+        if self.locked.iter().any(|wheel| wheel.size.is_none()) {
+            tools.store.remember(&self.sizes_key(), &sizes)?;
+        }
+        Ok(())
+    }
+
+    fn sizes_key(&self) -> MemoKey {
+        let digests = self.locked.iter().map(|wheel| wheel.digest.to_string());
+        MemoKey::new("sizes 2", digests)
     }
 }
 
@@ -185,7 +195,9 @@ pub(super) async fn make(
         makers: Semaphore::new(makers()),
         tools: tools.clone(),
     });
-    stack.layers().await
+    let layers = stack.layers().await?;
+    wheels.remember(&sizes, tools)?;
+    Ok(layers)
 }
 
 fn makers() -> usize {
@@ -243,11 +255,21 @@ fn examination_key(wheel: &LockedWheel) -> MemoKey {
     MemoKey::new(EXAMINED, digest.into_iter().chain(names))
 }
 
-/// Opens a wheel of the store.
+/// Opens a wheel of the store. What no check sum of its own covers is held against what it was when all of the
+/// wheel was last held against its digest.
 fn open(wheel: &LockedWheel, tools: &Tools) -> Result<Archive, Error> {
-    let path = tools.store.path(&wheel.digest);
+    let store = &tools.store;
+    let path = store.path(&wheel.digest);
     let archive = Archive::open(&path, &wheel.name, &wheel.version);
-    archive.map_err(|source| refused(wheel, source))
+    let archive = archive.map_err(|source| refused(wheel, source))?;
+    let key = MemoKey::new("directory 1", [wheel.digest.as_bytes()]);
+    if store.recall(&key) != Some(archive.digest) {
+        if !store.has_brought(&wheel.digest) {
+            store.prove(&wheel.digest)?;
+        }
+        store.remember(&key, &archive.digest)?;
+    }
+    Ok(archive)
 }
 
 fn examiner(wheel: &LockedWheel, archive: Archive) -> Result<Examiner, Error> {
@@ -454,7 +476,11 @@ impl Stack {
             };
             Ok::<_, Error>((group, outcome))
         });
-        for (group, outcome) in try_join_all(making).await? {
+        for (group, mut outcome) in try_join_all(making).await? {
+            // What was found in the wheels when it was first made holds for one that is recalled.
+            if let Some(before) = done[group].take().filter(|_| outcome.told.is_empty()) {
+                outcome.told = before.told;
+            }
             done[group] = Some(outcome);
         }
         Ok(())
@@ -781,7 +807,11 @@ impl Arrivals {
             let files = first..first + group.len();
             first = files.end;
             let missing = files.len();
-            let waits = Some(sender);
+            let mut waits = Some(sender);
+            if missing == 0 {
+                // Nothing has to come for it.
+                let _ = waits.take().map(|waits| waits.send(()));
+            }
             (
                 Waiting {
                     files,
@@ -825,4 +855,22 @@ fn patterns(exclude: &[String]) -> Result<Gitignore, Error> {
     builder
         .build()
         .map_err(|error| wrong(&exclude.join(", "), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_waits_for_its_own_files() {
+        let (arrivals, mut waiting) = Arrivals::new([vec![3], vec![], vec![1, 2]].iter());
+        let mut there = |group: usize| waiting[group].try_recv().is_ok();
+        assert!(there(1), "nothing has to come for it");
+        arrivals.file(1);
+        assert!(!there(0) && !there(2));
+        arrivals.file(2);
+        assert!(there(2));
+        arrivals.file(0);
+        assert!(there(0));
+    }
 }

@@ -26,6 +26,7 @@ use lambimg::config::{Config, Project, Setting};
 use lambimg::oci::layer::Packing;
 use lambimg::oci::reference::{Name, Reference};
 use lambimg::plan::{self, Policy, Request};
+use lambimg::progress::in_words;
 use lambimg::python::normalize_name;
 
 use crate::failure::Failure;
@@ -87,7 +88,7 @@ struct PruneArguments {
     #[arg(long)]
     layers: bool,
 
-    /// Remove only what was not used for so long, as 30d, and then names of images too
+    /// Remove only what was not used for so long, as 30d, and then names of images too; use is noted to a day
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
 
@@ -326,9 +327,10 @@ fn limit_store(limit: Option<u64>, tools: &Tools, terminal: &Terminal) {
         Ok(freed) if freed == cache::Freed::default() => {}
         Ok(freed) => terminal.freed(&freed),
         // The build itself is done.
-        Err(error) => tools
-            .progress
-            .warn(format!("the store stays larger than it may be: {error}")),
+        Err(error) => tools.progress.warn(format!(
+            "the store stays larger than it may be: {}",
+            in_words(&error)
+        )),
     }
 }
 
@@ -381,15 +383,16 @@ fn run_build(
     let plain_http = plain_http.unwrap_or_default();
     let offline = wanted.needs.offline;
     let tools = tools(Some(&project.root), plain_http, offline, terminal)?;
-    let built = block_on(build::build(plan, &tools))??;
+    let built = block_on(build::build(plan, &tools));
+    // What failed has brought wheels and layers too, which the next run takes.
+    limit_store(limit, &tools, terminal);
+    let built = built??;
     if let Some(path) = &wanted.metadata_file {
         write_metadata(path, &metadata::of_build(&built))?;
     }
     terminal.summary(&built);
     let digest = built.image.manifest.digest();
-    terminal.print_references(built.plan.names.iter().map(Name::without_version), digest)?;
-    limit_store(limit, &tools, terminal);
-    Ok(())
+    terminal.print_references(built.plan.names.iter().map(Name::without_version), digest)
 }
 
 fn run_lock(
@@ -397,6 +400,7 @@ fn run_lock(
     wanted: &LockArguments,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
+    let limit = surroundings::cache_limit()?;
     let project = Project::read(&wanted.needs.path)?;
     let mut config = wanted
         .needs
@@ -422,7 +426,9 @@ fn run_lock(
     let plain_http = plain_http.unwrap_or_default();
     let offline = wanted.needs.offline;
     let tools = tools(Some(&project.root), plain_http, offline, terminal)?;
-    let path = block_on(build::lock(plan, &wanted.upgrade(), &tools))??;
+    let path = block_on(build::lock(plan, &wanted.upgrade(), &tools));
+    limit_store(limit, &tools, terminal);
+    let path = path??;
     terminal.print(&format!("{}\n", path.display()))
 }
 

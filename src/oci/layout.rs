@@ -14,7 +14,7 @@ use std::str::FromStr;
 use serde_json::{Value, json};
 
 use crate::blob_store::{self, BlobStore};
-use crate::digest::Digest;
+use crate::digest::{Digest, VerifyingReader};
 use crate::oci::archive::{self, Members};
 use crate::oci::image::{self, Image};
 use crate::oci::reference::{self, Name};
@@ -177,8 +177,9 @@ pub struct Listed {
 /// The index of the layout at `directory`, if it has one yet.
 fn read_index(directory: &Path) -> Result<Option<Value>, Error> {
     let path = directory.join(INDEX_FILE);
-    match fs::read(&path) {
-        Ok(bytes) => parse_index(&bytes, &path).map(Some),
+    let mut bytes = Vec::new();
+    match open_regular(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Ok(_) => parse_index(&bytes, &path).map(Some),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(failed("read", &path)(e)),
     }
@@ -475,7 +476,7 @@ fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<()
     fs::create_dir_all(&blobs).map_err(failed("create", &blobs))?;
     for descriptor in image.blobs() {
         let path = blobs.join(descriptor.digest.hex());
-        if fs::metadata(&path).is_ok_and(|m| m.len() == descriptor.size) {
+        if is_there(&path, descriptor) {
             continue;
         }
         let mut file = new_file(directory).map_err(failed("write", &path))?;
@@ -488,11 +489,30 @@ fn write_directory(place: &Place, image: &Image, store: &BlobStore) -> Result<()
     tag(directory, image, place.name.as_deref())
 }
 
+/// Whether a file has the bytes of a blob.
+fn is_there(path: &Path, descriptor: &Descriptor) -> bool {
+    let Ok(file) = open_regular(path) else {
+        return false;
+    };
+    let mut reader = VerifyingReader::new(file, descriptor.digest, descriptor.size);
+    io::copy(&mut reader, &mut io::sink()).is_ok()
+}
+
+/// Opens a file; one that would wait for a writer, or never end, is refused.
+fn open_regular(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
+}
+
 /// A temporary file with the mode that the umask gives to any file; else it would be its owner's alone.
 pub(super) fn new_file(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
     let readable = fs::Permissions::from_mode(0o666);
     tempfile::Builder::new()
+        .prefix(blob_store::UNFINISHED)
         .permissions(readable)
         .tempfile_in(directory)
 }
@@ -528,8 +548,8 @@ pub fn read(place: &Place, architecture: Option<&str>, store: &BlobStore) -> Res
             let layout = directory.join(LAYOUT_FILE);
             fs::metadata(&layout).map_err(failed("read", &layout))?;
             let entries = list(&place.path)?;
-            let open =
-                |digest: &Digest| File::open(directory.join("blobs/sha256").join(digest.hex()));
+            let blobs = directory.join("blobs/sha256");
+            let open = |digest: &Digest| open_regular(&blobs.join(digest.hex()));
             import(place, &entries, architecture, store, open)
         }
         Form::OciArchive => {
@@ -554,7 +574,9 @@ fn import<R: Read>(
         if store.contains(&descriptor.digest, descriptor.size) {
             return Ok(());
         }
-        let mut reader = open(&descriptor.digest).map_err(failed("read a blob of", &place.path))?;
+        let reader = open(&descriptor.digest).map_err(failed("read a blob of", &place.path))?;
+        // One byte more proves that it is another.
+        let mut reader = reader.take(descriptor.size.saturating_add(1));
         let mut writer = store.writer()?;
         io::copy(&mut reader, &mut writer).map_err(failed("read a blob of", &place.path))?;
         writer.commit_as(descriptor.digest, Some(descriptor.size))?;

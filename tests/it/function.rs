@@ -644,3 +644,49 @@ fn link_that_leaves_the_project_by_another() {
     .unwrap();
     fail(&project, NOT_BUILDABLE, &[]);
 }
+
+/// Directories that stand there only for what the build itself writes are no part of the function.
+#[test]
+fn places_of_the_builds_own_files_stay_out() {
+    let project = Project::with_handler();
+    fs::create_dir(project.path().join("empty")).unwrap();
+    let base = base();
+    let cache = project.path().join(".cache/lambimg");
+    let build = || {
+        let build = ["build", "--base", &base, "-t", "some:1"];
+        let outputs = [
+            "-o",
+            "oci:dist/images/one",
+            "--metadata-file",
+            "dist/made.json",
+        ];
+        let run = project.lambimg(build.iter().chain(&outputs));
+        run.env("LAMBIMG_CACHE_DIR", &cache).succeed()
+    };
+    let first = build();
+    assert_eq!(build(), first);
+    let elsewhere = project.lambimg([
+        "build",
+        "--base",
+        &base,
+        "-t",
+        "some:1",
+        "--exclude",
+        "dist",
+        "--exclude",
+        ".cache",
+    ]);
+    assert_eq!(elsewhere.succeed(), first);
+}
+
+#[test]
+fn ignore_file_may_begin_with_a_byte_order_mark() {
+    let project = Project::with_handler();
+    project.file(".lambimgignore", "\u{feff}secret.txt\r\n");
+    project.file("secret.txt", "secret");
+    assert!(
+        !listed(&project, &[])
+            .iter()
+            .any(|path| path.contains("secret"))
+    );
+}
