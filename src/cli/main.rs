@@ -268,6 +268,7 @@ enum Format {
 
 fn main() -> ExitCode {
     failure::exit_70_on_panic();
+    surroundings::allow_many_files();
     let arguments = Arguments::parse();
     let terminal = Terminal::new(arguments.progress, arguments.quiet, arguments.verbose);
     let result = run(&arguments, &terminal);

@@ -19,6 +19,7 @@ use lambimg::progress::Progress;
 use lambimg::python::index::settings::{self as indexes, ConfigFile};
 use lambimg::registry::Registries;
 use lambimg::registry::auth::Keychain;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::failure::Failure;
 
@@ -384,4 +385,17 @@ fn is_executable(path: &PathBuf) -> bool {
     use std::os::unix::fs::PermissionsExt;
     let metadata = fs::metadata(path);
     metadata.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+/// Asks for as many open files as the machine allows: each wheel of a project stays open while its layers are
+/// made, and shells ask for few.
+pub(crate) fn allow_many_files() {
+    const ENOUGH: u64 = 65_536;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        // With fewer, most projects build as well.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
 }

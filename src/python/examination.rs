@@ -571,10 +571,10 @@ mod tests {
             shown,
             [MAX_SHOWN, "py2-none-any".len(), "py3-none-any".len()]
         );
-        let lines: String = (0..MAX_EXPANDED * 2)
-            .map(|n| format!("Tag: py3-none-p{n}\n"))
+        let lines: Vec<_> = (0..MAX_EXPANDED * 2)
+            .map(|n| format!("Tag: py3-none-p{n}"))
             .collect();
-        assert_eq!(read_tags(&lines).len(), MAX_EXPANDED);
+        assert_eq!(read_tags(&lines.join("\n")).len(), MAX_EXPANDED);
     }
 
     #[test]

@@ -750,7 +750,7 @@ fn prune_by_age_errs_by_a_day() {
     let shop = Shop::open();
     let store = shop.project.cache();
     shop.build("some:1", &[]).succeed();
-    let almost = SystemTime::now() - DAY + Duration::from_secs(60);
+    let almost = SystemTime::now() - DAY + Duration::from_mins(1);
     for path in files_of(&store) {
         File::open(path).unwrap().set_modified(almost).unwrap();
     }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::support::base::Base;
 use crate::support::digest;
@@ -331,4 +332,30 @@ fn programs_that_the_base_cannot_load() {
     let old = elf::library(elf::machine(here), "GLIBC_2.17");
     let outcome = build(&project, &wheel(old), &[]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+}
+
+/// Every wheel stays open while layers are made; a shell's limit of open files is none of ours.
+#[test]
+fn more_wheels_than_open_files() {
+    let index = Index::start();
+    let project = Project::with_handler();
+    let mut wanted = String::new();
+    for number in 0..80 {
+        let name = format!("part{number}");
+        index.serve(&Wheel::pure(&name, "1.0"));
+        wanted += &name;
+        wanted.push('\n');
+    }
+    project.file("requirements.txt", wanted);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -Sn 64 && exec \"$@\"", "sh"]);
+    shell.arg(env!("CARGO_BIN_EXE_lambimg"));
+    shell.args([
+        "build",
+        "-t",
+        "some:1",
+        "--base",
+        &Base::aws("3.12").reference(),
+    ]);
+    project.run_by(shell).index(&index.url()).succeed();
 }
