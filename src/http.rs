@@ -191,7 +191,10 @@ impl Client {
     }
 
     fn client_for(&self, url: &Url, sending: bool) -> Result<&reqwest::Client, Error> {
-        let is_loopback = url.host_str().is_some_and(is_loopback);
+        // So is what is beside this machine alone: a cloud's own service for it.
+        let is_loopback = url
+            .host_str()
+            .is_some_and(|host| is_loopback(host) || is_link_local(host));
         let is_plain = is_loopback && url.scheme() == "http";
         let of = &self.connections;
         let cell = match (is_loopback, is_plain, sending) {
@@ -262,7 +265,7 @@ impl Client {
         let mut pause = FIRST_PAUSE;
         let mut attempt = 1;
         loop {
-            let result = self.send_once(request, None).await;
+            let result = self.exchange(request, None).await;
             let wait = match &result {
                 Ok(response) if may_pass_later(response.status()) => {
                     retry_after(response).unwrap_or(pause)
@@ -308,7 +311,7 @@ impl Client {
             counter.fetch_add(1, Ordering::Relaxed);
         });
         let body = reqwest::Body::wrap_stream(stream);
-        let mut answer = std::pin::pin!(self.send_once(request, Some(body)));
+        let mut answer = std::pin::pin!(self.exchange(request, Some(body)));
         let mut seen = 0;
         loop {
             if let Ok(result) = tokio::time::timeout(patience, &mut answer).await {
@@ -325,7 +328,15 @@ impl Client {
         }
     }
 
-    async fn send_once(
+    /// Sends `request` once, and follows no redirect.
+    ///
+    /// # Errors
+    /// See [`Error`]; an answer of any status is not one.
+    pub async fn send_once(&self, request: &Request) -> Result<Response, Error> {
+        self.exchange(request, None).await
+    }
+
+    async fn exchange(
         &self,
         request: &Request,
         stream: Option<reqwest::Body>,
@@ -489,7 +500,18 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+fn is_link_local(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse();
+    match address {
+        Ok(IpAddr::V4(address)) => address.is_link_local(),
+        // Amazon's own for machines and containers, a unique local one.
+        Ok(IpAddr::V6(address)) => address.segments()[..2] == [0xfd00, 0xec2],
+        Err(_) => false,
+    }
+}
+
+/// Whether a host, without a port, is this machine itself.
+pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -14,6 +14,7 @@
 //! | [`oci`] | the image specification, and Docker's schema 2 | registries, Python, Lambda |
 //! | [`python`] | what the PyPA specifications and the tools' locks say; indexes, resolvers, sources | images |
 //! | [`lambda`] | Lambda's runtimes, paths, handlers | AWS accounts |
+//! | [`aws`] | the few calls of AWS: ECR's logins and repositories | what is pushed, and how |
 //! | [`registry`] | the distribution specification | Python, Lambda, what is in a layer |
 //! | [`config`] | what the user wrote, and where | what it means; defaults |
 //! | [`plan`] | what will be done, nothing left to decide | files, networks, clocks |
@@ -34,13 +35,15 @@
 //!                                store · oci dir · archives · registry
 //! ```
 //!
-//! Lasting decisions: the library neither prints nor reads environment, home or clock. Errors state
+//! Lasting decisions: the library neither prints nor reads environment, home or clock; AWS's own chain of
+//! credentials does, for that is what it is for. Errors state
 //! facts. Documents are kept as the bytes they came in, and edited as JSON values. Every date in an image
 //! is `SOURCE_DATE_EPOCH`, by default the earliest that a zip archive can say. The local store is an OCI
 //! layout; names are its index, everything else is content-addressed. A layer takes over what a wheel has
 //! deflated already; where its deflate blocks end only zlib's own interface tells, so `oci/inflate.rs` is
 //! the one file with `unsafe` in it.
 
+pub mod aws;
 pub mod blob_store;
 pub mod build;
 pub mod config;
