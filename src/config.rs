@@ -17,7 +17,13 @@ pub const OWN_FILE: &str = "lambimg.toml";
 const PYPROJECT: &str = "pyproject.toml";
 const VARIABLE_PREFIX: &str = "LAMBIMG_";
 /// The variables that are no settings of a project.
-const CACHE_VARIABLES: [&str; 2] = ["CACHE_DIR", "CACHE_SIZE"];
+const OTHER_VARIABLES: [&str; 5] = [
+    "CACHE_DIR",
+    "CACHE_SIZE",
+    "REGISTRY",
+    "REGISTRY_PASSWORD",
+    "REGISTRY_USER",
+];
 
 /// What cannot be taken as written.
 #[derive(Debug, thiserror::Error)]
@@ -258,7 +264,7 @@ impl Config {
             let Some(rest) = name.strip_prefix(VARIABLE_PREFIX) else {
                 continue;
             };
-            if text.is_empty() || CACHE_VARIABLES.contains(&rest) {
+            if text.is_empty() || OTHER_VARIABLES.contains(&rest) {
                 continue;
             }
             let key = rest.to_lowercase().replace('_', "-");

@@ -63,6 +63,11 @@ FROM_WHEELS = {
 }
 
 
+# AWS's control API, played by moto: the wheel with what its server imports for ECR and STS.
+MOTO = ["moto==5.2.5", "flask", "flask-cors"]
+MOTO_PYTHON = "3.12"
+
+
 def main():
     if MACHINE is None:
         sys.exit(f"tests/tools.py: no emulator is made for {platform.machine()} machines")
@@ -82,6 +87,7 @@ def main():
         for name in FROM_WHEELS:
             make_from_wheel(name)
         require_all(pythons)
+        install_moto(pythons)
         write_if_changed(TOOLS / "pythons.json", json.dumps(pythons, indent=1))
 
 
@@ -186,6 +192,22 @@ def make_from_wheel(name):
         # The name appears with the last step, so that an interrupted run is simply made again.
         made.replace(TOOLS / name)
     write_if_changed(stamp, version)
+
+
+def install_moto(pythons):
+    """moto in a directory of its own, by uv: a Python may have neither pip nor venv."""
+    stamp, directory = TOOLS / ".moto", TOOLS / "moto"
+    if directory.exists() and stamp.exists() and stamp.read_text() == " ".join(MOTO):
+        return
+    say(f"installing {MOTO[0]}")
+    with tempfile.TemporaryDirectory(dir=TOOLS) as temporary:
+        made = Path(temporary) / "made"
+        python = Path(pythons[MOTO_PYTHON]) / f"python{MOTO_PYTHON}"
+        command = [TOOLS / "uv", "pip", "install", "--quiet", "--python", python, "--target", made, *MOTO]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        shutil.rmtree(directory, ignore_errors=True)
+        made.replace(directory)
+    write_if_changed(stamp, " ".join(MOTO))
 
 
 def download(project, version, suffix, directory):

@@ -207,6 +207,20 @@ impl Alone<'_> {
         remove(&answer.path)
     }
 
+    /// Removes a directory beside the blobs that is another room's, if it is there.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_beside(&self, name: &str) -> Result<(), Error> {
+        let path = self.store.root.join(name);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes unfinished files and answers of old forms.
     ///
     /// # Errors

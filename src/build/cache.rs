@@ -133,6 +133,9 @@ fn blob_of(answer: &Answer) -> Option<Digest> {
     answer.read::<Value>()?[field].as_str()?.parse().ok()
 }
 
+/// Where logins for registries are kept in the store's directory.
+pub const LOGIN: &str = "login";
+
 /// What is to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Selection {
@@ -193,6 +196,9 @@ pub fn prune(store: &BlobStore, selection: Selection, progress: &Progress) -> Re
         progress.warn(format!(
             "the image {name} is damaged and loses its name: build it again"
         ));
+    }
+    if selection == Selection::All {
+        alone.remove_beside(LOGIN)?;
     }
     remove(&alone, &contents, &selected(&contents, selection))
 }

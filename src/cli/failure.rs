@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
 
+use lambimg::aws;
 use lambimg::blob_store;
 use lambimg::build::{self, function, host_base};
 use lambimg::config;
@@ -32,6 +33,7 @@ const REFUSED: u8 = 1;
 const USAGE: u8 = 2;
 const INPUT: u8 = 3;
 const NETWORK: u8 = 4;
+const AWS: u8 = 5;
 /// A bug of ours.
 pub(crate) const BUG: u8 = 70;
 
@@ -87,6 +89,18 @@ impl Failure {
             "there is no directory for the store: neither LAMBIMG_CACHE_DIR nor HOME is set".into(),
             hint(
                 "set LAMBIMG_CACHE_DIR to a directory that lambimg may write to",
+                USAGE,
+            ),
+        )
+    }
+
+    /// Credentials for a registry are given in part.
+    pub(crate) fn incomplete_credentials(absent: &str) -> Self {
+        Self::plain(
+            format!("credentials for a registry are given by variables, but `{absent}` is not set"),
+            hint(
+                "set all of LAMBIMG_REGISTRY (the host they are for), LAMBIMG_REGISTRY_USER and \
+                 LAMBIMG_REGISTRY_PASSWORD, or none",
                 USAGE,
             ),
         )
@@ -640,21 +654,78 @@ fn of_registry(error: &registry::Error) -> Advice {
 }
 
 fn login_hint(registry: &str, with_credentials: bool) -> String {
-    let login = if registry.ends_with(".amazonaws.com") {
-        let region = registry.split('.').nth(3).unwrap_or("REGION");
-        format!(
-            "aws ecr get-login-password --region {region} | docker login --username AWS \
-             --password-stdin {registry}"
-        )
-    } else {
-        format!("docker login {registry}")
-    };
+    if aws::ecr::Registry::parse(registry).is_some_and(|ecr| !ecr.is_public()) {
+        return format!(
+            "check what the role or user and the repository's policy allow (`ecr:BatchGetImage` and \
+             `ecr:GetDownloadUrlForLayer` to pull, `ecr:BatchCheckLayerAvailability`, \
+             `ecr:InitiateLayerUpload`, `ecr:UploadLayerPart`, `ecr:CompleteLayerUpload` and `ecr:PutImage` \
+             to push); where Docker's config has credentials for it, `docker logout {registry}` has AWS's own used"
+        );
+    }
+    let login = format!("docker login {registry}");
     if with_credentials {
         format!(
             "the credentials in Docker's config are refused: run `{login}` again, or check what they may do"
         )
     } else {
         format!("no credentials were found in Docker's config: run `{login}`")
+    }
+}
+
+fn of_aws(error: &aws::Error) -> Advice {
+    match error {
+        aws::Error::NotBuiltIn { registry } => hint(
+            format!(
+                "install a lambimg that was built with its feature `aws`, or log in by another program: \
+                 `aws ecr get-login-password | docker login --username AWS --password-stdin {registry}`"
+            ),
+            AWS,
+        ),
+        aws::Error::NoCredentials { .. } => hint(
+            "log in with `aws sso login`, name a profile in AWS_PROFILE, or set AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY; in GitHub's actions give the job `permissions: id-token: write` and run \
+             aws-actions/configure-aws-credentials before",
+            AWS,
+        ),
+        aws::Error::Credentials { detail, .. } => hint(
+            if detail.to_ascii_lowercase().contains("sso") || detail.contains("Session token") {
+                "log in again with `aws sso login --profile NAME`, where NAME is what AWS_PROFILE says"
+            } else {
+                "check the profile that AWS_PROFILE names, the role that it assumes and who may assume it; in \
+                 GitHub's actions the job needs `permissions: id-token: write`"
+            },
+            AWS,
+        ),
+        aws::Error::Expired { .. } => hint(
+            "have new ones: `aws sso login --profile NAME`, or new keys in the variables AWS_ACCESS_KEY_ID, \
+             AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
+            AWS,
+        ),
+        aws::Error::Denied { action, code, .. } => hint(of_denial(action, code), AWS),
+        aws::Error::Answer { .. } => hint(
+            "AWS's words say what it minds; try again if it was busy",
+            AWS,
+        ),
+        aws::Error::Endpoint { .. } => hint(
+            "mend AWS_ENDPOINT_URL_ECR, AWS_ENDPOINT_URL_ECR_PUBLIC, AWS_ENDPOINT_URL or `endpoint_url` in the \
+             profile; `--plain-http HOST` allows one without TLS",
+            USAGE,
+        ),
+        aws::Error::Http(error) => of_http(error),
+    }
+}
+
+fn of_denial(action: &str, code: &str) -> String {
+    match code {
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" => format!(
+            "have `{action}` allowed for the role or user that AWS's words name, or choose another by AWS_PROFILE"
+        ),
+        "InvalidSignatureException" | "SignatureDoesNotMatch" => {
+            "check AWS_SECRET_ACCESS_KEY or the profile's secret key, and the machine's clock".to_owned()
+        }
+        _ => "the keys are not valid there: check AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN, or choose a profile by \
+              AWS_PROFILE"
+            .to_owned(),
     }
 }
 
@@ -674,6 +745,12 @@ fn of_credentials(error: &auth::Error) -> Advice {
             with_credentials,
             ..
         } => hint(login_hint(registry, *with_credentials), NETWORK),
+        auth::Error::OtherSite { .. } => hint(
+            "credentials go to the registry's own site alone: where that server is to be trusted, log in there \
+             and name the registry by its host, or have the registry name a server on its own site",
+            NETWORK,
+        ),
+        auth::Error::Aws(error) => of_aws(error),
         auth::Error::Http(error) => of_http(error),
     }
 }

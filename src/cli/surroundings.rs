@@ -11,14 +11,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
+use lambimg::aws::{self, Aws};
 use lambimg::blob_store::BlobStore;
 use lambimg::build::Tools;
+use lambimg::build::cache;
 use lambimg::build::pushing::Announcer;
 use lambimg::http::{self, Certificate, Client, Secret, Settings};
 use lambimg::progress::Progress;
 use lambimg::python::index::settings::{self as indexes, ConfigFile};
 use lambimg::registry::Registries;
-use lambimg::registry::auth::Keychain;
+use lambimg::registry::auth::{Explicit, Keychain};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::failure::Failure;
@@ -156,7 +158,15 @@ impl Surroundings {
         };
         let client = Client::new(settings);
         let keychain = Keychain {
+            explicit: explicit_credentials()?,
             files: self.credential_files(),
+            aws: Some(Aws::new(aws::Settings {
+                client: client.clone(),
+                directory: Some(store.root().join(cache::LOGIN)),
+                now: SystemTime::now,
+                progress: progress.clone(),
+            })),
+            progress: progress.clone(),
         };
         Ok(Tools {
             registries: Registries::new(client.clone(), keychain),
@@ -285,6 +295,34 @@ impl Surroundings {
             .chain(uv)
             .collect()
     }
+}
+
+/// The credentials that variables give for one registry. They name it, so that no base's registry gets what is
+/// meant for another.
+fn explicit_credentials() -> Result<Option<Explicit>, Failure> {
+    let names = [
+        "LAMBIMG_REGISTRY",
+        "LAMBIMG_REGISTRY_USER",
+        "LAMBIMG_REGISTRY_PASSWORD",
+    ];
+    let mut values = Vec::new();
+    for name in names {
+        values.push(variable(name)?.filter(|text| !text.is_empty()));
+    }
+    if values.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let mut given = Vec::new();
+    for (name, value) in names.iter().zip(values) {
+        given.push(value.ok_or_else(|| Failure::incomplete_credentials(name))?);
+    }
+    Ok(<[String; 3]>::try_from(given)
+        .ok()
+        .map(|[registry, user, password]| Explicit {
+            registry,
+            user,
+            password: Secret::new(password),
+        }))
 }
 
 /// All variables of text; which of them a requirements file names is not known here.

@@ -21,6 +21,8 @@ use crate::registry::auth::{Keychain, Tokens};
 
 /// Error answers are small; more of one is not read.
 const MAX_ERROR_BODY: u64 = 64 << 10;
+/// How many tokens a request may be answered with: stored credentials, a login that was kept, a new one.
+const MAX_ANSWERS: usize = 3;
 
 /// What a registry can fail at.
 #[derive(Debug, thiserror::Error)]
@@ -216,33 +218,34 @@ impl Repository {
     ) -> Result<Response, Error> {
         let registries = &self.registries;
         request.authorization = registries.tokens.known(&self.host(), scopes).await;
-        let sent = request.authorization.clone();
-        let response = registries.client.send(&request).await?;
-        match self.fresh_token(&response, scopes, sent).await? {
-            Some(token) => {
-                request.authorization = Some(token);
-                Ok(registries.client.send(&request).await?)
-            }
-            None => Ok(response),
+        let mut response = registries.client.send(&request).await?;
+        for answers in 0..MAX_ANSWERS {
+            let sent = (request.authorization.take(), answers > 0);
+            let Some(token) = self.fresh_token(&response, scopes, sent).await? else {
+                break;
+            };
+            request.authorization = Some(token);
+            response = registries.client.send(&request).await?;
         }
+        Ok(response)
     }
 
-    /// A better token than the one that was sent, if the registry itself asks for one: what answers behind
-    /// a redirect is nobody to answer with credentials.
+    /// A better token than the one that was sent, and whether that answered this request before, if the registry
+    /// itself asks for one: what answers behind a redirect is nobody to answer with credentials.
     async fn fresh_token(
         &self,
         response: &Response,
         scopes: &[String],
-        sent: Option<Secret>,
+        sent: (Option<Secret>, bool),
     ) -> Result<Option<Secret>, Error> {
         let own = response.url().origin() == self.base.origin();
-        if response.status() != StatusCode::UNAUTHORIZED || !own {
+        if !matches!(response.status().as_u16(), 401 | 403 | 429) || !own {
             return Ok(None);
         }
         let (client, tokens) = (&self.registries.client, &self.registries.tokens);
         let challenge = (self.registry.as_str(), self.name.as_str(), response);
         Ok(tokens
-            .answer(client, &self.host(), scopes, sent, challenge)
+            .answer(client, (&self.host(), scopes), sent, challenge)
             .await?)
     }
 
@@ -462,7 +465,7 @@ impl Repository {
             return Ok(());
         }
         let what = format!("the upload of blob {digest}");
-        let sent = request.authorization;
+        let sent = (request.authorization, false);
         if self.fresh_token(&response, &scopes, sent).await?.is_some() {
             return Err(Error::Status {
                 registry: self.registry.clone(),

@@ -9,6 +9,7 @@
 mod build;
 mod cache;
 mod dependencies;
+mod ecr_api;
 mod failures;
 mod function;
 mod house;

@@ -5,6 +5,7 @@
 //! repeated by its tests; only its validator is asked too (`image`), about bytes read without it.
 
 pub(crate) mod archive;
+pub(crate) mod aws;
 pub(crate) mod base;
 pub(crate) mod cpython;
 pub(crate) mod elf;

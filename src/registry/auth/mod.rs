@@ -1,0 +1,455 @@
+//! From a registry's challenge to the header that answers it.
+//!
+//! Follows the distribution project's token specification and RFC 7617. Credentials are, in this order, those
+//! that the user gives for one registry, those of Docker's config files and helpers, AWS's for ECR, and none.
+//! Where those of Docker's are refused by ECR, they are out of date, and the next ones count. A secret prints as
+//! nothing, and goes only to the registry it is for and to a token server on the same site.
+
+mod challenge;
+mod docker;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use tokio::sync::Mutex;
+
+use crate::aws::{self, Aws, ecr};
+use crate::http::{self, Client, Response, Secret, StatusCode};
+use crate::progress::Progress;
+use challenge::Challenge;
+
+/// Why credentials could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A config file cannot be read.
+    #[error("cannot read the credentials in `{}`: {detail}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A credential helper failed.
+    #[error("the credential helper `{helper}` failed for `{registry}`: {detail}")]
+    Helper {
+        /// The program.
+        helper: String,
+        /// For whom it was asked.
+        registry: String,
+        /// What it said.
+        detail: String,
+    },
+    /// The registry asks in a way that nobody here can answer.
+    #[error("`{registry}` asks for authentication in a way that is not understood: {challenge}")]
+    Challenge {
+        /// The registry.
+        registry: String,
+        /// Its words.
+        challenge: String,
+    },
+    /// The token server refused.
+    #[error("the token server of `{registry}` answered {status}")]
+    TokenServer {
+        /// The registry.
+        registry: String,
+        /// The status code.
+        status: u16,
+        /// Whether credentials were sent.
+        with_credentials: bool,
+    },
+    /// The registry wants credentials sent to strangers.
+    #[error("`{registry}` wants its credentials sent to `{server}`, which is on another site")]
+    OtherSite {
+        /// The registry.
+        registry: String,
+        /// The host of the token server that it names.
+        server: String,
+    },
+    /// AWS gives no login.
+    #[error(transparent)]
+    Aws(#[from] aws::Error),
+    /// The token server could not be reached.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+}
+
+/// Who someone is for a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A name and a password.
+    Password(String, Secret),
+    /// A token that the token server changes for others.
+    Identity(Secret),
+}
+
+impl Credentials {
+    fn basic(&self) -> Option<Secret> {
+        match self {
+            Self::Password(user, password) => {
+                let pair = format!("{user}:{}", password.reveal());
+                Some(Secret::new(format!("Basic {}", BASE64.encode(pair))))
+            }
+            Self::Identity(_) => None,
+        }
+    }
+}
+
+/// Credentials that the user gives for one registry.
+#[derive(Debug, Clone)]
+pub struct Explicit {
+    /// The registry, with port if any; nobody else gets them.
+    pub registry: String,
+    /// The name.
+    pub user: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// Where credentials come from, the first that has some for a registry counting.
+#[derive(Debug, Clone, Default)]
+pub struct Keychain {
+    /// What the user gives for this run.
+    pub explicit: Option<Explicit>,
+    /// Docker's config files, which need not exist.
+    pub files: Vec<PathBuf>,
+    /// AWS, for registries of ECR.
+    pub aws: Option<Aws>,
+    /// Who is told which credentials are refused.
+    pub progress: Progress,
+}
+
+/// Whose credentials these are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Explicit,
+    Stored,
+    Aws,
+    Anonymous,
+}
+
+/// The credentials that count for a repository now.
+#[derive(Debug, Clone)]
+struct Held {
+    source: Source,
+    credentials: Option<Credentials>,
+}
+
+impl Held {
+    fn of(source: Source, credentials: Credentials) -> Self {
+        Self {
+            source,
+            credentials: Some(credentials),
+        }
+    }
+
+    const ANONYMOUS: Self = Self {
+        source: Source::Anonymous,
+        credentials: None,
+    };
+
+    fn basic(&self) -> Option<Secret> {
+        self.credentials.as_ref().and_then(Credentials::basic)
+    }
+}
+
+/// For whom credentials are wanted, and what for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Asked {
+    registry: String,
+    repository: String,
+    pushes: bool,
+    ecr: Option<ecr::Registry>,
+}
+
+/// A header that was given out.
+#[derive(Debug)]
+struct Given {
+    header: Secret,
+    source: Source,
+}
+
+/// The headers that have been accepted so far, by host and scopes.
+#[derive(Debug)]
+pub struct Tokens {
+    keychain: Keychain,
+    known: Mutex<HashMap<(String, Vec<String>), Given>>,
+    held: Mutex<HashMap<Asked, Held>>,
+    /// What each host asked for last: a refusal may not say it again.
+    challenges: Mutex<HashMap<String, Vec<Challenge>>>,
+    warned: AtomicBool,
+}
+
+impl Tokens {
+    /// None yet.
+    pub fn new(keychain: Keychain) -> Self {
+        Self {
+            keychain,
+            known: Mutex::default(),
+            held: Mutex::default(),
+            challenges: Mutex::default(),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// The header that worked last.
+    pub(super) async fn known(&self, host: &str, scopes: &[String]) -> Option<Secret> {
+        let key = (host.to_owned(), scopes.to_vec());
+        let known = self.known.lock().await;
+        known.get(&key).map(|given| given.header.clone())
+    }
+
+    /// Whether credentials for a repository were found.
+    pub(super) async fn has_credentials(&self, registry: &str, repository: &str) -> bool {
+        let held = self.held.lock().await;
+        held.iter().any(|(asked, held)| {
+            (&*asked.registry, &*asked.repository) == (registry, repository)
+                && held.credentials.is_some()
+        })
+    }
+
+    /// The credentials that count for `asked`.
+    async fn held(&self, asked: &Asked) -> Result<Held, Error> {
+        let mut known = self.held.lock().await;
+        if let Some(held) = known.get(asked) {
+            return Ok(held.clone());
+        }
+        let held = self.first(asked).await?;
+        known.insert(asked.clone(), held.clone());
+        Ok(held)
+    }
+
+    async fn first(&self, asked: &Asked) -> Result<Held, Error> {
+        let Keychain {
+            explicit, files, ..
+        } = &self.keychain;
+        if let Some(explicit) = explicit
+            && docker::is_same(&explicit.registry, &asked.registry)
+        {
+            let (user, password) = (explicit.user.clone(), explicit.password.clone());
+            return Ok(Held::of(
+                Source::Explicit,
+                Credentials::Password(user, password),
+            ));
+        }
+        let stored = docker::credentials(files, &asked.registry, &asked.repository).await;
+        let own = asked.ecr.as_ref();
+        let own = own.filter(|ecr| asked.pushes || !ecr.is_public());
+        match (stored, own) {
+            (Ok(Some(credentials)), _) => Ok(Held::of(Source::Stored, credentials)),
+            (Ok(None), Some(ecr)) => self.of_aws(ecr, None).await,
+            // A helper for ECR is not needed here.
+            (Err(error @ Error::Helper { .. }), Some(ecr)) => {
+                let found = self.of_aws_if_any(ecr).await?.ok_or(error)?;
+                let registry = &asked.registry;
+                let progress = &self.keychain.progress;
+                progress.detail(format!(
+                    "{registry}: the credential helper fails, and AWS's own credentials are used"
+                ));
+                Ok(found)
+            }
+            (Ok(None), None) => Ok(Held::ANONYMOUS),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    async fn of_aws(&self, ecr: &ecr::Registry, refused: Option<&Secret>) -> Result<Held, Error> {
+        let Some(aws) = &self.keychain.aws else {
+            return Ok(Held::ANONYMOUS);
+        };
+        // What is made of AWS's own crates is large, and seldom needed.
+        let login = Box::pin(aws.login(ecr, refused)).await?;
+        let credentials = Credentials::Password(login.user, login.password);
+        Ok(Held::of(Source::Aws, credentials))
+    }
+
+    /// The same, where it is no error that AWS knows nobody.
+    async fn of_aws_if_any(&self, ecr: &ecr::Registry) -> Result<Option<Held>, Error> {
+        match self.of_aws(ecr, None).await {
+            Ok(held) => Ok(held.credentials.is_some().then_some(held)),
+            Err(Error::Aws(aws::Error::NoCredentials { .. } | aws::Error::NotBuiltIn { .. })) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What counts once `held` is refused with this status, if anything does.
+    async fn after_refusal(
+        &self,
+        held: &Held,
+        asked: &Asked,
+        status: StatusCode,
+    ) -> Result<Option<Held>, Error> {
+        let Some(ecr) = &asked.ecr else {
+            return Ok(None);
+        };
+        let (registry, progress) = (&asked.registry, &self.keychain.progress);
+        let reads_public = ecr.is_public() && !asked.pushes;
+        let next = match (held.source, &held.credentials) {
+            (Source::Stored, _) if reads_public => {
+                if !self.warned.swap(true, Ordering::Relaxed) {
+                    progress.warn(format!(
+                        "`{registry}` refuses the credentials that Docker's config has for it, and is read \
+                         without any; `docker logout {registry}` removes them"
+                    ));
+                }
+                Some(Held::ANONYMOUS)
+            }
+            (Source::Stored, _) => {
+                let next = self.of_aws_if_any(ecr).await?;
+                if next.is_some() {
+                    progress.detail(format!(
+                        "{registry}: the credentials that Docker's config has for it are refused, and AWS's own are used"
+                    ));
+                }
+                next
+            }
+            (Source::Aws, Some(Credentials::Password(_, password))) => {
+                let next = self.of_aws(ecr, Some(password)).await?;
+                (next.credentials != held.credentials).then_some(next)
+            }
+            // The public gallery lets those read more whom it knows.
+            (Source::Anonymous, _) if reads_public && status == StatusCode::TOO_MANY_REQUESTS => {
+                self.of_aws_if_any(ecr).await?
+            }
+            (Source::Explicit | Source::Aws | Source::Anonymous, _) => None,
+        };
+        if let Some(next) = &next {
+            let mut known = self.held.lock().await;
+            known.insert(asked.clone(), next.clone());
+        }
+        Ok(next)
+    }
+
+    /// What `host` asks for, now or the last time that it said so.
+    async fn challenges(&self, host: &str, response: &Response) -> Vec<Challenge> {
+        let mut known = self.challenges.lock().await;
+        let now = challenge::read_challenges(response);
+        if response.status() == StatusCode::UNAUTHORIZED {
+            known.insert(host.to_owned(), now.clone());
+            return now;
+        }
+        known.get(host).cloned().unwrap_or_default()
+    }
+
+    /// A header that answers the refusal in `response`, unless there is none better than `refused`. `again` says
+    /// that this was given for the very same request.
+    pub(super) async fn answer(
+        &self,
+        client: &Client,
+        (host, scopes): (&str, &[String]),
+        (refused, again): (Option<Secret>, bool),
+        (registry, repository, response): (&str, &str, &Response),
+    ) -> Result<Option<Secret>, Error> {
+        let status = response.status();
+        let asked = Asked {
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+            pushes: scopes.iter().any(|scope| scope.ends_with("push")),
+            ecr: ecr::Registry::parse(registry),
+        };
+        // ECR refuses a login that is out of date as it refuses one without the right.
+        let denied = status != StatusCode::UNAUTHORIZED;
+        if denied && (asked.ecr.is_none() || refused.is_none()) {
+            return Ok(None);
+        }
+        let key = (host.to_owned(), scopes.to_vec());
+        // Held while asking, so that many requests at once ask once.
+        let mut known = self.known.lock().await;
+        let given = known.get(&key);
+        if let Some(newer) = given
+            && Some(&newer.header) != refused.as_ref()
+        {
+            return Ok(Some(newer.header.clone()));
+        }
+        let source = given.map(|given| given.source);
+        let mut held = self.held(&asked).await?;
+        let challenges = self.challenges(host, response).await;
+        let mut spent = source == Some(held.source) && (again || denied || held.basic() == refused);
+        loop {
+            if spent {
+                match self.after_refusal(&held, &asked, status).await? {
+                    Some(next) => held = next,
+                    None => return Ok(None),
+                }
+            }
+            let fresh = header(client, registry, scopes, &challenges, &held).await;
+            spent = match fresh {
+                Ok(Some(header)) if Some(&header) != refused.as_ref() => {
+                    let source = held.source;
+                    let given = Given {
+                        header: header.clone(),
+                        source,
+                    };
+                    known.insert(key, given);
+                    return Ok(Some(header));
+                }
+                Ok(_) if held.source == Source::Anonymous => return Ok(None),
+                Ok(_) => true,
+                Err(error) if error.is_refusal() && held.credentials.is_some() => {
+                    match self.after_refusal(&held, &asked, status).await? {
+                        Some(next) => held = next,
+                        None => return Err(error),
+                    }
+                    false
+                }
+                Err(error) => return Err(error),
+            };
+        }
+    }
+}
+
+/// The header that answers one of `challenges`, where the credentials have a form for it.
+async fn header(
+    client: &Client,
+    registry: &str,
+    scopes: &[String],
+    challenges: &[Challenge],
+    held: &Held,
+) -> Result<Option<Secret>, Error> {
+    let named = |scheme: &str| {
+        let mut challenges = challenges.iter();
+        challenges.find(|challenge| challenge.scheme.eq_ignore_ascii_case(scheme))
+    };
+    if let Some(bearer) = named("bearer") {
+        let server = challenge::token_server(bearer, scopes, client);
+        let server = server.ok_or_else(|| Error::Challenge {
+            registry: registry.to_owned(),
+            challenge: format!("Bearer with realm {:?}", bearer.value("realm")),
+        })?;
+        let credentials = held.credentials.as_ref();
+        if credentials.is_some() {
+            server.expect_site_of(registry)?;
+        }
+        let token = challenge::ask_token(client, registry, server, credentials).await?;
+        return Ok(Some(token));
+    }
+    if named("basic").is_some() {
+        return Ok(held.basic());
+    }
+    let schemes: Vec<_> = challenges.iter().map(|c| c.scheme.as_str()).collect();
+    Err(Error::Challenge {
+        registry: registry.to_owned(),
+        challenge: if schemes.is_empty() {
+            "it gives no challenge".to_owned()
+        } else {
+            schemes.join(", ")
+        },
+    })
+}
+
+impl Error {
+    /// Whether a token server would not take the credentials.
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::TokenServer {
+                status: 400 | 401 | 403,
+                ..
+            }
+        )
+    }
+}

@@ -1,0 +1,723 @@
+//! Logins and repositories of ECR: credentials from everywhere that AWS's own tools find them, whose login
+//! goes to which registry, and what is said when there is none.
+//!
+//! moto plays ECR's control API and STS; small servers play what moto does not. The registries have their
+//! real names, behind a proxy that ends TLS.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::aws::ACCOUNT;
+use crate::support::aws::Ecr;
+use crate::support::aws::PRIVATE;
+use crate::support::aws::PUBLIC;
+use crate::support::aws::moto;
+use crate::support::process::run;
+use crate::support::project::Outcome;
+use crate::support::project::Project;
+use crate::support::project::Run;
+use crate::support::project::assert_said;
+use crate::support::server::Asked;
+use crate::support::server::Reply;
+use crate::support::server::Server;
+
+const USAGE: i32 = 2;
+const NETWORK: i32 = 4;
+const AWS: i32 = 5;
+
+/// What must never be seen outside of requests and the directory of logins.
+const SECRETS: [&str; 5] = [
+    KEY,
+    SESSION,
+    "stale-password",
+    "auth-token",
+    "web-identity-secret",
+];
+const KEY: &str = "wJalrXUtnFEMIbPxRfiCYSECRETKEY";
+const SESSION: &str = "SESSION/TOKEN/SECRET";
+/// Nobody listens there.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// What moto's login is, as the registry is told it.
+fn motos_login() -> String {
+    basic("AWS", &format!("{ACCOUNT}-auth-token"))
+}
+
+/// A private registry without images, which takes this login alone and refuses others as ECR does.
+fn registry_for(login: String) -> Ecr {
+    Ecr::start(move |asked| {
+        match asked.header("Authorization") {
+        None => Reply::status(401).header("WWW-Authenticate", format!("Basic realm=\"https://{PRIVATE}/\"")),
+        Some(given) if given == login => Reply::status(404)
+            .body(json!({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "no such image"}]}).to_string()),
+        Some(_) => Reply::status(403).body(
+            json!({"errors": [{"code": "DENIED", "message": "Your authorization token has expired."}]}).to_string(),
+        ),
+    }
+    })
+}
+
+/// A build that looks for its base in `registry`, with nothing of AWS configured but moto's address.
+fn pull<'project>(project: &'project Project, ecr: &Ecr, registry: &str) -> Run<'project> {
+    let base = format!("{registry}/base:1");
+    project
+        .lambimg(["build", "-v", "--base", &base])
+        .env("HTTPS_PROXY", ecr.proxy())
+        .env("https_proxy", ecr.proxy())
+        .env("SSL_CERT_FILE", ecr.authority())
+        .env("AWS_ENDPOINT_URL", moto())
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+}
+
+fn with_keys(run: Run<'_>) -> Run<'_> {
+    run.env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", KEY)
+}
+
+/// Runs to the end, which tells no secret, nor does what it leaves in the store.
+fn outcome(project: &Project, run: Run<'_>) -> Outcome {
+    let outcome = run.run();
+    let told = outcome.rendering();
+    assert!(![Some(0), Some(70), None].contains(&outcome.code), "{told}");
+    for secret in SECRETS {
+        assert!(!told.contains(secret), "{secret}:\n{told}");
+        let grep = Command::new("grep")
+            .args(["-rl", "--exclude-dir=login", secret])
+            .arg(project.cache())
+            .output()
+            .unwrap();
+        let found = String::from_utf8(grep.stdout).unwrap();
+        assert_eq!(found, "", "{secret}");
+    }
+    outcome
+}
+
+/// Holds that the registry was given this header last and then looked for the image.
+fn assert_logged_in(ecr: &Ecr, outcome: &Outcome, login: &str) {
+    let told = outcome.rendering();
+    let asked = ecr.asked();
+    let last = asked
+        .last()
+        .unwrap_or_else(|| panic!("nobody asked:\n{told}"));
+    assert_eq!(last.header("Authorization"), Some(login), "{told}");
+    assert_eq!(outcome.code, Some(NETWORK), "{told}");
+    assert!(outcome.stderr.contains("no such image"), "{told}");
+}
+
+/// The logins on disk.
+fn logins(project: &Project) -> Vec<PathBuf> {
+    let directory = project.cache().join("login");
+    assert_eq!(
+        fs::metadata(&directory).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+    let entries = fs::read_dir(directory).unwrap();
+    let paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    for path in &paths {
+        assert_eq!(
+            fs::metadata(path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+    paths
+}
+
+/// Has the only login on disk be so many hours old and last for so many more, and sets more of it.
+fn change_login(project: &Project, age: u64, left: i64, more: &[(&str, &str)]) {
+    let [path] = <[PathBuf; 1]>::try_from(logins(project)).unwrap();
+    let mut login: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    login["issued"] = json!(now() - age * 3600);
+    login["expires"] = json!(now().checked_add_signed(left * 3600).unwrap());
+    for (key, value) in more {
+        login[key] = json!(value);
+    }
+    fs::write(&path, login.to_string()).unwrap();
+}
+
+fn aws_config(project: &Project, text: &str) {
+    fs::create_dir_all(project.home().join(".aws")).unwrap();
+    fs::write(project.home().join(".aws/config"), text).unwrap();
+}
+
+#[test]
+fn keys_of_variables_give_a_login() {
+    let project = Project::with_handler();
+    let ecr = registry_for(motos_login());
+    let outcome = outcome(&project, with_keys(pull(&project, &ecr, PRIVATE)));
+    assert_logged_in(&ecr, &outcome, &motos_login());
+    assert_eq!(ecr.asked().len(), 2, "one refusal, one answer");
+}
+
+/// A control API whose logins last as long as AWS's do: moto's are over before they are given.
+fn lasting_logins() -> Server {
+    Server::start(|_| {
+        let token = STANDARD.encode(format!("AWS:{ACCOUNT}-auth-token"));
+        let expires = json!(now() + 12 * 3600);
+        let data =
+            json!({"authorizationData": [{"authorizationToken": token, "expiresAt": expires}]});
+        Reply::status(200).body(data.to_string())
+    })
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap().as_secs()
+}
+
+/// A build with keys that looks for its base in the private registry, and has logins of `api`.
+fn pull_with<'project>(project: &'project Project, ecr: &Ecr, api: &Server) -> Run<'project> {
+    let endpoint = format!("http://{}", api.address());
+    with_keys(pull(project, ecr, PRIVATE)).env("AWS_ENDPOINT_URL", endpoint)
+}
+
+#[test]
+fn a_login_is_kept_for_half_its_life() {
+    let project = Project::with_handler();
+    let ecr = registry_for(motos_login());
+    let api = lasting_logins();
+    let had = "a login was had from AWS";
+    let run = || pull_with(&project, &ecr, &api);
+    let dead = || run().env("AWS_ENDPOINT_URL", NOBODY);
+    assert!(outcome(&project, run()).stderr.contains(had));
+    let second = outcome(&project, dead());
+    assert_logged_in(&ecr, &second, &motos_login());
+    change_login(&project, 5, 7, &[]);
+    assert!(!outcome(&project, run()).stderr.contains(had));
+    change_login(&project, 7, 5, &[]);
+    let unrenewed = outcome(&project, dead());
+    assert_logged_in(&ecr, &unrenewed, &motos_login());
+    assert!(
+        unrenewed.stderr.contains("cannot be renewed"),
+        "{}",
+        unrenewed.stderr
+    );
+    assert!(outcome(&project, run()).stderr.contains(had));
+    // What is over, or not to be read, is as none.
+    change_login(&project, 13, -1, &[]);
+    assert_eq!(outcome(&project, dead()).code, Some(NETWORK));
+    assert!(outcome(&project, run()).stderr.contains(had));
+    for path in logins(&project) {
+        fs::write(path, "{").unwrap();
+    }
+    assert!(outcome(&project, run()).stderr.contains(had));
+    project.lambimg(["cache", "prune", "--all"]).succeed();
+    assert!(!project.cache().join("login").exists());
+}
+
+#[test]
+fn other_credentials_get_a_login_of_their_own() {
+    let project = Project::with_handler();
+    let ecr = registry_for(motos_login());
+    let api = lasting_logins();
+    for key in ["AKIAIOSFODNN7EXAMPLE", "AKIAI44QH8DHBEXAMPLE"] {
+        let run = pull_with(&project, &ecr, &api).env("AWS_ACCESS_KEY_ID", key);
+        let outcome = outcome(&project, run);
+        assert!(outcome.stderr.contains("a login was had from AWS"), "{key}");
+    }
+    assert_eq!(logins(&project).len(), 2);
+}
+
+#[test]
+fn a_login_that_is_refused_is_had_anew() {
+    let project = Project::with_handler();
+    let ecr = registry_for(motos_login());
+    let api = lasting_logins();
+    outcome(&project, pull_with(&project, &ecr, &api));
+    change_login(&project, 1, 11, &[("password", "stale-password")]);
+    let outcome = outcome(&project, pull_with(&project, &ecr, &api));
+    assert_logged_in(&ecr, &outcome, &motos_login());
+    let asked = ecr.asked();
+    let stale = basic("AWS", "stale-password");
+    assert_eq!(
+        asked[asked.len() - 2].header("Authorization"),
+        Some(&*stale)
+    );
+}
+
+/// A new login that is refused as well is not asked for again and again.
+#[test]
+fn a_refusal_of_a_new_login_stands() {
+    let project = Project::with_handler();
+    let ecr = registry_for("nobody's".to_owned());
+    let api = lasting_logins();
+    let outcome = outcome(&project, pull_with(&project, &ecr, &api));
+    assert_eq!((ecr.asked().len(), api.asked().len()), (2, 1));
+    assert_said!(outcome);
+}
+
+#[test]
+fn stale_credentials_of_docker_give_way() {
+    let project = Project::with_handler();
+    project.login(PRIVATE, "AWS", "stale-password");
+    let ecr = registry_for(motos_login());
+    let outcome = outcome(&project, with_keys(pull(&project, &ecr, PRIVATE)));
+    assert_logged_in(&ecr, &outcome, &motos_login());
+    assert_said!(outcome);
+}
+
+#[test]
+fn good_credentials_of_docker_come_before_awss() {
+    let project = Project::with_handler();
+    project.login(PRIVATE, "AWS", "stale-password");
+    let ecr = registry_for(basic("AWS", "stale-password"));
+    let run = with_keys(pull(&project, &ecr, PRIVATE)).env("AWS_ENDPOINT_URL", NOBODY);
+    let outcome = outcome(&project, run);
+    assert_logged_in(&ecr, &outcome, &basic("AWS", "stale-password"));
+}
+
+/// Many have Docker configured for Amazon's helper, which is not needed here.
+#[test]
+fn a_helper_that_is_absent_is_no_fault() {
+    let project = Project::with_handler();
+    project.docker_config(&json!({"credHelpers": {PRIVATE: "ecr-login"}}));
+    let ecr = registry_for(motos_login());
+    let outcome = outcome(&project, with_keys(pull(&project, &ecr, PRIVATE)));
+    assert_logged_in(&ecr, &outcome, &motos_login());
+}
+
+#[test]
+fn given_credentials_come_first_and_go_nowhere_else() {
+    let project = Project::with_handler();
+    project.login(PRIVATE, "AWS", "from-docker");
+    let ecr = registry_for(basic("me", "stale-password"));
+    let given = |registry: &str| {
+        with_keys(pull(&project, &ecr, PRIVATE))
+            .env("LAMBIMG_REGISTRY", registry)
+            .env("LAMBIMG_REGISTRY_USER", "me")
+            .env("LAMBIMG_REGISTRY_PASSWORD", "stale-password")
+    };
+    let own = outcome(&project, given(PRIVATE));
+    assert_logged_in(&ecr, &own, &basic("me", "stale-password"));
+    let before = ecr.asked().len();
+    outcome(&project, given("other.example"));
+    let own = basic("me", "stale-password");
+    let later = ecr.asked().split_off(before);
+    assert!(later.len() > 1);
+    assert!(
+        later
+            .iter()
+            .all(|asked| asked.header("Authorization") != Some(&own))
+    );
+}
+
+#[test]
+fn credentials_that_are_given_in_part() {
+    let project = Project::with_handler();
+    let run = project.lambimg(["build", "--base", "other.example/base:1"]);
+    let run = run
+        .env("LAMBIMG_REGISTRY_USER", "me")
+        .env("LAMBIMG_REGISTRY_PASSWORD", "stale-password");
+    let outcome = outcome(&project, run);
+    assert_eq!(outcome.code, Some(USAGE));
+    assert_said!(outcome);
+}
+
+#[test]
+fn every_source_of_credentials_gives_a_login() {
+    let credentials = json!({"AccessKeyId": "ASIAIOSFODNN7EXAMPLE", "SecretAccessKey": KEY, "Token": SESSION,
+        "Expiration": "2099-01-01T00:00:00Z"});
+    let container = Server::start(move |_| Reply::status(200).body(credentials.to_string()));
+    let role = "arn:aws:iam::123456789012:role/builder";
+    let keys = format!("aws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = {KEY}\n");
+    let process =
+        json!({"Version": 1, "AccessKeyId": "AKIAIOSFODNN7EXAMPLE", "SecretAccessKey": KEY});
+    let token = "web-identity-secret";
+    let cases = [
+        ("profile", format!("[profile work]\n{keys}")),
+        (
+            "assumed role",
+            format!(
+                "[profile base]\n{keys}[profile work]\nrole_arn = {role}\nsource_profile = base\n"
+            ),
+        ),
+        (
+            "process",
+            "[profile work]\ncredential_process = cat process.json\n".to_owned(),
+        ),
+        (
+            "web identity in a profile",
+            format!("[profile work]\nrole_arn = {role}\nweb_identity_token_file = token\n"),
+        ),
+        ("web identity", String::new()),
+        ("container", String::new()),
+    ];
+    for (name, config) in cases {
+        let project = Project::with_handler();
+        project.file("process.json", process.to_string());
+        project.file("token", token);
+        aws_config(&project, &config);
+        let ecr = registry_for(motos_login());
+        let mut run = pull(&project, &ecr, PRIVATE);
+        run = match name {
+            "web identity" => run
+                .env("AWS_ROLE_ARN", role)
+                .env("AWS_WEB_IDENTITY_TOKEN_FILE", project.path().join("token")),
+            "container" => run.env(
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                format!("http://{}/credentials", container.address()),
+            ),
+            _ => run.env("AWS_PROFILE", "work"),
+        };
+        let outcome = outcome(&project, run);
+        let told = outcome.rendering();
+        assert!(told.contains("a login was had from AWS"), "{name}: {told}");
+        assert_logged_in(&ecr, &outcome, &motos_login());
+    }
+    assert_eq!(container.asked().len(), 1);
+}
+
+/// Single sign-on, with the token that `aws sso login` leaves; the portal knows it or not.
+fn sso(is_known: bool) -> (Project, Ecr, Outcome, Vec<Asked>) {
+    let project = Project::with_handler();
+    let start = "https://example.awsapps.com/start";
+    aws_config(
+        &project,
+        &format!(
+            "[profile work]\nsso_start_url = {start}\nsso_region = eu-west-1\nsso_account_id = {ACCOUNT}\n\
+             sso_role_name = builder\n"
+        ),
+    );
+    let cache = project.home().join(".aws/sso/cache");
+    fs::create_dir_all(&cache).unwrap();
+    let mut sum = Command::new("sha1sum");
+    fs::write(project.beside("start"), start).unwrap();
+    let sum = run(sum.arg(project.beside("start")));
+    let name = sum.split(' ').next().unwrap();
+    let token = json!({"accessToken": "web-identity-secret", "expiresAt": "2099-01-01T00:00:00Z", "region": "eu-west-1",
+        "startUrl": start});
+    fs::write(cache.join(format!("{name}.json")), token.to_string()).unwrap();
+    let portal = Server::start(move |_| {
+        if !is_known {
+            let words = json!({"message": "Session token not found or invalid"});
+            return Reply::status(401)
+                .header("x-amzn-ErrorType", "UnauthorizedException")
+                .body(words.to_string());
+        }
+        let role = json!({"roleCredentials": {"accessKeyId": "ASIAIOSFODNN7EXAMPLE", "secretAccessKey": KEY,
+            "sessionToken": SESSION, "expiration": 4_070_908_800_000_u64}});
+        Reply::status(200)
+            .header("Content-Type", "application/json")
+            .body(role.to_string())
+    });
+    let ecr = registry_for(motos_login());
+    let run = pull(&project, &ecr, PRIVATE)
+        .env("AWS_PROFILE", "work")
+        .env(
+            "AWS_ENDPOINT_URL_SSO",
+            format!("http://{}", portal.address()),
+        );
+    let outcome = outcome(&project, run);
+    (project, ecr, outcome, portal.asked())
+}
+
+#[test]
+fn single_sign_on_gives_a_login() {
+    let (_project, ecr, outcome, asked) = sso(true);
+    assert_logged_in(&ecr, &outcome, &motos_login());
+    assert_eq!(asked.len(), 1);
+    assert_eq!(
+        asked[0].header("x-amz-sso_bearer_token"),
+        Some("web-identity-secret")
+    );
+}
+
+#[test]
+fn a_single_sign_on_that_is_over() {
+    let (_project, ecr, outcome, asked) = sso(false);
+    let told = outcome.rendering();
+    assert_eq!(outcome.code, Some(AWS), "{told}");
+    assert_eq!((ecr.asked().len(), asked.len()), (1, 1), "{told}");
+    assert_said!(outcome);
+}
+
+#[test]
+fn no_credentials_at_all() {
+    let project = Project::with_handler();
+    let ecr = registry_for(motos_login());
+    let outcome = outcome(&project, pull(&project, &ecr, PRIVATE));
+    assert_eq!(outcome.code, Some(AWS));
+    assert_said!(outcome);
+}
+
+/// A machine that is none of AWS's may let its requests to the address of AWS's own service vanish.
+#[test]
+fn a_silent_metadata_service_costs_a_second() {
+    let project = Project::with_handler();
+    let ecr = registry_for(motos_login());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", silent.local_addr().unwrap());
+    let run = pull(&project, &ecr, PRIVATE)
+        .env("AWS_EC2_METADATA_DISABLED", "false")
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", address);
+    let begun = Instant::now();
+    let outcome = outcome(&project, run);
+    assert_eq!(outcome.code, Some(AWS));
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(
+        begun.elapsed() > Duration::from_millis(900),
+        "it was not asked"
+    );
+}
+
+/// Nobody but ECR makes AWS be asked for anything.
+#[test]
+fn other_registries_have_no_part_of_it() {
+    let project = Project::with_handler();
+    let metadata = Server::start(|_| Reply::status(404));
+    let ecr = registry_for("nobody's".to_owned());
+    let run = pull(&project, &ecr, "other.example")
+        .env("AWS_EC2_METADATA_DISABLED", "false")
+        .env(
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+            format!("http://{}", metadata.address()),
+        )
+        .env(
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            format!("http://{}/", metadata.address()),
+        );
+    let outcome = outcome(&project, run);
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    assert_eq!(metadata.asked().len(), 0);
+}
+
+/// What is said when AWS answers a login with this.
+fn refused(kind: &str, message: &str) -> Outcome {
+    let project = Project::with_handler();
+    let answer = json!({"__type": kind, "message": message}).to_string();
+    let api = Server::start(move |_| Reply::status(400).body(answer.clone()));
+    let ecr = registry_for(motos_login());
+    let run = with_keys(pull(&project, &ecr, PRIVATE))
+        .env("AWS_SESSION_TOKEN", SESSION)
+        .env("AWS_ENDPOINT_URL_ECR", format!("http://{}", api.address()));
+    let outcome = outcome(&project, run);
+    assert_eq!(outcome.code, Some(AWS), "{}", outcome.rendering());
+    let asked = &api.asked()[0];
+    let target = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken";
+    assert_eq!(asked.header("X-Amz-Target"), Some(target));
+    let signature = asked.header("Authorization").unwrap();
+    assert!(
+        signature.contains("/eu-west-1/ecr/aws4_request"),
+        "the host's region"
+    );
+    assert_eq!(asked.header("X-Amz-Security-Token"), Some(SESSION));
+    outcome
+}
+
+#[test]
+fn access_denied() {
+    let user = "User: arn:aws:iam::123456789012:user/me is not authorized to perform: \
+                ecr:GetAuthorizationToken on resource: * because no identity-based policy allows the \
+                ecr:GetAuthorizationToken action";
+    assert_said!(refused("AccessDeniedException", user));
+}
+
+#[test]
+fn an_expired_session() {
+    assert_said!(refused(
+        "ExpiredTokenException",
+        "The security token included in the request is expired"
+    ));
+}
+
+#[test]
+fn a_wrong_key() {
+    let message =
+        format!("The request signature does not match.\n\nx-amz-security-token:{SESSION}\n");
+    assert_said!(refused("InvalidSignatureException", &message));
+}
+
+#[test]
+fn an_endpoint_without_tls() {
+    let project = Project::with_handler();
+    let ecr = registry_for(motos_login());
+    let run =
+        with_keys(pull(&project, &ecr, PRIVATE)).env("AWS_ENDPOINT_URL_ECR", "http://ecr.example/");
+    let outcome = outcome(&project, run);
+    assert_eq!(outcome.code, Some(USAGE));
+    assert_said!(outcome);
+}
+
+/// The public gallery; `busy` says whether strangers have read too much of it.
+fn gallery(busy: bool) -> Ecr {
+    Ecr::start(move |asked| {
+        let token = |name: &str| Reply::status(200).body(json!({"token": name}).to_string());
+        if asked.target.starts_with("/token/") {
+            return match asked.header("Authorization") {
+                None => token("stranger"),
+                Some(login) if login == motos_login() => token("friend"),
+                // Tokens are given for logins that are over, and then refused.
+                Some(_) => token("stale"),
+            };
+        }
+        match asked.header("Authorization") {
+            Some("Bearer stranger") if busy => Reply::status(429),
+            Some("Bearer friend" | "Bearer stranger") => Reply::status(404),
+            Some(_) => Reply::status(403),
+            None => {
+                let realm = format!(
+                    "Bearer realm=\"https://{PUBLIC}/token/\",service=\"{PUBLIC}\",scope=\"aws\""
+                );
+                Reply::status(401).header("WWW-Authenticate", realm)
+            }
+        }
+    })
+}
+
+/// The public gallery's control API, which moto has not.
+fn gallerys_api() -> Server {
+    Server::start(|asked| {
+        let target = asked.header("X-Amz-Target");
+        assert_eq!(target, Some("SpencerFrontendService.GetAuthorizationToken"));
+        let token = STANDARD.encode(format!("AWS:{ACCOUNT}-auth-token"));
+        let data = json!({"authorizationData": {"authorizationToken": token, "expiresAt": 4_070_908_800_u64}});
+        Reply::status(200).body(data.to_string())
+    })
+}
+
+#[test]
+fn the_gallery_is_read_without_credentials() {
+    let project = Project::with_handler();
+    let ecr = gallery(false);
+    let api = gallerys_api();
+    let run = with_keys(pull(&project, &ecr, PUBLIC)).env(
+        "AWS_ENDPOINT_URL_ECR_PUBLIC",
+        format!("http://{}", api.address()),
+    );
+    let outcome = outcome(&project, run);
+    let last = ecr.asked().pop().unwrap();
+    assert_eq!(
+        last.header("Authorization"),
+        Some("Bearer stranger"),
+        "{}",
+        outcome.rendering()
+    );
+    assert_eq!(api.asked().len(), 0);
+}
+
+#[test]
+fn the_gallery_refuses_stale_credentials() {
+    let project = Project::with_handler();
+    project.login(PUBLIC, "AWS", "stale-password");
+    let ecr = gallery(false);
+    let outcome = outcome(&project, pull(&project, &ecr, PUBLIC));
+    let last = ecr.asked().pop().unwrap();
+    assert_eq!(last.header("Authorization"), Some("Bearer stranger"));
+    assert_said!(outcome);
+}
+
+#[test]
+fn a_busy_gallery_is_read_as_somebody() {
+    let project = Project::with_handler();
+    let ecr = gallery(true);
+    let api = gallerys_api();
+    let run = with_keys(pull(&project, &ecr, PUBLIC)).env(
+        "AWS_ENDPOINT_URL_ECR_PUBLIC",
+        format!("http://{}", api.address()),
+    );
+    let outcome = outcome(&project, run);
+    let last = ecr.asked().pop().unwrap();
+    assert_eq!(
+        last.header("Authorization"),
+        Some("Bearer friend"),
+        "{}",
+        outcome.rendering()
+    );
+    let asked = api.asked();
+    assert_eq!(asked.len(), 1);
+    let signature = asked[0].header("Authorization").unwrap();
+    assert!(
+        signature.contains("/us-east-1/ecr-public/aws4_request"),
+        "{signature}"
+    );
+}
+
+/// Credentials would leave the registry's site.
+#[test]
+fn a_token_server_on_another_site() {
+    let project = Project::with_handler();
+    project.login("other.example", "me", "stale-password");
+    let ecr = Ecr::start(|_| {
+        let realm = format!("Bearer realm=\"https://{PUBLIC}/token/\",service=\"x\"");
+        Reply::status(401).header("WWW-Authenticate", realm)
+    });
+    let outcome = outcome(&project, pull(&project, &ecr, "other.example"));
+    assert_eq!(ecr.asked().len(), 1, "nobody else was asked");
+    assert_eq!(outcome.code, Some(NETWORK));
+    assert_said!(outcome);
+}
+
+/// No verb makes repositories by itself yet, so the room is asked, in a process that has the variables.
+#[test]
+fn repositories_are_made_once() {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "ecr_api::makes_repositories", "--ignored"]);
+    child
+        .env("AWS_ENDPOINT_URL", moto())
+        .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", KEY)
+        .env("HOME", "/nonexistent");
+    let told = run(&mut child);
+    assert!(told.contains("1 passed"), "{told}");
+}
+
+#[tokio::test]
+#[ignore = "run by another test, with variables of its own"]
+async fn makes_repositories() {
+    use lambimg::aws::ecr::Registry;
+    use lambimg::aws::repository::{EncryptionType, RepositorySettings, TagMutability};
+    use lambimg::aws::{Aws, Settings};
+    use lambimg::http::Client;
+    let aws = Aws::new(Settings {
+        client: Client::new(lambimg::http::Settings::default()),
+        directory: None,
+        now: SystemTime::now,
+        progress: lambimg::progress::Progress::default(),
+    });
+    let registry = Registry::parse(PRIVATE).unwrap();
+    let settings = RepositorySettings {
+        tag_mutability: Some(TagMutability::Immutable),
+        scan_on_push: Some(true),
+        tags: vec![("team".to_owned(), "orders".to_owned())],
+        encryption: Some((EncryptionType::Aes256, None)),
+        ..RepositorySettings::default()
+    };
+    assert!(!aws.repository_exists(&registry, "team/app").await.unwrap());
+    assert!(
+        aws.create_repository(&registry, "team/app", &settings)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !aws.create_repository(&registry, "team/app", &settings)
+            .await
+            .unwrap()
+    );
+    assert!(aws.repository_exists(&registry, "team/app").await.unwrap());
+    let error = aws
+        .create_repository(&registry, "Not A Name", &settings)
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("ecr:CreateRepository"),
+        "{error}"
+    );
+}
