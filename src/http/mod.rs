@@ -2,8 +2,12 @@
 //!
 //! Credentials travel only to the origin they were given for: a redirect to another one drops them.
 //! URLs in errors have neither user information nor query, where presigned ones keep their secrets.
+//! A request that may pass the next time is tried again, by one budget for the request and all its redirects.
 //! This room knows no registry and no index, and looks at no environment but the proxy variables and
 //! `SSL_CERT_FILE` and `SSL_CERT_DIR`, which the TLS library reads for the machine's own authorities.
+
+mod redaction;
+pub mod retry;
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -17,15 +21,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 pub use reqwest::{Certificate, Method, Response, StatusCode, Url, header};
 
+pub use crate::http::redaction::{redact, redact_answer, redact_text};
+use crate::http::retry::{Retry, Trouble};
 use crate::progress::Progress;
 
 const MAX_REDIRECTS: usize = 10;
-const ATTEMPTS: u32 = 4;
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -116,8 +119,8 @@ pub enum Error {
     Setup(#[source] Arc<reqwest::Error>),
 }
 
-/// A request that can be sent again.
-#[derive(Debug, Clone)]
+/// A request that can be sent again. In `Debug` its URL has no query, where presigned ones keep their secrets.
+#[derive(Clone)]
 pub struct Request {
     /// The method.
     pub method: Method,
@@ -129,6 +132,16 @@ pub struct Request {
     pub authorization: Option<Secret>,
     /// The body, if any.
     pub body: Option<Bytes>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("url", &redact(&self.url))
+            .field("authorization", &self.authorization)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Request {
@@ -240,9 +253,31 @@ impl Client {
     /// # Errors
     /// See [`Error`]; an answer of any status is not one.
     pub async fn send(&self, request: &Request) -> Result<Response, Error> {
+        let mut retry = Retry::default();
+        loop {
+            let result = self.send_once(request).await;
+            let trouble = match &result {
+                Ok(response) => Trouble::of_response(response),
+                Err(error) => Trouble::of_error(error),
+            };
+            let Some(trouble) = trouble else {
+                return result;
+            };
+            let what = redact(&request.url);
+            if !retry.again(&what, &trouble, &self.settings.progress).await {
+                return result;
+            }
+        }
+    }
+
+    /// Sends `request` and follows redirects of GET and HEAD, for whoever has a [`Retry`] of its own.
+    ///
+    /// # Errors
+    /// See [`Error`]; an answer of any status is not one.
+    pub async fn send_once(&self, request: &Request) -> Result<Response, Error> {
         let mut request = request.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send_with_retry(&request).await?;
+            let response = self.exchange(&request, None).await?;
             let follows = matches!(request.method, Method::GET | Method::HEAD);
             if !follows || !response.status().is_redirection() {
                 return Ok(response);
@@ -261,33 +296,9 @@ impl Client {
         })
     }
 
-    async fn send_with_retry(&self, request: &Request) -> Result<Response, Error> {
-        let mut pause = FIRST_PAUSE;
-        let mut attempt = 1;
-        loop {
-            let result = self.exchange(request, None).await;
-            let wait = match &result {
-                Ok(response) if may_pass_later(response.status()) => {
-                    retry_after(response).unwrap_or(pause)
-                }
-                Err(Error::Connect { .. } | Error::Exchange { .. }) => pause,
-                _ => return result,
-            };
-            if attempt == ATTEMPTS {
-                return result;
-            }
-            let why = match &result {
-                Ok(response) => response.status().to_string(),
-                Err(error) => error.to_string(),
-            };
-            let url = redact(&request.url);
-            self.settings
-                .progress
-                .detail(format!("{url}: {why}; try {}", attempt + 1));
-            tokio::time::sleep(wait.min(LONGEST_PAUSE)).await;
-            pause *= 2;
-            attempt += 1;
-        }
+    /// Who is told of retries.
+    pub fn progress(&self) -> &Progress {
+        &self.settings.progress
     }
 
     /// Sends `request` once with `stream` as its body, which cannot be sent again. It may take as long as it
@@ -404,15 +415,6 @@ fn redirect_target(from: &Url, response: &Response) -> Result<Option<Url>, Error
     }
 }
 
-fn may_pass_later(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
-}
-
-fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    value.parse().ok().map(Duration::from_secs)
-}
-
 /// Turns a failed exchange into an error that names the host.
 pub fn classify(url: &Url, error: reqwest::Error) -> Error {
     let source = error.without_url();
@@ -452,38 +454,6 @@ pub async fn read_limited(mut response: Response, limit: u64) -> Result<Vec<u8>,
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
-}
-
-/// The URL without user information, query and fragment.
-pub fn redact(url: &Url) -> String {
-    let mut url = url.clone();
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.set_fragment(None);
-    url.into()
-}
-
-/// The text without the user information of its URLs.
-pub fn redact_text(text: &str) -> String {
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, tail) = rest.split_at(at + 3);
-        result.push_str(before);
-        let is_end = |c: char| c.is_whitespace() || "/?#\"'`<>".contains(c);
-        let authority = &tail[..tail.find(is_end).unwrap_or(tail.len())];
-        // A password may itself hold an `@`; the host is behind the last one.
-        rest = match authority.rfind('@') {
-            Some(end) => {
-                result.push_str("[secret]");
-                &tail[end..]
-            }
-            None => tail,
-        };
-    }
-    result.push_str(rest);
-    result
 }
 
 /// The host, with its port if the URL names one.

@@ -1,0 +1,114 @@
+//! Texts and URLs without what is secret in them.
+//!
+//! A presigned URL has its secret in the query, others in the user information; who answers us may repeat what
+//! we sent.
+
+use reqwest::Url;
+
+use crate::http::Secret;
+
+/// More of an answer says nothing new.
+const LONGEST_ANSWER: usize = 1000;
+
+/// The URL without user information, query and fragment.
+pub fn redact(url: &Url) -> String {
+    let mut url = url.clone();
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.into()
+}
+
+/// The text without the user information of its URLs.
+pub fn redact_text(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, tail) = rest.split_at(at + 3);
+        result.push_str(before);
+        let is_end = |c: char| c.is_whitespace() || "/?#\"'`<>".contains(c);
+        let authority = &tail[..tail.find(is_end).unwrap_or(tail.len())];
+        // A password may itself hold an `@`; the host is behind the last one.
+        rest = match authority.rfind('@') {
+            Some(end) => {
+                result.push_str("[secret]");
+                &tail[end..]
+            }
+            None => tail,
+        };
+    }
+    result.push_str(rest);
+    result
+}
+
+/// What someone at the other end said, fit to be shown: one line of bounded length, without `secrets`, which
+/// are values of the `Authorization` header, and without the queries of URLs.
+pub fn redact_answer<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
+    let mut text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    for secret in secrets {
+        let value = secret.reveal();
+        let bare = value.split_once(' ').map_or(value, |(_, token)| token);
+        if !bare.is_empty() {
+            text = text.replace(bare, "[secret]");
+        }
+    }
+    let mut text = without_queries(&redact_text(&text));
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_ANSWER) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+fn without_queries(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let is_end = |c: char| c.is_whitespace() || "\"'`<>".contains(c);
+        let end = rest[at..].find(is_end).map_or(rest.len(), |end| at + end);
+        let (url, tail) = rest.split_at(end);
+        match url[at..].find(['?', '#']) {
+            Some(query) => {
+                result.push_str(&url[..at + query]);
+                result.push_str("?[secret]");
+            }
+            None => result.push_str(url),
+        }
+        rest = tail;
+    }
+    result.push_str(rest);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_answer_gives_no_secret_back() {
+        let sent = [Secret::new("Bearer tok.en"), Secret::new("Basic bWU6cHc=")];
+        let text =
+            "no tok.en\nand no bWU6cHc=: see https://me:pw@b.test/k?X-Amz-Signature=abc#d, or ask";
+        assert_eq!(
+            redact_answer(text, &sent),
+            "no [secret] and no [secret]: see https://[secret]@b.test/k?[secret] or ask"
+        );
+        let long = redact_answer(&"ü".repeat(5000), []);
+        assert_eq!(long.chars().count(), LONGEST_ANSWER + 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_can_be_shown(text in ".{0,80}", url in "[a-z:/?#@ü ]{0,40}") {
+            let secret = Secret::new("Bearer s3cr3t");
+            let shown = redact_answer(&format!("{text} s3cr3t {url}"), [&secret]);
+            prop_assert!(!shown.contains("s3cr3t"));
+            prop_assert!(!shown.contains(char::is_control));
+        }
+    }
+}
