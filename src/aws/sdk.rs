@@ -249,7 +249,7 @@ impl HttpConnector for Connector {
             let unfit = || ConnectorError::user("a request that HTTP has no form for".into());
             let request = translated(&request).ok_or_else(unfit)?;
             let exchange = async {
-                let response = client.send_once(&request).await?;
+                let response = client.send_as_is(&request).await?;
                 let (status, headers) = (response.status(), response.headers().clone());
                 let body = http::read_limited(response, MAX_ANSWER).await?;
                 Ok::<_, http::Error>((status.as_u16(), headers, body))

@@ -22,7 +22,7 @@ use crate::oci::{self, Config, Descriptor, Document, Family, Manifest, layout};
 use crate::plan::{self, Plan};
 use crate::python::interpreter::{self, Interpreter};
 use crate::python::{Glibc, PythonVersion};
-use crate::registry::{self, Access, Registries};
+use crate::registry::{self, Registries};
 
 /// The label by which a base says its C library.
 const GLIBC_LABEL: &str = "lambimg.glibc";
@@ -203,16 +203,16 @@ pub(super) async fn fetch(
     registries: &Registries,
     store: &BlobStore,
 ) -> Result<Image, registry::Error> {
-    let repository = registries.repository(reference, Access::Pull)?;
-    let wrong = |source| registry::Error::Document {
+    let source = registries.source(reference)?;
+    let wrong = |error| registry::Error::Document {
         reference: reference.to_string(),
-        source,
+        source: error,
     };
-    let (raw, came_with) = repository.manifest(&reference.version()).await?;
+    let (raw, came_with) = source.manifest(&reference.version()).await?;
     let mut document = Document::read(raw, came_with.as_deref()).map_err(wrong)?;
     if let Document::Index(index) = &document {
         let descriptor = index.select(architecture).map_err(wrong)?;
-        let (raw, came_with) = repository.manifest(&descriptor.digest.to_string()).await?;
+        let (raw, came_with) = source.manifest(&descriptor.digest.to_string()).await?;
         document = Document::read(raw, came_with.as_deref()).map_err(wrong)?;
     }
     let Document::Manifest(manifest) = document else {
@@ -220,7 +220,7 @@ pub(super) async fn fetch(
             "an index inside an index".into(),
         )));
     };
-    let config = repository.small_blob(&manifest.config).await?;
+    let config = source.small_blob(&manifest.config).await?;
     let config = Config::read(config).map_err(wrong)?;
     config.require_any(architecture).map_err(wrong)?;
     store.put(&manifest.raw)?;

@@ -45,6 +45,7 @@ use crate::python::credentials::Credentials;
 use crate::python::index::Indexes;
 use crate::python::source::{self, Workshop};
 use crate::python::{self, PythonVersion, interpreter};
+use crate::registry::pull;
 use crate::registry::push::{self, Summary};
 use crate::registry::{self, Registries};
 
@@ -267,6 +268,8 @@ pub struct Tools {
     pub directories: Vec<PathBuf>,
     /// Directories each of whose children may be an installed Python.
     pub installations: Vec<PathBuf>,
+    /// What pushes may do.
+    pub pushing: push::Options,
     /// Who is told what happens.
     pub progress: Progress,
     /// Who is told of layers as they are made.
@@ -683,7 +686,7 @@ async fn bring_here(image: &Image, tools: &Tools) -> Result<(), Error> {
     });
     stream::iter(absent)
         .map(|(layer, origin)| {
-            push::fetch_blob(
+            pull::fetch_blob(
                 layer,
                 origin,
                 &tools.store,

@@ -5,7 +5,7 @@
 //! goes before the image, for one look at its manifest may do. A layer without a name yet is not sent: a
 //! repository that has it would be sent it again. What fails here is tried again with the image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
@@ -88,7 +88,8 @@ impl Destinations {
         }
         let begin = |references: Vec<Reference>| {
             let (store, registries) = (&tools.store, &tools.registries);
-            let push = Push::begin(&references[0], store, registries, &tools.progress)?;
+            let (options, progress) = (&tools.pushing, &tools.progress);
+            let push = Push::begin(&references[0], store, registries, options, progress)?;
             Ok(Destination { push, references })
         };
         let destinations: Result<_, Error> = repositories.into_values().map(begin).collect();
@@ -122,16 +123,34 @@ impl Destinations {
         let blobs = news.flat_map(stream::iter);
         blobs
             .for_each_concurrent(push::PARALLEL, |(blob, origin)| async move {
-                let pushes = self.0.iter().map(|destination| &destination.push);
+                let pushes = self.one_a_registry();
                 join_all(pushes.map(|push| push.bring_early(&blob, origin.as_ref()))).await;
             })
             .await;
     }
 
+    /// The first push to each registry: the others take over what it brought, once a manifest there refers to it.
+    fn one_a_registry(&self) -> impl Iterator<Item = &Push> {
+        let mut registries = BTreeSet::new();
+        self.0.iter().filter_map(move |destination| {
+            let registry = destination.references[0].registry.as_str();
+            registries.insert(registry).then_some(&destination.push)
+        })
+    }
+
     /// Ends all pushes with the image.
     pub(super) async fn finish(self, image: &Image) -> Result<Vec<Pushed>, Error> {
-        let mut pushed = Vec::new();
-        for Destination { push, references } in self.0 {
+        let mut pushed: Vec<Pushed> = Vec::new();
+        for Destination {
+            mut push,
+            references,
+        } in self.0
+        {
+            let registry = &references[0].registry;
+            let done = pushed.iter().map(|pushed| &pushed.reference);
+            for near in done.filter(|done| done.registry == *registry) {
+                push.mount_from(&near.repository);
+            }
             let digests = references.iter().filter_map(|reference| reference.digest);
             let actual = image.manifest.digest();
             if let Some(wanted) = digests.into_iter().find(|wanted| *wanted != actual) {

@@ -636,11 +636,33 @@ fn of_registry(error: &registry::Error) -> Advice {
             "create the repository first, and check its spelling",
             NETWORK,
         ),
+        registry::Error::NoRepository {
+            registry,
+            repository,
+            ..
+        } => hint(create_hint(registry, repository), NETWORK),
+        registry::Error::Create { .. } => (None, AWS),
+        registry::Error::TagTaken { refusal: None, .. } => hint(
+            "push under another tag, push by digest alone (as `REPOSITORY@sha256:…`), or move the tag by `--force`",
+            REFUSED,
+        ),
+        registry::Error::TagTaken {
+            refusal: Some(words),
+            ..
+        } => hint(
+            format!(
+                "the registry lets no tag move ({words}): push under another tag, or by digest alone (as \
+                 `REPOSITORY@sha256:…`)"
+            ),
+            REFUSED,
+        ),
         registry::Error::Status { .. } => hint(
             "the registry's words say what it minds; try again if it was busy",
             NETWORK,
         ),
-        registry::Error::Protocol { .. } | registry::Error::Digest { .. } => hint(
+        registry::Error::Protocol { .. }
+        | registry::Error::Digest { .. }
+        | registry::Error::Length { .. } => hint(
             "try again; if it stays, the fault is at the registry or in a proxy between",
             NETWORK,
         ),
@@ -650,6 +672,22 @@ fn of_registry(error: &registry::Error) -> Advice {
         registry::Error::Missing(_) | registry::Error::Read { .. } => {
             hint("build the image again, then push", REFUSED)
         }
+    }
+}
+
+/// How a repository is made: ECR's by a command, others by whoever runs them.
+fn create_hint(registry: &str, repository: &str) -> String {
+    let mut parts = registry.split('.');
+    let is_account = |part: &str| part.len() == 12 && part.bytes().all(|b| b.is_ascii_digit());
+    let account = parts.next().filter(|part| is_account(part));
+    let kind = parts.find(|part| part.starts_with("ecr") || part.starts_with("dkr-ecr"));
+    let region = kind.and_then(|_| parts.next());
+    match (account, region) {
+        (Some(account), Some(region)) => format!(
+            "push with `--create-repository`, or create it by `aws ecr create-repository --repository-name \
+             {repository} --region {region}`; it is to be in the account {account}"
+        ),
+        _ => "create the repository first, and check its spelling".to_owned(),
     }
 }
 

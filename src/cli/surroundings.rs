@@ -21,6 +21,7 @@ use lambimg::progress::Progress;
 use lambimg::python::index::settings::{self as indexes, ConfigFile};
 use lambimg::registry::Registries;
 use lambimg::registry::auth::{Explicit, Keychain};
+use lambimg::registry::push;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::failure::Failure;
@@ -179,6 +180,7 @@ impl Surroundings {
             uv: self.program("uv"),
             directories: self.directories.clone(),
             installations: self.installations(),
+            pushing: push::Options::default(),
             progress,
             made: Announcer::default(),
         })

@@ -343,7 +343,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]; an answer of any status is not one.
-    pub async fn send_once(&self, request: &Request) -> Result<Response, Error> {
+    pub async fn send_as_is(&self, request: &Request) -> Result<Response, Error> {
         self.exchange(request, None).await
     }
 

@@ -17,6 +17,8 @@ use crate::progress::Progress;
 const ATTEMPTS: u32 = 6;
 /// As many where nobody even takes the connection: more often a wrong address than a bad moment.
 const CONNECT_ATTEMPTS: u32 = 4;
+/// As many where all went well, and what came was wrong.
+const RARE_ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// As long as anybody's wish is followed.
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
@@ -36,6 +38,14 @@ impl Trouble {
             why: why.into(),
             attempts: ATTEMPTS,
             after: None,
+        }
+    }
+
+    /// A failure that hardly ever passes, in words.
+    pub fn rare(why: impl Into<String>) -> Self {
+        Self {
+            attempts: RARE_ATTEMPTS,
+            ..Self::new(why)
         }
     }
 

@@ -1,28 +1,39 @@
 //! One repository of a registry, as the OCI distribution specification has it: manifests, blobs,
 //! uploads.
 //!
-//! Requests are single and plain here; which blobs go, in what order and from where is `push`'s.
+//! Requests are single and plain here; which blobs go, in what order and from where is `push`'s, and how a
+//! blob is read to its end `pull`'s.
 //! This room knows nothing of Python or Lambda, nor what is in a layer.
 
 pub mod auth;
+pub mod pull;
 pub mod push;
 
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::digest::Digest;
-use crate::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use crate::http::header::{
+    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
+};
+use crate::http::retry::{self, Retry};
 use crate::http::{self, Client, Method, Request, Response, Secret, StatusCode, Url};
 use crate::oci::reference::Reference;
 use crate::oci::{self, Descriptor, Manifest};
 use crate::registry::auth::{Keychain, Tokens};
+use crate::registry::pull::{FailedMirrors, Mirror, Source};
 
 /// Error answers are small; more of one is not read.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 /// How many tokens a request may be answered with: stored credentials, a login that was kept, a new one.
 const MAX_ANSWERS: usize = 3;
+const DIGEST_HEADER: &str = "docker-content-digest";
 
 /// What a registry can fail at.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +74,46 @@ pub enum Error {
         what: String,
         /// The registry's own words.
         detail: String,
+        /// The registry's codes for it, as the specification has them.
+        codes: Vec<String>,
+        /// How long it wants to be left alone.
+        after: Option<Duration>,
+    },
+    /// The repository to push to is not there.
+    #[error("`{registry}` has no repository `{repository}`{}: {detail}", if *.certain { "" } else { ", it seems" })]
+    NoRepository {
+        /// The registry.
+        registry: String,
+        /// The repository.
+        repository: String,
+        /// Whether the registry says so, and does not only hang up, as ECR does.
+        certain: bool,
+        /// The registry's own words, or what happened.
+        detail: String,
+    },
+    /// A missing repository could not be made.
+    #[error("cannot create the repository `{repository}` of `{registry}`")]
+    Create {
+        /// The registry.
+        registry: String,
+        /// The repository.
+        repository: String,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// A tag is another image's and does not move.
+    #[error("the tag `{tag}` of `{repository}` is {}, and the image is {wanted}", or_unknown(.there.as_ref()))]
+    TagTaken {
+        /// Registry and repository.
+        repository: String,
+        /// The tag.
+        tag: String,
+        /// The digest it is, if the registry tells.
+        there: Option<Digest>,
+        /// The digest it was to be.
+        wanted: Digest,
+        /// The registry's own words where it is the one that refuses; else the user had said that tags stay.
+        refusal: Option<String>,
     },
     /// The registry broke the protocol.
     #[error("`{registry}` {detail}")]
@@ -73,12 +124,26 @@ pub enum Error {
         detail: String,
     },
     /// The bytes are not those of the digest they were asked by.
-    #[error("the registry's answer for {expected} is {actual}")]
+    #[error("what `{registry}` has as {expected} is {actual}")]
     Digest {
+        /// The registry.
+        registry: String,
         /// What was asked for.
         expected: Digest,
         /// What came.
         actual: Digest,
+    },
+    /// A blob is longer or shorter than the manifest has it.
+    #[error("blob {digest} of `{registry}` has {expected} bytes, and {actual} came")]
+    Length {
+        /// The registry.
+        registry: String,
+        /// The blob.
+        digest: Digest,
+        /// Its bytes by the manifest.
+        expected: u64,
+        /// The bytes that came, or more than there may be.
+        actual: u64,
     },
     /// What the registry has there is not the image that was wanted.
     #[error("`{reference}`: {source}")]
@@ -107,6 +172,10 @@ pub enum Error {
     },
 }
 
+fn or_unknown(digest: Option<&Digest>) -> String {
+    digest.map_or_else(|| "another image's".to_owned(), ToString::to_string)
+}
+
 /// What is meant to be done in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Access {
@@ -121,6 +190,8 @@ pub enum Access {
 pub struct Registries {
     client: Client,
     tokens: Arc<Tokens>,
+    mirrors: Arc<BTreeMap<String, Mirror>>,
+    failed_mirrors: FailedMirrors,
 }
 
 impl Registries {
@@ -129,7 +200,28 @@ impl Registries {
         Self {
             client,
             tokens: Arc::new(Tokens::new(keychain)),
+            mirrors: Arc::default(),
+            failed_mirrors: FailedMirrors::default(),
         }
+    }
+
+    /// Reads what is in the registries that are the keys from their mirrors first.
+    #[must_use]
+    pub fn with_mirrors(mut self, mirrors: BTreeMap<String, Mirror>) -> Self {
+        self.mirrors = Arc::new(mirrors);
+        self
+    }
+
+    /// Where `reference` is read from: its mirror, if there is one, and its own registry.
+    ///
+    /// # Errors
+    /// When a host can be no part of a URL.
+    pub fn source(&self, reference: &Reference) -> Result<Source, Error> {
+        let mirror = self.mirrors.get(&reference.registry);
+        let mirror = mirror.map(|mirror| self.repository(&mirror.of(reference), Access::Pull));
+        let own = self.repository(reference, Access::Pull)?;
+        let failed = self.failed_mirrors.clone();
+        Ok(Source::new(mirror.transpose()?, own, failed))
     }
 
     /// The repository of `reference`.
@@ -169,13 +261,88 @@ pub struct Repository {
     access: Access,
 }
 
+/// The address of an upload under way. It may be presigned, so `Debug` has no query.
+#[derive(Clone)]
+pub struct Session(Url);
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Session")
+            .field(&http::redact(&self.0))
+            .finish()
+    }
+}
+
 /// What became of the wish to mount a blob.
 #[derive(Debug)]
 pub enum Upload {
     /// It is there now.
     Done,
     /// Its bytes are wanted at this address after all.
-    Session(Url),
+    Session(Session),
+}
+
+/// What became of a manifest.
+#[derive(Debug)]
+pub enum Put {
+    /// It is there now.
+    Done,
+    /// The tag is another's for good, in the registry's words.
+    Immutable(String),
+    /// The registry lacks a blob of it.
+    BlobsUnknown(Error),
+}
+
+/// What a registry has under a tag.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// Its digest.
+    pub digest: Option<Digest>,
+    /// The blobs that its manifest, if it is one, refers to; the repository has them.
+    pub blobs: Vec<Digest>,
+}
+
+/// An answer, with the credentials that went with the question.
+struct Answer {
+    response: Response,
+    sent: Option<Secret>,
+}
+
+/// The words of an error answer.
+struct Told {
+    detail: String,
+    codes: Vec<String>,
+}
+
+impl Told {
+    fn has(&self, code: &str) -> bool {
+        self.codes.iter().any(|known| known == code)
+    }
+
+    fn says(&self, text: &str) -> bool {
+        self.detail.to_lowercase().contains(text)
+    }
+
+    fn is_missing_repository(&self) -> bool {
+        self.has("NAME_UNKNOWN")
+            || self.says("repositorynotfoundexception")
+            || self.says("does not exist in the registry with id")
+    }
+
+    /// In ECR's words, Harbor's, the Artifact Registry's and those of others.
+    fn is_immutable_tag(&self) -> bool {
+        self.has("TAG_INVALID")
+            || self.says("immutab")
+            || self.says("cannot be overwritten")
+            || self.says("imagetagalreadyexistsexception")
+    }
+}
+
+/// Whether a request is tried again here, or by a caller with a budget of its own.
+#[derive(Clone, Copy)]
+enum Tries {
+    One,
+    Many,
 }
 
 impl Repository {
@@ -207,27 +374,35 @@ impl Repository {
     }
 
     /// Sends a request with the credentials for this repository, asking for them when told to.
-    async fn send(&self, request: Request) -> Result<Response, Error> {
-        self.send_with_scopes(request, &[self.scope()]).await
+    async fn send(&self, request: Request, tries: Tries) -> Result<Answer, Error> {
+        self.send_with_scopes(request, &[self.scope()], tries).await
     }
 
     async fn send_with_scopes(
         &self,
         mut request: Request,
         scopes: &[String],
-    ) -> Result<Response, Error> {
-        let registries = &self.registries;
-        request.authorization = registries.tokens.known(&self.host(), scopes).await;
-        let mut response = registries.client.send(&request).await?;
+        tries: Tries,
+    ) -> Result<Answer, Error> {
+        let Registries { client, tokens, .. } = &self.registries;
+        request.authorization = tokens.known(&self.host(), scopes).await;
+        let ask = async |request: &Request| match tries {
+            Tries::One => client.send_once(request).await,
+            Tries::Many => client.send(request).await,
+        };
+        let mut response = ask(&request).await?;
         for answers in 0..MAX_ANSWERS {
-            let sent = (request.authorization.take(), answers > 0);
+            let sent = (request.authorization.clone(), answers > 0);
             let Some(token) = self.fresh_token(&response, scopes, sent).await? else {
                 break;
             };
             request.authorization = Some(token);
-            response = registries.client.send(&request).await?;
+            response = ask(&request).await?;
         }
-        Ok(response)
+        Ok(Answer {
+            response,
+            sent: request.authorization,
+        })
     }
 
     /// A better token than the one that was sent, and whether that answered this request before, if the registry
@@ -253,10 +428,29 @@ impl Repository {
         http::host_and_port(&self.base)
     }
 
-    async fn refusal(&self, what: &str, response: Response) -> Error {
-        let status = response.status();
-        let body = http::read_limited(response, MAX_ERROR_BODY).await;
-        let detail = error_detail(&body.unwrap_or_default(), status);
+    async fn told(&self, answer: Answer) -> Told {
+        let status = answer.response.status();
+        let body = http::read_limited(answer.response, MAX_ERROR_BODY).await;
+        let mut told = read_told(&body.unwrap_or_default(), status);
+        told.detail = http::redact_answer(&told.detail, &answer.sent);
+        told
+    }
+
+    async fn refusal(&self, what: &str, answer: Answer) -> Error {
+        let status = answer.response.status();
+        let after = retry::retry_after(answer.response.headers());
+        let told = self.told(answer).await;
+        self.refused(what, status, after, told).await
+    }
+
+    async fn refused(
+        &self,
+        what: &str,
+        status: StatusCode,
+        after: Option<Duration>,
+        told: Told,
+    ) -> Error {
+        let is_push = self.access == Access::Push;
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized {
                 registry: self.registry.clone(),
@@ -266,35 +460,65 @@ impl Repository {
                     .tokens
                     .has_credentials(&self.registry, &self.name)
                     .await,
-                detail,
+                detail: told.detail,
             },
-            StatusCode::NOT_FOUND => Error::NotFound {
+            StatusCode::NOT_FOUND if is_push && told.is_missing_repository() => {
+                Error::NoRepository {
+                    registry: self.registry.clone(),
+                    repository: self.name.clone(),
+                    certain: true,
+                    detail: told.detail,
+                }
+            }
+            StatusCode::NOT_FOUND if !is_push => Error::NotFound {
                 reference: format!("{} of {}", what, self.display()),
                 access: self.access,
-                detail,
+                detail: told.detail,
             },
             _ => Error::Status {
                 registry: self.registry.clone(),
                 status: status.as_u16(),
                 what: what.to_owned(),
-                detail,
+                detail: told.detail,
+                codes: told.codes,
+                after,
             },
         }
     }
 
-    /// Reads the manifest or index at a tag or digest.
+    fn manifest_request(&self, method: Method, version: &str) -> Result<Request, Error> {
+        let mut request = Request::new(method, self.url(&format!("manifests/{version}"))?);
+        if let Ok(accepted) = HeaderValue::from_str(&oci::ACCEPTED.join(", ")) {
+            request.headers.insert(ACCEPT, accepted);
+        }
+        Ok(request)
+    }
+
+    /// Reads the manifest or index at a tag or digest. One that comes cut or changed is asked for again.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn manifest(&self, version: &str) -> Result<(Vec<u8>, Option<String>), Error> {
-        let mut request = Request::new(Method::GET, self.url(&format!("manifests/{version}"))?);
-        let accepted = HeaderValue::from_str(&oci::ACCEPTED.join(", "));
-        if let Ok(accepted) = accepted {
-            request.headers.insert(ACCEPT, accepted);
+        let what = format!("the manifest `{version}` of {}", self.display());
+        let mut retry = Retry::default();
+        loop {
+            let error = match self.try_manifest(version).await {
+                Err(error) => error,
+                found => return found,
+            };
+            let trouble = pull::trouble(&error);
+            let progress = self.registries.client.progress();
+            match trouble {
+                Some(trouble) if retry.again(&what, &trouble, progress).await => {}
+                _ => return Err(error),
+            }
         }
-        let response = self.send(request).await?;
-        if response.status() == StatusCode::NOT_FOUND {
-            let body = http::read_limited(response, MAX_ERROR_BODY).await;
+    }
+
+    async fn try_manifest(&self, version: &str) -> Result<(Vec<u8>, Option<String>), Error> {
+        let request = self.manifest_request(Method::GET, version)?;
+        let answer = self.send(request, Tries::One).await?;
+        if answer.response.status() == StatusCode::NOT_FOUND {
             let separator = if version.starts_with("sha256:") {
                 '@'
             } else {
@@ -303,16 +527,17 @@ impl Repository {
             return Err(Error::NotFound {
                 reference: format!("{}{separator}{version}", self.display()),
                 access: self.access,
-                detail: error_detail(&body.unwrap_or_default(), StatusCode::NOT_FOUND),
+                detail: self.told(answer).await.detail,
             });
         }
-        if response.status() != StatusCode::OK {
+        if answer.response.status() != StatusCode::OK {
             return Err(self
-                .refusal(&format!("the manifest `{version}`"), response)
+                .refusal(&format!("the manifest `{version}`"), answer)
                 .await);
         }
+        let response = answer.response;
         let media_type = header(response.headers(), CONTENT_TYPE.as_str());
-        let promised = header(response.headers(), "docker-content-digest");
+        let promised = header(response.headers(), DIGEST_HEADER);
         let raw = http::read_limited(response, oci::MAX_DOCUMENT).await?;
         let actual = Digest::of(&raw);
         let expected = [Some(version.to_owned()), promised];
@@ -322,10 +547,56 @@ impl Repository {
             .filter_map(|text| text.parse().ok())
         {
             if expected != actual {
-                return Err(Error::Digest { expected, actual });
+                return Err(self.wrong_digest(expected, actual));
             }
         }
+        // What no digest was promised for may be cut and not be missed.
+        if let Err(error) = serde_json::from_slice::<IgnoredAny>(&raw) {
+            return Err(Error::Document {
+                reference: format!("{} {version}", self.display()),
+                source: oci::Error::Malformed {
+                    what: "manifest",
+                    detail: error.to_string(),
+                },
+            });
+        }
         Ok((raw, media_type))
+    }
+
+    fn wrong_digest(&self, expected: Digest, actual: Digest) -> Error {
+        Error::Digest {
+            registry: self.registry.clone(),
+            expected,
+            actual,
+        }
+    }
+
+    /// What is under a tag now; nothing where the registry does not say.
+    ///
+    /// # Errors
+    /// When nothing comes back.
+    pub async fn standing(&self, tag: &str) -> Result<Standing, Error> {
+        let request = self.manifest_request(Method::GET, tag)?;
+        let answer = match self.send(request, Tries::Many).await {
+            Err(Error::Credentials(_)) => return Ok(Standing::default()),
+            answer => answer?,
+        };
+        if answer.response.status() != StatusCode::OK {
+            return Ok(Standing::default());
+        }
+        let came_with = header(answer.response.headers(), CONTENT_TYPE.as_str());
+        let Ok(raw) = http::read_limited(answer.response, oci::MAX_DOCUMENT).await else {
+            return Ok(Standing::default());
+        };
+        let digest = Some(Digest::of(&raw));
+        let blobs = match oci::Document::read(raw, came_with.as_deref()) {
+            Ok(oci::Document::Manifest(manifest)) => {
+                let layers = manifest.layers.iter().chain([&manifest.config]);
+                layers.map(|blob| blob.digest).collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok(Standing { digest, blobs })
     }
 
     /// The digest now at a tag or digest, if the registry has one there and tells.
@@ -333,19 +604,18 @@ impl Repository {
     /// # Errors
     /// See [`Error`]; an absent manifest is not one.
     pub async fn head_manifest(&self, version: &str) -> Result<Option<Digest>, Error> {
-        let mut request = Request::new(Method::HEAD, self.url(&format!("manifests/{version}"))?);
-        if let Ok(accepted) = HeaderValue::from_str(&oci::ACCEPTED.join(", ")) {
-            request.headers.insert(ACCEPT, accepted);
-        }
-        let response = self.send(request).await?;
-        match response.status() {
+        let request = self.manifest_request(Method::HEAD, version)?;
+        let answer = self.send(request, Tries::Many).await?;
+        match answer.response.status() {
             StatusCode::OK => {
-                let digest = header(response.headers(), "docker-content-digest");
-                Ok(digest.and_then(|text| text.parse().ok()))
+                let told = header(answer.response.headers(), DIGEST_HEADER);
+                let told = told.and_then(|text| text.parse().ok());
+                // What is there by its digest has that digest, told or not.
+                Ok(told.or_else(|| version.parse().ok()))
             }
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(self
-                .refusal(&format!("a look for the manifest `{version}`"), response)
+                .refusal(&format!("a look for the manifest `{version}`"), answer)
                 .await),
         }
     }
@@ -356,38 +626,25 @@ impl Repository {
     /// # Errors
     /// When nothing comes back.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
+        self.look_for_blob(digest, Tries::Many).await
+    }
+
+    async fn look_for_blob(&self, digest: &Digest, tries: Tries) -> Result<bool, Error> {
         let request = Request::new(Method::HEAD, self.url(&format!("blobs/{digest}"))?);
-        Ok(self.send(request).await?.status() == StatusCode::OK)
+        let answer = self.send(request, tries).await?;
+        Ok(answer.response.status() == StatusCode::OK)
     }
 
-    /// Begins to read a blob; the caller proves the bytes.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn blob(&self, digest: &Digest) -> Result<Response, Error> {
-        let request = Request::new(Method::GET, self.url(&format!("blobs/{digest}"))?);
-        let response = self.send(request).await?;
-        if response.status() == StatusCode::OK {
-            return Ok(response);
+    /// Asks once for a blob's bytes from `at` on. A redirect is resolved anew each time: the presigned address
+    /// of the last time may be good no more.
+    async fn ask_for_blob(&self, digest: &Digest, at: u64) -> Result<Answer, Error> {
+        let mut request = Request::new(Method::GET, self.url(&format!("blobs/{digest}"))?);
+        if at > 0
+            && let Ok(range) = HeaderValue::from_str(&format!("bytes={at}-"))
+        {
+            request.headers.insert(RANGE, range);
         }
-        Err(self.refusal(&format!("blob {digest}"), response).await)
-    }
-
-    /// Reads a small blob whole, proven.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
-        let response = self.blob(&descriptor.digest).await?;
-        let raw = http::read_limited(response, descriptor.size.min(oci::MAX_DOCUMENT)).await?;
-        let actual = Digest::of(&raw);
-        if actual != descriptor.digest {
-            return Err(Error::Digest {
-                expected: descriptor.digest,
-                actual,
-            });
-        }
-        Ok(raw)
+        self.send(request, Tries::One).await
     }
 
     /// Has a blob mounted from the repository `from` of the same registry; a refusal of any kind (no leave to
@@ -401,9 +658,10 @@ impl Repository {
             .append_pair("mount", &digest.to_string())
             .append_pair("from", from);
         let scopes = [self.scope(), format!("repository:{from}:pull")];
-        let response = match self.send_with_scopes(empty_post(url), &scopes).await {
+        let sending = self.send_with_scopes(empty_post(url), &scopes, Tries::Many);
+        let response = match sending.await {
             Err(Error::Credentials(_)) => return Ok(None),
-            response => response?,
+            answer => answer?.response,
         };
         match response.status() {
             StatusCode::CREATED => Ok(Some(Upload::Done)),
@@ -412,26 +670,36 @@ impl Repository {
         }
     }
 
-    /// Opens an upload of a blob.
+    /// Opens an upload of a blob, asking once: one that nobody uses ends by itself.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn begin_upload(&self) -> Result<Url, Error> {
-        let response = self.send(empty_post(self.url("blobs/uploads/")?)).await?;
-        if response.status() == StatusCode::ACCEPTED {
-            return self.session(&response);
+    pub async fn begin_upload(&self) -> Result<Session, Error> {
+        let post = empty_post(self.url("blobs/uploads/")?);
+        let answer = self.send(post, Tries::One).await?;
+        if answer.response.status() == StatusCode::ACCEPTED {
+            return self.session(&answer.response);
         }
-        Err(self.refusal("an upload", response).await)
+        if answer.response.status() != StatusCode::NOT_FOUND {
+            return Err(self.refusal("an upload", answer).await);
+        }
+        let told = self.told(answer).await;
+        Err(Error::NoRepository {
+            registry: self.registry.clone(),
+            repository: self.name.clone(),
+            certain: told.is_missing_repository(),
+            detail: told.detail,
+        })
     }
 
-    fn session(&self, response: &Response) -> Result<Url, Error> {
+    fn session(&self, response: &Response) -> Result<Session, Error> {
         let nowhere = || self.protocol("names no place for an upload");
         let location = header(response.headers(), LOCATION.as_str()).ok_or_else(nowhere)?;
         let url = response.url().join(&location).map_err(|_| nowhere())?;
         if self.base.scheme() == "https" && url.scheme() != "https" {
             return Err(self.protocol("wants an upload without TLS"));
         }
-        Ok(url)
+        Ok(Session(url))
     }
 
     /// Sends a blob's bytes in one request to the address of a session. A session on another host is data:
@@ -442,7 +710,7 @@ impl Repository {
     /// a new one is known for the next try.
     pub async fn finish_upload(
         &self,
-        mut session: Url,
+        Session(mut session): Session,
         descriptor: &Descriptor,
         bytes: http::Stream,
     ) -> Result<(), Error> {
@@ -464,41 +732,58 @@ impl Repository {
         if response.status().is_success() {
             return Ok(());
         }
+        if response.status().is_redirection() {
+            return Err(self.protocol("redirects an upload, whose bytes are gone by then"));
+        }
         let what = format!("the upload of blob {digest}");
-        let sent = (request.authorization, false);
-        if self.fresh_token(&response, &scopes, sent).await?.is_some() {
+        let sent = request.authorization;
+        let fresh = self.fresh_token(&response, &scopes, (sent.clone(), false));
+        if fresh.await?.is_some() {
             return Err(Error::Status {
                 registry: self.registry.clone(),
                 status: StatusCode::UNAUTHORIZED.as_u16(),
                 what,
                 detail: "the token has run out".to_owned(),
+                codes: Vec::new(),
+                after: None,
             });
         }
-        Err(self.refusal(&what, response).await)
+        Err(self.refusal(&what, Answer { response, sent }).await)
     }
 
     /// Puts a manifest at a tag or at its digest.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn put_manifest(&self, manifest: &Manifest, version: &str) -> Result<(), Error> {
+    pub async fn put_manifest(&self, manifest: &Manifest, version: &str) -> Result<Put, Error> {
         let mut request = Request::new(Method::PUT, self.url(&format!("manifests/{version}"))?);
         let media_type = HeaderValue::from_static(manifest.family.manifest());
         request.headers.insert(CONTENT_TYPE, media_type);
         request.body = Some(Bytes::from(manifest.raw.clone()));
-        let response = self.send(request).await?;
-        if !response.status().is_success() {
-            return Err(self
-                .refusal(&format!("the manifest `{version}`"), response)
-                .await);
+        let answer = self.send(request, Tries::Many).await?;
+        let status = answer.response.status();
+        if !status.is_success() {
+            let after = retry::retry_after(answer.response.headers());
+            let told = self.told(answer).await;
+            let may_be_taken = !version.starts_with("sha256:") && status.is_client_error();
+            if may_be_taken && told.is_immutable_tag() {
+                return Ok(Put::Immutable(told.detail));
+            }
+            let lacks = told.has("MANIFEST_BLOB_UNKNOWN") || told.has("BLOB_UNKNOWN");
+            let what = format!("the manifest `{version}`");
+            let error = self.refused(&what, status, after, told).await;
+            return if lacks {
+                Ok(Put::BlobsUnknown(error))
+            } else {
+                Err(error)
+            };
         }
-        let stored = header(response.headers(), "docker-content-digest");
+        let stored = header(answer.response.headers(), DIGEST_HEADER);
         match stored.and_then(|text| text.parse::<Digest>().ok()) {
-            Some(actual) if actual != manifest.digest() => Err(Error::Digest {
-                expected: manifest.digest(),
-                actual,
-            }),
-            _ => Ok(()),
+            Some(actual) if actual != manifest.digest() => {
+                Err(self.wrong_digest(manifest.digest(), actual))
+            }
+            _ => Ok(Put::Done),
         }
     }
 }
@@ -517,7 +802,7 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// The registry's own words for an error, else the status.
-fn error_detail(body: &[u8], status: StatusCode) -> String {
+fn read_told(body: &[u8], status: StatusCode) -> Told {
     #[derive(Deserialize)]
     struct Body {
         errors: Vec<Item>,
@@ -530,18 +815,20 @@ fn error_detail(body: &[u8], status: StatusCode) -> String {
         message: String,
     }
     let told = serde_json::from_slice::<Body>(body).ok();
-    let items = told.into_iter().flat_map(|body| body.errors);
-    let texts: Vec<_> = items
-        .map(|item| match (&*item.code, &*item.message) {
-            (code, "") => code.to_owned(),
-            ("", message) => message.to_owned(),
-            (code, message) => format!("{message} ({code})"),
-        })
-        .collect();
-    if texts.is_empty() {
-        status.to_string()
-    } else {
-        texts.join("; ")
+    let items: Vec<_> = told.into_iter().flat_map(|body| body.errors).collect();
+    let text = |item: &Item| match (&*item.code, &*item.message) {
+        (code, "") => code.to_owned(),
+        ("", message) => message.to_owned(),
+        (code, message) => format!("{message} ({code})"),
+    };
+    let texts: Vec<_> = items.iter().map(text).collect();
+    Told {
+        detail: if texts.is_empty() {
+            status.to_string()
+        } else {
+            texts.join("; ")
+        },
+        codes: items.into_iter().map(|item| item.code).collect(),
     }
 }
 
@@ -551,12 +838,32 @@ mod tests {
 
     #[test]
     fn a_registrys_words_are_passed_on() {
-        let detail = |body: &str| error_detail(body.as_bytes(), StatusCode::BAD_REQUEST);
-        assert_eq!(
-            detail(r#"{"errors":[{"code":"TAG_INVALID","message":"tag is immutable"}]}"#),
-            "tag is immutable (TAG_INVALID)"
+        let told = |body: &str| read_told(body.as_bytes(), StatusCode::BAD_REQUEST);
+        let taken = told(r#"{"errors":[{"code":"TAG_INVALID","message":"tag is immutable"}]}"#);
+        assert_eq!(taken.detail, "tag is immutable (TAG_INVALID)");
+        assert!(taken.is_immutable_tag() && !taken.is_missing_repository());
+        assert_eq!(told("<html>").detail, "400 Bad Request");
+        let denied = told(r#"{"errors":[{"code":"DENIED"}]}"#);
+        assert_eq!(denied.detail, "DENIED");
+        assert!(!denied.is_immutable_tag() && !denied.is_missing_repository());
+        let words = [
+            r#"{"errors":[{"code":"NAME_UNKNOWN","message":"The repository with name 'a' does not exist"}]}"#,
+            r#"{"errors":[{"message":"RepositoryNotFoundException: no"}]}"#,
+        ];
+        assert!(words.iter().all(|body| told(body).is_missing_repository()));
+        let words = "Failed to process request due to 'x:1' configured as immutable.";
+        assert!(
+            told(&format!(
+                r#"{{"errors":[{{"code":"PRECONDITION","message":"{words}"}}]}}"#
+            ))
+            .is_immutable_tag()
         );
-        assert_eq!(detail("<html>"), "400 Bad Request");
-        assert_eq!(detail(r#"{"errors":[{"code":"DENIED"}]}"#), "DENIED");
+    }
+
+    #[test]
+    fn a_session_does_not_print_its_query() {
+        let url = "https://r.test/v2/a/blobs/uploads/1?_state=s3cr3t";
+        let session = Upload::Session(Session(url.parse().unwrap()));
+        assert!(!format!("{session:?}").contains("s3cr3t"));
     }
 }

@@ -2,31 +2,84 @@
 //!
 //! Bytes go straight from the store or from the registry that has them; none is kept in memory or on
 //! disk on the way. Until the manifest is put, nothing in the repository refers to the new blobs, so an
-//! interruption leaves every tag as it was.
+//! interruption leaves every tag as it was. The manifest goes by its digest first and by its tags then.
+//!
+//! A blob is taken to be there when the manifest that stands under the tag refers to it, or when the registry
+//! says so; then it is mounted from a repository of the same registry, else uploaded in one request. What
+//! failed is begun anew, never gone on with: registries differ in what they kept of it.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::OnceCell;
 
 use crate::blob_store::{self, BlobStore};
 use crate::digest::{Digest, Hasher};
-use crate::http::{self, Url};
+use crate::http::retry::{Retry, Trouble};
+use crate::http::{self, StatusCode};
 use crate::oci::Descriptor;
 use crate::oci::image::Image;
 use crate::oci::reference::Reference;
 use crate::progress::Progress;
-use crate::registry::{Access, Error, Registries, Repository, Upload};
+use crate::registry::{
+    Access, Error, Put, Registries, Repository, Session, Standing, Tries, Upload,
+};
 
 /// Blobs on their way to one repository at once.
 pub const PARALLEL: usize = 4;
 const CHUNK: usize = 128 << 10;
-const ATTEMPTS: u32 = 4;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// An upload that gets so much further than any before it is on its way, and its failures count anew.
+const FURTHER: u64 = 1 << 20;
+/// Looks for a manifest that was just put, and the pauses between them: some ten seconds in all.
+const LOOKS: u32 = 10;
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LONGEST_LOOK: Duration = Duration::from_secs(2);
+
+/// Why a repository was not made.
+pub type CreateError = Box<dyn StdError + Send + Sync>;
+
+type Create = dyn Fn(Reference) -> BoxFuture<'static, Result<bool, CreateError>> + Send + Sync;
+
+/// Who makes a repository that is missing. It is no error there when somebody else was faster; false says that
+/// it is none of its registries.
+#[derive(Clone)]
+pub struct CreateRepository(Arc<Create>);
+
+impl CreateRepository {
+    /// Asks `create`.
+    pub fn new(
+        create: impl Fn(Reference) -> BoxFuture<'static, Result<bool, CreateError>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self(Arc::new(create))
+    }
+}
+
+impl fmt::Debug for CreateRepository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CreateRepository")
+    }
+}
+
+/// What a push may do beside bringing an image.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Who makes missing repositories, if that is wanted.
+    pub create: Option<CreateRepository>,
+    /// Whether a tag that is another image's stays so, whatever the registry would allow.
+    pub immutable_tags: bool,
+}
 
 /// What moved, in bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +90,8 @@ pub struct Summary {
     pub mounted: u64,
     /// There already.
     pub skipped: u64,
+    /// Whether nothing was done at all: manifest and tags were there.
+    pub was_there: bool,
 }
 
 /// How a blob came to be in the repository.
@@ -45,6 +100,8 @@ enum Way {
     Uploaded,
     Mounted,
     Skipped,
+    /// There already, by a manifest's word.
+    Known,
 }
 
 /// A push to one repository, which may begin before the image is whole.
@@ -55,8 +112,20 @@ pub struct Push {
     store: BlobStore,
     registries: Registries,
     progress: Progress,
-    /// Blobs that are there.
-    brought: Mutex<BTreeMap<Digest, Way>>,
+    options: Options,
+    /// Other repositories of the registry that have the image.
+    near: Vec<String>,
+    /// How blobs came; whoever wants one that is under way waits for it.
+    ways: Mutex<BTreeMap<Digest, Arc<OnceCell<Way>>>>,
+    /// What stands under the tag, if that could be asked.
+    standing: OnceCell<Option<Standing>>,
+    /// Whether a blob could not be brought early; to find that out again and again helps nobody.
+    falters: AtomicBool,
+    /// Whether manifests there are no proof of blobs.
+    distrusts: AtomicBool,
+    created: OnceCell<()>,
+    /// Whether the repository ever took the wish to upload.
+    opened: AtomicBool,
 }
 
 impl Push {
@@ -68,6 +137,7 @@ impl Push {
         target: &Reference,
         store: &BlobStore,
         registries: &Registries,
+        options: &Options,
         progress: &Progress,
     ) -> Result<Self, Error> {
         Ok(Self {
@@ -76,14 +146,31 @@ impl Push {
             store: store.clone(),
             registries: registries.clone(),
             progress: progress.clone(),
-            brought: Mutex::default(),
+            options: options.clone(),
+            near: Vec::new(),
+            ways: Mutex::default(),
+            standing: OnceCell::new(),
+            falters: AtomicBool::new(false),
+            distrusts: AtomicBool::new(false),
+            created: OnceCell::new(),
+            opened: AtomicBool::new(false),
         })
+    }
+
+    /// Takes blobs over from `repository` of the same registry, which has the image.
+    pub fn mount_from(&mut self, repository: &str) {
+        self.near.push(repository.to_owned());
     }
 
     /// Brings a blob of an image that is still being made, from the store or from `origin`. What fails here
     /// is tried again with the image, and told then.
     pub async fn bring_early(&self, blob: &Descriptor, origin: Option<&Reference>) {
-        if let Err(error) = self.bring(blob, origin, None).await {
+        if self.falters.load(Ordering::Relaxed) {
+            return;
+        }
+        let brought = self.with_repository(async || self.bring(blob, origin, None).await);
+        if let Err(error) = brought.await {
+            self.falters.store(true, Ordering::Relaxed);
             self.progress.detail(format!(
                 "blob {}: {error}; again with the image",
                 blob.digest
@@ -96,34 +183,169 @@ impl Push {
     /// # Errors
     /// See [`Error`]; no tag has moved then, or only those before the one that failed.
     pub async fn finish(self, image: &Image, tags: &[String]) -> Result<Summary, Error> {
+        self.with_repository(async || self.put(image, tags).await)
+            .await
+    }
+
+    async fn put(&self, image: &Image, tags: &[String]) -> Result<Summary, Error> {
         let repository = &self.repository;
-        let digest = image.manifest.digest().to_string();
+        let wanted = image.manifest.digest();
         // A manifest is only taken when all its blobs are there, so one look can stand for all of them.
-        let is_there = self.is_untouched() && repository.head_manifest(&digest).await?.is_some();
-        if is_there {
-            for blob in image.blobs() {
-                self.note(blob.digest, Way::Skipped);
-            }
+        let is_there = if self.is_untouched() {
+            let look = repository.head_manifest(&wanted.to_string()).await;
+            self.explained(look)?.is_some()
         } else {
-            stream::iter(image.blobs())
-                .map(|blob| {
-                    let is_config = blob.digest == image.manifest.config.digest;
-                    let raw = is_config.then_some(&image.config.raw);
-                    self.bring(blob, image.origins.get(&blob.digest), raw)
-                })
-                .buffer_unordered(PARALLEL)
-                .try_collect::<()>()
-                .await?;
-            if tags.is_empty() {
-                repository.put_manifest(&image.manifest, &digest).await?;
-            }
+            let standing = self.standing().await;
+            standing.is_some_and(|standing| standing.digest == Some(wanted))
+        };
+        // All are looked at before any is moved.
+        let moves = self.moves(wanted, tags, is_there).await?;
+        if !is_there {
+            self.bring_all(image).await?;
+            self.put_by_digest(image).await?;
         }
+        for tag in &moves {
+            self.put_tag(image, tag).await?;
+        }
+        if !is_there {
+            self.settle(wanted).await;
+        }
+        Ok(Summary {
+            was_there: is_there && moves.is_empty(),
+            ..self.summary(image)
+        })
+    }
+
+    /// The tags to put, those first that are another image's: where such a one is refused, none has moved.
+    async fn moves<'a>(
+        &self,
+        wanted: Digest,
+        tags: &'a [String],
+        is_there: bool,
+    ) -> Result<Vec<&'a str>, Error> {
+        let (mut taken, mut free) = (Vec::new(), Vec::new());
         for tag in tags {
-            if repository.head_manifest(tag).await? != Some(image.manifest.digest()) {
-                repository.put_manifest(&image.manifest, tag).await?;
+            let is_first = !is_there && *tag == self.target.version();
+            let standing = if is_first {
+                self.standing().await
+            } else {
+                None
+            };
+            let there = match standing {
+                Some(standing) => standing.digest,
+                None => self.explained(self.repository.head_manifest(tag).await)?,
+            };
+            match there {
+                Some(there) if there == wanted => {}
+                Some(there) if self.options.immutable_tags => {
+                    return Err(self.tag_taken(tag, Some(there), wanted, None));
+                }
+                Some(_) => taken.push(tag.as_str()),
+                None => free.push(tag.as_str()),
             }
         }
-        Ok(self.summary(image))
+        // A registry whose tags stay may let this one move.
+        taken.sort_by_key(|tag| *tag == "latest");
+        taken.append(&mut free);
+        Ok(taken)
+    }
+
+    fn tag_taken(
+        &self,
+        tag: &str,
+        there: Option<Digest>,
+        wanted: Digest,
+        refusal: Option<String>,
+    ) -> Error {
+        Error::TagTaken {
+            repository: self.repository.display(),
+            tag: tag.to_owned(),
+            there,
+            wanted,
+            refusal,
+        }
+    }
+
+    async fn bring_all(&self, image: &Image) -> Result<(), Error> {
+        stream::iter(image.blobs())
+            .map(|blob| {
+                let is_config = blob.digest == image.manifest.config.digest;
+                let raw = is_config.then_some(&image.config.raw);
+                self.bring(blob, image.origins.get(&blob.digest), raw)
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect::<()>()
+            .await
+    }
+
+    async fn put_by_digest(&self, image: &Image) -> Result<(), Error> {
+        let version = image.manifest.digest().to_string();
+        match self
+            .repository
+            .put_manifest(&image.manifest, &version)
+            .await?
+        {
+            Put::Done => return Ok(()),
+            Put::BlobsUnknown(error) if !self.forget_known() => return Err(error),
+            Put::BlobsUnknown(error) => {
+                self.progress
+                    .detail(format!("{error}; every blob is asked for"));
+            }
+            Put::Immutable(detail) => return Err(self.repository.protocol(detail)),
+        }
+        self.bring_all(image).await?;
+        match self
+            .repository
+            .put_manifest(&image.manifest, &version)
+            .await?
+        {
+            Put::Done => Ok(()),
+            Put::BlobsUnknown(error) => Err(error),
+            Put::Immutable(detail) => Err(self.repository.protocol(detail)),
+        }
+    }
+
+    /// Forgets the blobs that only a manifest said are there; whether there were any.
+    fn forget_known(&self) -> bool {
+        self.distrusts.store(true, Ordering::Relaxed);
+        let mut ways = self.ways();
+        let before = ways.len();
+        ways.retain(|_, way| way.get() != Some(&Way::Known));
+        ways.len() < before
+    }
+
+    async fn put_tag(&self, image: &Image, tag: &str) -> Result<(), Error> {
+        let detail = match self.repository.put_manifest(&image.manifest, tag).await? {
+            Put::Done => return Ok(()),
+            Put::BlobsUnknown(error) => return Err(error),
+            Put::Immutable(detail) => detail,
+        };
+        let wanted = image.manifest.digest();
+        match self.repository.head_manifest(tag).await? {
+            // Somebody was faster with the same.
+            Some(there) if there == wanted => Ok(()),
+            there => Err(self.tag_taken(tag, there, wanted, Some(detail))),
+        }
+    }
+
+    /// Waits until the registry has the digest for whoever asks: some take a moment.
+    async fn settle(&self, digest: Digest) {
+        let mut pause = FIRST_LOOK;
+        for look in 1..=LOOKS {
+            let why = match self.repository.head_manifest(&digest.to_string()).await {
+                Ok(Some(_)) => return,
+                Ok(None) => "not there yet".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            self.progress
+                .detail(format!("{digest}: {why}; look {look}"));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
+        self.progress.warn(format!(
+            "{} took {digest} and does not show it yet",
+            self.repository.display()
+        ));
     }
 
     fn summary(&self, image: &Image) -> Summary {
@@ -132,27 +354,97 @@ impl Push {
             let counter = match self.way(&blob.digest) {
                 Some(Way::Uploaded) => &mut summary.uploaded,
                 Some(Way::Mounted) => &mut summary.mounted,
-                Some(Way::Skipped) | None => &mut summary.skipped,
+                Some(Way::Skipped | Way::Known) | None => &mut summary.skipped,
             };
             *counter += blob.size;
         }
         summary
     }
 
-    fn brought(&self) -> MutexGuard<'_, BTreeMap<Digest, Way>> {
-        self.brought.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ways(&self) -> MutexGuard<'_, BTreeMap<Digest, Arc<OnceCell<Way>>>> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_untouched(&self) -> bool {
-        self.brought().is_empty()
+        self.ways().is_empty()
     }
 
     fn way(&self, digest: &Digest) -> Option<Way> {
-        self.brought().get(digest).copied()
+        self.ways().get(digest)?.get().copied()
     }
 
-    fn note(&self, digest: Digest, way: Way) {
-        self.brought().insert(digest, way);
+    /// Does `work`, and where the repository is missing has it made and does it again.
+    async fn with_repository<T>(
+        &self,
+        work: impl AsyncFn() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match work().await {
+            Err(error @ Error::NoRepository { .. }) => {
+                if self.create().await? {
+                    work().await
+                } else {
+                    Err(error)
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// Has the repository made, once; whether anybody could.
+    async fn create(&self) -> Result<bool, Error> {
+        let Some(CreateRepository(create)) = &self.options.create else {
+            return Ok(false);
+        };
+        let make = async || {
+            let made = create(self.target.clone()).await;
+            let made = made.map_err(|source| {
+                Some(Error::Create {
+                    registry: self.target.registry.clone(),
+                    repository: self.target.repository.clone(),
+                    source,
+                })
+            })?;
+            if !made {
+                return Err(None);
+            }
+            let name = self.repository.display();
+            self.progress.step(format!("created the repository {name}"));
+            Ok(())
+        };
+        match self.created.get_or_try_init(make).await {
+            Ok(()) => Ok(true),
+            Err(None) => Ok(false),
+            Err(Some(error)) => Err(error),
+        }
+    }
+
+    /// The error for what it is: to a repository that is missing ECR answers nothing at all.
+    fn explained<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        let opened = self.opened.load(Ordering::Relaxed);
+        match result {
+            Err(Error::Http(error @ http::Error::Exchange { .. }))
+                if !opened && is_ecr(&self.target.registry) =>
+            {
+                Err(Error::NoRepository {
+                    registry: self.target.registry.clone(),
+                    repository: self.target.repository.clone(),
+                    certain: false,
+                    detail: error.to_string(),
+                })
+            }
+            result => result,
+        }
+    }
+
+    /// What stands under the tag that is to be moved, if that can be asked.
+    async fn standing(&self) -> Option<&Standing> {
+        let ask = async || {
+            if self.target.digest.is_some() {
+                return None;
+            }
+            self.repository.standing(&self.target.version()).await.ok()
+        };
+        self.standing.get_or_init(ask).await.as_ref()
     }
 
     /// Brings a blob, whose bytes are `raw` or in the store or where it comes from, unless it is there.
@@ -162,39 +454,34 @@ impl Push {
         origin: Option<&Reference>,
         raw: Option<&Vec<u8>>,
     ) -> Result<(), Error> {
-        if self.way(&blob.digest).is_some() {
-            return Ok(());
+        let cell = Arc::clone(self.ways().entry(blob.digest).or_default());
+        let bring = async || self.explained(self.climb(blob, origin, raw).await);
+        cell.get_or_try_init(bring).await?;
+        Ok(())
+    }
+
+    /// The ladder: known, there, mounted, sent.
+    async fn climb(
+        &self,
+        blob: &Descriptor,
+        origin: Option<&Reference>,
+        raw: Option<&Vec<u8>>,
+    ) -> Result<Way, Error> {
+        let standing = self.standing().await;
+        let is_known = standing.is_some_and(|standing| standing.blobs.contains(&blob.digest));
+        if is_known && !self.distrusts.load(Ordering::Relaxed) {
+            return Ok(Way::Known);
         }
         if self.repository.has_blob(&blob.digest).await? {
-            self.note(blob.digest, Way::Skipped);
-            return Ok(());
+            return Ok(Way::Skipped);
         }
-        let mut session = match self.mount(blob, origin).await? {
-            Some(Upload::Done) => {
-                self.note(blob.digest, Way::Mounted);
-                return Ok(());
-            }
+        let session = match self.mount(blob, origin).await? {
+            Some(Upload::Done) => return Ok(Way::Mounted),
             Some(Upload::Session(session)) => Some(session),
             None => None,
         };
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
-            // A session that failed is never used again: registries differ in what they kept of it.
-            let tried = self.try_upload(blob, origin, raw, session.take()).await;
-            match tried {
-                Ok(()) => break,
-                Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
-                    let next = attempt + 1;
-                    self.progress
-                        .detail(format!("blob {}: {error}; try {next}", blob.digest));
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.note(blob.digest, Way::Uploaded);
-        Ok(())
+        self.upload(blob, origin, raw, session).await?;
+        Ok(Way::Uploaded)
     }
 
     /// Mounts the blob from another repository of the same registry, if one is known to have it.
@@ -206,9 +493,45 @@ impl Push {
         let near = origin.filter(|origin| {
             origin.registry == self.target.registry && !origin.same_repository(&self.target)
         });
-        match near {
-            Some(near) => self.repository.mount(&blob.digest, &near.repository).await,
-            None => Ok(None),
+        let near = near.map(|origin| &origin.repository).or(self.near.first());
+        let Some(near) = near else { return Ok(None) };
+        let upload = self.repository.mount(&blob.digest, near).await?;
+        if upload.is_some() {
+            self.opened.store(true, Ordering::Relaxed);
+        }
+        Ok(upload)
+    }
+
+    /// Sends a blob, in a session of its own each time.
+    async fn upload(
+        &self,
+        blob: &Descriptor,
+        origin: Option<&Reference>,
+        raw: Option<&Vec<u8>>,
+        mut session: Option<Session>,
+    ) -> Result<(), Error> {
+        let what = format!("blob {}", blob.digest);
+        let (mut retry, mut furthest) = (Retry::default(), 0);
+        loop {
+            let sent = Arc::new(AtomicU64::new(0));
+            let tried = self.try_upload(blob, origin, raw, session.take(), &sent);
+            let Err(error) = tried.await else {
+                return Ok(());
+            };
+            let sent = sent.load(Ordering::Relaxed);
+            if sent >= furthest + FURTHER {
+                furthest = sent;
+                retry.moved();
+            }
+            match trouble(&error) {
+                Some(trouble) if retry.again(&what, &trouble, &self.progress).await => {}
+                _ => return Err(error.into_inner()),
+            }
+            // Only the answer may have been lost, or another run was faster.
+            let look = self.repository.look_for_blob(&blob.digest, Tries::One);
+            if matches!(look.await, Ok(true)) {
+                return Ok(());
+            }
         }
     }
 
@@ -217,23 +540,34 @@ impl Push {
         blob: &Descriptor,
         origin: Option<&Reference>,
         raw: Option<&Vec<u8>>,
-        session: Option<Url>,
-    ) -> Result<(), Error> {
+        session: Option<Session>,
+        sent: &Arc<AtomicU64>,
+    ) -> Result<(), Failed> {
         let session = match session {
             Some(session) => session,
-            None => self.repository.begin_upload().await?,
+            None => self
+                .repository
+                .begin_upload()
+                .await
+                .map_err(Failed::There)?,
         };
+        self.opened.store(true, Ordering::Relaxed);
         let hex = blob.digest.hex();
         let task = self
             .progress
             .task(format!("push {}", &hex[..12]), Some(blob.size));
         let task = Arc::new(task);
-        let moving = Arc::clone(&task);
-        let bytes = self.bytes(blob, origin, raw).await?;
-        let bytes = bytes.inspect_ok(move |chunk| moving.advance(chunk.len() as u64));
-        self.repository
-            .finish_upload(session, blob, bytes.boxed())
-            .await?;
+        let (moving, counter) = (Arc::clone(&task), Arc::clone(sent));
+        let (bytes, broken) = self.bytes(blob, origin, raw).await.map_err(Failed::Here)?;
+        let bytes = bytes.inspect_ok(move |chunk| {
+            moving.advance(chunk.len() as u64);
+            counter.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        });
+        let finished = self.repository.finish_upload(session, blob, bytes.boxed());
+        finished.await.map_err(|error| match broken.take() {
+            Some(cause) => Failed::Here(cause),
+            None => Failed::There(error),
+        })?;
         task.done();
         Ok(())
     }
@@ -243,10 +577,11 @@ impl Push {
         blob: &Descriptor,
         origin: Option<&Reference>,
         raw: Option<&Vec<u8>>,
-    ) -> Result<http::Stream, Error> {
+    ) -> Result<(http::Stream, Broken), Error> {
+        let broken = Broken::default();
         if let Some(raw) = raw {
             let raw = Bytes::from(raw.clone());
-            return Ok(stream::once(async { Ok(raw) }).boxed());
+            return Ok((stream::once(async { Ok(raw) }).boxed(), broken));
         }
         if self.store.contains(&blob.digest, blob.size) {
             let path = self.store.path(&blob.digest);
@@ -256,22 +591,96 @@ impl Push {
                     digest: blob.digest,
                     source,
                 })?;
-            return Ok(proven_stream(file, blob, self.store.clone()).boxed());
+            return Ok((
+                proven_stream(file, blob, self.store.clone()).boxed(),
+                broken,
+            ));
         }
         let origin = origin.ok_or(Error::Missing(blob.digest))?;
-        let source = self.registries.repository(origin, Access::Pull)?;
-        let response = source.blob(&blob.digest).await?;
-        Ok(response.bytes_stream().map_err(io::Error::other).boxed())
+        let bytes = self.registries.source(origin)?.blob(blob);
+        let slot = broken.clone();
+        let bytes = bytes.map_err(move |error| slot.keep(error)).boxed();
+        Ok((bytes, broken))
     }
 }
 
-fn may_pass(error: &Error) -> bool {
-    match error {
-        Error::Http(http::Error::Connect { .. } | http::Error::Exchange { .. }) => true,
-        // 401 is a token that ran out and has a successor by now.
-        Error::Status { status, .. } => matches!(status, 401 | 408 | 416 | 429 | 500..=599),
-        _ => false,
+/// Why the bytes of a blob stopped coming from where they come from: the client that sends them on only knows
+/// that they did.
+#[derive(Debug, Clone, Default)]
+struct Broken(Arc<Mutex<Option<Error>>>);
+
+impl Broken {
+    fn slot(&self) -> MutexGuard<'_, Option<Error>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn keep(&self, error: Error) -> io::Error {
+        let shown = io::Error::other(error.to_string());
+        *self.slot() = Some(error);
+        shown
+    }
+
+    fn take(&self) -> Option<Error> {
+        self.slot().take()
+    }
+}
+
+/// At which end an upload failed.
+enum Failed {
+    /// The bytes could not be had, however often that was tried.
+    Here(Error),
+    /// They could not be brought.
+    There(Error),
+}
+
+impl Failed {
+    fn into_inner(self) -> Error {
+        match self {
+            Self::Here(error) | Self::There(error) => error,
+        }
+    }
+}
+
+/// What is wrong with an upload, if a new one may pass.
+fn trouble(failed: &Failed) -> Option<Trouble> {
+    /// What a registry says when bytes were changed on the way, or a session is known no more.
+    const BROKEN: [&str; 4] = [
+        "BLOB_UPLOAD_INVALID",
+        "BLOB_UPLOAD_UNKNOWN",
+        "DIGEST_INVALID",
+        "SIZE_INVALID",
+    ];
+    let error = match failed {
+        Failed::Here(error) => {
+            let is_wrong = matches!(error, Error::Digest { .. });
+            return is_wrong.then(|| Trouble::rare(error.to_string()));
+        }
+        Failed::There(error) => error,
+    };
+    match error {
+        // The name did resolve before.
+        Error::Http(http::Error::Resolve { .. }) => Some(Trouble::new(error.to_string())),
+        Error::Http(error) => Trouble::of_error(error),
+        // 401 is a token that ran out and has a successor by now.
+        Error::Status { status, codes, .. }
+            if matches!(status, 401 | 404 | 416)
+                || codes.iter().any(|code| BROKEN.contains(&code.as_str())) =>
+        {
+            Some(Trouble::new(error.to_string()))
+        }
+        Error::Status { status, after, .. } => {
+            Trouble::of_status(StatusCode::from_u16(*status).ok()?, *after)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a registry is a private one of ECR, in any partition.
+fn is_ecr(registry: &str) -> bool {
+    let account = registry.split('.').next().unwrap_or_default();
+    let is_account = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+    let rest = &registry[account.len()..];
+    is_account && (rest.starts_with(".dkr.ecr") || rest.starts_with(".dkr-ecr"))
 }
 
 /// A blob of the store as it is read. Damage breaks the stream off before its last bytes and drops the blob, so
@@ -304,75 +713,61 @@ fn proven_stream(
     })
 }
 
-/// Reads a blob from the registry that has it into the store, proven.
-///
-/// # Errors
-/// See [`Error`]; the store has no part of it then.
-pub async fn fetch_blob(
-    blob: &Descriptor,
-    origin: &Reference,
-    store: &BlobStore,
-    registries: &Registries,
-    progress: &Progress,
-) -> Result<(), Error> {
-    let repository = registries.repository(origin, Access::Pull)?;
-    let mut pause = FIRST_PAUSE;
-    for attempt in 1.. {
-        match try_fetch(blob, &repository, store, progress).await {
-            Ok(()) => break,
-            Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
-                progress.detail(format!(
-                    "blob {}: {error}; try {}",
-                    blob.digest,
-                    attempt + 1
-                ));
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            Err(error) => return Err(error),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ecr_is_known_by_its_hosts() {
+        for host in [
+            "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+            "123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com",
+            "123456789012.dkr-ecr.eu-west-1.on.aws",
+            "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
+        ] {
+            assert!(is_ecr(host), "{host}");
+        }
+        for host in [
+            "public.ecr.aws",
+            "dkr.ecr.test",
+            "12345678901.dkr.ecr.x.y",
+            "",
+        ] {
+            assert!(!is_ecr(host), "{host}");
         }
     }
-    Ok(())
-}
 
-async fn try_fetch(
-    blob: &Descriptor,
-    repository: &Repository,
-    store: &BlobStore,
-    progress: &Progress,
-) -> Result<(), Error> {
-    use std::io::Write as _;
-    let mut response = repository.blob(&blob.digest).await?;
-    let hex = blob.digest.hex();
-    let task = progress.task(format!("fetch {}", &hex[..12]), Some(blob.size));
-    let url = response.url().clone();
-    let (mut writer, mut left) = (store.writer()?, blob.size);
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|e| http::classify(&url, e))?
-    {
-        // What is too long is not the blob; it need not fill the disk to prove that.
-        left = left.checked_sub(chunk.len() as u64).ok_or_else(|| {
-            Error::Http(http::Error::TooLarge {
-                url: http::redact(&url),
-                limit: blob.size,
+    #[test]
+    fn what_a_new_session_may_mend_is_tried_again() {
+        let status = |status, code: &str| {
+            Failed::There(Error::Status {
+                registry: "r.test".into(),
+                status,
+                what: "an upload".into(),
+                detail: String::new(),
+                codes: vec![code.to_owned()],
+                after: None,
             })
-        })?;
-        writer
-            .write_all(&chunk)
-            .map_err(|source| write_error(store, blob.digest, source))?;
-        task.advance(chunk.len() as u64);
+        };
+        let mends = [
+            status(416, "BLOB_UPLOAD_INVALID"),
+            status(400, "DIGEST_INVALID"),
+            status(404, "BLOB_UPLOAD_UNKNOWN"),
+            status(401, ""),
+            status(429, ""),
+            status(500, ""),
+        ];
+        assert!(mends.iter().all(|failed| trouble(failed).is_some()));
+        let stays = [
+            status(400, "NAME_INVALID"),
+            status(413, ""),
+            status(403, "DENIED"),
+        ];
+        assert!(stays.iter().all(|failed| trouble(failed).is_none()));
+        let here = Failed::Here(Error::Missing(Digest::of(b"x")));
+        assert!(
+            trouble(&here).is_none(),
+            "where bytes come from has its own budget"
+        );
     }
-    writer.commit_as(blob.digest, Some(blob.size))?;
-    task.done();
-    Ok(())
-}
-
-fn write_error(store: &BlobStore, digest: Digest, source: io::Error) -> Error {
-    Error::Store(blob_store::Error::Io {
-        action: "write",
-        path: store.path(&digest),
-        source,
-    })
 }

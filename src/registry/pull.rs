@@ -1,0 +1,626 @@
+//! Blobs read to their end, over networks that break off, from a mirror where there is one.
+//!
+//! What broke off goes on where it was, by a range asked for at the registry again. Length and digest are
+//! proven before the last bytes are given out, so nobody downstream ever has the whole of a wrong blob. A
+//! mirror is only another place for the same bytes: whatever fails there, the registry itself is asked, and
+//! no name of an image ever tells of it.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _, stream};
+
+use crate::blob_store::{self, BlobStore};
+use crate::digest::Hasher;
+use crate::http::header::CONTENT_RANGE;
+use crate::http::retry::{self, Retry, Trouble};
+use crate::http::{self, Response, StatusCode};
+use crate::oci::reference::{Name, ParseError, Reference};
+use crate::oci::{self, Descriptor};
+use crate::progress::Progress;
+use crate::registry::{Error, Registries, Repository};
+
+/// Where a registry's repositories are found too, as a pull-through cache has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    registry: String,
+    /// What stands before the repository's own name, with the slash.
+    prefix: String,
+}
+
+impl Mirror {
+    /// Reads `HOST` or `HOST/PREFIX`.
+    ///
+    /// # Errors
+    /// When it is no place in a registry.
+    pub fn read(text: &str) -> Result<Self, ParseError> {
+        let error = |reason| ParseError {
+            name: text.to_owned(),
+            reason,
+        };
+        // Any repository will do to read a host alone.
+        let name: Name = if text.contains('/') {
+            text.parse()?
+        } else {
+            format!("{text}/any").parse()?
+        };
+        if name.tag.is_some() || name.digest.is_some() {
+            return Err(error("a mirror is a place for images, without a tag"));
+        }
+        let registry = name.registry.ok_or_else(|| error("it names no registry"))?;
+        let prefix = if text.contains('/') {
+            format!("{}/", name.repository)
+        } else {
+            String::new()
+        };
+        Ok(Self { registry, prefix })
+    }
+
+    /// Where the mirror has what `reference` names.
+    pub(super) fn of(&self, reference: &Reference) -> Reference {
+        Reference {
+            registry: self.registry.clone(),
+            repository: format!("{}{}", self.prefix, reference.repository),
+            tag: reference.tag.clone(),
+            digest: reference.digest,
+        }
+    }
+}
+
+/// Repositories of mirrors that failed once, which are not asked again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FailedMirrors(Arc<Mutex<BTreeSet<String>>>);
+
+impl FailedMirrors {
+    fn set(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is wrong with an answer of a registry, if it may pass.
+pub(super) fn trouble(error: &Error) -> Option<Trouble> {
+    match error {
+        Error::Http(error) => Trouble::of_error(error),
+        Error::Status { status, after, .. } => {
+            Trouble::of_status(StatusCode::from_u16(*status).ok()?, *after)
+        }
+        // The way here may have changed them; the registry itself hardly does, so not often.
+        Error::Digest { .. } | Error::Document { .. } => Some(Trouble::rare(error.to_string())),
+        _ => None,
+    }
+}
+
+/// Where an image is read from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Source {
+    mirror: Option<Repository>,
+    own: Repository,
+    failed: FailedMirrors,
+}
+
+impl Source {
+    pub(super) fn new(mirror: Option<Repository>, own: Repository, failed: FailedMirrors) -> Self {
+        Self {
+            mirror,
+            own,
+            failed,
+        }
+    }
+
+    fn progress(&self) -> &Progress {
+        self.own.registries.client.progress()
+    }
+
+    /// The mirror, unless it has failed.
+    fn mirror(&self) -> Option<&Repository> {
+        let mirror = self.mirror.as_ref()?;
+        (!self.failed.set().contains(&mirror.display())).then_some(mirror)
+    }
+
+    /// Asks `place` no more, if it is the mirror; whether it was.
+    fn give_up(&self, place: &Repository, why: &Error) -> bool {
+        let name = place.display();
+        let is_mirror = self.mirror.is_some() && name != self.own.display();
+        if is_mirror && self.failed.set().insert(name.clone()) {
+            self.progress().detail(format!(
+                "the mirror {name} fails: {why}; on with {}",
+                self.own.display()
+            ));
+        }
+        is_mirror
+    }
+
+    /// Reads the manifest or index at a tag or digest.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn manifest(&self, version: &str) -> Result<(Vec<u8>, Option<String>), Error> {
+        if let Some(mirror) = self.mirror() {
+            match mirror.manifest(version).await {
+                Err(error) => self.give_up(mirror, &error),
+                found => return found,
+            };
+        }
+        self.own.manifest(version).await
+    }
+
+    /// The bytes of a blob. The last of them come only when all of them are proven.
+    pub fn blob(
+        &self,
+        blob: &Descriptor,
+    ) -> impl Stream<Item = Result<Bytes, Error>> + Send + use<> {
+        let reading = Reading::new(self.clone(), blob);
+        stream::try_unfold(reading, |mut reading| async move {
+            let chunk = reading.next().await?;
+            Ok(chunk.map(|chunk| (chunk, reading)))
+        })
+    }
+
+    /// Reads a small blob whole.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        if descriptor.size > oci::MAX_DOCUMENT {
+            return Err(Error::Http(http::Error::TooLarge {
+                url: format!("{}@{}", self.own.display(), descriptor.digest),
+                limit: oci::MAX_DOCUMENT,
+            }));
+        }
+        self.whole(descriptor, async || {
+            let chunks: Vec<Bytes> = self.blob(descriptor).try_collect().await?;
+            Ok(chunks.concat())
+        })
+        .await
+    }
+
+    /// Reads a blob into the store.
+    ///
+    /// # Errors
+    /// See [`Error`]; the store has no part of it then.
+    pub async fn fetch(
+        &self,
+        blob: &Descriptor,
+        store: &BlobStore,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.whole(blob, async || {
+            let hex = blob.digest.hex();
+            let task = progress.task(format!("fetch {}", &hex[..12]), Some(blob.size));
+            let mut writer = store.writer()?;
+            let mut chunks = std::pin::pin!(self.blob(blob));
+            while let Some(chunk) = chunks.try_next().await? {
+                writer.write_all(&chunk).map_err(|source| {
+                    Error::Store(blob_store::Error::Io {
+                        action: "write",
+                        path: store.path(&blob.digest),
+                        source,
+                    })
+                })?;
+                task.advance(chunk.len() as u64);
+            }
+            writer.commit_as(blob.digest, Some(blob.size))?;
+            task.done();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Does `work`, which reads all of a blob, again where all that came was the wrong bytes.
+    async fn whole<T>(
+        &self,
+        blob: &Descriptor,
+        work: impl AsyncFn() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut retry = Retry::default();
+        loop {
+            let error = match work().await {
+                Err(error @ Error::Digest { .. }) => error,
+                result => return result,
+            };
+            let what = format!("blob {}", blob.digest);
+            match trouble(&error) {
+                Some(trouble) if retry.again(&what, &trouble, self.progress()).await => {}
+                _ => return Err(error),
+            }
+        }
+    }
+}
+
+/// Reads a blob from the registry that has it into the store, proven.
+///
+/// # Errors
+/// See [`Error`]; the store has no part of it then.
+pub async fn fetch_blob(
+    blob: &Descriptor,
+    origin: &Reference,
+    store: &BlobStore,
+    registries: &Registries,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let source = registries.source(origin)?;
+    source.fetch(blob, store, progress).await
+}
+
+/// A blob under way.
+struct Reading {
+    source: Source,
+    blob: Descriptor,
+    /// Where it comes from at the moment.
+    place: Repository,
+    answer: Option<Response>,
+    /// Bytes of the answer that are here already.
+    skip: u64,
+    /// Whether the place may know ranges.
+    ranges: bool,
+    hasher: Hasher,
+    /// Bytes that came.
+    at: u64,
+    /// What came last, until it is known whether it was the end.
+    held: Option<Bytes>,
+    ended: bool,
+    retry: Retry,
+}
+
+/// A step that failed.
+struct Fault {
+    error: Error,
+    /// Set where it may pass.
+    trouble: Option<Trouble>,
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let trouble = trouble(&error);
+        Self { error, trouble }
+    }
+}
+
+impl Reading {
+    fn new(source: Source, blob: &Descriptor) -> Self {
+        Self {
+            place: source.mirror().unwrap_or(&source.own).clone(),
+            source,
+            blob: blob.clone(),
+            answer: None,
+            skip: 0,
+            ranges: true,
+            hasher: Hasher::default(),
+            at: 0,
+            held: None,
+            ended: false,
+            retry: Retry::default(),
+        }
+    }
+
+    /// The next bytes to give out.
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        while !self.ended {
+            let chunk = match self.step().await {
+                Ok(chunk) => chunk,
+                Err(fault) => {
+                    self.recover(fault).await?;
+                    continue;
+                }
+            };
+            let before = if let Some(chunk) = chunk {
+                self.hasher.update(&chunk);
+                self.at += chunk.len() as u64;
+                self.retry.moved();
+                self.held.replace(chunk)
+            } else {
+                self.prove()?;
+                self.ended = true;
+                self.held.take()
+            };
+            if before.is_some() {
+                return Ok(before);
+            }
+        }
+        Ok(None)
+    }
+
+    fn prove(&self) -> Result<(), Error> {
+        let actual = self.hasher.clone().finish();
+        if actual == self.blob.digest {
+            return Ok(());
+        }
+        let error = self.place.wrong_digest(self.blob.digest, actual);
+        // What went out is beyond recall, but the next who asks need not ask there.
+        self.source.give_up(&self.place, &error);
+        Err(error)
+    }
+
+    /// More bytes, or the end of all.
+    async fn step(&mut self) -> Result<Option<Bytes>, Fault> {
+        loop {
+            if self.answer.is_none() && self.at < self.blob.size {
+                self.open().await?;
+            }
+            let Some(answer) = &mut self.answer else {
+                return Ok(None);
+            };
+            let chunk = match answer.chunk().await {
+                Ok(chunk) => chunk,
+                // Whatever broke, all is here.
+                Err(_) if self.at == self.blob.size => None,
+                Err(error) => {
+                    return Err(Error::Http(http::classify(answer.url(), error)).into());
+                }
+            };
+            let Some(mut chunk) = chunk else {
+                if self.at < self.blob.size {
+                    return Err(self.wrong_length(self.at));
+                }
+                return Ok(None);
+            };
+            let skipped = self.skip.min(chunk.len() as u64);
+            self.skip -= skipped;
+            // No chunk is longer than memory.
+            let chunk = chunk.split_off(usize::try_from(skipped).unwrap_or(chunk.len()));
+            if self.at + chunk.len() as u64 > self.blob.size {
+                return Err(Fault {
+                    trouble: None,
+                    ..self.wrong_length(self.at + chunk.len() as u64)
+                });
+            }
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+    }
+
+    fn wrong_length(&self, actual: u64) -> Fault {
+        let error = Error::Length {
+            registry: self.place.registry.clone(),
+            digest: self.blob.digest,
+            expected: self.blob.size,
+            actual,
+        };
+        Fault {
+            trouble: Some(Trouble::new(error.to_string())),
+            error,
+        }
+    }
+
+    async fn open(&mut self) -> Result<(), Fault> {
+        let from = if self.ranges { self.at } else { 0 };
+        let answer = self.place.ask_for_blob(&self.blob.digest, from).await?;
+        let response = &answer.response;
+        self.skip = match response.status() {
+            StatusCode::PARTIAL_CONTENT if begins_at(response, from) => 0,
+            StatusCode::OK => self.at,
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => {
+                self.ranges = false;
+                let error = self
+                    .place
+                    .protocol("sends another range than it was asked for");
+                return Err(Fault {
+                    trouble: Some(Trouble::new(error.to_string())),
+                    error,
+                });
+            }
+            status => {
+                let trouble = Trouble::of_status(status, retry::retry_after(response.headers()));
+                let what = format!("blob {}", self.blob.digest);
+                let error = self.place.refusal(&what, answer).await;
+                return Err(Fault { error, trouble });
+            }
+        };
+        self.answer = Some(answer.response);
+        Ok(())
+    }
+
+    /// Gets ready for another try, here or at the next place.
+    async fn recover(&mut self, fault: Fault) -> Result<(), Error> {
+        self.answer = None;
+        let what = format!("blob {} of {}", self.blob.digest, self.place.display());
+        if let Some(trouble) = &fault.trouble
+            && self
+                .retry
+                .again(&what, trouble, self.source.progress())
+                .await
+        {
+            return Ok(());
+        }
+        if !self.source.give_up(&self.place, &fault.error) {
+            return Err(fault.error);
+        }
+        self.place = self.source.own.clone();
+        self.ranges = true;
+        self.retry = Retry::default();
+        Ok(())
+    }
+}
+
+fn begins_at(response: &Response, at: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE);
+    let range = range.and_then(|value| value.to_str().ok());
+    let start = range.and_then(|text| text.strip_prefix("bytes ")?.split_once('-'));
+    start.is_some_and(|(start, _)| start.trim().parse() == Ok(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::http::{Client, Settings};
+    use crate::registry::auth::Keychain;
+    use std::collections::BTreeMap;
+    use std::io::{BufRead as _, BufReader};
+    use std::net::TcpListener;
+
+    #[test]
+    fn mirrors_are_read() {
+        let reference = Reference::read("public.ecr.aws/lambda/python:3.12").unwrap();
+        let at = |text: &str| Mirror::read(text).map(|mirror| mirror.of(&reference).to_string());
+        assert_eq!(
+            at("123456789012.dkr.ecr.eu-west-1.amazonaws.com/ecr-public").unwrap(),
+            "123456789012.dkr.ecr.eu-west-1.amazonaws.com/ecr-public/lambda/python:3.12"
+        );
+        assert_eq!(at("m.test:5000").unwrap(), "m.test:5000/lambda/python:3.12");
+        for text in ["", "nowhere", "m.test/a:tag", "m.test/A", "https://m.test"] {
+            assert!(at(text).is_err(), "{text}");
+        }
+    }
+
+    /// A registry that gives one answer after the other, the last one for ever, and closes after each; what it
+    /// was asked is kept.
+    struct Scripted {
+        host: String,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Scripted {
+        fn new(answers: Vec<Vec<u8>>) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let host = listener.local_addr().unwrap().to_string();
+            let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+            let kept = Arc::clone(&asked);
+            std::thread::spawn(move || {
+                for (number, stream) in listener.incoming().flatten().enumerate() {
+                    let mut range = "all".to_owned();
+                    for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+                        if let Some(text) = line.strip_prefix("range: bytes=") {
+                            text.clone_into(&mut range);
+                        }
+                        if line.is_empty() {
+                            break;
+                        }
+                    }
+                    kept.lock().unwrap().push(range);
+                    let answer = &answers[number.min(answers.len() - 1)];
+                    let _ = (&stream).write_all(answer);
+                }
+            });
+            Self { host, asked }
+        }
+
+        fn reference(&self) -> Reference {
+            Reference::read(&format!("{}/some/image", self.host)).unwrap()
+        }
+
+        fn asked(&self) -> Vec<String> {
+            self.asked.lock().unwrap().clone()
+        }
+    }
+
+    fn answer(status: &str, length: usize, body: &[u8]) -> Vec<u8> {
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
+        [head.as_bytes(), body].concat()
+    }
+
+    fn part(from: usize, length: usize, body: &[u8]) -> Vec<u8> {
+        let status = format!("206 Part\r\ncontent-range: bytes {from}-999/1000");
+        answer(&status, length, body)
+    }
+
+    fn registries() -> Registries {
+        Registries::new(Client::new(Settings::default()), Keychain::default())
+    }
+
+    fn bytes() -> Vec<u8> {
+        (0..1000_u32).map(|n| (n % 251) as u8).collect()
+    }
+
+    async fn fetched(registries: &Registries, from: &Scripted) -> Result<(), Error> {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let blob = Descriptor::of("any", &bytes());
+        let (origin, progress) = (from.reference(), Progress::default());
+        let result = fetch_blob(&blob, &origin, &store, registries, &progress).await;
+        match &result {
+            Ok(()) => assert_eq!(store.read(&blob.digest).unwrap(), bytes()),
+            Err(_) => assert_eq!(store.size(&blob.digest), None),
+        }
+        result
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_goes_on() {
+        let all = bytes();
+        let registry = Scripted::new(vec![
+            answer("200 OK", 1000, &all[..300]),
+            part(300, 700, &all[300..500]),
+            // Closed where it says it is whole.
+            part(500, 100, &all[500..600]),
+            part(600, 400, &all[600..]),
+        ]);
+        fetched(&registries(), &registry).await.unwrap();
+        assert_eq!(registry.asked(), ["all", "300-", "500-", "600-"]);
+    }
+
+    #[tokio::test]
+    async fn ranges_may_be_unknown() {
+        let all = bytes();
+        let cut = answer("200 OK", 1000, &all[..300]);
+        let whole = answer("200 OK", 1000, &all);
+        let registry = Scripted::new(vec![cut.clone(), whole.clone()]);
+        fetched(&registries(), &registry).await.unwrap();
+        assert_eq!(registry.asked(), ["all", "300-"]);
+
+        let unfit = answer("416 No", 0, b"");
+        let registry = Scripted::new(vec![cut.clone(), unfit, whole.clone()]);
+        fetched(&registries(), &registry).await.unwrap();
+        assert_eq!(registry.asked(), ["all", "300-", "all"]);
+
+        let other = part(0, 1000, &all);
+        let registry = Scripted::new(vec![cut, other, whole]);
+        fetched(&registries(), &registry).await.unwrap();
+        assert_eq!(registry.asked(), ["all", "300-", "all"]);
+    }
+
+    #[tokio::test]
+    async fn wrong_bytes_are_never_given_whole() {
+        let mut wrong = bytes();
+        wrong[999] ^= 1;
+        let registry = Scripted::new(vec![answer("200 OK", 1000, &wrong)]);
+        let error = fetched(&registries(), &registry).await.unwrap_err();
+        let actual = Digest::of(&wrong);
+        assert!(matches!(error, Error::Digest { actual: told, .. } if told == actual));
+        assert_eq!(
+            registry.asked().len(),
+            3,
+            "the way here may have changed them"
+        );
+
+        let blob = Descriptor::of("any", &bytes());
+        let source = registries().source(&registry.reference()).unwrap();
+        let mut chunks = std::pin::pin!(source.blob(&blob));
+        let mut given = 0;
+        while let Ok(Some(chunk)) = chunks.try_next().await {
+            given += chunk.len();
+        }
+        assert!(given < 1000, "{given}");
+
+        let long = Scripted::new(vec![answer("200 OK", 1001, &[0; 1001])]);
+        let error = fetched(&registries(), &long).await.unwrap_err();
+        assert!(
+            matches!(error, Error::Length { expected: 1000, .. }),
+            "{error}"
+        );
+        assert_eq!(long.asked().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_mirror_that_fails_is_asked_no_more() {
+        let all = bytes();
+        let own = Scripted::new(vec![
+            part(300, 700, &all[300..]),
+            answer("200 OK", 1000, &all),
+        ]);
+        let mirror = Scripted::new(vec![
+            answer("200 OK", 1000, &all[..300]),
+            answer("404 Gone", 0, b""),
+        ]);
+        let place = Mirror::read(&mirror.host).unwrap();
+        let registries = registries().with_mirrors(BTreeMap::from([(own.host.clone(), place)]));
+        fetched(&registries, &own).await.unwrap();
+        assert_eq!(mirror.asked(), ["all", "300-"]);
+        assert_eq!(own.asked(), ["300-"]);
+        fetched(&registries, &own).await.unwrap();
+        assert_eq!((mirror.asked().len(), own.asked().len()), (2, 2));
+    }
+}
