@@ -165,15 +165,45 @@ pub struct Config {
     pub exclude: Option<Setting<Vec<String>>>,
     /// Registries without TLS.
     pub plain_http: Option<Setting<Vec<String>>>,
+    /// Registries that are read elsewhere first, as `HOST=HOST/PREFIX`.
+    pub mirrors: Option<Setting<Vec<String>>>,
+    /// A file of authorities to trust.
+    pub ca_file: Option<Setting>,
+    /// `true` where tags of other images stay.
+    pub immutable_tags: Option<Setting>,
+    /// `true` where a missing repository is made.
+    pub create_repository: Option<Setting>,
+    /// What a repository that is made is like.
+    pub repository: Repository,
+}
+
+/// What a repository that is made is like: the table `repository`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repository {
+    /// `mutable` or `immutable`.
+    pub tag_mutability: Option<Setting>,
+    /// `true` or `false`.
+    pub scan_on_push: Option<Setting>,
+    /// AWS tags, as `KEY=VALUE`.
+    pub tags: Option<Setting<Vec<String>>>,
+    /// `AES256` or `KMS`.
+    pub encryption: Option<Setting>,
+    /// The key for `KMS`.
+    pub kms_key: Option<Setting>,
 }
 
 enum Slot<'a> {
     Text(&'a mut Option<Setting>),
     Number(&'a mut Option<Setting>),
     List(&'a mut Option<Setting<Vec<String>>>),
+    /// A table of texts, kept as `KEY=VALUE`.
+    Pairs(&'a mut Option<Setting<Vec<String>>>),
 }
 
-const KEYS: [&str; 20] = [
+/// The key of a table whose keys stand behind it and a dot.
+const TABLE: &str = "repository";
+
+const KEYS: [&str; 29] = [
     "python",
     "arch",
     "handler",
@@ -194,6 +224,15 @@ const KEYS: [&str; 20] = [
     "tags",
     "exclude",
     "plain-http",
+    "mirrors",
+    "ca-file",
+    "immutable-tags",
+    "create-repository",
+    "repository.tag-mutability",
+    "repository.scan-on-push",
+    "repository.tags",
+    "repository.encryption",
+    "repository.kms-key",
 ];
 
 impl Config {
@@ -219,6 +258,15 @@ impl Config {
             "tags" => Slot::List(&mut self.tags),
             "exclude" => Slot::List(&mut self.exclude),
             "plain-http" => Slot::List(&mut self.plain_http),
+            "mirrors" => Slot::Pairs(&mut self.mirrors),
+            "ca-file" => Slot::Text(&mut self.ca_file),
+            "immutable-tags" => Slot::Text(&mut self.immutable_tags),
+            "create-repository" => Slot::Text(&mut self.create_repository),
+            "repository.tag-mutability" => Slot::Text(&mut self.repository.tag_mutability),
+            "repository.scan-on-push" => Slot::Text(&mut self.repository.scan_on_push),
+            "repository.tags" => Slot::Pairs(&mut self.repository.tags),
+            "repository.encryption" => Slot::Text(&mut self.repository.encryption),
+            "repository.kms-key" => Slot::Text(&mut self.repository.kms_key),
             _ => return None,
         })
     }
@@ -248,6 +296,23 @@ impl Config {
             tags: self.tags.or(other.tags),
             exclude: both(self.exclude, other.exclude),
             plain_http: both(self.plain_http, other.plain_http),
+            mirrors: both(self.mirrors, other.mirrors),
+            ca_file: self.ca_file.or(other.ca_file),
+            immutable_tags: self.immutable_tags.or(other.immutable_tags),
+            create_repository: self.create_repository.or(other.create_repository),
+            repository: Repository {
+                tag_mutability: self
+                    .repository
+                    .tag_mutability
+                    .or(other.repository.tag_mutability),
+                scan_on_push: self
+                    .repository
+                    .scan_on_push
+                    .or(other.repository.scan_on_push),
+                tags: both(self.repository.tags, other.repository.tags),
+                encryption: self.repository.encryption.or(other.repository.encryption),
+                kms_key: self.repository.kms_key.or(other.repository.kms_key),
+            },
         }
     }
 
@@ -268,18 +333,25 @@ impl Config {
                 continue;
             }
             let key = rest.to_lowercase().replace('_', "-");
+            let key = match key.strip_prefix("repository-") {
+                Some(rest) => format!("{TABLE}.{rest}"),
+                None => key,
+            };
             let place = Place::Variable(name.clone());
             match config.slot(&key) {
                 Some(Slot::Text(slot) | Slot::Number(slot)) => {
                     *slot = Some(Setting { value: text, place });
                 }
-                Some(Slot::List(slot)) => {
+                Some(Slot::List(slot) | Slot::Pairs(slot)) => {
                     let value = text.split(',').map(|item| item.trim().to_owned()).collect();
                     *slot = Some(Setting { value, place });
                 }
                 None => {
                     let nearest = nearest(&key).map(|key| {
-                        format!("{VARIABLE_PREFIX}{}", key.to_uppercase().replace('-', "_"))
+                        format!(
+                            "{VARIABLE_PREFIX}{}",
+                            key.to_uppercase().replace(['-', '.'], "_")
+                        )
                     });
                     return Err(Error::UnknownVariable { name, nearest });
                 }
@@ -312,43 +384,61 @@ impl Config {
         } else {
             document.get_ref()
         };
+        let place = |span: Range<usize>| Place::File(file.to_owned(), line(span));
         let mut config = Self::default();
         for (key, value) in table {
             let name = key.get_ref().as_ref();
-            let place = Place::File(file.to_owned(), line(key.span()));
-            let kind = |wanted| Error::Kind {
-                key: name.to_owned(),
-                place: place.clone(),
-                wanted,
+            let below = value.get_ref().as_table().filter(|_| name == TABLE);
+            let Some(below) = below else {
+                config.set(name, value, place(key.span()))?;
+                continue;
             };
-            match config.slot(name) {
-                Some(Slot::Text(slot)) => {
-                    let value = value.get_ref();
-                    let text = value.as_str().map(str::to_owned);
-                    // `true` and `false` need no quotes; whether they mean anything is seen later.
-                    let text = text.or_else(|| Some(value.as_bool()?.to_string()));
-                    let value = text.ok_or_else(|| kind("text in quotes"))?;
-                    *slot = Some(Setting { value, place });
-                }
-                Some(Slot::Number(slot)) => {
-                    let value = value.get_ref().as_integer();
-                    let value = value.ok_or_else(|| kind("a whole number"))?.to_string();
-                    *slot = Some(Setting { value, place });
-                }
-                Some(Slot::List(slot)) => {
-                    let value = texts(value).ok_or_else(|| kind("a list of texts"))?;
-                    *slot = Some(Setting { value, place });
-                }
-                None => {
-                    return Err(Error::UnknownKey {
-                        key: name.to_owned(),
-                        place,
-                        nearest: nearest(name),
-                    });
-                }
+            for (key, value) in below {
+                let name = format!("{TABLE}.{}", key.get_ref());
+                config.set(&name, value, place(key.span()))?;
             }
         }
         Ok(Some(config))
+    }
+
+    fn set(&mut self, name: &str, value: &Spanned<DeValue<'_>>, place: Place) -> Result<(), Error> {
+        let kind = |wanted| Error::Kind {
+            key: name.to_owned(),
+            place: place.clone(),
+            wanted,
+        };
+        match self.slot(name) {
+            Some(Slot::Text(slot)) => {
+                let value = value.get_ref();
+                let text = value.as_str().map(str::to_owned);
+                // `true` and `false` need no quotes; whether they mean anything is seen later.
+                let text = text.or_else(|| Some(value.as_bool()?.to_string()));
+                let value = text.ok_or_else(|| kind("text in quotes"))?;
+                *slot = Some(Setting { value, place });
+            }
+            Some(Slot::Number(slot)) => {
+                let value = value.get_ref().as_integer();
+                let value = value.ok_or_else(|| kind("a whole number"))?.to_string();
+                *slot = Some(Setting { value, place });
+            }
+            Some(Slot::List(slot)) => {
+                let value = texts(value).ok_or_else(|| kind("a list of texts"))?;
+                *slot = Some(Setting { value, place });
+            }
+            Some(Slot::Pairs(slot)) => {
+                let value = pairs(value).ok_or_else(|| kind("a table of texts"))?;
+                *slot = Some(Setting { value, place });
+            }
+            None if name == TABLE => return Err(kind("a table")),
+            None => {
+                return Err(Error::UnknownKey {
+                    key: name.to_owned(),
+                    place,
+                    nearest: nearest(name),
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -370,6 +460,13 @@ fn texts(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
     let items = value.get_ref().as_array()?.iter();
     items
         .map(|item| item.get_ref().as_str().map(str::to_owned))
+        .collect()
+}
+
+fn pairs(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
+    let pairs = value.get_ref().as_table()?.iter();
+    pairs
+        .map(|(key, value)| Some(format!("{}={}", key.get_ref(), value.get_ref().as_str()?)))
         .collect()
 }
 
@@ -628,6 +725,26 @@ mod tests {
         for key in KEYS {
             assert!(Config::default().slot(key).is_some(), "{key}");
         }
+    }
+
+    #[test]
+    fn tables_are_read() {
+        let text = "[tool.lambimg]\nmirrors = { 'a.test' = 'm.test/a' }\n\
+                    [tool.lambimg.repository]\nscan-on-push = true\ntags = { team = 'x=y' }";
+        let config = read(text);
+        assert_eq!(config.mirrors.unwrap().value, ["a.test=m.test/a"]);
+        assert_eq!(config.repository.tags.unwrap().value, ["team=x=y"]);
+        let scan = config.repository.scan_on_push.unwrap();
+        assert_eq!(
+            (&*scan.value, scan.place.to_string()),
+            ("true", "`pyproject.toml` line 4".into())
+        );
+        let variable = ("LAMBIMG_REPOSITORY_KMS_KEY".to_owned(), "k".to_owned());
+        let config = Config::from_variables([variable]).unwrap();
+        assert_eq!(config.repository.kms_key.unwrap().value, "k");
+        insta::assert_snapshot!(error("[tool.lambimg.repository]\nscan = true"), @"unknown key `repository.scan` in `pyproject.toml` line 2");
+        insta::assert_snapshot!(error("[tool.lambimg]\nrepository = 1"), @"`repository` in `pyproject.toml` line 2 must be a table");
+        insta::assert_snapshot!(error("[tool.lambimg]\nmirrors = ['a']"), @"`mirrors` in `pyproject.toml` line 2 must be a table of texts");
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub fn of_push(image: &Image, pushed: &[Pushed]) -> Value {
     let pushed = pushed.iter().map(|pushed| {
         json!({
             "repository": pushed.reference.name(),
+            "reference": format!("{}@{}", pushed.reference.name(), image.manifest.digest()),
+            "tags": pushed.tags,
+            "already_there": pushed.summary.was_there,
             "uploaded": pushed.summary.uploaded,
             "mounted": pushed.summary.mounted,
             "skipped": pushed.summary.skipped,

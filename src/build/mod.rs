@@ -384,6 +384,8 @@ pub struct Built {
 pub struct Pushed {
     /// The repository, with the first of its tags.
     pub reference: Reference,
+    /// All its tags; none where the image went by its digest alone.
+    pub tags: Vec<String>,
     /// What moved.
     pub summary: Summary,
 }

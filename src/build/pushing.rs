@@ -163,6 +163,7 @@ impl Destinations {
             let summary = push.finish(image, &tags).await?;
             pushed.push(Pushed {
                 reference: references[0].clone(),
+                tags,
                 summary,
             });
         }

@@ -27,7 +27,8 @@ Exit codes:
   3   the input cannot be built (no wheel for the target, hash differs)
   4   network or registry
   5   AWS
-  70  a bug in lambimg";
+  70  a bug in lambimg
+  130, 143  interrupted, terminated";
 
 const REFUSED: u8 = 1;
 const USAGE: u8 = 2;
@@ -169,6 +170,15 @@ impl Failure {
     /// Nobody takes the results.
     pub(crate) fn cannot_print(error: &io::Error) -> Self {
         Self::plain(format!("cannot write to stdout: {error}"), (None, REFUSED))
+    }
+
+    /// A signal ended the work; the code is the one that shells give.
+    pub(crate) fn signalled(signal: i32) -> Self {
+        let code = u8::try_from(128 + signal).unwrap_or(REFUSED);
+        Self::plain(
+            "interrupted: no name was given to anything that is not whole".to_owned(),
+            (None, code),
+        )
     }
 
     /// What should not happen did.

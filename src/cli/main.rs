@@ -25,9 +25,11 @@ use lambimg::build::{self, Tools, metadata};
 use lambimg::config::{Config, Project, Setting};
 use lambimg::oci::layer::Packing;
 use lambimg::oci::reference::{Name, Reference};
+use lambimg::plan::reach::{self, Reach};
 use lambimg::plan::{self, Policy, Request};
 use lambimg::progress::in_words;
 use lambimg::python::normalize_name;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 use crate::surroundings::Surroundings;
@@ -55,6 +57,26 @@ struct Arguments {
     /// Speak to HOST without TLS (loopback addresses always are)
     #[arg(long, global = true, value_name = "HOST")]
     plain_http: Vec<String>,
+
+    /// Read what is in a registry from another first, as public.ecr.aws=REGISTRY/PREFIX
+    #[arg(long = "mirror", global = true, value_name = "HOST=PLACE")]
+    mirrors: Vec<String>,
+
+    /// Trust the authorities in a file of PEM too
+    #[arg(long, global = true, value_name = "FILE")]
+    ca_file: Option<String>,
+}
+
+impl Arguments {
+    /// The settings of every verb that uses the network.
+    fn config(&self) -> Config {
+        Config {
+            plain_http: list_flag(&self.plain_http, "--plain-http"),
+            mirrors: list_flag(&self.mirrors, "--mirror"),
+            ca_file: text_flag(self.ca_file.as_ref(), "--ca-file"),
+            ..Config::default()
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -141,6 +163,9 @@ struct BuildArguments {
     /// Push every name that is in a registry
     #[arg(long, conflicts_with = "offline")]
     push: bool,
+
+    #[command(flatten)]
+    pushing: PushingArguments,
 
     /// Fail rather than make or change a lock
     #[arg(long)]
@@ -237,6 +262,36 @@ struct LockArguments {
     upgrade_packages: Vec<String>,
 }
 
+/// What a push may do.
+#[derive(Debug, Args)]
+struct PushingArguments {
+    /// Create a repository of ECR that is missing; others are by being pushed to
+    #[arg(long)]
+    create_repository: bool,
+
+    /// Refuse to move a tag that is another image's
+    #[arg(long)]
+    immutable_tags: bool,
+
+    /// Move such a tag all the same, as far as the registry lets it
+    #[arg(long, conflicts_with = "immutable_tags")]
+    force: bool,
+}
+
+impl PushingArguments {
+    fn config(&self) -> Config {
+        let flag = |value: bool, flag| value.then(|| Setting::flag("true".to_owned(), flag));
+        let forced = self
+            .force
+            .then(|| Setting::flag("false".to_owned(), "--force"));
+        Config {
+            create_repository: flag(self.create_repository, "--create-repository"),
+            immutable_tags: forced.or(flag(self.immutable_tags, "--immutable-tags")),
+            ..Config::default()
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct PushArguments {
     /// A name in the store, oci:DIR, oci-archive:FILE, docker-archive:FILE or a registry reference behind `docker://`
@@ -244,6 +299,9 @@ struct PushArguments {
 
     /// Where to (default: the image's own name)
     references: Vec<String>,
+
+    #[command(flatten)]
+    pushing: PushingArguments,
 
     /// Write what was pushed as JSON
     #[arg(long, value_name = "FILE")]
@@ -344,13 +402,11 @@ fn run_build(
     let limit = surroundings::cache_limit()?;
     let project = Project::read(&wanted.needs.path)?;
     let config = wanted
-        .config(&arguments.plain_http)
+        .config()
+        .or(arguments.config())
         .or(Config::from_variables(surroundings::settings()?)?)
         .or(project.config.clone());
-    let plain_http = config
-        .plain_http
-        .as_ref()
-        .map(|setting| setting.value.clone());
+    let reach = reach::reach(&project.root, &config)?;
     let request = Request {
         config,
         outputs: wanted.outputs.clone(),
@@ -381,9 +437,8 @@ fn run_build(
         let outline = build::dependencies::outline(&plan)?;
         return terminal.print(&terminal::dry_run(&plan, &outline, &tree, is_package));
     }
-    let plain_http = plain_http.unwrap_or_default();
     let offline = wanted.needs.offline;
-    let tools = tools(Some(&project.root), plain_http, offline, terminal)?;
+    let tools = tools(Some(&project.root), &reach, offline, terminal)?;
     let built = block_on(build::build(plan, &tools));
     // What failed has brought wheels and layers too, which the next run takes.
     limit_store(limit, &tools, terminal);
@@ -405,11 +460,11 @@ fn run_lock(
     let project = Project::read(&wanted.needs.path)?;
     let mut config = wanted
         .needs
-        .config(&arguments.plain_http)
+        .config()
+        .or(arguments.config())
         .or(Config::from_variables(surroundings::settings()?)?)
         .or(project.config.clone());
-    let plain_http = config.plain_http.as_ref();
-    let plain_http = plain_http.map(|setting| setting.value.clone());
+    let reach = reach::reach(&project.root, &config)?;
     // Whichever function is called, the lock is the same.
     config
         .handler
@@ -424,9 +479,8 @@ fn run_lock(
         ..Request::default()
     };
     let plan = plan::make(&project, request)?;
-    let plain_http = plain_http.unwrap_or_default();
     let offline = wanted.needs.offline;
-    let tools = tools(Some(&project.root), plain_http, offline, terminal)?;
+    let tools = tools(Some(&project.root), &reach, offline, terminal)?;
     let path = block_on(build::lock(plan, &wanted.upgrade(), &tools));
     limit_store(limit, &tools, terminal);
     let path = path??;
@@ -438,16 +492,17 @@ fn run_push(
     push: &PushArguments,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let variables = Config::from_variables(surroundings::settings()?)?;
-    let mut plain_http = arguments.plain_http.clone();
-    plain_http.extend(
-        variables
-            .plain_http
-            .into_iter()
-            .flat_map(|setting| setting.value),
-    );
+    // Of the project at hand only what is said of registries counts.
+    let project = Project::read(Path::new("."))?;
+    let config = push
+        .pushing
+        .config()
+        .or(arguments.config())
+        .or(Config::from_variables(surroundings::settings()?)?)
+        .or(project.config);
+    let reach = reach::reach(&project.root, &config)?;
     let references = push.references()?;
-    let tools = tools(None, plain_http, false, terminal)?;
+    let tools = tools(None, &reach, false, terminal)?;
     let work = async {
         let image = build::open(&push.image, &tools).await?;
         let pushed = build::push_all(&image, &references, &tools).await?;
@@ -475,7 +530,7 @@ fn list_flag(value: &[String], flag: &'static str) -> Option<Setting<Vec<String>
 }
 
 impl NeedsArguments {
-    fn config(&self, plain_http: &[String]) -> Config {
+    fn config(&self) -> Config {
         Config {
             python: text_flag(self.python.as_ref(), "--python"),
             arch: text_flag(self.arch.as_ref(), "--arch"),
@@ -488,14 +543,13 @@ impl NeedsArguments {
             extras: list_flag(&self.extras, "--extra"),
             groups: list_flag(&self.groups, "--group"),
             build: list_flag(&self.builds, "--build"),
-            plain_http: list_flag(plain_http, "--plain-http"),
             ..Config::default()
         }
     }
 }
 
 impl BuildArguments {
-    fn config(&self, plain_http: &[String]) -> Config {
+    fn config(&self) -> Config {
         let in_base = self.handler_in_base.then(|| "true".to_owned());
         Config {
             handler: text_flag(self.handler.as_ref(), "--handler"),
@@ -506,8 +560,9 @@ impl BuildArguments {
             layers: text_flag(self.layers.as_ref(), "--layers"),
             tags: list_flag(&self.tags, "--tag"),
             exclude: list_flag(&self.exclude, "--exclude"),
-            ..self.needs.config(plain_http)
+            ..self.needs.config()
         }
+        .or(self.pushing.config())
     }
 }
 
@@ -561,20 +616,33 @@ impl PushArguments {
 
 fn tools(
     project: Option<&Path>,
-    plain_http: Vec<String>,
+    reach: &Reach,
     offline: bool,
     terminal: &Terminal,
 ) -> Result<Tools, Failure> {
-    Surroundings::read().tools(project, plain_http, offline, terminal.progress())
+    Surroundings::read().tools(project, reach, offline, terminal.progress())
 }
 
+/// Does `work`, unless a signal ends it: then what it has begun is dropped, and what runs beside it is left.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let cannot_start = |error| Failure::bug(&format!("cannot start threads: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build();
-    let runtime =
-        runtime.map_err(|error| Failure::bug(&format!("cannot start threads: {error}")))?;
-    Ok(runtime.block_on(work))
+        .build()
+        .map_err(cannot_start)?;
+    let done = runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_start)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(cannot_start)?;
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => Err(Failure::signalled(SignalKind::interrupt().as_raw_value())),
+            _ = terminate.recv() => Err(Failure::signalled(SignalKind::terminate().as_raw_value())),
+            done = work => Ok(done),
+        }
+    });
+    // A thread that packs or asks a resolver would have to come to its end.
+    runtime.shutdown_background();
+    done
 }
 
 fn write_metadata(path: &PathBuf, value: &serde_json::Value) -> Result<(), Failure> {

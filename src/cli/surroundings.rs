@@ -17,6 +17,7 @@ use lambimg::build::Tools;
 use lambimg::build::cache;
 use lambimg::build::pushing::Announcer;
 use lambimg::http::{self, Certificate, Client, Secret, Settings};
+use lambimg::plan::reach::Reach;
 use lambimg::progress::Progress;
 use lambimg::python::index::settings::{self as indexes, ConfigFile};
 use lambimg::registry::Registries;
@@ -145,16 +146,22 @@ impl Surroundings {
     pub(crate) fn tools(
         &self,
         project: Option<&Path>,
-        plain_http: Vec<String>,
+        reach: &Reach,
         offline: bool,
         progress: Progress,
     ) -> Result<Tools, Failure> {
         let store = self.store()?;
         let of_indexes = indexes::read(&self.of_indexes(project)?)?;
+        let mut authorities = authorities(of_indexes.certificates, &progress)?;
+        if let Some(path) = &reach.ca_file {
+            let bundle = bundle(path);
+            let refused = |why: String| Failure::no_certificates("`ca-file`", path, &why);
+            authorities.extend(bundle.map_err(refused)?);
+        }
         let settings = Settings {
             offline,
-            plain_http: plain_http.into_iter().collect(),
-            authorities: authorities(of_indexes.certificates, &progress)?,
+            plain_http: reach.plain_http.clone(),
+            authorities,
             progress: progress.clone(),
         };
         let client = Client::new(settings);
@@ -170,7 +177,8 @@ impl Surroundings {
             progress: progress.clone(),
         };
         Ok(Tools {
-            registries: Registries::new(client.clone(), keychain),
+            registries: Registries::new(client.clone(), keychain)
+                .with_mirrors(reach.mirrors.clone()),
             client,
             store,
             indexes: of_indexes.indexes,
@@ -180,7 +188,11 @@ impl Surroundings {
             uv: self.program("uv"),
             directories: self.directories.clone(),
             installations: self.installations(),
-            pushing: push::Options::default(),
+            pushing: push::Options {
+                // Registries that need more than a push make no repository of it.
+                create: None,
+                immutable_tags: reach.immutable_tags,
+            },
             progress,
             made: Announcer::default(),
         })

@@ -201,7 +201,17 @@ impl Terminal {
         if !self.steps {
             return;
         }
-        for Pushed { reference, summary } in pushed {
+        for Pushed {
+            reference, summary, ..
+        } in pushed
+        {
+            if summary.was_there {
+                let size = HumanBytes(summary.skipped);
+                self.line(&format!(
+                    "{reference} is already there: {size}, nothing sent"
+                ));
+                continue;
+            }
             self.line(&format!(
                 "pushed {reference}: {} uploaded, {} mounted, {} there already",
                 HumanBytes(summary.uploaded),

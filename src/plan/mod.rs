@@ -3,6 +3,8 @@
 //! No I/O, no clock, no environment: the same words give the same plan. What only a base or a lock can
 //! tell (a digest, a wheel) is not part of it.
 
+pub mod reach;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,181 @@
+//! How registries are reached and what a push may do there: the words of [`Config`] as values.
+//!
+//! Nothing of it decides a byte of an image.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, Place, Setting};
+use crate::plan::{Error, bad_value, read_bool};
+use crate::registry::pull::Mirror;
+
+/// How registries are reached, and what a push may do there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Hosts, with port if any, that are spoken to without TLS.
+    pub plain_http: BTreeSet<String>,
+    /// A file of authorities that are trusted beside the machine's own.
+    pub ca_file: Option<PathBuf>,
+    /// Where registries are read first.
+    pub mirrors: BTreeMap<String, Mirror>,
+    /// Whether a tag that is another image's stays so.
+    pub immutable_tags: bool,
+    /// What a missing repository is to be like, where it is to be made.
+    pub create: Option<NewRepository>,
+}
+
+/// What a repository that is made is like. What is not said is the registry's to choose.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewRepository {
+    /// Whether its tags never move.
+    pub immutable_tags: Option<bool>,
+    /// Whether images are scanned when they come.
+    pub scan_on_push: Option<bool>,
+    /// AWS tags.
+    pub tags: BTreeMap<String, String>,
+    /// How it is encrypted.
+    pub encryption: Option<Encryption>,
+}
+
+/// How a repository is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// With keys of the registry.
+    Aes256,
+    /// By KMS, with this key or that of AWS for the registry.
+    Kms(Option<String>),
+}
+
+/// What `config` says of registries; paths in a file are meant from `project`.
+///
+/// # Errors
+/// When a value has no meaning.
+pub fn reach(project: &Path, config: &Config) -> Result<Reach, Error> {
+    let hosts = config.plain_http.as_ref();
+    let hosts = hosts.map(|setting| setting.value.iter().cloned());
+    let creates = read_bool(config.create_repository.as_ref())?;
+    // What is written wrong is told also where nothing is made.
+    let new = new_repository(config)?;
+    Ok(Reach {
+        plain_http: hosts.into_iter().flatten().collect(),
+        ca_file: config.ca_file.as_ref().map(|setting| match setting.place {
+            Place::File(..) => project.join(&setting.value),
+            Place::Flag(_) | Place::Variable(_) => PathBuf::from(&setting.value),
+        }),
+        mirrors: mirrors(config.mirrors.as_ref())?,
+        immutable_tags: read_bool(config.immutable_tags.as_ref())?,
+        create: creates.then_some(new),
+    })
+}
+
+fn mirrors(setting: Option<&Setting<Vec<String>>>) -> Result<BTreeMap<String, Mirror>, Error> {
+    let mut mirrors = BTreeMap::new();
+    let Some(setting) = setting else {
+        return Ok(mirrors);
+    };
+    for text in &setting.value {
+        let (host, place) = pair(text, setting, "no mirror; write HOST=HOST/PREFIX")?;
+        let mirror = Mirror::read(place).map_err(|error| Error::Name {
+            error,
+            place: setting.place.clone(),
+        })?;
+        mirrors.insert(host.to_owned(), mirror);
+    }
+    Ok(mirrors)
+}
+
+fn pair<'a>(
+    text: &'a str,
+    setting: &Setting<Vec<String>>,
+    wanted: &'static str,
+) -> Result<(&'a str, &'a str), Error> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    pair.ok_or_else(|| Error::Value {
+        value: text.to_owned(),
+        place: setting.place.clone(),
+        wanted,
+    })
+}
+
+fn new_repository(config: &Config) -> Result<NewRepository, Error> {
+    let written = &config.repository;
+    let immutable_tags = match &written.tag_mutability {
+        None => None,
+        Some(setting) => Some(match setting.value.to_lowercase().as_str() {
+            "immutable" => true,
+            "mutable" => false,
+            _ => return Err(bad_value(setting, "neither mutable nor immutable")),
+        }),
+    };
+    let scan = written.scan_on_push.as_ref();
+    let mut tags = BTreeMap::new();
+    for text in written.tags.iter().flat_map(|setting| &setting.value) {
+        let Some(setting) = &written.tags else { break };
+        let (key, value) = pair(text, setting, "no tag of AWS; write KEY=VALUE")?;
+        tags.insert(key.to_owned(), value.to_owned());
+    }
+    let key = written.kms_key.as_ref();
+    let encryption = match (&written.encryption, key) {
+        (None, None) => None,
+        (None, Some(key)) => Some(Encryption::Kms(Some(key.value.clone()))),
+        (Some(setting), key) => Some(match (setting.value.as_str(), key) {
+            ("AES256", None) => Encryption::Aes256,
+            ("KMS", key) => Encryption::Kms(key.map(|key| key.value.clone())),
+            ("AES256", Some(key)) => {
+                return Err(bad_value(
+                    key,
+                    "a key for KMS, and the encryption is AES256",
+                ));
+            }
+            _ => return Err(bad_value(setting, "neither AES256 nor KMS")),
+        }),
+    };
+    Ok(NewRepository {
+        immutable_tags,
+        scan_on_push: scan.map(|setting| read_bool(Some(setting))).transpose()?,
+        tags,
+        encryption,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Reach, Error> {
+        let config = Config::from_toml(text, "lambimg.toml").unwrap().unwrap();
+        reach(Path::new("/project"), &config)
+    }
+
+    #[test]
+    fn words_become_values() {
+        let text = "ca-file = 'ca.pem'\nimmutable-tags = true\ncreate-repository = true\n\
+                    mirrors = { 'public.ecr.aws' = 'm.test/ecr' }\n[repository]\n\
+                    tag-mutability = 'IMMUTABLE'\nscan-on-push = false\nkms-key = 'alias/k'\n\
+                    tags = { team = 'a=b' }";
+        let reach = read(text).unwrap();
+        assert_eq!(reach.ca_file, Some("/project/ca.pem".into()));
+        assert!(reach.immutable_tags);
+        assert_eq!(
+            reach.mirrors["public.ecr.aws"],
+            Mirror::read("m.test/ecr").unwrap()
+        );
+        let wanted = NewRepository {
+            immutable_tags: Some(true),
+            scan_on_push: Some(false),
+            tags: [("team".to_owned(), "a=b".to_owned())].into(),
+            encryption: Some(Encryption::Kms(Some("alias/k".into()))),
+        };
+        assert_eq!(reach.create, Some(wanted));
+        assert_eq!(read("").unwrap(), Reach::default());
+    }
+
+    #[test]
+    fn words_without_meaning_are_refused() {
+        let error = |text: &str| read(text).unwrap_err().to_string();
+        insta::assert_snapshot!(error("mirrors = { 'a.test' = 'nowhere' }"), @"`nowhere` is no image name: it names no registry (`lambimg.toml` line 1)");
+        insta::assert_snapshot!(error("[repository]\ntag-mutability = 'some'"), @"`some` (`lambimg.toml` line 2) is neither mutable nor immutable");
+        insta::assert_snapshot!(error("[repository]\nencryption = 'none'"), @"`none` (`lambimg.toml` line 2) is neither AES256 nor KMS");
+        insta::assert_snapshot!(error("[repository]\nencryption = 'AES256'\nkms-key = 'k'"), @"`k` (`lambimg.toml` line 3) is a key for KMS, and the encryption is AES256");
+    }
+}
