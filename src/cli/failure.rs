@@ -16,7 +16,7 @@ use lambimg::oci::{self, layer, layout, reference};
 use lambimg::plan;
 use lambimg::python::index::{self, settings};
 use lambimg::python::{fetch, interpreter, lock, pyproject, requirements, resolve, source, wheel};
-use lambimg::registry::{self, Access, auth};
+use lambimg::registry::{self, auth};
 
 /// The exit codes as `--help` tells them.
 pub(crate) const EXIT_CODES: &str = "\
@@ -635,17 +635,9 @@ fn of_registry(error: &registry::Error) -> Advice {
             with_credentials,
             ..
         } => hint(login_hint(registry, *with_credentials), NETWORK),
-        registry::Error::NotFound {
-            access: Access::Pull,
-            ..
-        } => hint("check the spelling of the repository and the tag", NETWORK),
-        registry::Error::NotFound {
-            access: Access::Push,
-            ..
-        } => hint(
-            "create the repository first, and check its spelling",
-            NETWORK,
-        ),
+        registry::Error::NotFound { .. } => {
+            hint("check the spelling of the repository and the tag", NETWORK)
+        }
         registry::Error::NoRepository {
             registry,
             repository,
@@ -1163,5 +1155,32 @@ fn of_resolver(said: &str) -> Advice {
              built by `--build NAME`",
             INPUT,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_of_ecr_is_made_by_a_command() {
+        let command = "`aws ecr create-repository --repository-name team/app --region eu-west-1`";
+        for host in [
+            "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+            "123456789012.dkr.ecr-fips.eu-west-1.amazonaws.com",
+            "123456789012.dkr-ecr.eu-west-1.on.aws",
+        ] {
+            let hint = create_hint(host, "team/app");
+            assert!(
+                hint.contains(command) && hint.contains("--create-repository"),
+                "{hint}"
+            );
+        }
+        for host in ["ghcr.io", "registry.test:5000", "public.ecr.aws"] {
+            assert!(
+                !create_hint(host, "team/app").contains("aws ecr "),
+                "{host}"
+            );
+        }
     }
 }

@@ -640,8 +640,10 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
             done = work => Ok(done),
         }
     });
-    // A thread that packs or asks a resolver would have to come to its end.
-    runtime.shutdown_background();
+    // Otherwise the runtime waits for its threads, which clear up behind them.
+    if done.is_err() {
+        runtime.shutdown_background();
+    }
     done
 }
 

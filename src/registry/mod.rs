@@ -6,16 +6,17 @@
 //! This room knows nothing of Python or Lambda, nor what is in a layer.
 
 pub mod auth;
+mod error;
 pub mod pull;
 pub mod push;
+mod told;
+mod upload;
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::digest::Digest;
@@ -27,163 +28,15 @@ use crate::http::{self, Client, Method, Request, Response, Secret, StatusCode, U
 use crate::oci::reference::Reference;
 use crate::oci::{self, Descriptor, Manifest};
 use crate::registry::auth::{Keychain, Tokens};
+pub use crate::registry::error::{Access, Error};
 use crate::registry::pull::{FailedMirrors, Mirror, Source};
+use crate::registry::told::{Told, read_told};
 
 /// Error answers are small; more of one is not read.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 /// How many tokens a request may be answered with: stored credentials, a login that was kept, a new one.
 const MAX_ANSWERS: usize = 3;
 const DIGEST_HEADER: &str = "docker-content-digest";
-
-/// What a registry can fail at.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Nothing came back, or not over this network.
-    #[error(transparent)]
-    Http(#[from] http::Error),
-    /// The registry wants other credentials, or any.
-    #[error("`{registry}` refuses access to `{repository}`: {detail}")]
-    Unauthorized {
-        /// The registry.
-        registry: String,
-        /// The repository.
-        repository: String,
-        /// Whether credentials were sent.
-        with_credentials: bool,
-        /// The registry's own words, or the status.
-        detail: String,
-    },
-    /// There is no such image or repository.
-    #[error("`{reference}` is not there: {detail}")]
-    NotFound {
-        /// What was asked for.
-        reference: String,
-        /// What was meant to be done there.
-        access: Access,
-        /// The registry's own words, or the status.
-        detail: String,
-    },
-    /// Any other refusal.
-    #[error("`{registry}` answered {status} to {what}: {detail}")]
-    Status {
-        /// The registry.
-        registry: String,
-        /// The status code.
-        status: u16,
-        /// The request in words.
-        what: String,
-        /// The registry's own words.
-        detail: String,
-        /// The registry's codes for it, as the specification has them.
-        codes: Vec<String>,
-        /// How long it wants to be left alone.
-        after: Option<Duration>,
-    },
-    /// The repository to push to is not there.
-    #[error("`{registry}` has no repository `{repository}`{}: {detail}", if *.certain { "" } else { ", it seems" })]
-    NoRepository {
-        /// The registry.
-        registry: String,
-        /// The repository.
-        repository: String,
-        /// Whether the registry says so, and does not only hang up, as ECR does.
-        certain: bool,
-        /// The registry's own words, or what happened.
-        detail: String,
-    },
-    /// A missing repository could not be made.
-    #[error("cannot create the repository `{repository}` of `{registry}`")]
-    Create {
-        /// The registry.
-        registry: String,
-        /// The repository.
-        repository: String,
-        /// Why.
-        source: Box<dyn StdError + Send + Sync>,
-    },
-    /// A tag is another image's and does not move.
-    #[error("the tag `{tag}` of `{repository}` is {}, and the image is {wanted}", or_unknown(.there.as_ref()))]
-    TagTaken {
-        /// Registry and repository.
-        repository: String,
-        /// The tag.
-        tag: String,
-        /// The digest it is, if the registry tells.
-        there: Option<Digest>,
-        /// The digest it was to be.
-        wanted: Digest,
-        /// The registry's own words where it is the one that refuses; else the user had said that tags stay.
-        refusal: Option<String>,
-    },
-    /// The registry broke the protocol.
-    #[error("`{registry}` {detail}")]
-    Protocol {
-        /// The registry.
-        registry: String,
-        /// What it did, as a clause that follows its name.
-        detail: String,
-    },
-    /// The bytes are not those of the digest they were asked by.
-    #[error("what `{registry}` has as {expected} is {actual}")]
-    Digest {
-        /// The registry.
-        registry: String,
-        /// What was asked for.
-        expected: Digest,
-        /// What came.
-        actual: Digest,
-    },
-    /// A blob is longer or shorter than the manifest has it.
-    #[error("blob {digest} of `{registry}` has {expected} bytes, and {actual} came")]
-    Length {
-        /// The registry.
-        registry: String,
-        /// The blob.
-        digest: Digest,
-        /// Its bytes by the manifest.
-        expected: u64,
-        /// The bytes that came, or more than there may be.
-        actual: u64,
-    },
-    /// What the registry has there is not the image that was wanted.
-    #[error("`{reference}`: {source}")]
-    Document {
-        /// What was asked for.
-        reference: String,
-        /// What is wrong with it.
-        source: oci::Error,
-    },
-    /// Credentials could not be had.
-    #[error(transparent)]
-    Credentials(#[from] auth::Error),
-    /// A blob of the image is nowhere to be had.
-    #[error("blob {0} is neither in the store nor in a registry that is known to have it")]
-    Missing(Digest),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] crate::blob_store::Error),
-    /// A blob in the store could not be read.
-    #[error("cannot read blob {digest} of the store")]
-    Read {
-        /// The blob.
-        digest: Digest,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
-fn or_unknown(digest: Option<&Digest>) -> String {
-    digest.map_or_else(|| "another image's".to_owned(), ToString::to_string)
-}
-
-/// What is meant to be done in a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Access {
-    /// Read.
-    Pull,
-    /// Read and write.
-    Push,
-}
 
 /// All registries, reached by one client with one set of credentials. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -306,36 +159,6 @@ pub struct Standing {
 struct Answer {
     response: Response,
     sent: Option<Secret>,
-}
-
-/// The words of an error answer.
-struct Told {
-    detail: String,
-    codes: Vec<String>,
-}
-
-impl Told {
-    fn has(&self, code: &str) -> bool {
-        self.codes.iter().any(|known| known == code)
-    }
-
-    fn says(&self, text: &str) -> bool {
-        self.detail.to_lowercase().contains(text)
-    }
-
-    fn is_missing_repository(&self) -> bool {
-        self.has("NAME_UNKNOWN")
-            || self.says("repositorynotfoundexception")
-            || self.says("does not exist in the registry with id")
-    }
-
-    /// In ECR's words, Harbor's, the Artifact Registry's and those of others.
-    fn is_immutable_tag(&self) -> bool {
-        self.has("TAG_INVALID")
-            || self.says("immutab")
-            || self.says("cannot be overwritten")
-            || self.says("imagetagalreadyexistsexception")
-    }
 }
 
 /// Whether a request is tried again here, or by a caller with a budget of its own.
@@ -472,7 +295,6 @@ impl Repository {
             }
             StatusCode::NOT_FOUND if !is_push => Error::NotFound {
                 reference: format!("{} of {}", what, self.display()),
-                access: self.access,
                 detail: told.detail,
             },
             _ => Error::Status {
@@ -526,7 +348,6 @@ impl Repository {
             };
             return Err(Error::NotFound {
                 reference: format!("{}{separator}{version}", self.display()),
-                access: self.access,
                 detail: self.told(answer).await.detail,
             });
         }
@@ -801,64 +622,9 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
-/// The registry's own words for an error, else the status.
-fn read_told(body: &[u8], status: StatusCode) -> Told {
-    #[derive(Deserialize)]
-    struct Body {
-        errors: Vec<Item>,
-    }
-    #[derive(Deserialize)]
-    struct Item {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    let told = serde_json::from_slice::<Body>(body).ok();
-    let items: Vec<_> = told.into_iter().flat_map(|body| body.errors).collect();
-    let text = |item: &Item| match (&*item.code, &*item.message) {
-        (code, "") => code.to_owned(),
-        ("", message) => message.to_owned(),
-        (code, message) => format!("{message} ({code})"),
-    };
-    let texts: Vec<_> = items.iter().map(text).collect();
-    Told {
-        detail: if texts.is_empty() {
-            status.to_string()
-        } else {
-            texts.join("; ")
-        },
-        codes: items.into_iter().map(|item| item.code).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_registrys_words_are_passed_on() {
-        let told = |body: &str| read_told(body.as_bytes(), StatusCode::BAD_REQUEST);
-        let taken = told(r#"{"errors":[{"code":"TAG_INVALID","message":"tag is immutable"}]}"#);
-        assert_eq!(taken.detail, "tag is immutable (TAG_INVALID)");
-        assert!(taken.is_immutable_tag() && !taken.is_missing_repository());
-        assert_eq!(told("<html>").detail, "400 Bad Request");
-        let denied = told(r#"{"errors":[{"code":"DENIED"}]}"#);
-        assert_eq!(denied.detail, "DENIED");
-        assert!(!denied.is_immutable_tag() && !denied.is_missing_repository());
-        let words = [
-            r#"{"errors":[{"code":"NAME_UNKNOWN","message":"The repository with name 'a' does not exist"}]}"#,
-            r#"{"errors":[{"message":"RepositoryNotFoundException: no"}]}"#,
-        ];
-        assert!(words.iter().all(|body| told(body).is_missing_repository()));
-        let words = "Failed to process request due to 'x:1' configured as immutable.";
-        assert!(
-            told(&format!(
-                r#"{{"errors":[{{"code":"PRECONDITION","message":"{words}"}}]}}"#
-            ))
-            .is_immutable_tag()
-        );
-    }
 
     #[test]
     fn a_session_does_not_print_its_query() {

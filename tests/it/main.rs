@@ -18,6 +18,7 @@ mod inputs;
 mod layering;
 mod layers;
 mod outputs;
+mod pushing;
 mod registry;
 mod reproducible;
 mod resolving;

@@ -1,0 +1,158 @@
+//! One blob on its way up: its bytes from the store, at which end it failed, and whether a new try may pass.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, stream};
+use tokio::io::AsyncReadExt as _;
+
+use crate::blob_store::{self, BlobStore};
+use crate::digest::Hasher;
+use crate::http::retry::Trouble;
+use crate::http::{self, StatusCode};
+use crate::oci::Descriptor;
+use crate::registry::Error;
+
+const CHUNK: usize = 128 << 10;
+
+/// Why the bytes of a blob stopped coming from where they come from: the client that sends them on only knows
+/// that they did.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Broken(Arc<Mutex<Option<Error>>>);
+
+impl Broken {
+    fn slot(&self) -> MutexGuard<'_, Option<Error>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn keep(&self, error: Error) -> io::Error {
+        let shown = io::Error::other(error.to_string());
+        *self.slot() = Some(error);
+        shown
+    }
+
+    pub(super) fn take(&self) -> Option<Error> {
+        self.slot().take()
+    }
+}
+
+/// At which end an upload failed.
+pub(super) enum Failed {
+    /// The bytes could not be had, however often that was tried.
+    Here(Error),
+    /// They could not be brought.
+    There(Error),
+}
+
+impl Failed {
+    pub(super) fn into_inner(self) -> Error {
+        match self {
+            Self::Here(error) | Self::There(error) => error,
+        }
+    }
+}
+
+/// What is wrong with an upload, if a new one may pass.
+pub(super) fn trouble(failed: &Failed) -> Option<Trouble> {
+    /// What a registry says when bytes were changed on the way, or a session is known no more.
+    const BROKEN: [&str; 4] = [
+        "BLOB_UPLOAD_INVALID",
+        "BLOB_UPLOAD_UNKNOWN",
+        "DIGEST_INVALID",
+        "SIZE_INVALID",
+    ];
+    let error = match failed {
+        Failed::Here(error) => {
+            let is_wrong = matches!(error, Error::Digest { .. });
+            return is_wrong.then(|| Trouble::rare(error.to_string()));
+        }
+        Failed::There(error) => error,
+    };
+    match error {
+        // The name did resolve before.
+        Error::Http(http::Error::Resolve { .. }) => Some(Trouble::new(error.to_string())),
+        Error::Http(error) => Trouble::of_error(error),
+        // 401 is a token that ran out and has a successor by now.
+        Error::Status { status, codes, .. }
+            if matches!(status, 401 | 404 | 416)
+                || codes.iter().any(|code| BROKEN.contains(&code.as_str())) =>
+        {
+            Some(Trouble::new(error.to_string()))
+        }
+        Error::Status { status, after, .. } => {
+            Trouble::of_status(StatusCode::from_u16(*status).ok()?, *after)
+        }
+        _ => None,
+    }
+}
+
+/// A blob of the store as it is read. Damage breaks the stream off before its last bytes and drops the blob, so
+/// that the next try has it from elsewhere or says that it is gone; no registry ever gets all of it.
+pub(super) fn proven_stream(
+    file: tokio::fs::File,
+    blob: &Descriptor,
+    store: BlobStore,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+    let digest = blob.digest;
+    let state = (file, Hasher::default(), blob.size);
+    stream::try_unfold(state, move |(mut file, mut hasher, left)| {
+        let store = store.clone();
+        async move {
+            if left == 0 {
+                return Ok(None);
+            }
+            let mut chunk = BytesMut::with_capacity(CHUNK);
+            let count = file.read_buf(&mut chunk).await?;
+            hasher.update(&chunk);
+            let left = left.saturating_sub(count as u64);
+            let is_end = count == 0 || left == 0;
+            if is_end && hasher.clone().finish() != digest {
+                store.discard(&digest);
+                let damaged = blob_store::Error::Damaged(digest);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, damaged));
+            }
+            Ok(Some((chunk.freeze(), (file, hasher, left))))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn what_a_new_session_may_mend_is_tried_again() {
+        let status = |status, code: &str| {
+            Failed::There(Error::Status {
+                registry: "r.test".into(),
+                status,
+                what: "an upload".into(),
+                detail: String::new(),
+                codes: vec![code.to_owned()],
+                after: None,
+            })
+        };
+        let mends = [
+            status(416, "BLOB_UPLOAD_INVALID"),
+            status(400, "DIGEST_INVALID"),
+            status(404, "BLOB_UPLOAD_UNKNOWN"),
+            status(401, ""),
+            status(429, ""),
+            status(500, ""),
+        ];
+        assert!(mends.iter().all(|failed| trouble(failed).is_some()));
+        let stays = [
+            status(400, "NAME_INVALID"),
+            status(413, ""),
+            status(403, "DENIED"),
+        ];
+        assert!(stays.iter().all(|failed| trouble(failed).is_none()));
+        let here = Failed::Here(Error::Missing(Digest::of(b"x")));
+        assert!(
+            trouble(&here).is_none(),
+            "where bytes come from has its own budget"
+        );
+    }
+}
