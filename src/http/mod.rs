@@ -14,9 +14,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -161,6 +160,8 @@ impl Request {
 #[derive(Debug, Clone)]
 pub struct Client {
     connections: Arc<Connections>,
+    /// Hosts that have answered.
+    answered: Arc<Mutex<BTreeSet<String>>>,
     settings: Settings,
 }
 
@@ -189,6 +190,7 @@ impl Client {
     pub fn new(settings: Settings) -> Self {
         Self {
             connections: Arc::default(),
+            answered: Arc::default(),
             settings,
         }
     }
@@ -253,7 +255,7 @@ impl Client {
     /// # Errors
     /// See [`Error`]; an answer of any status is not one.
     pub async fn send(&self, request: &Request) -> Result<Response, Error> {
-        let mut retry = Retry::default();
+        let mut retry = self.retry(&request.url);
         loop {
             let result = self.send_once(request).await;
             let trouble = match &result {
@@ -294,6 +296,15 @@ impl Client {
             url: redact(&request.url),
             reason: "leads to too many others",
         })
+    }
+
+    /// The budget for work with a host.
+    pub fn retry(&self, url: &Url) -> Retry {
+        Retry::with_host(self.answered().contains(&host_and_port(url)))
+    }
+
+    fn answered(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who is told of retries.
@@ -371,7 +382,10 @@ impl Client {
         if let Some(body) = stream.or_else(|| request.body.clone().map(Into::into)) {
             builder = builder.body(body);
         }
-        builder.send().await.map_err(|e| classify(&request.url, e))
+        let response = builder.send().await;
+        let response = response.map_err(|e| classify(&request.url, e))?;
+        self.answered().insert(host_and_port(&request.url));
+        Ok(response)
     }
 }
 

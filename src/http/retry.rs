@@ -17,6 +17,8 @@ use crate::progress::Progress;
 const ATTEMPTS: u32 = 6;
 /// As many where nobody even takes the connection: more often a wrong address than a bad moment.
 const CONNECT_ATTEMPTS: u32 = 4;
+/// As many where the host had answered before: its network is gone for a moment, half a minute at most.
+const RECONNECT_ATTEMPTS: u32 = 8;
 /// As many where all went well, and what came was wrong.
 const RARE_ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -28,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 pub struct Trouble {
     why: String,
     attempts: u32,
+    /// Whether not even a connection was had.
+    unconnected: bool,
     after: Option<Duration>,
 }
 
@@ -37,6 +41,7 @@ impl Trouble {
         Self {
             why: why.into(),
             attempts: ATTEMPTS,
+            unconnected: false,
             after: None,
         }
     }
@@ -70,17 +75,19 @@ impl Trouble {
 
     /// What is wrong with an exchange, if it may pass.
     pub fn of_error(error: &Error) -> Option<Self> {
-        let attempts = match error {
-            Error::Connect { .. } => CONNECT_ATTEMPTS,
-            Error::Exchange { .. } => ATTEMPTS,
+        let (attempts, unconnected) = match error {
+            Error::Connect { .. } => (CONNECT_ATTEMPTS, true),
+            // A name that never had an address is a wrong one.
+            Error::Resolve { .. } => (1, true),
+            Error::Exchange { .. } => (ATTEMPTS, false),
             Error::Offline { .. }
-            | Error::Resolve { .. }
             | Error::TooLarge { .. }
             | Error::Redirect { .. }
             | Error::Setup(_) => return None,
         };
         Some(Self {
             attempts,
+            unconnected,
             ..Self::new(error.to_string())
         })
     }
@@ -96,9 +103,18 @@ impl fmt::Display for Trouble {
 #[derive(Debug, Default)]
 pub struct Retry {
     failures: u32,
+    is_known: bool,
 }
 
 impl Retry {
+    /// The budget with a host that has answered before, if it has.
+    pub(super) fn with_host(is_known: bool) -> Self {
+        Self {
+            failures: 0,
+            is_known,
+        }
+    }
+
     /// Something moved: what failed before does not count any more.
     pub fn moved(&mut self) {
         self.failures = 0;
@@ -109,7 +125,12 @@ impl Retry {
         self.failures += 1;
         let doubled = FIRST_PAUSE * 2_u32.saturating_pow(self.failures - 1);
         let wished = trouble.after.unwrap_or_default();
-        (self.failures < trouble.attempts).then(|| doubled.max(wished).min(LONGEST_PAUSE))
+        let attempts = if self.is_known && trouble.unconnected {
+            RECONNECT_ATTEMPTS
+        } else {
+            trouble.attempts
+        };
+        (self.failures < attempts).then(|| doubled.max(wished).min(LONGEST_PAUSE))
     }
 
     /// Waits until `what` may be tried again, and says so; false when it has failed too often.
@@ -181,9 +202,11 @@ mod tests {
             reason: "refused".into(),
         };
         let nobody = Trouble::of_error(&nobody).unwrap();
-        let mut retry = Retry::default();
-        let pauses = std::iter::from_fn(|| retry.pause(&nobody)).count();
-        assert_eq!(pauses, 3);
+        for (is_known, pauses) in [(false, 3), (true, 7)] {
+            let mut retry = Retry::with_host(is_known);
+            let had = std::iter::from_fn(|| retry.pause(&nobody)).count();
+            assert_eq!(had, pauses);
+        }
     }
 
     #[test]

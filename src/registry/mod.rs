@@ -189,6 +189,11 @@ impl Repository {
             .map_err(|e| self.protocol(format!("cannot be asked for `{path}`: {e}")))
     }
 
+    /// The budget for work here.
+    fn retry(&self) -> Retry {
+        self.registries.client.retry(&self.base)
+    }
+
     fn protocol(&self, detail: impl Into<String>) -> Error {
         Error::Protocol {
             registry: self.registry.clone(),
@@ -322,7 +327,7 @@ impl Repository {
     /// See [`Error`].
     pub async fn manifest(&self, version: &str) -> Result<(Vec<u8>, Option<String>), Error> {
         let what = format!("the manifest `{version}` of {}", self.display());
-        let mut retry = Retry::default();
+        let mut retry = self.retry();
         loop {
             let error = match self.try_manifest(version).await {
                 Err(error) => error,

@@ -280,8 +280,10 @@ impl From<Error> for Fault {
 
 impl Reading {
     fn new(source: Source, blob: &Descriptor) -> Self {
+        let place = source.mirror().unwrap_or(&source.own).clone();
         Self {
-            place: source.mirror().unwrap_or(&source.own).clone(),
+            retry: place.retry(),
+            place,
             source,
             blob: blob.clone(),
             answer: None,
@@ -291,7 +293,6 @@ impl Reading {
             at: 0,
             held: None,
             ended: false,
-            retry: Retry::default(),
         }
     }
 
@@ -430,7 +431,7 @@ impl Reading {
         }
         self.place = self.source.own.clone();
         self.ranges = true;
-        self.retry = Retry::default();
+        self.retry = self.place.retry();
         Ok(())
     }
 }

@@ -23,7 +23,6 @@ use tokio::sync::OnceCell;
 use crate::blob_store::BlobStore;
 use crate::digest::Digest;
 use crate::http;
-use crate::http::retry::Retry;
 use crate::oci::Descriptor;
 use crate::oci::image::Image;
 use crate::oci::reference::Reference;
@@ -509,7 +508,7 @@ impl Push {
         mut session: Option<Session>,
     ) -> Result<(), Error> {
         let what = format!("blob {}", blob.digest);
-        let (mut retry, mut furthest) = (Retry::default(), 0);
+        let (mut retry, mut furthest) = (self.repository.retry(), 0);
         loop {
             let sent = Arc::new(AtomicU64::new(0));
             let tried = self.try_upload(blob, origin, raw, session.take(), &sent);

@@ -9,8 +9,8 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::blob_store::{self, BlobStore};
 use crate::digest::Hasher;
+use crate::http::StatusCode;
 use crate::http::retry::Trouble;
-use crate::http::{self, StatusCode};
 use crate::oci::Descriptor;
 use crate::registry::Error;
 
@@ -70,8 +70,6 @@ pub(super) fn trouble(failed: &Failed) -> Option<Trouble> {
         Failed::There(error) => error,
     };
     match error {
-        // The name did resolve before.
-        Error::Http(http::Error::Resolve { .. }) => Some(Trouble::new(error.to_string())),
         Error::Http(error) => Trouble::of_error(error),
         // 401 is a token that ran out and has a successor by now.
         Error::Status { status, codes, .. }
