@@ -9,6 +9,7 @@
 mod build;
 mod cache;
 mod dependencies;
+mod ecr;
 mod ecr_api;
 mod failures;
 mod function;
@@ -17,6 +18,7 @@ mod indexes;
 mod inputs;
 mod layering;
 mod layers;
+mod networks;
 mod outputs;
 mod pushing;
 mod registry;

@@ -7,18 +7,23 @@
 pub(crate) mod archive;
 pub(crate) mod aws;
 pub(crate) mod base;
+pub(crate) mod chaos;
+pub(crate) mod content;
 pub(crate) mod cpython;
+pub(crate) mod ecr;
 pub(crate) mod elf;
 pub(crate) mod emulator;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod index;
+pub(crate) mod layout;
 pub(crate) mod process;
 pub(crate) mod project;
 pub(crate) mod registry;
 pub(crate) mod server;
 pub(crate) mod tokens;
 pub(crate) mod wheel;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::fs;

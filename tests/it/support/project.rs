@@ -6,12 +6,18 @@
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs;
+use std::fs::File;
+use std::io::Read as _;
+use std::io::Seek as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -188,6 +194,21 @@ impl Run<'_> {
         started.unwrap_or_else(|error| panic!("{:?} does not start: {error}", self.command))
     }
 
+    /// Starts it with what it says kept, for a test that ends it or that cannot wait for ever.
+    pub(crate) fn spawn(mut self) -> Running {
+        let [stdout, stderr] = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file"));
+        let shared = |file: &File| file.try_clone().expect("a file can be shared");
+        self.command.stdout(shared(&stdout)).stderr(shared(&stderr));
+        let started = self.command.spawn();
+        Running {
+            child: started
+                .unwrap_or_else(|error| panic!("{:?} does not start: {error}", self.command)),
+            stdout,
+            stderr,
+            directory: self.project.directory.path().to_owned(),
+        }
+    }
+
     pub(crate) fn run(mut self) -> Outcome {
         let output = self.command.output();
         let output =
@@ -206,6 +227,70 @@ impl Run<'_> {
         let outcome = self.run();
         assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
         outcome.stdout
+    }
+}
+
+/// A run of the command that has begun; it is killed on drop.
+pub(crate) struct Running {
+    child: Child,
+    stdout: File,
+    stderr: File,
+    directory: PathBuf,
+}
+
+impl Running {
+    /// Sends a signal, such as `INT`, unless it has ended.
+    pub(crate) fn signal(&mut self, name: &str) {
+        if self.child.try_wait().expect("our own child").is_none() {
+            let mut kill = Command::new("kill");
+            let status = kill
+                .args(["-s", name, &self.child.id().to_string()])
+                .status();
+            assert!(status.expect("kill is everywhere").success());
+        }
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_some()
+    }
+
+    /// Waits for its end; to be still at work when `patience` is over is a failure.
+    pub(crate) fn outcome(mut self, patience: Duration) -> Outcome {
+        let start = Instant::now();
+        while !self.has_ended() {
+            if start.elapsed() > patience {
+                let _ = self.child.kill();
+                let said = self.said();
+                panic!("still at work after {patience:?}:\n{}", said.rendering());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.said()
+    }
+
+    fn said(&mut self) -> Outcome {
+        let status = self.child.wait().expect("our own child");
+        let text = |mut file: &File| {
+            let mut text = String::new();
+            file.rewind().expect("a file of ours");
+            file.read_to_string(&mut text).expect("output is text");
+            text
+        };
+        Outcome {
+            code: status.code(),
+            stdout: text(&self.stdout),
+            stderr: text(&self.stderr),
+            directory: self.directory.clone(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error says that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -1,0 +1,458 @@
+//! What ECR does that the specification does not have, one test each, as the user meets it: a push that
+//! succeeds all the same, or the message that says what to do.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::support::ecr::Behaviour;
+use crate::support::ecr::Ecr;
+use crate::support::ecr::Host;
+use crate::support::ecr::Location;
+use crate::support::ecr::Login;
+use crate::support::ecr::Missing;
+use crate::support::ecr::Request;
+use crate::support::ecr::Trouble;
+use crate::support::ecr::Troubled;
+use crate::support::ecr::USER;
+use crate::support::image::Image;
+use crate::support::image::files_of;
+use crate::support::layout::Layout;
+use crate::support::project::Outcome;
+use crate::support::project::Project;
+use crate::support::project::assert_said;
+use crate::support::registry::Registry;
+
+const NETWORK: i32 = 4;
+const PATIENCE: Duration = Duration::from_secs(40);
+/// Two layers, a large one and a small one.
+const LAYERS: [(u64, u64); 2] = [(1, 2_000_000), (2, 30_000)];
+
+/// An image of noise beside a project.
+fn image(project: &Project) -> Layout {
+    Layout::make(&project.beside("image"), &LAYERS)
+}
+
+fn push(project: &Project, image: &str, target: &str) -> Outcome {
+    let run = project.lambimg(["push", "-q", image, target]);
+    run.spawn().outcome(PATIENCE)
+}
+
+/// Pushes to success, and has the registry say that the tag leads to the image.
+fn push_to(ecr: &Ecr, project: &Project) -> Layout {
+    let image = image(project);
+    let target = ecr.name("functions/hello:1");
+    let outcome = push(project, &image.name(), &target);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    let name = ecr.name("functions/hello");
+    assert_eq!(outcome.stdout, format!("{name}@{}\n", image.digest));
+    ecr.assert_has("functions/hello", "1", &image.digest);
+    image
+}
+
+/// Pushes to a failure after which nothing is tagged.
+fn fail_to(ecr: &Ecr, project: &Project, code: i32) -> Outcome {
+    let image = image(project);
+    let outcome = push(project, &image.name(), &ecr.name("functions/hello:1"));
+    assert_eq!(outcome.code, Some(code), "{}", outcome.rendering());
+    assert_eq!(outcome.stdout, "");
+    assert!(ecr.tags("functions/hello").is_empty());
+    assert_eq!(ecr.faults(), Vec::<String>::new());
+    outcome
+}
+
+fn count(ecr: &Ecr, wanted: impl Fn(&Request) -> bool) -> usize {
+    ecr.requests().iter().filter(|asked| wanted(asked)).count()
+}
+
+fn is_upload(asked: &Request) -> bool {
+    asked.target.contains("/blobs/uploads/") && asked.method != "POST"
+}
+
+// --- uploads ------------------------------------------------------------------------------------
+
+/// A PATCH is answered by 201 there, with a range that stands still: what is never sent cannot mislead.
+#[test]
+fn a_blob_goes_up_in_one_request() {
+    let ecr = Ecr::start(Behaviour::private());
+    let image = push_to(&ecr, &Project::new());
+    assert_eq!(count(&ecr, |asked| asked.method == "PATCH"), 0);
+    assert_eq!(count(&ecr, is_upload), image.blobs.len());
+    let sent: u64 = ecr
+        .requests()
+        .iter()
+        .filter(|asked| is_upload(asked))
+        .map(|asked| asked.sent)
+        .sum();
+    assert_eq!(sent, image.size());
+}
+
+/// What began again in a session that broke off would be refused by 416.
+#[test]
+fn an_upload_that_breaks_off_has_another_session() {
+    let cut = Trouble::CutRequest(100_000);
+    let ecr = Ecr::start(Behaviour::troubled([Troubled {
+        times: 2,
+        ..Troubled::once(cut, "PUT", "/blobs/uploads/")
+    }]));
+    push_to(&ecr, &Project::new());
+    assert_eq!(count(&ecr, |asked| asked.status == 416), 0);
+}
+
+#[test]
+fn an_upload_may_have_a_place_of_any_form() {
+    for location in [Location::Relative, Location::Absolute, Location::OtherHost] {
+        for login in [Login::Nobody, Login::Basic, Login::Bearer] {
+            let ecr = Ecr::start(Behaviour {
+                login,
+                location,
+                ..Behaviour::private()
+            });
+            let project = Project::new();
+            project.login(&ecr.address(), USER, &ecr.password());
+            // No fault: another host had no credentials.
+            let image = push_to(&ecr, &project);
+            let elsewhere = count(&ecr, |asked| asked.host == Host::Uploads && asked.sent > 0);
+            let wanted = if location == Location::OtherHost {
+                image.blobs.len()
+            } else {
+                0
+            };
+            assert_eq!(elsewhere, wanted);
+        }
+    }
+}
+
+// --- the repository -----------------------------------------------------------------------------
+
+#[test]
+fn a_repository_is_created_by_the_push() {
+    let ecr = Ecr::start(Behaviour {
+        missing: Missing::Created,
+        ..Behaviour::private()
+    });
+    push_to(&ecr, &Project::new());
+}
+
+#[test]
+fn a_repository_is_missing() {
+    let ecr = Ecr::start(Behaviour {
+        missing: Missing::NameUnknown,
+        ..Behaviour::private()
+    });
+    assert_said!(fail_to(&ecr, &Project::new(), NETWORK));
+}
+
+#[test]
+fn a_repository_is_missing_and_nobody_answers() {
+    let ecr = Ecr::start(Behaviour {
+        missing: Missing::Cut,
+        ..Behaviour::private()
+    });
+    assert_said!(fail_to(&ecr, &Project::new(), NETWORK));
+}
+
+#[test]
+fn an_image_to_pull_is_missing() {
+    let ecr = Ecr::start(Behaviour::private());
+    let project = Project::new();
+    let source = format!("docker://{}", ecr.name("functions/hello:1"));
+    let outcome = push(&project, &source, &ecr.name("functions/other:1"));
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    assert_said!(outcome);
+}
+
+// --- tags ---------------------------------------------------------------------------------------
+
+#[test]
+fn an_immutable_tag_that_is_there_already() {
+    let ecr = Ecr::start(Behaviour {
+        immutable: true,
+        ..Behaviour::private()
+    });
+    let project = Project::new();
+    push_to(&ecr, &project);
+    let before = ecr.requests().len();
+    push_to(&ecr, &project);
+    let again = &ecr.requests()[before..];
+    let changes = again
+        .iter()
+        .filter(|asked| !["GET", "HEAD"].contains(&asked.method.as_str()));
+    assert_eq!(changes.count(), 0, "{again:#?}");
+}
+
+/// A manifest that was just put may not be there for a moment, in the public ECR at least.
+#[test]
+fn a_manifest_that_comes_late() {
+    for immutable in [false, true] {
+        let ecr = Ecr::start(Behaviour {
+            late: 3,
+            immutable,
+            ..Behaviour::private()
+        });
+        let project = Project::new();
+        push_to(&ecr, &project);
+    }
+}
+
+// --- mounting -----------------------------------------------------------------------------------
+
+/// An image in one repository, then in another of the same registry.
+fn copied(mounts: bool) -> (Ecr, Layout, Vec<Request>) {
+    let ecr = Ecr::start(Behaviour {
+        mounts,
+        ..Behaviour::private()
+    });
+    let project = Project::new();
+    let image = push_to(&ecr, &project);
+    let before = ecr.requests().len();
+    let source = format!("docker://{}", ecr.name("functions/hello:1"));
+    let outcome = push(&project, &source, &ecr.name("functions/copy:1"));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    ecr.assert_has("functions/copy", "1", &image.digest);
+    let requests = ecr.requests().split_off(before);
+    (ecr, image, requests)
+}
+
+#[test]
+fn layers_are_mounted() {
+    let (_ecr, image, requests) = copied(true);
+    let sent: u64 = requests
+        .iter()
+        .filter(|asked| is_upload(asked))
+        .map(|asked| asked.sent)
+        .sum();
+    let config = image.blobs.last().unwrap().1;
+    assert!(sent <= config, "no layer was sent: {requests:#?}");
+}
+
+/// ECR refuses by 202, which begins an upload, and not to be told from mounting that is not enabled.
+#[test]
+fn layers_that_are_not_mounted_are_sent() {
+    let (ecr, image, requests) = copied(false);
+    let sent = requests.iter().filter(|asked| is_upload(asked));
+    assert_eq!(sent.map(|asked| asked.sent).sum::<u64>(), image.size());
+    let begun = requests
+        .iter()
+        .filter(|asked| asked.method == "POST")
+        .count();
+    assert_eq!(
+        begun,
+        image.blobs.len(),
+        "the session of a refusal is used: {requests:#?}"
+    );
+    assert_eq!(ecr.faults(), Vec::<String>::new());
+}
+
+// --- reading ------------------------------------------------------------------------------------
+
+/// The bucket refuses who comes with credentials, and no secret of its address may be kept.
+#[test]
+fn blobs_are_read_from_a_bucket() {
+    for login in [Login::Basic, Login::Bearer] {
+        let ecr = Ecr::start(Behaviour {
+            login,
+            ..Behaviour::private()
+        });
+        let registry = Registry::start();
+        let project = Project::new();
+        project.login(&ecr.address(), USER, &ecr.password());
+        let image = push_to(&ecr, &project);
+        let source = format!("docker://{}", ecr.name("functions/hello:1"));
+        let target = registry.name("copied:1");
+        let other = Project::new();
+        other.login(&ecr.address(), USER, &ecr.password());
+        let outcome = push(&other, &source, &target);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        assert_eq!(
+            Image::in_registry(&registry, &target).digest(),
+            image.digest
+        );
+        let read = count(&ecr, |asked| {
+            asked.host == Host::Bucket && !asked.authorized
+        });
+        assert_eq!(read, image.blobs.len(), "each blob once");
+        assert_eq!(ecr.faults(), Vec::<String>::new());
+    }
+}
+
+/// The public ECR answers 401 to every look for a blob, and gives it who asks for its bytes.
+#[test]
+fn the_public_ecr_is_read_without_looks_for_blobs() {
+    let ecr = Ecr::start(Behaviour::public());
+    let registry = Registry::start();
+    let project = Project::new();
+    project.login(&ecr.address(), USER, &ecr.password());
+    let image = push_to(&ecr, &project);
+    let before = ecr.requests().len();
+    let anonymous = Project::new();
+    let source = format!("docker://{}", ecr.name("functions/hello:1"));
+    let target = registry.name("copied:1");
+    let outcome = push(&anonymous, &source, &target);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    assert_eq!(
+        Image::in_registry(&registry, &target).digest(),
+        image.digest
+    );
+    let requests = ecr.requests().split_off(before);
+    let looks = requests
+        .iter()
+        .filter(|asked| asked.method == "HEAD" && asked.target.contains("/blobs/"));
+    assert_eq!(looks.count(), 0, "{requests:#?}");
+}
+
+// --- how often ----------------------------------------------------------------------------------
+
+#[test]
+fn a_burst_of_too_many_requests_is_waited_for() {
+    for (method, part) in [
+        ("HEAD", "/blobs/"),
+        ("POST", "/uploads/"),
+        ("PUT", "/manifests/"),
+    ] {
+        wait_for_a_burst(method, part);
+    }
+}
+
+fn wait_for_a_burst(method: &'static str, part: &str) {
+    let status = Trouble::Status(429, Some(1));
+    let burst = Troubled {
+        times: 2,
+        ..Troubled::once(status, method, part)
+    };
+    let ecr = Ecr::start(Behaviour::troubled([burst]));
+    let start = Instant::now();
+    push_to(&ecr, &Project::new());
+    assert_eq!(count(&ecr, |asked| asked.status == 429), 2);
+    let waited = start.elapsed();
+    assert!(
+        waited >= Duration::from_secs(1),
+        "{method} {part}: not even {waited:?}"
+    );
+}
+
+#[test]
+fn too_many_requests_for_ever() {
+    let status = Trouble::Status(429, Some(0));
+    let always = Troubled::always(status, "POST", "/blobs/uploads/");
+    let ecr = Ecr::start(Behaviour::troubled([always]));
+    assert_said!(fail_to(&ecr, &Project::new(), NETWORK));
+}
+
+// --- who asks -----------------------------------------------------------------------------------
+
+#[test]
+fn a_token_that_runs_out_is_had_again() {
+    for life in [6, 9] {
+        let ecr = Ecr::start(Behaviour {
+            token_life: Some(life),
+            ..Behaviour::public()
+        });
+        let project = Project::new();
+        project.login(&ecr.address(), USER, &ecr.password());
+        push_to(&ecr, &project);
+        let tokens = count(&ecr, |asked| asked.target.starts_with("/token"));
+        assert!(tokens > 1, "one token was not enough");
+    }
+}
+
+/// Credentials that were good at the beginning and are not in the middle: nothing is tagged, and the message
+/// says that they were refused.
+#[test]
+fn a_password_that_runs_out() {
+    let ecr = Ecr::start(Behaviour {
+        login: Login::Basic,
+        token_life: Some(5),
+        ..Behaviour::private()
+    });
+    let project = Project::new();
+    project.login(&ecr.address(), USER, &ecr.password());
+    assert_said!(fail_to(&ecr, &project, NETWORK));
+}
+
+#[test]
+fn a_password_is_wrong() {
+    for login in [Login::Basic, Login::Bearer] {
+        let ecr = Ecr::start(Behaviour {
+            login,
+            ..Behaviour::private()
+        });
+        let project = Project::new();
+        project.login(&ecr.address(), USER, "wrong");
+        let outcome = fail_to(&ecr, &project, NETWORK);
+        assert!(outcome.stderr.contains("hint: "), "{}", outcome.rendering());
+    }
+}
+
+// --- what is not to be told ---------------------------------------------------------------------
+
+/// Everything that a run leaves behind, as one text.
+fn traces(project: &Project, outcome: &Outcome) -> String {
+    let mut traces = outcome.rendering();
+    for file in files_of(&project.cache()) {
+        traces += &file.to_string_lossy();
+        traces += &String::from_utf8_lossy(&fs::read(file).unwrap());
+    }
+    let metadata = fs::read_to_string(project.beside("made.json"));
+    traces + &metadata.unwrap_or_default()
+}
+
+#[test]
+fn no_secret_is_told_or_kept() {
+    let broken = |trouble, method, part| vec![Troubled::always(trouble, method, part)];
+    let cut = Trouble::CutAnswer(1000);
+    let behaviours = [
+        vec![],
+        broken(Trouble::CutRequest(1000), "PUT", "/blobs/uploads/"),
+        broken(Trouble::Status(500, Some(0)), "PUT", "/blobs/uploads/"),
+        broken(Trouble::Status(403, None), "PUT", "/blobs/uploads/"),
+        broken(Trouble::Status(503, Some(0)), "GET", "X-Amz-Signature"),
+        broken(Trouble::Status(403, None), "GET", "X-Amz-Signature"),
+        broken(cut, "GET", "X-Amz-Signature"),
+        broken(Trouble::Corrupt, "GET", "X-Amz-Signature"),
+        broken(Trouble::Status(500, Some(0)), "GET", "/token"),
+    ];
+    let mut runs = Vec::new();
+    thread::scope(|scope| {
+        let started = [Login::Basic, Login::Bearer].into_iter().flat_map(|login| {
+            let behaviours = behaviours.iter().cloned();
+            let behaviours = behaviours.map(move |troubles| Behaviour {
+                login,
+                troubles,
+                ..Behaviour::private()
+            });
+            let start = |behaviour| scope.spawn(move || codes_of_silent_runs(behaviour));
+            behaviours.map(start).collect::<Vec<_>>()
+        });
+        let started: Vec<_> = started.collect();
+        runs.extend(started.into_iter().flat_map(|run| run.join().unwrap()));
+    });
+    let failed = runs.iter().filter(|code| **code != Some(0)).count();
+    assert!(failed > 4, "only {failed} runs had anything to tell of");
+}
+
+/// Pushes to the registry and from it, proves that no secret is to be found afterwards, and gives the exit codes.
+fn codes_of_silent_runs(behaviour: Behaviour) -> [Option<i32>; 2] {
+    let ecr = Ecr::start(behaviour);
+    let project = Project::new();
+    project.login(&ecr.address(), USER, &ecr.password());
+    let made = project.beside("made.json").display().to_string();
+    let image = Layout::make(&project.beside("image"), &[(3, 50_000)]);
+    let source = format!("docker://{}", ecr.name("functions/hello:1"));
+    let (there, copy) = (ecr.name("functions/hello:1"), ecr.name("functions/copy:1"));
+    [(image.name(), there), (source, copy)].map(|(from, to)| {
+        let run = project.lambimg(["push", "-v", &from, &to, "--metadata-file", &made]);
+        let run = run.env("RUST_BACKTRACE", "full").env("RUST_LOG", "trace");
+        let outcome = run.spawn().outcome(PATIENCE);
+        let traces = traces(&project, &outcome);
+        for secret in ecr.secrets() {
+            assert!(
+                !traces.contains(&secret),
+                "`{secret}` in\n{}",
+                outcome.rendering()
+            );
+        }
+        outcome.code
+    })
+}
