@@ -18,6 +18,7 @@ use crate::support::ecr::Trouble;
 use crate::support::ecr::Troubled;
 use crate::support::image::Image;
 use crate::support::image::assert_whole;
+use crate::support::image::files_of;
 use crate::support::layout::Layout;
 use crate::support::process::run;
 use crate::support::program;
@@ -307,6 +308,30 @@ fn a_registry_that_takes_its_time() {
         Image::in_registry(&registry, &target).digest(),
         image.digest
     );
+}
+
+/// What is streamed from one registry to another is neither held nor written.
+#[test]
+fn a_large_layer_needs_little_memory() {
+    const SIZE: u64 = 80_000_000;
+    let ecr = Ecr::start(Behaviour::private());
+    let (project, registry) = (Project::new(), Registry::start());
+    let image = Layout::make(&project.beside("image"), &[(1, SIZE)]);
+    put(&ecr, REPOSITORY, &image);
+    let source = format!("docker://{}", ecr.name("functions/hello:3.12"));
+    let target = registry.name("functions/hello:1");
+    let mut running = project.lambimg(["push", &source, &target]).spawn();
+    let (start, mut peak) = (Instant::now(), 0);
+    while !running.has_ended() && start.elapsed() < PATIENCE {
+        peak = running.peak().max(peak);
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_success(&running.outcome(PATIENCE));
+    assert!((1..SIZE / 2).contains(&peak), "{peak} bytes were resident");
+    let kept = files_of(&project.cache());
+    let kept = kept.iter().map(|path| path.metadata().unwrap().len());
+    let kept = kept.sum::<u64>();
+    assert!(kept < 100_000, "{kept} bytes were written");
 }
 
 // --- real registries ----------------------------------------------------------------------------

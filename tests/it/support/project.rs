@@ -239,6 +239,15 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// The most that it has had resident so far, in bytes; 0 once it has ended.
+    pub(crate) fn peak(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    }
+
     /// Sends a signal, such as `INT`, unless it has ended.
     pub(crate) fn signal(&mut self, name: &str) {
         if self.child.try_wait().expect("our own child").is_none() {
