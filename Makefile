@@ -1,5 +1,5 @@
 # The few commands of this project; each installs what it needs or says what is missing.
-.PHONY: demo test lint compare bench fuzz
+.PHONY: demo test lint compare storm bench fuzz
 
 # An image of examples/hello, answered by Lambda's emulator and pushed to a registry.
 demo:
@@ -17,6 +17,15 @@ lint:
 # Our trees and layers of some seventy wheels of PyPI beside what pip, tar and Python make of them.
 compare:
 	cargo test --test compare -- --nocapture
+
+# Hundreds of pushes of a large image through a bad network; fewer: make storm PUSHES=20 KILLS=2
+PUSHES ?= 200
+KILLS ?= 20
+storm:
+	@python3 tests/tools.py
+	cargo build --release
+	LAMBIMG=$(abspath $(or $(CARGO_TARGET_DIR),target))/release/lambimg STORM_PUSHES=$(PUSHES) STORM_KILLS=$(KILLS) \
+		cargo test --test push_storm -- --nocapture --test-threads=1 --exact storm killed
 
 # lambimg against its peers, written to BENCHMARKS.md; some parts of it: make bench ONLY=a,c RUNS=5
 RUNS ?= 3
