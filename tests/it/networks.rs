@@ -529,6 +529,24 @@ fn killed(place: &Place, moments: u32) {
     assert!(tagged < moments, "none was killed in time");
 }
 
+/// Who pushes the same as others at the same time is not in their way.
+#[test]
+fn pushes_at_once() {
+    let place = Place::open();
+    let (network, project) = place.behind(1, Weather::default());
+    let image = image(&project);
+    let start = |number: u32| {
+        let target = network.name(&format!("{REPOSITORY}:{}", number % 2));
+        project.lambimg(["push", &image.name(), &target]).spawn()
+    };
+    let running = (0..6).map(start).collect::<Vec<_>>();
+    for run in running {
+        assert_success(&run.outcome(PATIENCE));
+    }
+    assert_eq!(place.registry.tags(REPOSITORY), ["0", "1"]);
+    place.assert_has(REPOSITORY, &image.digest);
+}
+
 #[test]
 fn an_open_registry_gets_what_is_missing() {
     sends_what_is_missing(&Place::open());
