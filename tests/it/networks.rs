@@ -514,15 +514,13 @@ fn killed(place: &Place, moments: u32) {
             .blobs
             .iter()
             .filter(|(digest, _)| place.registry.blob(&repository, digest).is_none());
-        let mut missing = missing.map(|(_, size)| *size).collect::<Vec<_>>();
-        missing.sort_unstable();
+        let missing = missing.map(|(_, size)| *size).collect::<Vec<_>>();
         network.passed();
         assert_success(&push(&project, &image.name(), &target));
-        assert_eq!(
-            uploads(&network.passed()),
-            missing,
-            "at moment {moment}: only what is missing"
-        );
+        let sent = uploads(&network.passed());
+        // Some of it may have arrived while it was looked for.
+        let is_needless = sent.iter().any(|size| !missing.contains(size));
+        assert!(!is_needless, "at moment {moment}: {sent:?} of {missing:?}");
         place.assert_has(&repository, &image.digest);
         assert_whole(&project.cache());
     }
