@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The benchmarks: lambimg against its peers on the same input in the same run.
 
-    benches/run.py [--only a,c] [--runs N] [--sets data] [--wheel-mib 64]
+    benches/run.py [--only a,push] [--runs N] [--sets data] [--wheel-mib 64]
 
 Installs what it needs, builds the release binary, prints ratios beside the targets and writes BENCHMARKS.md; ends
 with 1 when a part that it ran missed a target. Parts that are not run keep the figures that they had, and
@@ -13,7 +13,9 @@ that works here, base images pulled before.
 import argparse
 import base64
 import collections
+import gzip
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -25,6 +27,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
 import zipfile
@@ -43,7 +46,7 @@ NO_STEP, NOISE = 1.4, 0.005
 # How a Dockerfile has the dependencies.
 COPIED = "dependencies copied in the Dockerfile"
 OWN_IMAGE = "dependencies in an image of their own"
-PARTS = ["a", "b", "c", "d", "e", "f", "thousand", "inner"]
+PARTS = ["a", "b", "c", "d", "e", "f", "push", "thousand", "inner"]
 
 
 def main():
@@ -237,8 +240,8 @@ def is_archive(path):
 class Registry:
     """Debian's docker-registry on a free port of loopback."""
 
-    def __init__(self):
-        directory = WORK / "registry"
+    def __init__(self, name="registry"):
+        self.directory = directory = WORK / name
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         settings = directory / "registry.yml"
@@ -702,6 +705,80 @@ class Bench:
         new = [layer["size"] for layer in self.metadata(self.build(name))["layers"] if layer["digest"] not in before]
         return sum(new) / MIB, median
 
+    # --- push ---------------------------------------------------------------------------------
+
+    def part_push(self):
+        part = Part("Push")
+        part.say(
+            "One image of four layers of 64 MiB and a small one, from disk into a docker-registry on loopback that is empty"
+            " (cold), has all but the small layer and what names it, or has all of it. lambimg reads its store, skopeo the"
+            " same image from an OCI directory, and buildah its own storage, where layers are not compressed: it compresses"
+            " them for each push that it cannot tell to be there. Before each run the registry's files are put as they are to be."
+        )
+        first, changed = self.large_image("pushed", 1), self.large_image("pushed-changed", 2)
+        registry, far = Registry("registry-push"), Registry("registry-far")
+        try:
+            least = self.pushes(part, registry, first, changed)
+            remote = f"{registry.address}/peer/image:1"
+            run(LAMBIMG, "push", "pushed", remote)
+            streams = {
+                "lambimg push": f"{LAMBIMG} push docker://{remote} {far.address}/ours:1",
+                "skopeo copy": f"skopeo --insecure-policy copy --src-tls-verify=false --dest-tls-verify=false"
+                f" docker://{remote} docker://{far.address}/skopeo:1",
+            }
+            resident = {who: peak(line) for who, line in streams.items()}
+        finally:
+            registry.stop()
+            far.stop()
+        part.say("From one registry to another, all of it: what was resident at most.")
+        part.table(["command", "peak"], [[who, f"{count / 1e6:.1f} MB"] for who, count in resident.items()])
+        for how, wanted in [("cold", 1), ("one small layer changed", 3), ("unchanged", 3)]:
+            part.target(f"push, {how}, against the faster of skopeo and buildah", f"≥ {wanted} ×", times(least[how]), least[how] >= wanted)
+        ours = resident["lambimg push"]
+        part.target("push from registry to registry, peak resident memory", "< 100 MB", f"{ours / 1e6:.1f} MB", ours < 100e6)
+        return part
+
+    def large_image(self, name, revision):
+        """An image in the store, in an OCI directory and in buildah's storage; the base's layers are the same each time."""
+        base, output = WORK / "push-base", WORK / f"{name}-oci"
+        if not base.exists():
+            say("making an image of 256 MiB")
+            large_layout(base)
+        shutil.rmtree(output, ignore_errors=True)
+        project = self.project(name, {"app.py": f"def handler(event, context): return {revision}\n"})
+        run(LAMBIMG, "build", project, "--base", f"oci:{base}", "-t", name, "-o", f"oci:{output}")
+        run(*shlex.split(f"{self.buildah} pull oci:{output}"))
+        identifier = run(*shlex.split(f"{self.buildah} pull --quiet oci:{output}")).split()[-1]
+        run(*shlex.split(f"{self.buildah} tag {identifier} {name}"))
+        return name
+
+    def pushes(self, part, registry, first, changed):
+        """Times the three pushes; how many times longer the faster peer takes, for each."""
+        files, kept = registry.directory / "storage", WORK / "registry-push-kept"
+        remote = f"{registry.address}/peer/image:1"
+        run(LAMBIMG, "push", first, remote)
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(files, kept)
+        # The registry waits for its disk with each upload: what prepares a run is not to be waited for too.
+        put_back = f"rm -rf {files} && cp -a {kept} {files} && sync"
+        rows, least = [], {}
+        for how, image, prepare in [
+            ("cold", first, f"rm -rf {files} && sync"),
+            ("one small layer changed", changed, put_back),
+            ("unchanged", first, put_back),
+        ]:
+            skopeo = "skopeo --insecure-policy copy --quiet --dest-tls-verify=false"
+            commands = [
+                Command("lambimg push", f"{LAMBIMG} push {image} {remote}", prepare),
+                Command("skopeo copy", f"{skopeo} oci:{WORK}/{image}-oci docker://{remote}", prepare),
+                Command("buildah push", f"{self.buildah} push --quiet --tls-verify=false {image} docker://{remote}", prepare),
+            ]
+            medians = race(commands, self.runs)
+            rows += [[how, c.name, seconds(m), times(m / medians[0])] for c, m in zip(commands, medians)]
+            least[how] = min(medians[1:]) / medians[0]
+        part.table(["registry", "command", "median", "against ours"], rows)
+        return least
+
     # --- A thousand, inner parts --------------------------------------------------------------
 
     def part_thousand(self):
@@ -782,6 +859,47 @@ def store_files():
 
 def counted(files):
     return len(files), sum(files.values())
+
+
+# --- Images made here -------------------------------------------------------------------------
+
+
+def large_layout(directory):
+    """An OCI directory with an image of four layers of 64 MiB, half noise and half text; it says it is a base of Lambda's."""
+    noise = random.Random(4)
+    text = b"".join(b"%07d,the quick brown fox jumps over the lazy dog\n" % number for number in range(1 << 19))[: 16 * MIB]
+    blobs = directory.with_suffix(".part") / "blobs/sha256"
+    shutil.rmtree(blobs.parent.parent, ignore_errors=True)
+    blobs.mkdir(parents=True)
+
+    def put(content, kind):
+        digest = hashlib.sha256(content).hexdigest()
+        (blobs / digest).write_bytes(content)
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(content)}
+
+    layers, diff_ids = [], []
+    for number in range(4):
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for name, content in [("noise", noise.randbytes(60 * MIB)), ("text", text * 2)]:
+                member = tarfile.TarInfo(f"{name}{number}")
+                member.size, member.mode = len(content), 0o644
+                archive.addfile(member, io.BytesIO(content))
+        diff_ids.append(f"sha256:{hashlib.sha256(packed.getvalue()).hexdigest()}")
+        layers.append(put(gzip.compress(packed.getvalue(), 1, mtime=0), "layer.v1.tar+gzip"))
+    variables = ["LAMBDA_RUNTIME_DIR=/var/runtime", "LAMBDA_TASK_ROOT=/var/task"]
+    config = {
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+        "os": "linux",
+        "config": {"Entrypoint": ["/lambda-entrypoint.sh"], "Env": variables},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
+    config = put(json.dumps(config).encode(), "config.v1+json")
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": layers}
+    index = {"schemaVersion": 2, "manifests": [put(json.dumps(manifest).encode(), "manifest.v1+json")]}
+    (blobs.parent.parent / "index.json").write_text(json.dumps(index))
+    (blobs.parent.parent / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    blobs.parent.parent.rename(directory)
 
 
 # --- Wheels made here -------------------------------------------------------------------------
