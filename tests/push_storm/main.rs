@@ -12,6 +12,7 @@
 //! `STORM_MIB` (300), `STORM_SEED` (1).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::doc_markdown, reason = "CPython and BuildKit are words here")]
 #![allow(
     clippy::print_stderr,
     reason = "who waits so long wants to see how far it is"

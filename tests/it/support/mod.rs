@@ -8,7 +8,6 @@ pub(crate) mod archive;
 pub(crate) mod aws;
 pub(crate) mod base;
 pub(crate) mod chaos;
-pub(crate) mod content;
 pub(crate) mod cpython;
 pub(crate) mod ecr;
 pub(crate) mod elf;
