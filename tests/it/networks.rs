@@ -505,6 +505,7 @@ fn killed(place: &Place, moments: u32) {
         run.outcome(PATIENCE);
         // What was on its way arrives.
         thread::sleep(Duration::from_millis(60));
+        network.wait_until_idle();
         let is_tagged = !place.registry.tags(&repository).is_empty();
         if is_tagged {
             tagged += 1;

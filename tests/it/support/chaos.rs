@@ -16,11 +16,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use crate::support::layout::Random;
 use crate::support::wire::Connection;
 use crate::support::wire::Head;
 use crate::support::wire::Listener;
+use crate::support::wire::PATIENCE;
 
 /// A body that is sent twice has to be kept meanwhile.
 const LARGEST_TWICE: u64 = 1 << 20;
@@ -77,6 +79,8 @@ struct Shared {
     weather: Mutex<Weather>,
     registry: SocketAddr,
     count: AtomicU64,
+    /// Requests that are on their way.
+    busy: AtomicU64,
     passed: Mutex<Vec<Passed>>,
 }
 
@@ -95,6 +99,7 @@ impl Chaos {
             weather: Mutex::new(weather),
             registry: registry.parse().expect("host and port"),
             count: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
             passed: Mutex::default(),
         });
         let of_listener = Arc::clone(&shared);
@@ -115,6 +120,15 @@ impl Chaos {
     pub(crate) fn weather(&self) -> std::sync::MutexGuard<'_, Weather> {
         let weather = self.shared.weather.lock();
         weather.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nothing is on its way any more, as after the end of who sent it.
+    pub(crate) fn wait_until_idle(&self) {
+        let start = Instant::now();
+        while self.shared.busy.load(Ordering::SeqCst) > 0 {
+            assert!(start.elapsed() < PATIENCE, "{self:?}: still at work");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// What has passed since it was last asked.
@@ -145,6 +159,7 @@ impl Shared {
     }
 
     fn serve(&self, connection: &mut Connection, head: &Head) -> io::Result<bool> {
+        self.busy.fetch_add(1, Ordering::SeqCst);
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let mut random = Random::new(self.seed.wrapping_mul(1_000_003).wrapping_add(number));
         let mut passed = Passed {
@@ -157,6 +172,7 @@ impl Shared {
         let result = self.pass(connection, head, fate, &mut random, &mut passed);
         let log = self.passed.lock();
         log.unwrap_or_else(PoisonError::into_inner).push(passed);
+        self.busy.fetch_sub(1, Ordering::SeqCst);
         result
     }
 
