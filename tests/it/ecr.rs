@@ -12,6 +12,7 @@ use crate::support::ecr::Host;
 use crate::support::ecr::Location;
 use crate::support::ecr::Login;
 use crate::support::ecr::Missing;
+use crate::support::ecr::REAL;
 use crate::support::ecr::Request;
 use crate::support::ecr::Trouble;
 use crate::support::ecr::Troubled;
@@ -24,6 +25,7 @@ use crate::support::project::Project;
 use crate::support::project::assert_said;
 use crate::support::registry::Registry;
 
+const REFUSED: i32 = 1;
 const NETWORK: i32 = 4;
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Two layers, a large one and a small one.
@@ -455,4 +457,134 @@ fn codes_of_silent_runs(behaviour: Behaviour) -> [Option<i32>; 2] {
         }
         outcome.code
     })
+}
+
+// --- what only ECR's own name tells ---------------------------------------------------------------
+
+/// Through the registry as a proxy, so that its name is one of ECR's.
+fn fail_to_real(missing: Missing) -> Outcome {
+    let ecr = Ecr::start(Behaviour {
+        missing,
+        ..Behaviour::private()
+    });
+    let project = Project::new();
+    let image = image(&project);
+    let target = Ecr::real_name("functions/hello:1");
+    let run = project.lambimg(["push", &image.name(), &target, "--plain-http", REAL]);
+    let run = run.env("http_proxy", format!("http://{}", ecr.address()));
+    let outcome = run.spawn().outcome(PATIENCE);
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    assert!(count(&ecr, |asked| asked.method == "POST") > 0);
+    outcome
+}
+
+/// The command that makes it, to be copied as it stands.
+const CREATE: &str =
+    "aws ecr create-repository --repository-name functions/hello --region eu-west-1";
+
+#[test]
+fn a_missing_repository_of_ecr_has_its_command() {
+    for missing in [Missing::NameUnknown, Missing::Cut] {
+        let outcome = fail_to_real(missing);
+        let said = outcome
+            .stderr
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert!(said.contains(CREATE), "{}", outcome.rendering());
+        assert!(
+            said.contains("--create-repository"),
+            "{}",
+            outcome.rendering()
+        );
+    }
+}
+
+/// Anonymous reading is allowed there, so a login of long ago is no reason to fail.
+#[test]
+fn a_stale_login_to_the_public_ecr_is_done_without() {
+    const PUBLIC: &str = "public.ecr.aws";
+    let ecr = Ecr::start(Behaviour::public());
+    let registry = Registry::start();
+    let project = Project::new();
+    project.login(&ecr.address(), USER, &ecr.password());
+    let image = push_to(&ecr, &project);
+    let stale = Project::new();
+    stale.login(PUBLIC, USER, "of long ago");
+    let source = format!("docker://{PUBLIC}/functions/hello:1");
+    let target = registry.name("copied:1");
+    let run = stale.lambimg(["push", &source, &target, "--plain-http", PUBLIC]);
+    let run = run.env("http_proxy", format!("http://{}", ecr.address()));
+    let outcome = run.spawn().outcome(PATIENCE);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    assert_eq!(
+        Image::in_registry(&registry, &target).digest(),
+        image.digest
+    );
+    let remedy = format!("docker logout {PUBLIC}");
+    assert!(outcome.stderr.contains(&remedy), "{}", outcome.rendering());
+}
+
+// --- what is not there yet -----------------------------------------------------------------------
+
+/// Lambda may be told of a digest as soon as a push has ended.
+#[test]
+fn a_push_ends_when_the_digest_answers() {
+    let ecr = Ecr::start(Behaviour {
+        late: 3,
+        ..Behaviour::private()
+    });
+    let image = push_to(&ecr, &Project::new());
+    let requests = ecr.requests();
+    let by_digest = requests
+        .iter()
+        .filter(|asked| asked.target.ends_with(&image.digest));
+    let mut looks = by_digest.filter(|asked| ["GET", "HEAD"].contains(&asked.method.as_str()));
+    assert_eq!(
+        looks.next_back().map(|asked| asked.status),
+        Some(200),
+        "{requests:#?}"
+    );
+}
+
+/// All tags are looked at before any is moved.
+#[test]
+fn an_immutable_tag_among_others_moves_none() {
+    let ecr = Ecr::start(Behaviour {
+        immutable: true,
+        ..Behaviour::private()
+    });
+    let project = Project::new();
+    push_to(&ecr, &project);
+    let before = ecr.tags("functions/hello");
+    let other = Layout::make(&project.beside("other"), &[(9, 1000)]);
+    let (new, old) = (ecr.name("functions/hello:2"), ecr.name("functions/hello:1"));
+    let run = project.lambimg(["push", &other.name(), &new, &old]);
+    let outcome = run.spawn().outcome(PATIENCE);
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    assert_eq!(ecr.tags("functions/hello"), before);
+}
+
+#[test]
+fn a_burst_in_an_upload_is_waited_for() {
+    wait_for_a_burst("PUT", "/uploads/");
+}
+
+#[test]
+fn an_immutable_tag_of_another_image_is_refused() {
+    let ecr = Ecr::start(Behaviour {
+        immutable: true,
+        ..Behaviour::private()
+    });
+    let project = Project::new();
+    let first = push_to(&ecr, &project);
+    let other = Layout::make(&project.beside("other"), &[(9, 1000)]);
+    let outcome = push(&project, &other.name(), &ecr.name("functions/hello:1"));
+    ecr.assert_has("functions/hello", "1", &first.digest);
+    assert_eq!(outcome.stdout, "");
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    for digest in [&first.digest, &other.digest] {
+        assert!(outcome.stderr.contains(digest), "{}", outcome.rendering());
+    }
+    assert_said!(outcome);
 }

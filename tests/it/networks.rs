@@ -147,6 +147,13 @@ fn put(ecr: &Ecr, repository: &str, image: &Layout) {
     run(skopeo.args([image.name(), name]));
 }
 
+/// Whether a fault that stays need not be the end: a blob that always breaks off comes piece by piece, and
+/// one that is said to be longer than it is has come whole.
+fn may_be_overcome((trouble, of): (Trouble, Of)) -> bool {
+    let is_blob = !matches!(of, Of::Manifest);
+    is_blob && matches!(trouble, Trouble::CutAnswer(1..) | Trouble::Length(1..))
+}
+
 /// An image that is read from the registry in trouble and streamed into another.
 fn pull_in_trouble(fault: (Trouble, Of), is_lasting: bool) {
     let project = Project::new();
@@ -155,9 +162,7 @@ fn pull_in_trouble(fault: (Trouble, Of), is_lasting: bool) {
     let source = format!("docker://{}", ecr.name("functions/hello:3.12"));
     let target = registry.name("functions/hello:1");
     let outcome = push(&project, &source, &target);
-    // Where only the end is not told, all the bytes have come.
-    let has_all = matches!(fault, (Trouble::Length(1..), Of::Layer));
-    if is_lasting && !(has_all && outcome.code == Some(0)) {
+    if is_lasting && !(may_be_overcome(fault) && outcome.code == Some(0)) {
         assert_clear_failure(&outcome);
         assert_eq!(registry.tags(REPOSITORY), Vec::<String>::new());
         let mut lines = outcome.stderr.lines();
@@ -589,4 +594,164 @@ fn killed_before_a_registry_with_a_password() {
 #[test]
 fn killed_before_a_registry_with_tokens() {
     killed(&Place::with_tokens(), 4);
+}
+
+// --- faults of reading --------------------------------------------------------------------------
+
+/// What may go wrong with everything that is read.
+const FAULTS_OF_READING: [(&str, (Trouble, Of)); 13] = [
+    ("a manifest cut", (Trouble::CutAnswer(100), Of::Manifest)),
+    (
+        "a manifest longer than said",
+        (Trouble::Length(-10), Of::Manifest),
+    ),
+    (
+        "a manifest shorter than said",
+        (Trouble::Length(10), Of::Manifest),
+    ),
+    ("half a manifest", (Trouble::Truncated, Of::Manifest)),
+    (
+        "another byte in a manifest",
+        (Trouble::Corrupt, Of::Manifest),
+    ),
+    ("a digest that lies", (Trouble::Lie, Of::Manifest)),
+    ("a configuration cut", (Trouble::CutAnswer(100), Of::Config)),
+    (
+        "another byte in a configuration",
+        (Trouble::Corrupt, Of::Config),
+    ),
+    ("a layer cut at once", (Trouble::CutAnswer(0), Of::Layer)),
+    (
+        "a layer cut on its way",
+        (Trouble::CutAnswer(1_000_000), Of::Layer),
+    ),
+    (
+        "a layer longer than said",
+        (Trouble::Length(-10), Of::Layer),
+    ),
+    (
+        "a layer shorter than said",
+        (Trouble::Length(10), Of::Layer),
+    ),
+    ("another byte in a layer", (Trouble::Corrupt, Of::Layer)),
+];
+
+/// A base whose layers are written to disk.
+fn build_in_trouble(fault: (Trouble, Of), is_lasting: bool) {
+    let project = Project::with_handler();
+    let (ecr, _) = with_image(&project, fault, is_lasting);
+    let base = ecr.name("lambda/python:3.12");
+    let directory = project.beside("built");
+    let output = format!("oci:{}", directory.display());
+    let build = [
+        "build", "-v", "--base", &base, "-t", "hello:1", "-o", &output,
+    ];
+    let outcome = project.lambimg(build).spawn().outcome(PATIENCE);
+    assert_whole(&project.cache());
+    if is_lasting && !(may_be_overcome(fault) && outcome.code == Some(0)) {
+        assert_clear_failure(&outcome);
+    } else {
+        assert_success(&outcome);
+        let layers = Image::in_directory(&directory).layers.len();
+        assert_eq!(layers, LAYERS.len() + 1);
+    }
+}
+
+#[test]
+fn faults_of_reading_on_the_way_to_a_registry() {
+    each(&FAULTS_OF_READING, pull_in_trouble);
+}
+
+#[test]
+fn faults_of_reading_on_the_way_to_disk() {
+    each(&FAULTS_OF_READING, build_in_trouble);
+}
+
+/// What was read need not be read again: a large blob comes through a network that never lets all of it pass.
+#[test]
+fn a_blob_that_breaks_off_is_resumed() {
+    let cut = Troubled::always(Trouble::CutAnswer(1_000_000), "GET", BUCKET);
+    let ecr = Ecr::start(Behaviour::troubled([cut]));
+    let (project, registry) = (Project::new(), Registry::start());
+    let image = Layout::make(&project.beside("image"), &[(1, 8_000_000)]);
+    assert_success(&push(
+        &project,
+        &image.name(),
+        &ecr.name("functions/hello:1"),
+    ));
+    let source = format!("docker://{}", ecr.name("functions/hello:1"));
+    let target = registry.name("functions/hello:1");
+    assert_success(&push(&Project::new(), &source, &target));
+    assert_eq!(
+        Image::in_registry(&registry, &target).digest(),
+        image.digest
+    );
+}
+
+// --- interrupted --------------------------------------------------------------------------------
+
+/// What the shell says of a program that SIGINT has ended.
+const INTERRUPTED: i32 = 130;
+
+/// Interrupts a run as soon as a request waits for its answer, and proves that it ends at once and cleanly.
+fn interrupt(ecr: &Ecr, project: &Project, arguments: [&str; 3], part: &str) {
+    let before = ecr.requests().len();
+    let mut run = project
+        .lambimg(arguments)
+        .env("RUST_BACKTRACE", "1")
+        .spawn();
+    let start = Instant::now();
+    while !ecr.requests()[before..]
+        .iter()
+        .any(|asked| asked.target.contains(part))
+    {
+        assert!(start.elapsed() < PATIENCE, "nothing was asked for");
+        thread::sleep(Duration::from_millis(5));
+    }
+    // It sends a little, then waits.
+    thread::sleep(Duration::from_millis(100));
+    let start = Instant::now();
+    run.signal("INT");
+    let outcome = run.outcome(PATIENCE);
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+    let told = outcome.rendering();
+    assert_eq!(outcome.code, Some(INTERRUPTED), "{told}");
+    assert_eq!(outcome.stdout, "");
+    for word in ["panicked", "backtrace", "stack"] {
+        assert!(!outcome.stderr.contains(word), "{told}");
+    }
+    assert_whole(&project.cache());
+}
+
+fn interrupted_push(method: &'static str, part: &'static str) {
+    let stall = Trouble::Stall(Duration::from_secs(50));
+    let ecr = Ecr::start(Behaviour::troubled([Troubled::once(stall, method, part)]));
+    let project = Project::new();
+    let image = image(&project);
+    let target = ecr.name("functions/hello:1");
+    interrupt(&ecr, &project, ["push", &image.name(), &target], part);
+    if part == UPLOAD {
+        assert!(ecr.tags(REPOSITORY).is_empty());
+    }
+    assert_success(&push(&project, &image.name(), &target));
+    ecr.assert_has(REPOSITORY, "1", &image.digest);
+}
+
+#[test]
+fn interrupted_in_an_upload() {
+    interrupted_push("PUT", UPLOAD);
+}
+
+#[test]
+fn interrupted_before_an_upload() {
+    interrupted_push("POST", "/blobs/uploads/");
+}
+
+#[test]
+fn interrupted_at_the_manifest() {
+    interrupted_push("PUT", "/manifests/");
 }
