@@ -182,11 +182,13 @@ pub struct Config {
 pub struct Repository {
     /// `mutable` or `immutable`.
     pub tag_mutability: Option<Setting>,
+    /// Patterns of tags, with `*`, for which the opposite holds.
+    pub except_tags: Option<Setting<Vec<String>>>,
     /// `true` or `false`.
     pub scan_on_push: Option<Setting>,
     /// AWS tags, as `KEY=VALUE`.
     pub tags: Option<Setting<Vec<String>>>,
-    /// `AES256` or `KMS`.
+    /// `AES256`, `KMS` or `KMS_DSSE`.
     pub encryption: Option<Setting>,
     /// The key for `KMS`.
     pub kms_key: Option<Setting>,
@@ -203,7 +205,7 @@ enum Slot<'a> {
 /// The key of a table whose keys stand behind it and a dot.
 const TABLE: &str = "repository";
 
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 30] = [
     "python",
     "arch",
     "handler",
@@ -229,6 +231,7 @@ const KEYS: [&str; 29] = [
     "immutable-tags",
     "create-repository",
     "repository.tag-mutability",
+    "repository.except-tags",
     "repository.scan-on-push",
     "repository.tags",
     "repository.encryption",
@@ -263,6 +266,7 @@ impl Config {
             "immutable-tags" => Slot::Text(&mut self.immutable_tags),
             "create-repository" => Slot::Text(&mut self.create_repository),
             "repository.tag-mutability" => Slot::Text(&mut self.repository.tag_mutability),
+            "repository.except-tags" => Slot::List(&mut self.repository.except_tags),
             "repository.scan-on-push" => Slot::Text(&mut self.repository.scan_on_push),
             "repository.tags" => Slot::Pairs(&mut self.repository.tags),
             "repository.encryption" => Slot::Text(&mut self.repository.encryption),
@@ -305,6 +309,7 @@ impl Config {
                     .repository
                     .tag_mutability
                     .or(other.repository.tag_mutability),
+                except_tags: both(self.repository.except_tags, other.repository.except_tags),
                 scan_on_push: self
                     .repository
                     .scan_on_push

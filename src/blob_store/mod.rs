@@ -11,7 +11,7 @@ mod sweep;
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -271,6 +271,7 @@ impl BlobStore {
         Ok(Reader {
             inner: VerifyingReader::new(file, *digest, metadata.len()),
             digest: *digest,
+            metadata,
             store: self.clone(),
         })
     }
@@ -300,10 +301,14 @@ impl BlobStore {
         }
     }
 
-    /// Drops a blob that was seen to be damaged.
-    pub fn discard(&self, digest: &Digest) {
-        // Whoever cannot delete it will be told of the damage again.
-        let _ = fs::remove_file(self.path(digest));
+    /// Drops a blob that was seen to be damaged in the file `seen`: another may have its name by now, whole.
+    pub fn discard(&self, digest: &Digest, seen: &Metadata) {
+        let path = self.path(digest);
+        let is_it = |there: Metadata| (there.dev(), there.ino()) == (seen.dev(), seen.ino());
+        if fs::metadata(&path).is_ok_and(is_it) {
+            // Whoever cannot delete it will be told of the damage again.
+            let _ = fs::remove_file(path);
+        }
         lock_set(&self.session.damaged).insert(*digest);
     }
 
@@ -432,6 +437,7 @@ fn open_lock(path: &Path) -> Result<Option<File>, Error> {
 pub struct Reader {
     inner: VerifyingReader<File>,
     digest: Digest,
+    metadata: Metadata,
     store: BlobStore,
 }
 
@@ -441,7 +447,7 @@ impl Read for Reader {
             if error.kind() != io::ErrorKind::InvalidData {
                 return error;
             }
-            self.store.discard(&self.digest);
+            self.store.discard(&self.digest, &self.metadata);
             io::Error::new(io::ErrorKind::InvalidData, Error::Damaged(self.digest))
         })
     }

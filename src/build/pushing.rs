@@ -140,6 +140,12 @@ impl Destinations {
 
     /// Ends all pushes with the image.
     pub(super) async fn finish(self, image: &Image) -> Result<Vec<Pushed>, Error> {
+        let actual = image.manifest.digest();
+        let all = self.0.iter().flat_map(|to| &to.references);
+        let mut digests = all.filter_map(|reference| reference.digest);
+        if let Some(wanted) = digests.find(|wanted| *wanted != actual) {
+            return Err(Error::OtherDigest { wanted, actual });
+        }
         let mut pushed: Vec<Pushed> = Vec::new();
         for Destination {
             mut push,
@@ -150,11 +156,6 @@ impl Destinations {
             let done = pushed.iter().map(|pushed| &pushed.reference);
             for near in done.filter(|done| done.registry == *registry) {
                 push.mount_from(&near.repository);
-            }
-            let digests = references.iter().filter_map(|reference| reference.digest);
-            let actual = image.manifest.digest();
-            if let Some(wanted) = digests.into_iter().find(|wanted| *wanted != actual) {
-                return Err(Error::OtherDigest { wanted, actual });
             }
             let by_tag = references
                 .iter()

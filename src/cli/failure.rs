@@ -643,7 +643,7 @@ fn of_registry(error: &registry::Error) -> Advice {
             repository,
             ..
         } => hint(create_hint(registry, repository), NETWORK),
-        registry::Error::Create { .. } => (None, AWS),
+        registry::Error::Create { source, .. } => of_aws(source),
         registry::Error::TagTaken { refusal: None, .. } => hint(
             "push under another tag, push by digest alone (as `REPOSITORY@sha256:…`), or move the tag by `--force`",
             REFUSED,
@@ -679,18 +679,18 @@ fn of_registry(error: &registry::Error) -> Advice {
 
 /// How a repository is made: ECR's by a command, others by whoever runs them.
 fn create_hint(registry: &str, repository: &str) -> String {
-    let mut parts = registry.split('.');
-    let is_account = |part: &str| part.len() == 12 && part.bytes().all(|b| b.is_ascii_digit());
-    let account = parts.next().filter(|part| is_account(part));
-    let kind = parts.find(|part| part.starts_with("ecr") || part.starts_with("dkr-ecr"));
-    let region = kind.and_then(|_| parts.next());
-    match (account, region) {
-        (Some(account), Some(region)) => format!(
-            "push with `--create-repository`, or create it by `aws ecr create-repository --repository-name \
-             {repository} --region {region}`; it is to be in the account {account}"
-        ),
-        _ => "create the repository first, and check its spelling".to_owned(),
-    }
+    let Some(ecr) = aws::ecr::Registry::parse(registry) else {
+        return "create the repository first, and check its spelling".to_owned();
+    };
+    let (name, region) = (ecr.name_of(repository), ecr.region());
+    let service = if ecr.is_public() { "ecr-public" } else { "ecr" };
+    let account = ecr.account();
+    let account = account.map(|account| format!("; it is to be in the account {account}"));
+    format!(
+        "push with `--create-repository`, or create it by `aws {service} create-repository --repository-name \
+         {name} --region {region}`{}",
+        account.unwrap_or_default()
+    )
 }
 
 fn login_hint(registry: &str, with_credentials: bool) -> String {

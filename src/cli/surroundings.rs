@@ -165,15 +165,16 @@ impl Surroundings {
             progress: progress.clone(),
         };
         let client = Client::new(settings);
+        let aws = Aws::new(aws::Settings {
+            client: client.clone(),
+            directory: Some(store.root().join(cache::LOGIN)),
+            now: SystemTime::now,
+            progress: progress.clone(),
+        });
         let keychain = Keychain {
             explicit: explicit_credentials()?,
             files: self.credential_files(),
-            aws: Some(Aws::new(aws::Settings {
-                client: client.clone(),
-                directory: Some(store.root().join(cache::LOGIN)),
-                now: SystemTime::now,
-                progress: progress.clone(),
-            })),
+            aws: Some(aws.clone()),
             progress: progress.clone(),
         };
         Ok(Tools {
@@ -189,8 +190,8 @@ impl Surroundings {
             directories: self.directories.clone(),
             installations: self.installations(),
             pushing: push::Options {
-                // Registries that need more than a push make no repository of it.
-                create: None,
+                aws: Some(aws),
+                create: reach.create.clone(),
                 immutable_tags: reach.immutable_tags,
             },
             progress,

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::aws::repository::{EncryptionType, RepositorySettings, TagMutability};
 use crate::config::{Config, Place, Setting};
 use crate::plan::{Error, bad_value, read_bool};
 use crate::registry::pull::Mirror;
@@ -21,29 +22,7 @@ pub struct Reach {
     /// Whether a tag that is another image's stays so.
     pub immutable_tags: bool,
     /// What a missing repository is to be like, where it is to be made.
-    pub create: Option<NewRepository>,
-}
-
-/// What a repository that is made is like. What is not said is the registry's to choose.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NewRepository {
-    /// Whether its tags never move.
-    pub immutable_tags: Option<bool>,
-    /// Whether images are scanned when they come.
-    pub scan_on_push: Option<bool>,
-    /// AWS tags.
-    pub tags: BTreeMap<String, String>,
-    /// How it is encrypted.
-    pub encryption: Option<Encryption>,
-}
-
-/// How a repository is encrypted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Encryption {
-    /// With keys of the registry.
-    Aes256,
-    /// By KMS, with this key or that of AWS for the registry.
-    Kms(Option<String>),
+    pub create: Option<RepositorySettings>,
 }
 
 /// What `config` says of registries; paths in a file are meant from `project`.
@@ -97,41 +76,46 @@ fn pair<'a>(
     })
 }
 
-fn new_repository(config: &Config) -> Result<NewRepository, Error> {
+fn new_repository(config: &Config) -> Result<RepositorySettings, Error> {
     let written = &config.repository;
-    let immutable_tags = match &written.tag_mutability {
+    let tag_mutability = match &written.tag_mutability {
         None => None,
         Some(setting) => Some(match setting.value.to_lowercase().as_str() {
-            "immutable" => true,
-            "mutable" => false,
+            "immutable" => TagMutability::Immutable,
+            "mutable" => TagMutability::Mutable,
             _ => return Err(bad_value(setting, "neither mutable nor immutable")),
         }),
     };
     let scan = written.scan_on_push.as_ref();
-    let mut tags = BTreeMap::new();
+    let mut tags = Vec::new();
     for text in written.tags.iter().flat_map(|setting| &setting.value) {
         let Some(setting) = &written.tags else { break };
         let (key, value) = pair(text, setting, "no tag of AWS; write KEY=VALUE")?;
-        tags.insert(key.to_owned(), value.to_owned());
+        tags.push((key.to_owned(), value.to_owned()));
     }
     let key = written.kms_key.as_ref();
     let encryption = match (&written.encryption, key) {
         (None, None) => None,
-        (None, Some(key)) => Some(Encryption::Kms(Some(key.value.clone()))),
+        (None, Some(key)) => Some((EncryptionType::Kms, Some(key.value.clone()))),
         (Some(setting), key) => Some(match (setting.value.as_str(), key) {
-            ("AES256", None) => Encryption::Aes256,
-            ("KMS", key) => Encryption::Kms(key.map(|key| key.value.clone())),
+            ("AES256", None) => (EncryptionType::Aes256, None),
+            ("KMS", key) => (EncryptionType::Kms, key.map(|key| key.value.clone())),
+            ("KMS_DSSE", key) => (EncryptionType::KmsDsse, key.map(|key| key.value.clone())),
             ("AES256", Some(key)) => {
                 return Err(bad_value(
                     key,
                     "a key for KMS, and the encryption is AES256",
                 ));
             }
-            _ => return Err(bad_value(setting, "neither AES256 nor KMS")),
+            _ => return Err(bad_value(setting, "none of AES256, KMS, KMS_DSSE")),
         }),
     };
-    Ok(NewRepository {
-        immutable_tags,
+    let except = written.except_tags.as_ref();
+    Ok(RepositorySettings {
+        tag_mutability,
+        except_tags: except
+            .map(|setting| setting.value.clone())
+            .unwrap_or_default(),
         scan_on_push: scan.map(|setting| read_bool(Some(setting))).transpose()?,
         tags,
         encryption,
@@ -151,7 +135,7 @@ mod tests {
     fn words_become_values() {
         let text = "ca-file = 'ca.pem'\nimmutable-tags = true\ncreate-repository = true\n\
                     mirrors = { 'public.ecr.aws' = 'm.test/ecr' }\n[repository]\n\
-                    tag-mutability = 'IMMUTABLE'\nscan-on-push = false\nkms-key = 'alias/k'\n\
+                    tag-mutability = 'IMMUTABLE'\nexcept-tags = ['dev-*']\nscan-on-push = false\nkms-key = 'alias/k'\n\
                     tags = { team = 'a=b' }";
         let reach = read(text).unwrap();
         assert_eq!(reach.ca_file, Some("/project/ca.pem".into()));
@@ -160,11 +144,12 @@ mod tests {
             reach.mirrors["public.ecr.aws"],
             Mirror::read("m.test/ecr").unwrap()
         );
-        let wanted = NewRepository {
-            immutable_tags: Some(true),
+        let wanted = RepositorySettings {
+            tag_mutability: Some(TagMutability::Immutable),
+            except_tags: vec!["dev-*".to_owned()],
             scan_on_push: Some(false),
             tags: [("team".to_owned(), "a=b".to_owned())].into(),
-            encryption: Some(Encryption::Kms(Some("alias/k".into()))),
+            encryption: Some((EncryptionType::Kms, Some("alias/k".into()))),
         };
         assert_eq!(reach.create, Some(wanted));
         assert_eq!(read("").unwrap(), Reach::default());
@@ -175,7 +160,7 @@ mod tests {
         let error = |text: &str| read(text).unwrap_err().to_string();
         insta::assert_snapshot!(error("mirrors = { 'a.test' = 'nowhere' }"), @"`nowhere` is no image name: it names no registry (`lambimg.toml` line 1)");
         insta::assert_snapshot!(error("[repository]\ntag-mutability = 'some'"), @"`some` (`lambimg.toml` line 2) is neither mutable nor immutable");
-        insta::assert_snapshot!(error("[repository]\nencryption = 'none'"), @"`none` (`lambimg.toml` line 2) is neither AES256 nor KMS");
+        insta::assert_snapshot!(error("[repository]\nencryption = 'none'"), @"`none` (`lambimg.toml` line 2) is none of AES256, KMS, KMS_DSSE");
         insta::assert_snapshot!(error("[repository]\nencryption = 'AES256'\nkms-key = 'k'"), @"`k` (`lambimg.toml` line 3) is a key for KMS, and the encryption is AES256");
     }
 }

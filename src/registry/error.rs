@@ -1,8 +1,8 @@
 //! What a registry can fail at, as facts; what to do about it is not said here.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
+use crate::aws;
 use crate::digest::Digest;
 use crate::http;
 use crate::oci;
@@ -70,7 +70,7 @@ pub enum Error {
         /// The repository.
         repository: String,
         /// Why.
-        source: Box<dyn StdError + Send + Sync>,
+        source: aws::Error,
     },
     /// A tag is another image's and does not move.
     #[error("the tag `{tag}` of `{repository}` is {}, and the image is {wanted}", or_unknown(.there.as_ref()))]

@@ -9,17 +9,16 @@
 //! failed is begun anew, never gone on with: registries differ in what they kept of it.
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::OnceCell;
 
+use crate::aws::repository::RepositorySettings;
+use crate::aws::{Aws, ecr};
 use crate::blob_store::BlobStore;
 use crate::digest::Digest;
 use crate::http;
@@ -41,39 +40,14 @@ const LOOKS: u32 = 10;
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
 
-/// Why a repository was not made.
-pub type CreateError = Box<dyn StdError + Send + Sync>;
-
-type Create = dyn Fn(Reference) -> BoxFuture<'static, Result<bool, CreateError>> + Send + Sync;
-
-/// Who makes a repository that is missing. It is no error there when somebody else was faster; false says that
-/// it is none of its registries.
-#[derive(Clone)]
-pub struct CreateRepository(Arc<Create>);
-
-impl CreateRepository {
-    /// Asks `create`.
-    pub fn new(
-        create: impl Fn(Reference) -> BoxFuture<'static, Result<bool, CreateError>>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Self {
-        Self(Arc::new(create))
-    }
-}
-
-impl fmt::Debug for CreateRepository {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CreateRepository")
-    }
-}
-
 /// What a push may do beside bringing an image.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Who makes missing repositories, if that is wanted.
-    pub create: Option<CreateRepository>,
+    /// AWS, to make repositories of ECR and to say which are there.
+    pub aws: Option<Aws>,
+    /// What a missing repository is to be like, if it is to be made. Registries that are none of ECR's make
+    /// theirs by themselves.
+    pub create: Option<RepositorySettings>,
     /// Whether a tag that is another image's stays so, whatever the registry would allow.
     pub immutable_tags: bool,
 }
@@ -190,7 +164,7 @@ impl Push {
         // A manifest is only taken when all its blobs are there, so one look can stand for all of them.
         let is_there = if self.is_untouched() {
             let look = repository.head_manifest(&wanted.to_string()).await;
-            self.explained(look)?.is_some()
+            look?.is_some()
         } else {
             let standing = self.standing().await;
             standing.is_some_and(|standing| standing.digest == Some(wanted))
@@ -230,7 +204,7 @@ impl Push {
             };
             let there = match standing {
                 Some(standing) => standing.digest,
-                None => self.explained(self.repository.head_manifest(tag).await)?,
+                None => self.repository.head_manifest(tag).await?,
             };
             match there {
                 Some(there) if there == wanted => {}
@@ -375,61 +349,71 @@ impl Push {
         &self,
         work: impl AsyncFn() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        match work().await {
-            Err(error @ Error::NoRepository { .. }) => {
-                if self.create().await? {
-                    work().await
-                } else {
-                    Err(error)
-                }
-            }
-            result => result,
+        let error = match work().await {
+            Err(error) => self.explained(error).await,
+            done => return done,
+        };
+        if matches!(error, Error::NoRepository { .. }) && self.create().await? {
+            return work().await;
         }
+        Err(error)
+    }
+
+    /// ECR and whoever may ask it, where the image goes there.
+    fn ecr(&self) -> Option<(ecr::Registry, &Aws)> {
+        let registry = ecr::Registry::parse(&self.target.registry)?;
+        Some((registry, self.options.aws.as_ref()?))
     }
 
     /// Has the repository made, once; whether anybody could.
     async fn create(&self) -> Result<bool, Error> {
-        let Some(CreateRepository(create)) = &self.options.create else {
+        let Some(settings) = &self.options.create else {
+            return Ok(false);
+        };
+        let Some((registry, aws)) = self.ecr() else {
             return Ok(false);
         };
         let make = async || {
-            let made = create(self.target.clone()).await;
-            let made = made.map_err(|source| {
-                Some(Error::Create {
-                    registry: self.target.registry.clone(),
-                    repository: self.target.repository.clone(),
-                    source,
-                })
+            let name = &self.target.repository;
+            let made = aws.create_repository(&registry, name, settings).await;
+            let made = made.map_err(|source| Error::Create {
+                registry: self.target.registry.clone(),
+                repository: name.clone(),
+                source,
             })?;
-            if !made {
-                return Err(None);
+            if made {
+                let name = self.repository.display();
+                self.progress.step(format!("created the repository {name}"));
             }
-            let name = self.repository.display();
-            self.progress.step(format!("created the repository {name}"));
-            Ok(())
+            Ok::<_, Error>(())
         };
-        match self.created.get_or_try_init(make).await {
-            Ok(()) => Ok(true),
-            Err(None) => Ok(false),
-            Err(Some(error)) => Err(error),
-        }
+        self.created.get_or_try_init(make).await?;
+        Ok(true)
     }
 
     /// The error for what it is: to a repository that is missing ECR answers nothing at all.
-    fn explained<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        let opened = self.opened.load(Ordering::Relaxed);
-        match result {
-            Err(Error::Http(error @ http::Error::Exchange { .. }))
-                if !opened && is_ecr(&self.target.registry) =>
-            {
-                Err(Error::NoRepository {
-                    registry: self.target.registry.clone(),
-                    repository: self.target.repository.clone(),
-                    certain: false,
-                    detail: error.to_string(),
-                })
-            }
-            result => result,
+    async fn explained(&self, error: Error) -> Error {
+        let hung_up = matches!(&error, Error::Http(http::Error::Exchange { .. }));
+        let is_private = |registry: &ecr::Registry| !registry.is_public();
+        let registry = ecr::Registry::parse(&self.target.registry).filter(is_private);
+        let (true, false, Some(registry)) =
+            (hung_up, self.opened.load(Ordering::Relaxed), registry)
+        else {
+            return error;
+        };
+        let name = &self.target.repository;
+        let exists = match &self.options.aws {
+            Some(aws) => aws.repository_exists(&registry, name).await.ok(),
+            None => None,
+        };
+        if exists == Some(true) {
+            return error;
+        }
+        Error::NoRepository {
+            registry: self.target.registry.clone(),
+            repository: name.clone(),
+            certain: exists.is_some(),
+            detail: error.to_string(),
         }
     }
 
@@ -452,8 +436,8 @@ impl Push {
         raw: Option<&Vec<u8>>,
     ) -> Result<(), Error> {
         let cell = Arc::clone(self.ways().entry(blob.digest).or_default());
-        let bring = async || self.explained(self.climb(blob, origin, raw).await);
-        cell.get_or_try_init(bring).await?;
+        let climb = async || self.climb(blob, origin, raw).await;
+        cell.get_or_try_init(climb).await?;
         Ok(())
     }
 
@@ -598,38 +582,5 @@ impl Push {
         let slot = broken.clone();
         let bytes = bytes.map_err(move |error| slot.keep(error)).boxed();
         Ok((bytes, broken))
-    }
-}
-
-/// Whether a registry is a private one of ECR, in any partition.
-fn is_ecr(registry: &str) -> bool {
-    let account = registry.split('.').next().unwrap_or_default();
-    let is_account = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-    let rest = &registry[account.len()..];
-    is_account && (rest.starts_with(".dkr.ecr") || rest.starts_with(".dkr-ecr"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ecr_is_known_by_its_hosts() {
-        for host in [
-            "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
-            "123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com",
-            "123456789012.dkr-ecr.eu-west-1.on.aws",
-            "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
-        ] {
-            assert!(is_ecr(host), "{host}");
-        }
-        for host in [
-            "public.ecr.aws",
-            "dkr.ecr.test",
-            "12345678901.dkr.ecr.x.y",
-            "",
-        ] {
-            assert!(!is_ecr(host), "{host}");
-        }
     }
 }

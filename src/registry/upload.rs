@@ -106,7 +106,7 @@ pub(super) fn proven_stream(
             let left = left.saturating_sub(count as u64);
             let is_end = count == 0 || left == 0;
             if is_end && hasher.clone().finish() != digest {
-                store.discard(&digest);
+                store.discard(&digest, &file.metadata().await?);
                 let damaged = blob_store::Error::Damaged(digest);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, damaged));
             }
