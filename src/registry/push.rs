@@ -22,6 +22,7 @@ use crate::aws::{Aws, ecr};
 use crate::blob_store::BlobStore;
 use crate::digest::Digest;
 use crate::http;
+use crate::http::retry::Trouble;
 use crate::oci::Descriptor;
 use crate::oci::image::Image;
 use crate::oci::reference::Reference;
@@ -251,51 +252,53 @@ impl Push {
 
     async fn put_by_digest(&self, image: &Image) -> Result<(), Error> {
         let version = image.manifest.digest().to_string();
-        match self
-            .repository
-            .put_manifest(&image.manifest, &version)
-            .await?
-        {
-            Put::Done => return Ok(()),
-            Put::BlobsUnknown(error) if !self.forget_known() => return Err(error),
-            Put::BlobsUnknown(error) => {
-                self.progress
-                    .detail(format!("{error}; every blob is asked for"));
-            }
-            Put::Immutable(detail) => return Err(self.repository.protocol(detail)),
-        }
-        self.bring_all(image).await?;
-        match self
-            .repository
-            .put_manifest(&image.manifest, &version)
-            .await?
-        {
-            Put::Done => Ok(()),
-            Put::BlobsUnknown(error) => Err(error),
-            Put::Immutable(detail) => Err(self.repository.protocol(detail)),
+        match self.put_manifest(image, &version).await? {
+            None => Ok(()),
+            Some(refusal) => Err(self.repository.protocol(refusal)),
         }
     }
 
-    /// Forgets the blobs that only a manifest said are there; whether there were any.
-    fn forget_known(&self) -> bool {
+    /// Puts the manifest, and gives the registry's words where a tag is another's for good. A registry that
+    /// misses a blob that it said was there is asked for each again: others may be at work there.
+    async fn put_manifest(&self, image: &Image, version: &str) -> Result<Option<String>, Error> {
+        let mut retry = self.repository.retry();
+        loop {
+            let error = match self
+                .repository
+                .put_manifest(&image.manifest, version)
+                .await?
+            {
+                Put::Done => return Ok(None),
+                Put::Immutable(refusal) => return Ok(Some(refusal)),
+                Put::BlobsUnknown(error) => error,
+            };
+            let trouble = Trouble::new(error.to_string());
+            let what = format!("manifest {version}");
+            if !retry.again(&what, &trouble, &self.progress).await {
+                return Err(error);
+            }
+            self.forget_found();
+            self.bring_all(image).await?;
+        }
+    }
+
+    /// Forgets the blobs that the registry only said are there; manifests there are no proof from now on.
+    fn forget_found(&self) {
         self.distrusts.store(true, Ordering::Relaxed);
-        let mut ways = self.ways();
-        let before = ways.len();
-        ways.retain(|_, way| way.get() != Some(&Way::Known));
-        ways.len() < before
+        let is_found = |way: &Way| matches!(way, Way::Known | Way::Skipped);
+        self.ways()
+            .retain(|_, way| !way.get().is_some_and(is_found));
     }
 
     async fn put_tag(&self, image: &Image, tag: &str) -> Result<(), Error> {
-        let detail = match self.repository.put_manifest(&image.manifest, tag).await? {
-            Put::Done => return Ok(()),
-            Put::BlobsUnknown(error) => return Err(error),
-            Put::Immutable(detail) => detail,
+        let Some(refusal) = self.put_manifest(image, tag).await? else {
+            return Ok(());
         };
         let wanted = image.manifest.digest();
         match self.repository.head_manifest(tag).await? {
             // Somebody was faster with the same.
             Some(there) if there == wanted => Ok(()),
-            there => Err(self.tag_taken(tag, there, wanted, Some(detail))),
+            there => Err(self.tag_taken(tag, there, wanted, Some(refusal))),
         }
     }
 
@@ -499,6 +502,7 @@ impl Push {
             let Err(error) = tried.await else {
                 return Ok(());
             };
+            let is_lost = matches!(&error, Failed::There(Error::Http(_)));
             let sent = sent.load(Ordering::Relaxed);
             if sent >= furthest + FURTHER {
                 furthest = sent;
@@ -508,10 +512,13 @@ impl Push {
                 Some(trouble) if retry.again(&what, &trouble, &self.progress).await => {}
                 _ => return Err(error.into_inner()),
             }
-            // Only the answer may have been lost, or another run was faster.
-            let look = self.repository.look_for_blob(&blob.digest, Tries::One);
-            if matches!(look.await, Ok(true)) {
-                return Ok(());
+            // Only the answer may have been lost. After an answer nobody looks: a look between all tries would
+            // have the same one of three requests fail for ever.
+            if is_lost {
+                let look = self.repository.look_for_blob(&blob.digest, Tries::One);
+                if matches!(look.await, Ok(true)) {
+                    return Ok(());
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
@@ -23,6 +24,11 @@ use crate::support::aws::Ecr;
 use crate::support::aws::PRIVATE;
 use crate::support::aws::PUBLIC;
 use crate::support::aws::moto;
+use crate::support::ecr;
+use crate::support::ecr::Behaviour;
+use crate::support::ecr::Missing;
+use crate::support::http;
+use crate::support::layout::Layout;
 use crate::support::process::run;
 use crate::support::project::Outcome;
 use crate::support::project::Project;
@@ -666,58 +672,136 @@ fn a_token_server_on_another_site() {
 }
 
 /// No verb makes repositories by itself yet, so the room is asked, in a process that has the variables.
-#[test]
-fn repositories_are_made_once() {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "ecr_api::makes_repositories", "--ignored"]);
-    child
-        .env("AWS_ENDPOINT_URL", moto())
-        .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
-        .env("AWS_SECRET_ACCESS_KEY", KEY)
-        .env("HOME", "/nonexistent");
-    let told = run(&mut child);
-    assert!(told.contains("1 passed"), "{told}");
+/// moto as ECR's control API, beside a registry that has the repositories made there.
+struct Control {
+    registry: Arc<ecr::Ecr>,
+    api: Server,
 }
 
-#[tokio::test]
-#[ignore = "run by another test, with variables of its own"]
-async fn makes_repositories() {
-    use lambimg::aws::ecr::Registry;
-    use lambimg::aws::repository::{EncryptionType, RepositorySettings, TagMutability};
-    use lambimg::aws::{Aws, Settings};
-    use lambimg::http::Client;
-    let aws = Aws::new(Settings {
-        client: Client::new(lambimg::http::Settings::default()),
-        directory: None,
-        now: SystemTime::now,
-        progress: lambimg::progress::Progress::default(),
-    });
-    let registry = Registry::parse(PRIVATE).unwrap();
-    let settings = RepositorySettings {
-        tag_mutability: Some(TagMutability::Immutable),
-        scan_on_push: Some(true),
-        tags: vec![("team".to_owned(), "orders".to_owned())],
-        encryption: Some((EncryptionType::Aes256, None)),
-        ..RepositorySettings::default()
+impl Control {
+    fn start(missing: Missing) -> Control {
+        let registry = Arc::new(ecr::Ecr::start(Behaviour {
+            missing,
+            ..Behaviour::private()
+        }));
+        let made = Arc::clone(&registry);
+        let api = Server::start(move |asked| {
+            let names = [
+                "Content-Type",
+                "X-Amz-Target",
+                "X-Amz-Date",
+                "Authorization",
+            ];
+            let headers = names.map(|name| (name, asked.header(name).unwrap_or_default()));
+            let answer = http::send("POST", moto(), &headers, asked.body.clone()).unwrap();
+            let action = asked.header("X-Amz-Target").unwrap_or_default();
+            if action.ends_with(".CreateRepository") && answer.status == 200 {
+                let request: Value = serde_json::from_slice(&asked.body).unwrap();
+                made.create(request["repositoryName"].as_str().unwrap());
+            }
+            Reply::status(answer.status).body(answer.body)
+        });
+        Control { registry, api }
+    }
+
+    /// Pushes an image to a repository under ECR's own name.
+    fn push<'project>(&self, project: &'project Project, repository: &str) -> Run<'project> {
+        let image = Layout::make(&project.beside("image"), &[(1, 20_000)]);
+        let target = ecr::Ecr::real_name(&format!("{repository}:1"));
+        let push = ["push", &image.name(), &target, "--plain-http", PRIVATE];
+        with_keys(project.lambimg(push))
+            .env("http_proxy", format!("http://{}", self.registry.address()))
+            .env(
+                "AWS_ENDPOINT_URL_ECR",
+                format!("http://{}", self.api.address()),
+            )
+    }
+
+    /// What was asked of the API, and in which words.
+    fn asked(&self) -> Vec<(String, Value)> {
+        let asked = self.api.asked().into_iter().map(|asked| {
+            let action = asked.header("X-Amz-Target").unwrap_or_default();
+            let action = action.split('.').next_back().unwrap_or_default().to_owned();
+            (action, serde_json::from_slice(&asked.body).unwrap())
+        });
+        asked.collect()
+    }
+}
+
+#[test]
+fn a_missing_repository_is_made_as_configured() {
+    for (number, missing) in [Missing::NameUnknown, Missing::Cut].into_iter().enumerate() {
+        let control = Control::start(missing);
+        let project = Project::new();
+        project.file(
+            "lambimg.toml",
+            "create-repository = true\n[repository]\ntag-mutability = 'immutable'\n\
+             scan-on-push = true\ntags = { team = 'orders' }\nencryption = 'AES256'\n",
+        );
+        let repository = format!("made/hello-{number}");
+        let run = control.push(&project, &repository);
+        let outcome = outcome(&project, run);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        let said = format!("created the repository {PRIVATE}/{repository}");
+        assert!(outcome.stderr.contains(&said), "{}", outcome.rendering());
+        assert_eq!(control.registry.tags(&repository).len(), 1);
+        let creations = control.asked().into_iter();
+        let creations = creations.filter(|(action, _)| action == "CreateRepository");
+        let wanted = json!({
+            "registryId": ACCOUNT, "repositoryName": repository,
+            "imageTagMutability": "IMMUTABLE",
+            "imageScanningConfiguration": {"scanOnPush": true},
+            "tags": [{"Key": "team", "Value": "orders"}],
+            "encryptionConfiguration": {"encryptionType": "AES256"},
+        });
+        assert_eq!(
+            creations.map(|(_, said)| said).collect::<Vec<_>>(),
+            [wanted]
+        );
+        // Once it is there nobody is asked.
+        let before = control.asked().len();
+        let again = control.push(&project, &repository).run();
+        assert_eq!(again.code, Some(0), "{}", again.rendering());
+        assert_eq!(control.asked().len(), before);
+    }
+}
+
+/// Somebody else was faster: that is what was wanted.
+#[test]
+fn a_repository_that_is_there_already_is_no_error() {
+    let control = Control::start(Missing::NameUnknown);
+    let project = Project::new();
+    let first = control.push(&project, "made/faster").run();
+    assert_eq!(first.code, Some(NETWORK), "{}", first.rendering());
+    let create = |control: &Control| {
+        project.file("lambimg.toml", "create-repository = true\n");
+        control.push(&project, "made/faster").run()
     };
-    assert!(!aws.repository_exists(&registry, "team/app").await.unwrap());
-    assert!(
-        aws.create_repository(&registry, "team/app", &settings)
-            .await
-            .unwrap()
+    assert_eq!(create(&control).code, Some(0));
+    // moto has it, and this registry does not show it.
+    let other = Control::start(Missing::NameUnknown);
+    let outcome = create(&other);
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    let made = other.asked().into_iter();
+    assert_eq!(
+        made.filter(|(action, _)| action == "CreateRepository")
+            .count(),
+        1
     );
-    assert!(
-        !aws.create_repository(&registry, "team/app", &settings)
-            .await
-            .unwrap()
-    );
-    assert!(aws.repository_exists(&registry, "team/app").await.unwrap());
-    let error = aws
-        .create_repository(&registry, "Not A Name", &settings)
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("ecr:CreateRepository"),
-        "{error}"
-    );
+}
+
+/// ECR hangs up on whoever pushes to nowhere; so do networks. AWS is asked which it was.
+#[test]
+fn a_connection_that_is_cut_is_explained() {
+    let control = Control::start(Missing::Cut);
+    let project = Project::new();
+    let outcome = control.push(&project, "cut/hello").run();
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    let asked: Vec<_> = control
+        .asked()
+        .into_iter()
+        .map(|(action, _)| action)
+        .collect();
+    assert_eq!(asked, ["DescribeRepositories"]);
+    assert_said!(outcome);
 }

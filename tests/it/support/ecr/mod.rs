@@ -293,6 +293,11 @@ impl Ecr {
             .is_some()
     }
 
+    /// Makes a repository, as its control API would.
+    pub(crate) fn create(&self, repository: &str) {
+        self.shared.state().content.create(repository);
+    }
+
     /// A name of a private registry of ECR's, for who goes through this one as a proxy.
     pub(crate) fn real_name(repository: &str) -> String {
         format!("{REAL}/{repository}")
