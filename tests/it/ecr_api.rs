@@ -739,8 +739,7 @@ fn a_missing_repository_is_made_as_configured() {
              scan-on-push = true\ntags = { team = 'orders' }\nencryption = 'AES256'\n",
         );
         let repository = format!("made/hello-{number}");
-        let run = control.push(&project, &repository);
-        let outcome = outcome(&project, run);
+        let outcome = control.push(&project, &repository).run();
         assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
         let said = format!("created the repository {PRIVATE}/{repository}");
         assert!(outcome.stderr.contains(&said), "{}", outcome.rendering());
