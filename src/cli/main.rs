@@ -439,10 +439,10 @@ fn run_build(
     }
     let offline = wanted.needs.offline;
     let tools = tools(Some(&project.root), &reach, offline, terminal)?;
-    let built = block_on(build::build(plan, &tools));
+    let built = block_on(build::build(plan, &tools))?;
     // What failed has brought wheels and layers too, which the next run takes.
     limit_store(limit, &tools, terminal);
-    let built = built??;
+    let built = built?;
     if let Some(path) = &wanted.metadata_file {
         write_metadata(path, &metadata::of_build(&built))?;
     }
@@ -481,9 +481,9 @@ fn run_lock(
     let plan = plan::make(&project, request)?;
     let offline = wanted.needs.offline;
     let tools = tools(Some(&project.root), &reach, offline, terminal)?;
-    let path = block_on(build::lock(plan, &wanted.upgrade(), &tools));
+    let path = block_on(build::lock(plan, &wanted.upgrade(), &tools))?;
     limit_store(limit, &tools, terminal);
-    let path = path??;
+    let path = path?;
     terminal.print(&format!("{}\n", path.display()))
 }
 
@@ -623,7 +623,11 @@ fn tools(
     Surroundings::read().tools(project, reach, offline, terminal.progress())
 }
 
-/// Does `work`, unless a signal ends it: then what it has begun is dropped, and what runs beside it is left.
+/// How long threads that are still at work are waited for.
+const AT_A_SIGNAL: Duration = Duration::from_millis(200);
+const AT_THE_END: Duration = Duration::from_secs(5);
+
+/// Does `work`, unless a signal ends it: then what it has begun is dropped.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let cannot_start = |error| Failure::bug(&format!("cannot start threads: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -640,10 +644,12 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
             done = work => Ok(done),
         }
     });
-    // Otherwise the runtime waits for its threads, which clear up behind them.
-    if done.is_err() {
-        runtime.shutdown_background();
-    }
+    // Threads that nobody waits for any more clear up behind them, if they hear of it soon.
+    runtime.shutdown_timeout(if done.is_err() {
+        AT_A_SIGNAL
+    } else {
+        AT_THE_END
+    });
     done
 }
 
