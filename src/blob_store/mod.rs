@@ -6,6 +6,7 @@
 //! every name appears by rename; only what removes (see `sweep`) has to have it alone. The blobs lie as an
 //! OCI image layout has them, but what they mean is not known here.
 
+mod claim;
 mod sweep;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use tempfile::NamedTempFile;
 
 use crate::digest::{Digest, Hasher, HashingWriter, Mismatch, VerifyingReader};
 
+pub use claim::Claim;
 pub use sweep::{Alone, Answer, Held, Inventory};
 
 /// How old the note of a blob's last use gets before it is renewed: to write it at each use would cost more
