@@ -26,6 +26,7 @@ use crate::support::aws::PUBLIC;
 use crate::support::aws::moto;
 use crate::support::ecr;
 use crate::support::ecr::Behaviour;
+use crate::support::ecr::Login;
 use crate::support::ecr::Missing;
 use crate::support::http;
 use crate::support::layout::Layout;
@@ -680,12 +681,23 @@ struct Control {
 
 impl Control {
     fn start(missing: Missing) -> Control {
-        let registry = Arc::new(ecr::Ecr::start(Behaviour {
+        Control::with(Behaviour {
             missing,
             ..Behaviour::private()
-        }));
+        })
+    }
+
+    fn with(behaviour: Behaviour) -> Control {
+        let registry = Arc::new(ecr::Ecr::start(behaviour));
         let made = Arc::clone(&registry);
         let api = Server::start(move |asked| {
+            let action = asked.header("X-Amz-Target").unwrap_or_default();
+            // moto knows nothing of this registry's passwords.
+            if action.ends_with(".GetAuthorizationToken") {
+                let pair = format!("{}:{}", ecr::USER, made.password());
+                let data = json!({"authorizationToken": STANDARD.encode(pair), "expiresAt": now() + 12 * 3600});
+                return Reply::status(200).body(json!({"authorizationData": [data]}).to_string());
+            }
             let names = [
                 "Content-Type",
                 "X-Amz-Target",
@@ -694,7 +706,6 @@ impl Control {
             ];
             let headers = names.map(|name| (name, asked.header(name).unwrap_or_default()));
             let answer = http::send("POST", moto(), &headers, asked.body.clone()).unwrap();
-            let action = asked.header("X-Amz-Target").unwrap_or_default();
             if action.ends_with(".CreateRepository") && answer.status == 200 {
                 let request: Value = serde_json::from_slice(&asked.body).unwrap();
                 made.create(request["repositoryName"].as_str().unwrap());
@@ -707,8 +718,19 @@ impl Control {
     /// Pushes an image to a repository under ECR's own name.
     fn push<'project>(&self, project: &'project Project, repository: &str) -> Run<'project> {
         let image = Layout::make(&project.beside("image"), &[(1, 20_000)]);
-        let target = ecr::Ecr::real_name(&format!("{repository}:1"));
-        let push = ["push", &image.name(), &target, "--plain-http", PRIVATE];
+        self.copy(project, &image.name(), PRIVATE, repository)
+    }
+
+    /// Pushes `source` to a repository of a registry under its own name.
+    fn copy<'project>(
+        &self,
+        project: &'project Project,
+        source: &str,
+        registry: &str,
+        repository: &str,
+    ) -> Run<'project> {
+        let target = format!("{registry}/{repository}:1");
+        let push = ["push", source, &target, "--plain-http", registry];
         with_keys(project.lambimg(push))
             .env("http_proxy", format!("http://{}", self.registry.address()))
             .env(
@@ -725,6 +747,32 @@ impl Control {
             (action, serde_json::from_slice(&asked.body).unwrap())
         });
         asked.collect()
+    }
+}
+
+/// A login that was had long ago ends at any moment of a push, and the requests to mount are answered with other
+/// scopes than those to send.
+#[test]
+fn a_login_that_ends_in_the_middle_of_a_push() {
+    for left in 1..=9 {
+        let control = Control::with(Behaviour {
+            login: Login::Basic,
+            denies_expired: true,
+            mounts: left % 2 == 0,
+            ..Behaviour::private()
+        });
+        let project = Project::new();
+        let first = control.push(&project, "functions/hello").run();
+        assert_eq!(first.code, Some(0), "{}", first.rendering());
+        change_login(&project, 1, 11, &[]);
+        let before = control.registry.password();
+        control.registry.end_password_after(left);
+        let source = format!("docker://{PRIVATE}/functions/hello:1");
+        let copy = control.copy(&project, &source, PRIVATE, "functions/copy");
+        let outcome = copy.run();
+        assert_eq!(outcome.code, Some(0), "{left}: {}", outcome.rendering());
+        assert_ne!(control.registry.password(), before, "{left}: it ended");
+        assert_eq!(control.registry.tags("functions/copy").len(), 1);
     }
 }
 

@@ -131,7 +131,7 @@ enum Source {
 }
 
 /// The credentials that count for a repository now.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     source: Source,
     credentials: Option<Credentials>,
@@ -164,11 +164,11 @@ struct Asked {
     ecr: Option<ecr::Registry>,
 }
 
-/// A header that was given out.
+/// A header that was given out, and the credentials that it was had with.
 #[derive(Debug)]
 struct Given {
     header: Secret,
-    source: Source,
+    of: Held,
 }
 
 /// The headers that have been accepted so far, by host and scopes.
@@ -365,10 +365,11 @@ impl Tokens {
         {
             return Ok(Some(newer.header.clone()));
         }
-        let source = given.map(|given| given.source);
+        let of = given.map(|given| given.of.clone());
         let mut held = self.held(&asked).await?;
         let challenges = self.challenges(host, response).await;
-        let mut spent = source == Some(held.source) && (again || denied || held.basic() == refused);
+        // What was refused may be of a login that others have replaced meanwhile.
+        let mut spent = of.as_ref() == Some(&held) && (again || denied || held.basic() == refused);
         loop {
             if spent {
                 match self.after_refusal(&held, &asked, status).await? {
@@ -379,10 +380,9 @@ impl Tokens {
             let fresh = header(client, registry, scopes, &challenges, &held).await;
             spent = match fresh {
                 Ok(Some(header)) if Some(&header) != refused.as_ref() => {
-                    let source = held.source;
                     let given = Given {
                         header: header.clone(),
-                        source,
+                        of: held,
                     };
                     known.insert(key, given);
                     return Ok(Some(header));

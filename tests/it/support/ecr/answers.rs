@@ -137,6 +137,10 @@ impl Shared {
 
     fn challenge(&self, asked: &Asked<'_>) -> Answer {
         let address = asked.url.authority();
+        if self.behaviour.denies_expired && asked.authorization().is_some() {
+            let words = "Your authorization token has expired. Reauthenticate and try again.";
+            return Answer::refusal((403, "DENIED", words.to_owned()));
+        }
         let challenge = match self.behaviour.login {
             Login::Bearer => {
                 format!(
@@ -161,8 +165,11 @@ impl Shared {
                     return false;
                 }
                 state.password.1 += 1;
-                if Some(state.password.1) == self.behaviour.token_life {
+                state.password_left = state.password_left.and_then(|left| left.checked_sub(1));
+                let is_over = state.password_left == Some(0);
+                if is_over || Some(state.password.1) == self.behaviour.token_life {
                     state.password = (state.password.0 + 1, 0);
+                    state.password_left = None;
                 }
                 true
             }

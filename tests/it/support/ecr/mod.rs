@@ -127,6 +127,8 @@ pub(crate) struct Behaviour {
     pub(crate) login: Login,
     /// How many requests a token or password is good for.
     pub(crate) token_life: Option<u64>,
+    /// A password that is over is refused by 403, as one without the right is.
+    pub(crate) denies_expired: bool,
     pub(crate) repositories: Vec<&'static str>,
     pub(crate) missing: Missing,
     pub(crate) mounts: bool,
@@ -147,6 +149,7 @@ impl Behaviour {
         Behaviour {
             login: Login::Nobody,
             token_life: None,
+            denies_expired: false,
             repositories: Vec::new(),
             missing: Missing::Created,
             mounts: false,
@@ -212,6 +215,8 @@ struct State {
     tokens: BTreeMap<String, u64>,
     /// How many passwords there were, and the requests that this one was used for.
     password: (u64, u64),
+    /// After how many more requests this password is over, beside `token_life`.
+    password_left: Option<u64>,
     /// How often a manifest is still not there.
     late: BTreeMap<String, u32>,
     faults: Vec<String>,
@@ -239,6 +244,7 @@ impl Ecr {
                 met,
                 tokens: BTreeMap::new(),
                 password: (0, 0),
+                password_left: None,
                 late: BTreeMap::new(),
                 faults: Vec::new(),
             }),
@@ -308,6 +314,11 @@ impl Ecr {
         self.shared.password(&self.shared.state())
     }
 
+    /// Has the password be over after so many more requests, once.
+    pub(crate) fn end_password_after(&self, requests: u64) {
+        self.shared.state().password_left = Some(requests);
+    }
+
     /// All that nobody may ever print or keep.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let pair = STANDARD.encode(format!("{USER}:{}", self.password()));
@@ -340,9 +351,9 @@ impl Shared {
     }
 
     fn password(&self, state: &State) -> String {
-        match self.behaviour.token_life {
-            Some(_) => format!("{PASSWORD}{}", state.password.0),
-            None => PASSWORD.to_owned(),
+        match (self.behaviour.token_life, state.password.0) {
+            (None, 0) => PASSWORD.to_owned(),
+            (_, number) => format!("{PASSWORD}{number}"),
         }
     }
 
