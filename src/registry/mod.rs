@@ -19,11 +19,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
+use crate::aws::ecr;
 use crate::digest::Digest;
 use crate::http::header::{
     ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
 };
-use crate::http::retry::{self, Retry};
+use crate::http::retry::{self, Retry, Trouble};
 use crate::http::{self, Client, Method, Request, Response, Secret, StatusCode, Url};
 use crate::oci::reference::Reference;
 use crate::oci::{self, Descriptor, Manifest};
@@ -166,6 +167,8 @@ struct Answer {
 enum Tries {
     One,
     Many,
+    /// Once, and a redirect is an answer.
+    AsIs,
 }
 
 impl Repository {
@@ -217,6 +220,7 @@ impl Repository {
         let ask = async |request: &Request| match tries {
             Tries::One => client.send_once(request).await,
             Tries::Many => client.send(request).await,
+            Tries::AsIs => client.send_as_is(request).await,
         };
         let mut response = ask(&request).await?;
         for answers in 0..MAX_ANSWERS {
@@ -446,19 +450,49 @@ impl Repository {
         }
     }
 
-    /// Whether the repository is known to have a blob. A registry that refuses to tell (the public ECR
-    /// answers 401 to every such look) is taken to have none; what comes next says why.
+    /// Whether the repository is known to have a blob. A registry that refuses to tell is taken to have none;
+    /// what comes next says why.
     ///
     /// # Errors
     /// When nothing comes back.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
-        self.look_for_blob(digest, Tries::Many).await
+        match self.look_for_blob(digest, Tries::Many).await {
+            Err(Error::Credentials(_)) => Ok(false),
+            look => look,
+        }
     }
 
     async fn look_for_blob(&self, digest: &Digest, tries: Tries) -> Result<bool, Error> {
+        if ecr::Registry::parse(&self.registry).is_some_and(|ecr| ecr.is_public()) {
+            return self.look_in_gallery(digest, tries).await;
+        }
         let request = Request::new(Method::HEAD, self.url(&format!("blobs/{digest}"))?);
         let answer = self.send(request, tries).await?;
         Ok(answer.response.status() == StatusCode::OK)
+    }
+
+    /// The public ECR answers 401 to every HEAD, whoever asks, and a GET by the address of the bytes.
+    async fn look_in_gallery(&self, digest: &Digest, tries: Tries) -> Result<bool, Error> {
+        let get = Request::new(Method::GET, self.url(&format!("blobs/{digest}"))?);
+        let progress = self.registries.client.progress();
+        let mut retry = self.retry();
+        loop {
+            let answer = self.send(get.clone(), Tries::AsIs).await;
+            let trouble = match &answer {
+                Ok(answer) => Trouble::of_response(&answer.response),
+                Err(error) => pull::trouble(error),
+            };
+            let trouble = trouble.filter(|_| matches!(tries, Tries::Many));
+            if let Some(trouble) = trouble
+                && retry
+                    .again(&http::redact(&get.url), &trouble, progress)
+                    .await
+            {
+                continue;
+            }
+            let status = answer?.response.status();
+            return Ok(status == StatusCode::OK || status.is_redirection());
+        }
     }
 
     /// Asks once for a blob's bytes from `at` on. A redirect is resolved anew each time: the presigned address

@@ -776,6 +776,31 @@ fn a_login_that_ends_in_the_middle_of_a_push() {
     }
 }
 
+/// The gallery refuses every look for a blob by 401, which says nothing of who asks.
+#[test]
+fn the_gallery_is_pushed_to_with_dockers_credentials() {
+    let control = Control::with(Behaviour::public());
+    let project = Project::new();
+    project.login(PUBLIC, ecr::USER, &control.registry.password());
+    let image = Layout::make(&project.beside("image"), &[(1, 20_000), (2, 30_000)]);
+    for repository in ["alias/hello", "alias/hello", "alias/copy"] {
+        let run = control.copy(&project, &image.name(), PUBLIC, repository);
+        let outcome = run.env("AWS_ENDPOINT_URL_ECR_PUBLIC", NOBODY).run();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        assert!(
+            !outcome.stderr.contains("refused"),
+            "{}",
+            outcome.rendering()
+        );
+    }
+    let requests = control.registry.requests();
+    let looks = requests
+        .iter()
+        .filter(|asked| asked.method == "HEAD" && asked.target.contains("/blobs/"));
+    assert_eq!(looks.count(), 0, "{requests:#?}");
+    assert_eq!(control.asked().len(), 0, "AWS was not asked");
+}
+
 #[test]
 fn a_missing_repository_is_made_as_configured() {
     for (number, missing) in [Missing::NameUnknown, Missing::Cut].into_iter().enumerate() {
