@@ -3,12 +3,16 @@
 //! A presigned URL has its secret in the query, others in the user information; who answers us may repeat what
 //! we sent.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::Url;
 
 use crate::http::Secret;
 
 /// More of an answer says nothing new.
 const LONGEST_ANSWER: usize = 1000;
+/// A password that is shorter stands in many a text by chance.
+const SHORTEST_PASSWORD: usize = 4;
 
 /// The URL without user information, query and fragment.
 pub fn redact(url: &Url) -> String {
@@ -50,10 +54,8 @@ pub fn redact_answer<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secre
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
     for secret in secrets {
-        let value = secret.reveal();
-        let bare = value.split_once(' ').map_or(value, |(_, token)| token);
-        if !bare.is_empty() {
-            text = text.replace(bare, "[secret]");
+        for form in forms(secret) {
+            text = text.replace(&form, "[secret]");
         }
     }
     let mut text = without_queries(&redact_text(&text));
@@ -62,6 +64,25 @@ pub fn redact_answer<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secre
         text.push('…');
     }
     text
+}
+
+/// The forms in which a value of `Authorization` may be repeated, the longest first: without its scheme, and a
+/// password as the pair and as the word that it was before it was encoded.
+fn forms(secret: &Secret) -> Vec<String> {
+    let value = secret.reveal();
+    let (scheme, bare) = value.split_once(' ').unwrap_or(("", value));
+    let mut forms = vec![bare.to_owned()];
+    if scheme.eq_ignore_ascii_case("basic")
+        && let Some(pair) = BASE64.decode(bare).ok()
+        && let Ok(pair) = String::from_utf8(pair)
+        && let Some((_, password)) = pair.split_once(':')
+        && password.chars().count() >= SHORTEST_PASSWORD
+    {
+        let password = password.to_owned();
+        forms.extend([pair, password]);
+    }
+    forms.retain(|form| !form.is_empty());
+    forms
 }
 
 fn without_queries(text: &str) -> String {
@@ -98,6 +119,14 @@ mod tests {
             redact_answer(text, &sent),
             "no [secret] and no [secret]: see https://[secret]@b.test/k?[secret] or ask"
         );
+        let basic = |pair: &str| Secret::new(format!("Basic {}", BASE64.encode(pair)));
+        let repeated = "wrong: me:pass:word, that is pass:word";
+        assert_eq!(
+            redact_answer(repeated, [&basic("me:pass:word")]),
+            "wrong: [secret], that is [secret]"
+        );
+        let short = redact_answer("no a is no password", [&basic("me:a")]);
+        assert_eq!(short, "no a is no password");
         let long = redact_answer(&"ü".repeat(5000), []);
         assert_eq!(long.chars().count(), LONGEST_ANSWER + 1);
     }
