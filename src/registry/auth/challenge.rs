@@ -6,20 +6,31 @@
 use serde::Deserialize;
 
 use super::{Credentials, Error};
+use crate::aws::ecr;
 use crate::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use crate::http::{self, Client, Method, Request, Response, Secret, StatusCode, Url};
 
 const MAX_TOKEN: u64 = 1 << 20;
 
 /// Registries whose token server is known to be on another site, both as their last labels: Docker Hub by its
-/// older name, and `LinuxServer`'s name for GitHub's registry.
-const KNOWN_PAIRS: [(&str, &str); 2] =
-    [("hub.docker.com", "auth.docker.io"), ("lscr.io", "ghcr.io")];
+/// older name, `LinuxServer`'s name for GitHub's registry, and Scaleway's.
+const KNOWN_PAIRS: [(&str, &str); 3] = [
+    ("hub.docker.com", "auth.docker.io"),
+    ("lscr.io", "ghcr.io"),
+    ("scw.cloud", "api.scaleway.com"),
+];
+
+/// Domains of AWS, where a host's neighbours are anybody's, however many labels they share.
+const OF_AWS: [&str; 5] = [
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "api.aws",
+    "on.aws",
+];
 
 /// Domains below which strangers have theirs, beside those of two labels below a country.
-const SHARED: [&str; 12] = [
-    "amazonaws.com",
-    "on.aws",
+const SHARED: [&str; 10] = [
     "azurecr.io",
     "azurewebsites.net",
     "cloudfront.net",
@@ -35,12 +46,18 @@ const SHARED: [&str; 12] = [
 /// Second labels that are as public as the country's own behind them.
 const SECOND_LABELS: [&str; 9] = ["ac", "co", "com", "edu", "go", "gov", "ne", "net", "org"];
 
+/// Whether `host` is `end` or below it.
+fn is_below(host: &str, end: &str) -> bool {
+    host.strip_suffix(end)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// The registrable domain of a host, near enough: two labels, or three where two are nobody's own. None for
-/// addresses and names of one label.
+/// addresses, names of one label and those of AWS.
 fn site(host: &str) -> Option<&str> {
     let is_address =
         host.starts_with('[') || host.rsplit('.').next()?.bytes().all(|b| b.is_ascii_digit());
-    if is_address {
+    if is_address || OF_AWS.iter().any(|end| is_below(host, end)) {
         return None;
     }
     let from_end = |count: usize| {
@@ -66,16 +83,18 @@ fn site(host: &str) -> Option<&str> {
 
 /// Whether credentials for `registry` may go to `server`, both without ports.
 fn is_same_site(registry: &str, server: &str) -> bool {
-    let ends = |host: &str, end: &str| {
-        host.strip_suffix(end)
-            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
-    registry == server
-        || (http::is_loopback(registry) && http::is_loopback(server))
+    if registry == server {
+        return true;
+    }
+    // ECR's tokens are given by the host itself; the gallery has a second name.
+    if ecr::Registry::parse(registry).is_some() {
+        return (registry, server) == ("ecr-public.aws.com", "public.ecr.aws");
+    }
+    (http::is_loopback(registry) && http::is_loopback(server))
         || site(registry).is_some_and(|of_registry| site(server) == Some(of_registry))
         || KNOWN_PAIRS
             .iter()
-            .any(|(one, other)| ends(registry, one) && ends(server, other))
+            .any(|(one, other)| is_below(registry, one) && is_below(server, other))
 }
 
 pub(super) struct TokenServer {
@@ -302,6 +321,8 @@ mod tests {
             ("registry.digitalocean.com", "api.digitalocean.com"),
             ("docker.elastic.co", "docker-auth.elastic.co"),
             ("public.ecr.aws", "public.ecr.aws"),
+            ("ecr-public.aws.com", "public.ecr.aws"),
+            ("rg.fr-par.scw.cloud", "api.scaleway.com"),
             ("lscr.io", "ghcr.io"),
             ("registry.shop.co.uk", "auth.shop.co.uk"),
             ("127.0.0.1", "localhost"),
@@ -319,6 +340,25 @@ mod tests {
             ("mine.azurecr.io", "yours.azurecr.io"),
             ("us-docker.pkg.dev", "evil.pkg.dev"),
             ("a.b.amazonaws.com", "evil.elb.amazonaws.com"),
+            (
+                "1.dkr.ecr.eu-west-1.amazonaws.com",
+                "x.execute-api.eu-west-1.amazonaws.com",
+            ),
+            (
+                "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+                "s3.eu-west-1.amazonaws.com",
+            ),
+            (
+                "123456789012.dkr-ecr.eu-west-1.on.aws",
+                "x.lambda-url.eu-west-1.on.aws",
+            ),
+            (
+                "123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov",
+                "x.c2s.ic.gov",
+            ),
+            ("a.amazonaws.com.cn", "b.amazonaws.com.cn"),
+            ("a.amazonaws.eu", "b.amazonaws.eu"),
+            ("public.ecr.aws", "evil.ecr.aws"),
             ("10.0.0.1", "20.0.0.1"),
             ("[2001:db8::1]", "[2001:db8::2]"),
             ("registry", "auth"),
