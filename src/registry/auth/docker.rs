@@ -6,20 +6,26 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
 
 use super::{Credentials, Error};
-use crate::http::Secret;
+use crate::http::{self, Secret};
 
 /// The key under which `docker login` keeps Docker Hub's credentials.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// A helper says with this user name that its secret is an identity token.
 const TOKEN_USER: &str = "<token>";
+/// How long a helper may take: it may ask the user, who may be away.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// So many characters of what a helper says are told.
+const LONGEST_WORDS: usize = 300;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -174,29 +180,16 @@ async fn ask_helper(name: &str, registry: &str) -> Result<Option<Credentials>, E
     } else {
         registry
     };
-    let mut child = tokio::process::Command::new(&helper)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| failed(e.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A helper that does not listen says why on its way out.
-        let _ = stdin.write_all(server.as_bytes()).await;
-    }
-    let output = child
-        .wait_with_output()
-        .await
-        .map_err(|e| failed(e.to_string()))?;
+    let mut command = Command::new(&helper);
+    let output = output_of(command.arg("get"), server, PATIENCE).await;
+    let output = output.map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).trim().to_owned();
-        if said.contains("credentials not found") {
+        let knows_none =
+            |said: &[u8]| String::from_utf8_lossy(said).contains("credentials not found");
+        if knows_none(&output.stdout) || knows_none(&output.stderr) {
             return Ok(None);
         }
-        return Err(failed(said));
+        return Err(failed(words_of(&output)));
     }
     let answer: Answer = serde_json::from_slice(&output.stdout)
         .map_err(|_| failed("its answer is no credentials".to_owned()))?;
@@ -208,9 +201,77 @@ async fn ask_helper(name: &str, registry: &str) -> Result<Option<Credentials>, E
     }))
 }
 
+/// Runs a program to its end with `input`; one that takes longer than `patience` is ended.
+async fn output_of(command: &mut Command, input: &str, patience: Duration) -> io::Result<Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let running = async {
+        if let Some(mut stdin) = child.stdin.take() {
+            // A helper that does not listen says why on its way out.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+        child.wait_with_output().await
+    };
+    let late = |_| {
+        let seconds = patience.as_secs();
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("it did not end within {seconds} seconds"),
+        )
+    };
+    tokio::time::timeout(patience, running)
+        .await
+        .map_err(late)?
+}
+
+/// Why a helper failed, in its words. What it writes for us may hold the secret and is not told.
+fn words_of(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said: String = said.trim().chars().take(LONGEST_WORDS).collect();
+    if said.is_empty() {
+        output.status.to_string()
+    } else {
+        http::redact_answer(&said, [])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_helper_that_does_not_end_is_ended() {
+        let patience = Duration::from_secs(1);
+        let mut endless = Command::new("sleep");
+        let error = output_of(endless.arg("600"), "", patience)
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "it did not end within 1 seconds");
+        let mut prompt = Command::new("cat");
+        let output = output_of(&mut prompt, "r.test", patience).await.unwrap();
+        assert_eq!(output.stdout, b"r.test");
+    }
+
+    #[tokio::test]
+    async fn what_a_helper_writes_for_us_is_not_told() {
+        let words = async |script: &str| {
+            let mut shell = Command::new("sh");
+            let output = output_of(shell.args(["-c", script]), "", PATIENCE).await;
+            words_of(&output.unwrap())
+        };
+        let told = words("echo '{\"Secret\": \"pw\"}'; echo locked >&2; exit 1").await;
+        assert_eq!(told, "locked");
+        assert_eq!(
+            words("echo '{\"Secret\": \"pw\"}'; exit 3").await,
+            "exit status: 3"
+        );
+        let long = words("printf '%01000d' 0 >&2; exit 1").await;
+        assert_eq!(long.len(), LONGEST_WORDS);
+    }
 
     #[tokio::test]
     async fn docker_config_is_read_by_host() {
