@@ -1,7 +1,8 @@
 //! Logins for registries of ECR: asked for, kept for half their life, in memory and on disk.
 //!
 //! On disk a login lies under the hash of its registry and of the access key that it was had with, so that
-//! nobody gets a login with another's rights. A file that cannot be read is as none.
+//! nobody gets a login with another's rights; one that was had with the keys of a session lies nowhere, because
+//! no other run has these keys. A file that cannot be read is as none.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
@@ -160,6 +161,7 @@ impl Aws {
         let identity = self.0.sdk.identity(registry, now).await?;
         let key = key(registry, &identity);
         let directory = settings.directory.as_deref();
+        let directory = directory.filter(|_| identity.is_lasting());
         let on_disk = || read(&directory?.join(key.hex()));
         let known = logins.get(&key).cloned().or_else(on_disk);
         let known = known.filter(|login| {
@@ -169,7 +171,9 @@ impl Aws {
             Some(login) if login.is_fresh(now) => login,
             older => match self.ask(registry, &identity, now).await {
                 Ok(login) => {
-                    self.keep(&key, &login, now);
+                    if let Some(directory) = directory {
+                        self.keep(directory, &key, &login, now);
+                    }
                     login
                 }
                 Err(error) => {
@@ -205,17 +209,12 @@ impl Aws {
         })
     }
 
-    fn keep(&self, key: &Digest, login: &Login, now: SystemTime) {
-        let settings = &self.0.settings;
-        let Some(directory) = &settings.directory else {
-            return;
-        };
+    fn keep(&self, directory: &Path, key: &Digest, login: &Login, now: SystemTime) {
         let written = write(directory, key, login).and_then(|()| remove_expired(directory, now));
         if let Err(error) = written {
             let directory = directory.display();
-            settings
-                .progress
-                .detail(format!("`{directory}` keeps no login: {error}"));
+            let progress = &self.0.settings.progress;
+            progress.detail(format!("`{directory}` keeps no login: {error}"));
         }
     }
 }

@@ -18,6 +18,10 @@ impl Identity {
         match self.0 {}
     }
 
+    pub(super) fn is_lasting(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn secrets(&self) -> Vec<&str> {
         match self.0 {}
     }

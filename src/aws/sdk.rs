@@ -49,6 +49,11 @@ impl Identity {
         self.0.access_key_id()
     }
 
+    /// Whether another run may have the same keys; those of a session are new each time.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.0.session_token().is_none()
+    }
+
     /// What must not be told.
     pub(super) fn secrets(&self) -> Vec<&str> {
         let token = self.0.session_token().into_iter();
