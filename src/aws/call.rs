@@ -1,7 +1,5 @@
 //! One signed call of ECR's API, and what its refusals mean.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -9,17 +7,35 @@ use super::ecr::Registry;
 use super::sdk::Identity;
 use super::{Aws, Error};
 use crate::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use crate::http::retry::{self, Trouble};
 use crate::http::{self, Method, Request, StatusCode, Url};
 
 const MAX_ANSWER: u64 = 4 << 20;
 const JSON_1_1: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.1");
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
-/// How long to wait before a call that was throttled is made again, each time.
-const PAUSES: [Duration; 3] = [
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-];
+
+/// A call that failed.
+struct Failed {
+    error: Error,
+    /// Set where it may pass.
+    trouble: Option<Trouble>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let trouble = match &error {
+            Error::Http(error) => Trouble::of_error(error),
+            _ => None,
+        };
+        Self { error, trouble }
+    }
+}
+
+impl From<http::Error> for Failed {
+    fn from(error: http::Error) -> Self {
+        Error::from(error).into()
+    }
+}
 
 impl Aws {
     /// Makes a call as whoever the chain of credentials finds.
@@ -30,8 +46,9 @@ impl Aws {
         body: &Value,
     ) -> Result<Value, Error> {
         let now = (self.0.settings.now)();
-        let identity = self.0.sdk.identity(registry, now).await?;
-        self.call_as(&identity, registry, action, body).await
+        // What is made of AWS's own crates is large, and seldom needed.
+        let identity = Box::pin(self.0.sdk.identity(registry, now)).await?;
+        Box::pin(self.call_as(&identity, registry, action, body)).await
     }
 
     pub(super) async fn call_as(
@@ -41,14 +58,20 @@ impl Aws {
         action: &str,
         body: &Value,
     ) -> Result<Value, Error> {
-        let mut pauses = PAUSES.iter();
+        let settings = &self.0.settings;
+        let endpoint = self.endpoint(registry).await?;
+        let mut retry = settings.client.retry(&endpoint);
+        let what = format!("{}:{action}", registry.service().policy);
         loop {
-            let result = self.call_once(identity, registry, action, body).await;
-            let throttled =
-                matches!(&result, Err(Error::Answer { code, .. }) if is_throttling(code));
-            match pauses.next() {
-                Some(pause) if throttled => tokio::time::sleep(*pause).await,
-                _ => return result,
+            // Signed anew each time: a signature is good for minutes only.
+            let called = self.call_once(identity, registry, &endpoint, action, body);
+            let Failed { error, trouble } = match called.await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            match trouble {
+                Some(trouble) if retry.again(&what, &trouble, &settings.progress).await => {}
+                _ => return Err(error),
             }
         }
     }
@@ -57,11 +80,12 @@ impl Aws {
         &self,
         identity: &Identity,
         registry: &Registry,
+        endpoint: &Url,
         action: &str,
         body: &Value,
-    ) -> Result<Value, Error> {
+    ) -> Result<Value, Failed> {
         let settings = &self.0.settings;
-        let mut request = Request::new(Method::POST, self.endpoint(registry).await?);
+        let mut request = Request::new(Method::POST, endpoint.clone());
         let service = registry.service();
         let unfit = || Error::Endpoint {
             endpoint: http::redact(&request.url),
@@ -76,24 +100,33 @@ impl Aws {
             .sign(&mut request, registry, (settings.now)())
             .is_none()
         {
-            return Err(Error::Endpoint {
+            let error = Error::Endpoint {
                 endpoint: http::redact(&request.url),
                 reason: "is none that a request can be signed for",
-            });
+            };
+            return Err(error.into());
         }
-        let response = settings.client.send(&request).await?;
-        let status = response.status();
+        let response = settings.client.send_as_is(&request).await?;
+        let (status, after) = (response.status(), retry::retry_after(response.headers()));
         let answer = http::read_limited(response, MAX_ANSWER).await?;
         let action = format!("{}:{action}", service.policy);
         if status != StatusCode::OK {
-            return Err(refusal(action, status, &answer, &identity.secrets()));
+            let error = refusal(action, status, &answer, &identity.secrets());
+            let trouble = match &error {
+                Error::Answer { code, .. } if is_throttling(code) => {
+                    Trouble::of_status(StatusCode::TOO_MANY_REQUESTS, after)
+                }
+                _ => Trouble::of_status(status, after),
+            };
+            return Err(Failed { error, trouble });
         }
-        serde_json::from_slice(&answer).map_err(|_| Error::Answer {
+        let unread = |_| Error::Answer {
             action,
             status: status.as_u16(),
             code: "no JSON".to_owned(),
             message: "the answer cannot be read".to_owned(),
-        })
+        };
+        Ok(serde_json::from_slice(&answer).map_err(unread)?)
     }
 
     /// Where the API answers: what the user says, else what AWS does.
@@ -142,17 +175,17 @@ fn refusal(action: String, status: StatusCode, answer: &[u8], secrets: &[&str]) 
         message
     };
     match code.as_str() {
-        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
-            Error::Expired {
-                action,
-                code,
-                message,
-            }
-        }
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Error::Expired {
+            action,
+            code,
+            message,
+        },
         "AccessDenied"
         | "AccessDeniedException"
         | "UnauthorizedOperation"
         | "OptInRequired"
+        | "RequestExpired"
+        | "RequestTimeTooSkewed"
         | "UnrecognizedClientException"
         | "InvalidClientTokenId"
         | "InvalidSignatureException"

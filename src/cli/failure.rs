@@ -763,6 +763,9 @@ fn of_denial(action: &str, code: &str) -> String {
         "InvalidSignatureException" | "SignatureDoesNotMatch" => {
             "check AWS_SECRET_ACCESS_KEY or the profile's secret key, and the machine's clock".to_owned()
         }
+        "RequestExpired" | "RequestTimeTooSkewed" => {
+            "set the machine's clock right: AWS takes requests of some minutes ago at most".to_owned()
+        }
         _ => "the keys are not valid there: check AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN, or choose a profile by \
               AWS_PROFILE"
             .to_owned(),

@@ -546,6 +546,30 @@ fn an_expired_session() {
 }
 
 #[test]
+fn a_clock_that_is_wrong() {
+    assert_said!(refused(
+        "RequestExpired",
+        "Request has expired. Timestamp date is 2020-01-01T00:00:00Z."
+    ));
+}
+
+/// Throttled calls are made again, each signed anew, so often as others and no more.
+#[test]
+fn a_call_that_is_throttled_for_ever() {
+    let project = Project::with_handler();
+    let busy = json!({"__type": "ThrottlingException", "message": "Rate exceeded"}).to_string();
+    let api = Server::start(move |_| Reply::status(400).body(busy.clone()));
+    let ecr = registry_for(motos_login());
+    let outcome = outcome(&project, pull_with(&project, &ecr, &api));
+    assert_eq!(outcome.code, Some(AWS), "{}", outcome.rendering());
+    let asked = api.asked();
+    assert_eq!(asked.len(), 6, "{}", outcome.rendering());
+    let dates = asked.iter().map(|asked| asked.header("X-Amz-Date"));
+    let dates: std::collections::BTreeSet<_> = dates.collect();
+    assert!(dates.len() > 2, "{dates:?}");
+}
+
+#[test]
 fn a_wrong_key() {
     let message =
         format!("The request signature does not match.\n\nx-amz-security-token:{SESSION}\n");
