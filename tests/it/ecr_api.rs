@@ -9,6 +9,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
@@ -28,6 +30,8 @@ use crate::support::ecr;
 use crate::support::ecr::Behaviour;
 use crate::support::ecr::Login;
 use crate::support::ecr::Missing;
+use crate::support::ecr::Trouble;
+use crate::support::ecr::Troubled;
 use crate::support::http;
 use crate::support::layout::Layout;
 use crate::support::process::run;
@@ -588,8 +592,8 @@ fn an_endpoint_without_tls() {
 }
 
 /// The public gallery; `busy` says whether strangers have read too much of it.
-fn gallery(busy: bool) -> Ecr {
-    Ecr::start(move |asked| {
+fn gallery(busy: bool) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
+    move |asked| {
         let token = |name: &str| Reply::status(200).body(json!({"token": name}).to_string());
         if asked.target.starts_with("/token/") {
             return match asked.header("Authorization") {
@@ -610,7 +614,7 @@ fn gallery(busy: bool) -> Ecr {
                 Reply::status(401).header("WWW-Authenticate", realm)
             }
         }
-    })
+    }
 }
 
 /// The public gallery's control API, which moto has not.
@@ -627,7 +631,7 @@ fn gallerys_api() -> Server {
 #[test]
 fn the_gallery_is_read_without_credentials() {
     let project = Project::with_handler();
-    let ecr = gallery(false);
+    let ecr = Ecr::start(gallery(false));
     let api = gallerys_api();
     let run = with_keys(pull(&project, &ecr, PUBLIC)).env(
         "AWS_ENDPOINT_URL_ECR_PUBLIC",
@@ -648,7 +652,7 @@ fn the_gallery_is_read_without_credentials() {
 fn the_gallery_refuses_stale_credentials() {
     let project = Project::with_handler();
     project.login(PUBLIC, "AWS", "stale-password");
-    let ecr = gallery(false);
+    let ecr = Ecr::start(gallery(false));
     let outcome = outcome(&project, pull(&project, &ecr, PUBLIC));
     let last = ecr.asked().pop().unwrap();
     assert_eq!(last.header("Authorization"), Some("Bearer stranger"));
@@ -658,7 +662,7 @@ fn the_gallery_refuses_stale_credentials() {
 #[test]
 fn a_busy_gallery_is_read_as_somebody() {
     let project = Project::with_handler();
-    let ecr = gallery(true);
+    let ecr = Ecr::start(gallery(true));
     let api = gallerys_api();
     let run = with_keys(pull(&project, &ecr, PUBLIC)).env(
         "AWS_ENDPOINT_URL_ECR_PUBLIC",
@@ -679,6 +683,82 @@ fn a_busy_gallery_is_read_as_somebody() {
         signature.contains("/us-east-1/ecr-public/aws4_request"),
         "{signature}"
     );
+}
+
+/// Somebody whom it knows is only asked to wait.
+#[test]
+fn a_busy_gallery_refuses_nobody() {
+    let project = Project::with_handler();
+    project.login(PUBLIC, "AWS", &format!("{ACCOUNT}-auth-token"));
+    let gallery = gallery(false);
+    let first = AtomicBool::new(true);
+    let ecr = Ecr::start(move |asked| {
+        let is_known = asked.header("Authorization") == Some("Bearer friend");
+        if is_known && first.swap(false, Ordering::Relaxed) {
+            return Reply::status(429).header("Retry-After", "1");
+        }
+        gallery(asked)
+    });
+    let begun = Instant::now();
+    let outcome = outcome(&project, pull(&project, &ecr, PUBLIC));
+    let told = outcome.rendering();
+    assert!(begun.elapsed() > Duration::from_secs(1), "{told}");
+    let last = ecr.asked().pop().unwrap();
+    assert_eq!(
+        last.header("Authorization"),
+        Some("Bearer friend"),
+        "{told}"
+    );
+    assert!(!told.contains("refuse"), "{told}");
+}
+
+/// An upload that comes too soon is tried again as whoever tried it, after the pause that was asked for.
+#[test]
+fn an_upload_that_comes_too_soon() {
+    let busy = Troubled::once(Trouble::Status(429, Some(1)), "PUT", "/blobs/uploads/");
+    let control = Control::with(Behaviour {
+        login: Login::Basic,
+        denies_expired: true,
+        ..Behaviour::troubled([busy])
+    });
+    let project = Project::new();
+    project.login(PRIVATE, ecr::USER, &control.registry.password());
+    let begun = Instant::now();
+    let outcome = control.push(&project, "functions/hello").run();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    assert!(begun.elapsed() > Duration::from_secs(1), "it waited");
+    assert_eq!(control.asked().len(), 0, "AWS was not asked");
+}
+
+/// Amazon's helper is not needed to read what anybody may.
+#[test]
+fn the_gallery_is_read_though_a_helper_fails() {
+    let project = Project::with_handler();
+    project.docker_config(&json!({"credHelpers": {PUBLIC: "ecr-login"}}));
+    let ecr = Ecr::start(gallery(false));
+    let outcome = outcome(&project, pull(&project, &ecr, PUBLIC));
+    let told = outcome.rendering();
+    let last = ecr.asked().pop().unwrap();
+    assert_eq!(
+        last.header("Authorization"),
+        Some("Bearer stranger"),
+        "{told}"
+    );
+    assert!(told.contains("read without credentials"), "{told}");
+}
+
+/// What the registry refused is the fault to tell; that AWS was of no help is beside it.
+#[test]
+fn stale_credentials_of_docker_where_aws_refuses_too() {
+    let project = Project::with_handler();
+    project.login(PRIVATE, "AWS", "stale-password");
+    let ecr = registry_for(motos_login());
+    let denial =
+        json!({"__type": "AccessDeniedException", "message": "User: me is not authorized"});
+    let api = Server::start(move |_| Reply::status(400).body(denial.to_string()));
+    let outcome = outcome(&project, pull_with(&project, &ecr, &api));
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    assert_said!(outcome);
 }
 
 /// Credentials would leave the registry's site.

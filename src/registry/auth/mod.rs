@@ -164,6 +164,13 @@ struct Asked {
     ecr: Option<ecr::Registry>,
 }
 
+impl Asked {
+    /// Whether the public gallery is read, which anybody may.
+    fn reads_gallery(&self) -> bool {
+        !self.pushes && self.ecr.as_ref().is_some_and(ecr::Registry::is_public)
+    }
+}
+
 /// A header that was given out, and the credentials that it was had with.
 #[derive(Debug)]
 struct Given {
@@ -235,20 +242,23 @@ impl Tokens {
             ));
         }
         let stored = docker::credentials(files, &asked.registry, &asked.repository).await;
-        let own = asked.ecr.as_ref();
-        let own = own.filter(|ecr| asked.pushes || !ecr.is_public());
+        let own = asked.ecr.as_ref().filter(|_| !asked.reads_gallery());
+        let progress = &self.keychain.progress;
         match (stored, own) {
             (Ok(Some(credentials)), _) => Ok(Held::of(Source::Stored, credentials)),
             (Ok(None), Some(ecr)) => self.of_aws(ecr, None).await,
             // A helper for ECR is not needed here.
             (Err(error @ Error::Helper { .. }), Some(ecr)) => {
-                let found = self.of_aws_if_any(ecr).await?.ok_or(error)?;
+                let found = self.of_aws_if_any(ecr).await.ok_or(error)?;
                 let registry = &asked.registry;
-                let progress = &self.keychain.progress;
                 progress.detail(format!(
                     "{registry}: the credential helper fails, and AWS's own credentials are used"
                 ));
                 Ok(found)
+            }
+            (Err(error @ Error::Helper { .. }), None) if asked.reads_gallery() => {
+                progress.detail(format!("{error}; it is read without credentials"));
+                Ok(Held::ANONYMOUS)
             }
             (Ok(None), None) => Ok(Held::ANONYMOUS),
             (Err(error), _) => Err(error),
@@ -265,14 +275,16 @@ impl Tokens {
         Ok(Held::of(Source::Aws, credentials))
     }
 
-    /// The same, where it is no error that AWS knows nobody.
-    async fn of_aws_if_any(&self, ecr: &ecr::Registry) -> Result<Option<Held>, Error> {
+    /// The same, where others were to be used: that AWS gives none is for who asks to know, and no error beside
+    /// the one that led here.
+    async fn of_aws_if_any(&self, ecr: &ecr::Registry) -> Option<Held> {
         match self.of_aws(ecr, None).await {
-            Ok(held) => Ok(held.credentials.is_some().then_some(held)),
-            Err(Error::Aws(aws::Error::NoCredentials { .. } | aws::Error::NotBuiltIn { .. })) => {
-                Ok(None)
+            Ok(held) => held.credentials.is_some().then_some(held),
+            Err(error) => {
+                let progress = &self.keychain.progress;
+                progress.detail(format!("{}: AWS gives no login either: {error}", ecr.host()));
+                None
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -287,9 +299,9 @@ impl Tokens {
             return Ok(None);
         };
         let (registry, progress) = (&asked.registry, &self.keychain.progress);
-        let reads_public = ecr.is_public() && !asked.pushes;
+        let reads_gallery = asked.reads_gallery();
         let next = match (held.source, &held.credentials) {
-            (Source::Stored, _) if reads_public => {
+            (Source::Stored, _) if reads_gallery => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
                     progress.warn(format!(
                         "`{registry}` refuses the credentials that Docker's config has for it, and is read \
@@ -299,7 +311,7 @@ impl Tokens {
                 Some(Held::ANONYMOUS)
             }
             (Source::Stored, _) => {
-                let next = self.of_aws_if_any(ecr).await?;
+                let next = self.of_aws_if_any(ecr).await;
                 if next.is_some() {
                     progress.detail(format!(
                         "{registry}: the credentials that Docker's config has for it are refused, and AWS's own are used"
@@ -312,8 +324,8 @@ impl Tokens {
                 (next.credentials != held.credentials).then_some(next)
             }
             // The public gallery lets those read more whom it knows.
-            (Source::Anonymous, _) if reads_public && status == StatusCode::TOO_MANY_REQUESTS => {
-                self.of_aws_if_any(ecr).await?
+            (Source::Anonymous, _) if reads_gallery && status == StatusCode::TOO_MANY_REQUESTS => {
+                self.of_aws_if_any(ecr).await
             }
             (Source::Explicit | Source::Aws | Source::Anonymous, _) => None,
         };
@@ -351,11 +363,18 @@ impl Tokens {
             pushes: scopes.iter().any(|scope| scope.ends_with("push")),
             ecr: ecr::Registry::parse(registry),
         };
-        // ECR refuses a login that is out of date as it refuses one without the right.
-        let denied = status != StatusCode::UNAUTHORIZED;
-        if denied && (asked.ecr.is_none() || refused.is_none()) {
+        let may_help = match status {
+            StatusCode::UNAUTHORIZED => true,
+            // ECR refuses a login that is out of date as it refuses one without the right.
+            StatusCode::FORBIDDEN => asked.ecr.is_some() && refused.is_some(),
+            // Credentials help with nobody else's haste.
+            StatusCode::TOO_MANY_REQUESTS => asked.reads_gallery() && refused.is_some(),
+            _ => false,
+        };
+        if !may_help {
             return Ok(None);
         }
+        let denied = status != StatusCode::UNAUTHORIZED;
         let key = (host.to_owned(), scopes.to_vec());
         // Held while asking, so that many requests at once ask once.
         let mut known = self.known.lock().await;
@@ -366,6 +385,10 @@ impl Tokens {
             return Ok(Some(newer.header.clone()));
         }
         let of = given.map(|given| given.of.clone());
+        let is_stranger = of.as_ref() == Some(&Held::ANONYMOUS);
+        if status == StatusCode::TOO_MANY_REQUESTS && !is_stranger {
+            return Ok(None);
+        }
         let mut held = self.held(&asked).await?;
         let challenges = self.challenges(host, response).await;
         // What was refused may be of a login that others have replaced meanwhile.
