@@ -107,6 +107,17 @@ impl Failure {
         )
     }
 
+    /// Credentials are given for what is no registry.
+    pub(crate) fn credentials_of_nowhere(text: &str) -> Self {
+        Self::plain(
+            format!("the variable `LAMBIMG_REGISTRY` is `{text}`, which is no registry's host"),
+            hint(
+                "write the host as it stands before the first slash of an image's name, with its port if any",
+                USAGE,
+            ),
+        )
+    }
+
     /// The store's limit is no size.
     pub(crate) fn no_cache_size(text: &str) -> Self {
         Self::plain(

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
@@ -16,7 +17,8 @@ use lambimg::blob_store::BlobStore;
 use lambimg::build::Tools;
 use lambimg::build::cache;
 use lambimg::build::pushing::Announcer;
-use lambimg::http::{self, Certificate, Client, Secret, Settings};
+use lambimg::http::{self, Certificate, Client, Secret, Settings, Url};
+use lambimg::oci::reference::Name;
 use lambimg::plan::reach::Reach;
 use lambimg::progress::Progress;
 use lambimg::python::index::settings::{self as indexes, ConfigFile};
@@ -331,13 +333,29 @@ fn explicit_credentials() -> Result<Option<Explicit>, Failure> {
     for (name, value) in names.iter().zip(values) {
         given.push(value.ok_or_else(|| Failure::incomplete_credentials(name))?);
     }
-    Ok(<[String; 3]>::try_from(given)
-        .ok()
-        .map(|[registry, user, password]| Explicit {
-            registry,
-            user,
-            password: Secret::new(password),
-        }))
+    let Ok([registry, user, password]) = <[String; 3]>::try_from(given) else {
+        return Ok(None);
+    };
+    if !is_host(&registry) {
+        return Err(Failure::credentials_of_nowhere(&http::redact_text(
+            &registry,
+        )));
+    }
+    Ok(Some(Explicit {
+        registry,
+        user,
+        password: Secret::new(password),
+    }))
+}
+
+/// Whether images' names may begin with it: nothing else would ever match.
+fn is_host(text: &str) -> bool {
+    let name = Name::from_str(&format!("{text}/any"));
+    let is_registry = name.is_ok_and(|name| name.registry.as_deref() == Some(text));
+    let url = Url::parse(&format!("https://{text}/")).ok();
+    let host = url.as_ref().and_then(Url::host_str);
+    let rest = host.and_then(|host| text.strip_prefix(host));
+    is_registry && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
 /// All variables of text; which of them a requirements file names is not known here.
