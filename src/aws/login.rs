@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -155,15 +156,16 @@ impl Aws {
         refused: Option<&Secret>,
     ) -> Result<Login, Error> {
         let settings = &self.0.settings;
-        // Held while asking, so that many at once ask once.
-        let mut logins = self.0.logins.lock().await;
         let now = (settings.now)();
         let identity = self.0.sdk.identity(registry, now).await?;
         let key = key(registry, &identity);
+        let slot = Arc::clone(self.0.logins.lock().await.entry(key).or_default());
+        // Held while asking, so that many at once ask once.
+        let mut kept = slot.lock().await;
         let directory = settings.directory.as_deref();
         let directory = directory.filter(|_| identity.is_lasting());
         let on_disk = || read(&directory?.join(key.hex()));
-        let known = logins.get(&key).cloned().or_else(on_disk);
+        let known = kept.clone().or_else(on_disk);
         let known = known.filter(|login| {
             login.is_valid(now) && (refused != Some(&login.password) || login.is_young(now))
         });
@@ -186,8 +188,7 @@ impl Aws {
                 }
             },
         };
-        logins.insert(key, login.clone());
-        Ok(login)
+        Ok(kept.insert(login).clone())
     }
 
     async fn ask(

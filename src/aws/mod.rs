@@ -117,8 +117,8 @@ pub struct Aws(Arc<Inner>);
 struct Inner {
     settings: Settings,
     sdk: sdk::Sdk,
-    /// By registry and access key.
-    logins: Mutex<HashMap<Digest, Login>>,
+    /// By registry and access key, each locked for itself while it is asked for.
+    logins: Mutex<HashMap<Digest, Arc<Mutex<Option<Login>>>>>,
 }
 
 impl Aws {
