@@ -16,7 +16,8 @@ use lambimg::oci::{self, layer, layout, reference};
 use lambimg::plan;
 use lambimg::python::index::{self, settings};
 use lambimg::python::{fetch, interpreter, lock, pyproject, requirements, resolve, source, wheel};
-use lambimg::registry::{self, auth};
+use lambimg::registry;
+use lambimg::registry::auth::{self, Source};
 
 /// The exit codes as `--help` tells them.
 pub(crate) const EXIT_CODES: &str = "\
@@ -643,9 +644,9 @@ fn of_registry(error: &registry::Error) -> Advice {
         registry::Error::Http(error) => of_http(error),
         registry::Error::Unauthorized {
             registry,
-            with_credentials,
+            credentials,
             ..
-        } => hint(login_hint(registry, *with_credentials), NETWORK),
+        } => hint(login_hint(registry, *credentials), NETWORK),
         registry::Error::NotFound { .. } => {
             hint("check the spelling of the repository and the tag", NETWORK)
         }
@@ -704,22 +705,30 @@ fn create_hint(registry: &str, repository: &str) -> String {
     )
 }
 
-fn login_hint(registry: &str, with_credentials: bool) -> String {
-    if aws::ecr::Registry::parse(registry).is_some_and(|ecr| !ecr.is_public()) {
-        return format!(
+fn login_hint(registry: &str, credentials: Source) -> String {
+    let stored = format!(
+        "where Docker's config has credentials for it, `docker logout {registry}` has AWS's own used"
+    );
+    match credentials {
+        Source::Explicit => "the credentials in LAMBIMG_REGISTRY_USER and LAMBIMG_REGISTRY_PASSWORD are refused: mend \
+             the variables, unset them, or check what these credentials may do"
+            .to_owned(),
+        _ if aws::ecr::Registry::parse(registry).is_some_and(|ecr| !ecr.is_public()) => format!(
             "check what the role or user and the repository's policy allow (`ecr:BatchGetImage` and \
              `ecr:GetDownloadUrlForLayer` to pull, `ecr:BatchCheckLayerAvailability`, \
              `ecr:InitiateLayerUpload`, `ecr:UploadLayerPart`, `ecr:CompleteLayerUpload` and `ecr:PutImage` \
-             to push); where Docker's config has credentials for it, `docker logout {registry}` has AWS's own used"
-        );
-    }
-    let login = format!("docker login {registry}");
-    if with_credentials {
-        format!(
-            "the credentials in Docker's config are refused: run `{login}` again, or check what they may do"
-        )
-    } else {
-        format!("no credentials were found in Docker's config: run `{login}`")
+             to push); {stored}"
+        ),
+        Source::Aws => "check what the role or user may do: `ecr-public:*` with `sts:GetServiceBearerToken` to push to \
+             the public gallery"
+            .to_owned(),
+        Source::Stored => format!(
+            "the credentials in Docker's config are refused: run `docker login {registry}` again, or check what \
+             they may do"
+        ),
+        Source::Anonymous => format!(
+            "no credentials were found in Docker's config: run `docker login {registry}`"
+        ),
     }
 }
 
@@ -796,12 +805,15 @@ fn of_credentials(error: &auth::Error) -> Advice {
         ),
         auth::Error::TokenServer {
             registry,
-            with_credentials,
+            credentials,
             ..
-        } => hint(login_hint(registry, *with_credentials), NETWORK),
-        auth::Error::OtherSite { .. } => hint(
-            "credentials go to the registry's own site alone: where that server is to be trusted, log in there \
-             and name the registry by its host, or have the registry name a server on its own site",
+        } => hint(login_hint(registry, *credentials), NETWORK),
+        auth::Error::OtherSite { registry, server } => hint(
+            format!(
+                "credentials go to the registry's own site alone: have `{registry}` name a token server there, or \
+                 reach both by one host, through a proxy; if `{server}` is known to be its token server, report \
+                 the two"
+            ),
             NETWORK,
         ),
         auth::Error::Aws(error) => of_aws(error),

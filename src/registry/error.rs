@@ -21,8 +21,8 @@ pub enum Error {
         registry: String,
         /// The repository.
         repository: String,
-        /// Whether credentials were sent.
-        with_credentials: bool,
+        /// Whose credentials were sent.
+        credentials: auth::Source,
         /// The registry's own words, or the status.
         detail: String,
     },

@@ -287,10 +287,10 @@ impl Repository {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized {
                 registry: self.registry.clone(),
                 repository: self.name.clone(),
-                with_credentials: self
+                credentials: self
                     .registries
                     .tokens
-                    .has_credentials(&self.registry, &self.name)
+                    .source(&self.registry, &self.name)
                     .await,
                 detail: told.detail,
             },

@@ -85,9 +85,19 @@ fn registry_for(login: String) -> Ecr {
 
 /// A build that looks for its base in `registry`, with nothing of AWS configured but moto's address.
 fn pull<'project>(project: &'project Project, ecr: &Ecr, registry: &str) -> Run<'project> {
+    pull_by(project, ecr, registry, &[])
+}
+
+fn pull_by<'project>(
+    project: &'project Project,
+    ecr: &Ecr,
+    registry: &str,
+    flags: &[&str],
+) -> Run<'project> {
     let base = format!("{registry}/base:1");
+    let build = ["build", "-v", "--base", &base];
     project
-        .lambimg(["build", "-v", "--base", &base])
+        .lambimg(build.iter().chain(flags))
         .env("HTTPS_PROXY", ecr.proxy())
         .env("https_proxy", ecr.proxy())
         .env("SSL_CERT_FILE", ecr.authority())
@@ -326,6 +336,63 @@ fn given_credentials_come_first_and_go_nowhere_else() {
     );
 }
 
+/// A mirror and the registry behind it each get their own credentials.
+#[test]
+fn a_mirror_has_credentials_of_its_own() {
+    let own = basic("own", "stale-password");
+    let mirrors = basic("mirror", "web-identity-secret");
+    let wanted = [own.clone(), mirrors.clone()];
+    let ecr = Ecr::start(move |asked| {
+        let is_mirror = asked.header("Host") == Some(PRIVATE);
+        match asked.header("Authorization") {
+            Some(given) if given == wanted[usize::from(is_mirror)] => Reply::status(404).body(
+                json!({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "no such image"}]})
+                    .to_string(),
+            ),
+            _ => Reply::status(401).header("WWW-Authenticate", "Basic realm=\"r\""),
+        }
+    });
+    let project = Project::with_handler();
+    let encoded = |header: &str| header.trim_start_matches("Basic ").to_owned();
+    project.docker_config(&json!({"auths": {
+        "other.example": {"auth": encoded(&own)},
+        PRIVATE: {"auth": encoded(&mirrors)},
+    }}));
+    let mirror = ["--mirror", &format!("other.example={PRIVATE}")];
+    let run = pull_by(&project, &ecr, "other.example", &mirror);
+    let outcome = outcome(&project, run);
+    assert_logged_in(&ecr, &outcome, &own);
+    let sent = ecr.asked().into_iter().filter_map(|asked| {
+        let header = asked.header("Authorization")?.to_owned();
+        Some((asked.header("Host")?.to_owned(), header))
+    });
+    let expected = [
+        (PRIVATE.to_owned(), mirrors),
+        ("other.example".to_owned(), own),
+    ];
+    assert_eq!(sent.collect::<Vec<_>>(), expected);
+}
+
+/// The same authority, by the flag and by nothing.
+#[test]
+fn an_authority_of_the_users_is_trusted() {
+    let project = Project::with_handler();
+    let ecr = registry_for("nobody's".to_owned());
+    let run = |arguments: &[&str]| {
+        let base = ["build", "-v", "--base", "other.example/base:1"];
+        let run = project.lambimg(base.iter().chain(arguments));
+        let run = run
+            .env("HTTPS_PROXY", ecr.proxy())
+            .env("https_proxy", ecr.proxy());
+        outcome(&project, run)
+    };
+    let untrusted = run(&[]);
+    assert_eq!((untrusted.code, ecr.asked().len()), (Some(NETWORK), 0));
+    let authority = ecr.authority();
+    let trusted = run(&["--ca-file", authority.to_str().unwrap()]);
+    assert_eq!(ecr.asked().len(), 1, "{}", trusted.rendering());
+}
+
 #[test]
 fn credentials_that_are_given_in_part() {
     let project = Project::with_handler();
@@ -336,6 +403,51 @@ fn credentials_that_are_given_in_part() {
     let outcome = outcome(&project, run);
     assert_eq!(outcome.code, Some(USAGE));
     assert_said!(outcome);
+}
+
+#[test]
+fn given_credentials_are_refused() {
+    let project = Project::with_handler();
+    let ecr = registry_for(motos_login());
+    let run = with_keys(pull(&project, &ecr, PRIVATE))
+        .env("LAMBIMG_REGISTRY", PRIVATE)
+        .env("LAMBIMG_REGISTRY_USER", "me")
+        .env("LAMBIMG_REGISTRY_PASSWORD", "stale-password");
+    let outcome = outcome(&project, run);
+    assert_eq!(outcome.code, Some(NETWORK));
+    assert_said!(outcome);
+}
+
+/// No image's name begins so, and the credentials would never be used.
+#[test]
+fn credentials_that_are_given_for_no_host() {
+    let project = Project::with_handler();
+    for registry in ["https://other.example", "other.example/", "Other.example"] {
+        let run = project
+            .lambimg(["build", "--base", "other.example/base:1"])
+            .env("LAMBIMG_REGISTRY", registry)
+            .env("LAMBIMG_REGISTRY_USER", "me")
+            .env("LAMBIMG_REGISTRY_PASSWORD", "stale-password");
+        let outcome = outcome(&project, run);
+        assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+        let said = format!("`LAMBIMG_REGISTRY` is `{registry}`");
+        assert!(outcome.stderr.contains(&said), "{}", outcome.rendering());
+        if registry.ends_with('/') {
+            assert_said!(outcome);
+        }
+    }
+}
+
+/// The keys of a session are new each run, so that nobody would ever find the login again.
+#[test]
+fn no_login_is_kept_for_a_session() {
+    let project = Project::with_handler();
+    let ecr = registry_for(motos_login());
+    let api = lasting_logins();
+    let run = pull_with(&project, &ecr, &api).env("AWS_SESSION_TOKEN", SESSION);
+    let outcome = outcome(&project, run);
+    assert_logged_in(&ecr, &outcome, &motos_login());
+    assert!(!project.cache().join("login").exists());
 }
 
 #[test]

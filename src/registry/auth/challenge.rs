@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::{Credentials, Error};
+use super::{Credentials, Error, Held};
 use crate::aws::ecr;
 use crate::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use crate::http::{self, Client, Method, Request, Response, Secret, StatusCode, Url};
@@ -157,18 +157,18 @@ pub(super) async fn ask_token(
     client: &Client,
     registry: &str,
     server: TokenServer,
-    credentials: Option<&Credentials>,
+    held: &Held,
 ) -> Result<Secret, Error> {
     #[derive(Deserialize)]
     struct Answer {
         token: Option<String>,
         access_token: Option<String>,
     }
-    let request = if let Some(Credentials::Identity(token)) = credentials {
+    let request = if let Some(Credentials::Identity(token)) = &held.credentials {
         identity_request(server, token)
     } else {
         let mut request = Request::new(Method::GET, server.url());
-        request.authorization = credentials.and_then(Credentials::basic);
+        request.authorization = held.basic();
         request
     };
     let response = client.send(&request).await?;
@@ -176,7 +176,7 @@ pub(super) async fn ask_token(
     let refused = Error::TokenServer {
         registry: registry.to_owned(),
         status: status.as_u16(),
-        with_credentials: credentials.is_some(),
+        credentials: held.source,
     };
     if status != StatusCode::OK {
         return Err(refused);

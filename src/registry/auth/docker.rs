@@ -15,8 +15,8 @@ use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use super::{Credentials, Error};
-use crate::http::{self, Secret};
+use super::{Credentials, Error, words};
+use crate::http::Secret;
 
 /// The key under which `docker login` keeps Docker Hub's credentials.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -24,8 +24,6 @@ const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 const TOKEN_USER: &str = "<token>";
 /// How long a helper may take: it may ask the user, who may be away.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// So many characters of what a helper says are told.
-const LONGEST_WORDS: usize = 300;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -231,11 +229,9 @@ async fn output_of(command: &mut Command, input: &str, patience: Duration) -> io
 /// Why a helper failed, in its words. What it writes for us may hold the secret and is not told.
 fn words_of(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
-    let said: String = said.trim().chars().take(LONGEST_WORDS).collect();
-    if said.is_empty() {
-        output.status.to_string()
-    } else {
-        http::redact_answer(&said, [])
+    match said.trim() {
+        "" => output.status.to_string(),
+        said => words(said),
     }
 }
 
@@ -270,7 +266,7 @@ mod tests {
             "exit status: 3"
         );
         let long = words("printf '%01000d' 0 >&2; exit 1").await;
-        assert_eq!(long.len(), LONGEST_WORDS);
+        assert_eq!(long.len(), 300);
     }
 
     #[tokio::test]

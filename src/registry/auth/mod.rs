@@ -9,8 +9,10 @@ mod challenge;
 mod docker;
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -20,6 +22,9 @@ use crate::aws::{self, Aws, ecr};
 use crate::http::{self, Client, Response, Secret, StatusCode};
 use crate::progress::Progress;
 use challenge::Challenge;
+
+/// So many characters of what others say are told.
+const LONGEST_WORDS: usize = 300;
 
 /// Why credentials could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +62,8 @@ pub enum Error {
         registry: String,
         /// The status code.
         status: u16,
-        /// Whether credentials were sent.
-        with_credentials: bool,
+        /// Whose credentials were sent.
+        credentials: Source,
     },
     /// The registry wants credentials sent to strangers.
     #[error("`{registry}` wants its credentials sent to `{server}`, which is on another site")]
@@ -123,10 +128,14 @@ pub struct Keychain {
 
 /// Whose credentials these are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+pub enum Source {
+    /// What the user gives for this run.
     Explicit,
+    /// Docker's config files or a helper.
     Stored,
+    /// A login that AWS gave.
     Aws,
+    /// There are none.
     Anonymous,
 }
 
@@ -178,12 +187,40 @@ struct Given {
     of: Held,
 }
 
+/// Values that are each made by one while others wait for it. Who waits for one keeps nobody from the others.
+#[derive(Debug)]
+struct Slots<Key, Value>(std::sync::Mutex<HashMap<Key, Slot<Value>>>);
+
+type Slot<Value> = Arc<Mutex<Option<Value>>>;
+
+impl<Key, Value> Default for Slots<Key, Value> {
+    fn default() -> Self {
+        Self(std::sync::Mutex::default())
+    }
+}
+
+impl<Key: Hash + Eq, Value> Slots<Key, Value> {
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Slot<Value>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, key: Key) -> Slot<Value> {
+        Arc::clone(self.all().entry(key).or_default())
+    }
+
+    fn matching(&self, fits: impl Fn(&Key) -> bool) -> Vec<Slot<Value>> {
+        let all = self.all();
+        let fitting = all.iter().filter(|(key, _)| fits(key));
+        fitting.map(|(_, slot)| Arc::clone(slot)).collect()
+    }
+}
+
 /// The headers that have been accepted so far, by host and scopes.
 #[derive(Debug)]
 pub struct Tokens {
     keychain: Keychain,
-    known: Mutex<HashMap<(String, Vec<String>), Given>>,
-    held: Mutex<HashMap<Asked, Held>>,
+    known: Slots<(String, Vec<String>), Given>,
+    held: Slots<Asked, Held>,
     /// What each host asked for last: a refusal may not say it again.
     challenges: Mutex<HashMap<String, Vec<Challenge>>>,
     warned: AtomicBool,
@@ -194,8 +231,8 @@ impl Tokens {
     pub fn new(keychain: Keychain) -> Self {
         Self {
             keychain,
-            known: Mutex::default(),
-            held: Mutex::default(),
+            known: Slots::default(),
+            held: Slots::default(),
             challenges: Mutex::default(),
             warned: AtomicBool::new(false),
         }
@@ -203,29 +240,33 @@ impl Tokens {
 
     /// The header that worked last.
     pub(super) async fn known(&self, host: &str, scopes: &[String]) -> Option<Secret> {
-        let key = (host.to_owned(), scopes.to_vec());
-        let known = self.known.lock().await;
-        known.get(&key).map(|given| given.header.clone())
+        let slot = self.known.of((host.to_owned(), scopes.to_vec()));
+        let known = slot.lock().await;
+        known.as_ref().map(|given| given.header.clone())
     }
 
-    /// Whether credentials for a repository were found.
-    pub(super) async fn has_credentials(&self, registry: &str, repository: &str) -> bool {
-        let held = self.held.lock().await;
-        held.iter().any(|(asked, held)| {
-            (&*asked.registry, &*asked.repository) == (registry, repository)
-                && held.credentials.is_some()
-        })
+    /// Whose credentials for a repository were found.
+    pub(super) async fn source(&self, registry: &str, repository: &str) -> Source {
+        let is_of =
+            |asked: &Asked| (&*asked.registry, &*asked.repository) == (registry, repository);
+        for held in self.held.matching(is_of) {
+            match &*held.lock().await {
+                Some(held) if held.source != Source::Anonymous => return held.source,
+                _ => {}
+            }
+        }
+        Source::Anonymous
     }
 
     /// The credentials that count for `asked`.
     async fn held(&self, asked: &Asked) -> Result<Held, Error> {
-        let mut known = self.held.lock().await;
-        if let Some(held) = known.get(asked) {
+        let slot = self.held.of(asked.clone());
+        let mut known = slot.lock().await;
+        if let Some(held) = &*known {
             return Ok(held.clone());
         }
         let held = self.first(asked).await?;
-        known.insert(asked.clone(), held.clone());
-        Ok(held)
+        Ok(known.insert(held).clone())
     }
 
     async fn first(&self, asked: &Asked) -> Result<Held, Error> {
@@ -282,7 +323,10 @@ impl Tokens {
             Ok(held) => held.credentials.is_some().then_some(held),
             Err(error) => {
                 let progress = &self.keychain.progress;
-                progress.detail(format!("{}: AWS gives no login either: {error}", ecr.host()));
+                progress.detail(format!(
+                    "{}: AWS gives no login either: {error}",
+                    ecr.host()
+                ));
                 None
             }
         }
@@ -330,8 +374,7 @@ impl Tokens {
             (Source::Explicit | Source::Aws | Source::Anonymous, _) => None,
         };
         if let Some(next) = &next {
-            let mut known = self.held.lock().await;
-            known.insert(asked.clone(), next.clone());
+            *self.held.of(asked.clone()).lock().await = Some(next.clone());
         }
         Ok(next)
     }
@@ -375,10 +418,10 @@ impl Tokens {
             return Ok(None);
         }
         let denied = status != StatusCode::UNAUTHORIZED;
-        let key = (host.to_owned(), scopes.to_vec());
+        let slot = self.known.of((host.to_owned(), scopes.to_vec()));
         // Held while asking, so that many requests at once ask once.
-        let mut known = self.known.lock().await;
-        let given = known.get(&key);
+        let mut known = slot.lock().await;
+        let given = known.as_ref();
         if let Some(newer) = given
             && Some(&newer.header) != refused.as_ref()
         {
@@ -407,7 +450,7 @@ impl Tokens {
                         header: header.clone(),
                         of: held,
                     };
-                    known.insert(key, given);
+                    *known = Some(given);
                     return Ok(Some(header));
                 }
                 Ok(_) if held.source == Source::Anonymous => return Ok(None),
@@ -423,6 +466,12 @@ impl Tokens {
             };
         }
     }
+}
+
+/// Some of what a registry says.
+fn words(text: &str) -> String {
+    let some: String = text.chars().take(LONGEST_WORDS).collect();
+    http::redact_answer(&some, [])
 }
 
 /// The header that answers one of `challenges`, where the credentials have a form for it.
@@ -441,13 +490,15 @@ async fn header(
         let server = challenge::token_server(bearer, scopes, client);
         let server = server.ok_or_else(|| Error::Challenge {
             registry: registry.to_owned(),
-            challenge: format!("Bearer with realm {:?}", bearer.value("realm")),
+            challenge: match bearer.value("realm") {
+                Some(realm) => format!("Bearer with realm `{}`", words(realm)),
+                None => "Bearer without realm".to_owned(),
+            },
         })?;
-        let credentials = held.credentials.as_ref();
-        if credentials.is_some() {
+        if held.credentials.is_some() {
             server.expect_site_of(registry)?;
         }
-        let token = challenge::ask_token(client, registry, server, credentials).await?;
+        let token = challenge::ask_token(client, registry, server, held).await?;
         return Ok(Some(token));
     }
     if named("basic").is_some() {
@@ -459,7 +510,7 @@ async fn header(
         challenge: if schemes.is_empty() {
             "it gives no challenge".to_owned()
         } else {
-            schemes.join(", ")
+            words(&schemes.join(", "))
         },
     })
 }
@@ -474,5 +525,30 @@ impl Error {
                 ..
             }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_one_keeps_nobody_from_the_others() {
+        let slots: Slots<&str, u8> = Slots::default();
+        let slow = slots.of("slow");
+        let mut under_way = slow.lock().await;
+        assert!(slots.of("slow").try_lock().is_err(), "it is asked for once");
+        assert_eq!(*slots.of("other").lock().await, None);
+        *under_way = Some(1);
+        drop(under_way);
+        assert_eq!(*slots.of("slow").lock().await, Some(1));
+        assert_eq!(slots.matching(|key| *key == "slow").len(), 1);
+    }
+
+    #[test]
+    fn what_a_registry_asks_for_is_told_without_secrets() {
+        let told = words("https://me:pw@auth.test/token?key=s3cr3t");
+        assert_eq!(told, "https://[secret]@auth.test/token?[secret]");
+        assert_eq!(words(&"x".repeat(5000)).len(), LONGEST_WORDS);
     }
 }
