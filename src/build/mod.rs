@@ -229,6 +229,16 @@ pub enum Error {
     /// A registry failed.
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    /// A registry failed after others, or other repositories of it, had all of the image.
+    #[error("the image is at {}, and could not be brought everywhere", names(.pushed))]
+    PartlyPushed {
+        /// What is done.
+        pushed: Vec<Pushed>,
+        /// The image.
+        digest: Digest,
+        /// What ended it.
+        source: registry::Error,
+    },
     /// The network failed.
     #[error(transparent)]
     Http(#[from] http::Error),
@@ -390,6 +400,21 @@ pub struct Pushed {
     pub summary: Summary,
 }
 
+/// All that was pushed, as references.
+fn names(pushed: &[Pushed]) -> String {
+    let names = pushed.iter().flat_map(|pushed| {
+        let name = pushed.reference.name();
+        let tagged = pushed.tags.iter().map(|tag| format!("{name}:{tag}"));
+        let tagged: Vec<_> = tagged.collect();
+        if tagged.is_empty() {
+            vec![name]
+        } else {
+            tagged
+        }
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
+
 /// Builds what the plan says and brings it where the plan says.
 ///
 /// # Errors
@@ -471,7 +496,8 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     };
     keep(&built.image, &plan.names, tools)?;
     write_outputs(&built, tools).await?;
-    built.pushed = destinations.finish(&built.image).await?;
+    built.pushed = Box::pin(destinations.finish(&built.image)).await?;
+    cache::tell_damage(tools);
     Ok(built)
 }
 
@@ -705,13 +731,14 @@ async fn bring_here(image: &Image, tools: &Tools) -> Result<(), Error> {
 /// Pushes an image to all references, each repository once.
 ///
 /// # Errors
-/// Those of the registries; references before the one that failed are done.
+/// Those of the registries; [`Error::PartlyPushed`] where repositories before the one that failed are done.
 pub async fn push_all(
     image: &Image,
     references: &[Reference],
     tools: &Tools,
 ) -> Result<Vec<Pushed>, Error> {
-    Destinations::begin(references, tools)?.finish(image).await
+    let destinations = Destinations::begin(references, tools)?;
+    Box::pin(destinations.finish(image)).await
 }
 
 /// Finds an image by what the user calls it: a name in the store, `oci:DIR`, an archive, or

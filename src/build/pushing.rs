@@ -3,12 +3,14 @@
 //! The first layer that is made anew says that no repository can have this image, so from then on each
 //! layer is sent as soon as it has a name, and the base's with it; where all layers are remembered, nothing
 //! goes before the image, for one look at its manifest may do. A layer without a name yet is not sent: a
-//! repository that has it would be sent it again. What fails here is tried again with the image.
+//! repository that has it would be sent it again. Where tags are to stay and one is not seen to be free, nothing
+//! goes early, for the image may be refused. What fails here is tried again with the image.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use futures_util::{StreamExt as _, stream};
+use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::build::{Error, Pushed, Tools};
@@ -69,6 +71,12 @@ fn layers_of(image: &Image) -> Vec<Blob> {
     once.into_values().map(blob).collect()
 }
 
+/// The tag that a reference asks for; one beside a digest is put all the same.
+fn tag(reference: &Reference) -> Option<String> {
+    let only = || reference.digest.is_none().then(|| reference.version());
+    reference.tag.clone().or_else(only)
+}
+
 /// One repository to push to, and what for.
 struct Destination {
     push: Push,
@@ -89,7 +97,8 @@ impl Destinations {
         let begin = |references: Vec<Reference>| {
             let (store, registries) = (&tools.store, &tools.registries);
             let (options, progress) = (&tools.pushing, &tools.progress);
-            let push = Push::begin(&references[0], store, registries, options, progress)?;
+            let tags = references.iter().filter_map(tag).collect();
+            let push = Push::begin(&references[0], tags, store, registries, options, progress)?;
             Ok(Destination { push, references })
         };
         let destinations: Result<_, Error> = repositories.into_values().map(begin).collect();
@@ -120,9 +129,21 @@ impl Destinations {
                 News::Base(image) => (Vec::new(), (receiver, Some(image), false)),
             })
         });
+        let pushes = self.0.iter().map(|to| &to.push);
+        let may_begin = OnceCell::new();
+        let may_begin = async || {
+            let ask = async || {
+                let answers = pushes.clone().map(Push::may_begin_early);
+                join_all(answers).await.into_iter().all(|may| may)
+            };
+            *may_begin.get_or_init(ask).await
+        };
         let blobs = news.flat_map(stream::iter);
         blobs
             .for_each_concurrent(push::PARALLEL, |(blob, origin)| async move {
+                if !may_begin().await {
+                    return;
+                }
                 let pushes = self.one_a_registry();
                 join_all(pushes.map(|push| push.bring_early(&blob, origin.as_ref()))).await;
             })
@@ -146,25 +167,34 @@ impl Destinations {
         if let Some(wanted) = digests.find(|wanted| *wanted != actual) {
             return Err(Error::OtherDigest { wanted, actual });
         }
+        // All are looked at before anything goes to one of them.
+        let looks = self.0.iter().map(|to| to.push.look(image));
+        let looks = try_join_all(looks).await?;
         let mut pushed: Vec<Pushed> = Vec::new();
-        for Destination {
-            mut push,
-            references,
-        } in self.0
-        {
+        for (destination, look) in self.0.into_iter().zip(&looks) {
+            let Destination {
+                mut push,
+                references,
+            } = destination;
             let registry = &references[0].registry;
             let done = pushed.iter().map(|pushed| &pushed.reference);
             for near in done.filter(|done| done.registry == *registry) {
                 push.mount_from(&near.repository);
             }
-            let by_tag = references
-                .iter()
-                .filter(|reference| reference.digest.is_none());
-            let tags: Vec<_> = by_tag.map(Reference::version).collect();
-            let summary = push.finish(image, &tags).await?;
+            let summary = match push.finish(image, look).await {
+                Ok(summary) => summary,
+                Err(error) if pushed.is_empty() => return Err(error.into()),
+                Err(source) => {
+                    return Err(Error::PartlyPushed {
+                        pushed,
+                        digest: actual,
+                        source,
+                    });
+                }
+            };
             pushed.push(Pushed {
                 reference: references[0].clone(),
-                tags,
+                tags: references.iter().filter_map(tag).collect(),
                 summary,
             });
         }

@@ -414,6 +414,7 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::Document(error) => of_document(error),
         build::Error::Layout(error) => of_layout(error),
         build::Error::Registry(error) => of_registry(error),
+        build::Error::PartlyPushed { source, .. } => of_registry(source),
         build::Error::Http(error) => of_http(error),
         build::Error::Store(error) => of_store(error),
     }
@@ -620,7 +621,7 @@ fn of_http(error: &http::Error) -> Advice {
             NETWORK,
         ),
         http::Error::Connect { reason, .. } if reason.contains("certificate") => hint(
-            "name the file of its authority in SSL_CERT_FILE, PIP_CERT or REQUESTS_CA_BUNDLE; certificates are \
+            "name the file of its authority by `--ca-file` or in SSL_CERT_FILE, PIP_CERT or REQUESTS_CA_BUNDLE; certificates are \
              always checked, whatever PIP_TRUSTED_HOST and UV_INSECURE_HOST say",
             NETWORK,
         ),

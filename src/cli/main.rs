@@ -442,7 +442,7 @@ fn run_build(
     let built = block_on(build::build(plan, &tools))?;
     // What failed has brought wheels and layers too, which the next run takes.
     limit_store(limit, &tools, terminal);
-    let built = built?;
+    let built = or_partly(built, terminal)?;
     if let Some(path) = &wanted.metadata_file {
         write_metadata(path, &metadata::of_build(&built))?;
     }
@@ -509,16 +509,24 @@ fn run_push(
         Ok::<_, build::Error>((image, pushed))
     };
     let done = block_on(work)?;
-    if done.is_err() {
-        cache::tell_damage(&tools);
-    }
-    let (image, pushed) = done?;
+    cache::tell_damage(&tools);
+    let (image, pushed) = or_partly(done, terminal)?;
     if let Some(path) = &push.metadata_file {
         write_metadata(path, &metadata::of_push(&image, &pushed))?;
     }
     terminal.pushed(&pushed);
     let names = pushed.iter().map(|pushed| pushed.reference.name());
     terminal.print_references(names, image.manifest.digest())
+}
+
+/// What was to be done, or its failure; of a push that ended on its way the part that is done is printed.
+fn or_partly<T>(done: Result<T, build::Error>, terminal: &Terminal) -> Result<T, Failure> {
+    if let Err(build::Error::PartlyPushed { pushed, digest, .. }) = &done {
+        terminal.pushed(pushed);
+        let names = pushed.iter().map(|pushed| pushed.reference.name());
+        terminal.print_references(names, *digest)?;
+    }
+    Ok(done?)
 }
 
 fn text_flag(value: Option<&String>, flag: &'static str) -> Option<Setting> {

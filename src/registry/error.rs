@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use crate::aws;
+use crate::blob_store;
 use crate::digest::Digest;
-use crate::http;
+use crate::http::retry::Trouble;
+use crate::http::{self, StatusCode};
 use crate::oci;
 use crate::registry::auth;
 
@@ -132,7 +134,7 @@ pub enum Error {
     Missing(Digest),
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] crate::blob_store::Error),
+    Store(#[from] blob_store::Error),
     /// A blob in the store could not be read.
     #[error("cannot read blob {digest} of the store")]
     Read {
@@ -141,6 +143,37 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// What is wrong, if it may pass.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Http(error) => Trouble::of_error(error),
+            Self::Status { status, after, .. } => {
+                Trouble::of_status(StatusCode::from_u16(*status).ok()?, *after)
+            }
+            Self::Length {
+                expected, actual, ..
+            } if actual < expected => Some(Trouble::new(self.to_string())),
+            // The way here may have changed them; the registry itself hardly does, so not often.
+            Self::Digest { .. } | Self::Document { .. } | Self::Length { .. } => {
+                Some(Trouble::rare(self.to_string()))
+            }
+            // Dropped by now, so that the next try has it from elsewhere.
+            Self::Store(blob_store::Error::Damaged(_)) => Some(Trouble::rare(self.to_string())),
+            Self::Unauthorized { .. }
+            | Self::NotFound { .. }
+            | Self::NoRepository { .. }
+            | Self::Create { .. }
+            | Self::TagTaken { .. }
+            | Self::Protocol { .. }
+            | Self::Credentials(_)
+            | Self::Missing(_)
+            | Self::Store(_)
+            | Self::Read { .. } => None,
+        }
+    }
 }
 
 fn or_unknown(digest: Option<&Digest>) -> String {

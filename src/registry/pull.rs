@@ -79,19 +79,6 @@ impl FailedMirrors {
     }
 }
 
-/// What is wrong with an answer of a registry, if it may pass.
-pub(super) fn trouble(error: &Error) -> Option<Trouble> {
-    match error {
-        Error::Http(error) => Trouble::of_error(error),
-        Error::Status { status, after, .. } => {
-            Trouble::of_status(StatusCode::from_u16(*status).ok()?, *after)
-        }
-        // The way here may have changed them; the registry itself hardly does, so not often.
-        Error::Digest { .. } | Error::Document { .. } => Some(Trouble::rare(error.to_string())),
-        _ => None,
-    }
-}
-
 /// Where an image is read from. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -221,7 +208,7 @@ impl Source {
                 result => return result,
             };
             let what = format!("blob {}", blob.digest);
-            match trouble(&error) {
+            match error.trouble() {
                 Some(trouble) if retry.again(&what, &trouble, self.progress()).await => {}
                 _ => return Err(error),
             }
@@ -273,7 +260,7 @@ struct Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        let trouble = trouble(&error);
+        let trouble = error.trouble();
         Self { error, trouble }
     }
 }
@@ -362,10 +349,7 @@ impl Reading {
             // No chunk is longer than memory.
             let chunk = chunk.split_off(usize::try_from(skipped).unwrap_or(chunk.len()));
             if self.at + chunk.len() as u64 > self.blob.size {
-                return Err(Fault {
-                    trouble: None,
-                    ..self.wrong_length(self.at + chunk.len() as u64)
-                });
+                return Err(self.wrong_length(self.at + chunk.len() as u64));
             }
             if !chunk.is_empty() {
                 return Ok(Some(chunk));
@@ -374,16 +358,12 @@ impl Reading {
     }
 
     fn wrong_length(&self, actual: u64) -> Fault {
-        let error = Error::Length {
+        Fault::from(Error::Length {
             registry: self.place.registry.clone(),
             digest: self.blob.digest,
             expected: self.blob.size,
             actual,
-        };
-        Fault {
-            trouble: Some(Trouble::new(error.to_string())),
-            error,
-        }
+        })
     }
 
     async fn open(&mut self) -> Result<(), Fault> {
@@ -602,7 +582,7 @@ mod tests {
             matches!(error, Error::Length { expected: 1000, .. }),
             "{error}"
         );
-        assert_eq!(long.asked().len(), 1);
+        assert_eq!(long.asked().len(), 3, "as wrong bytes are");
     }
 
     #[tokio::test]

@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -27,20 +26,15 @@ use crate::oci::Descriptor;
 use crate::oci::image::Image;
 use crate::oci::reference::Reference;
 use crate::progress::Progress;
+use crate::registry::manifests::{Put, Standing};
+use crate::registry::tags::Look;
 use crate::registry::upload::{Broken, Failed, proven_stream, trouble};
-use crate::registry::{
-    Access, Error, Put, Registries, Repository, Session, Standing, Tries, Upload,
-};
+use crate::registry::{Access, Error, Registries, Repository, Session, Tries, Upload};
 
 /// Blobs on their way to one repository at once.
 pub const PARALLEL: usize = 4;
 /// An upload that gets so much further than any before it is on its way, and its failures count anew.
 const FURTHER: u64 = 1 << 20;
-/// Looks for a manifest that was just put, and the pauses between them: some ten seconds in all.
-const LOOKS: u32 = 10;
-const FIRST_LOOK: Duration = Duration::from_millis(100);
-const LONGEST_LOOK: Duration = Duration::from_secs(2);
-
 /// What a push may do beside bringing an image.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -79,18 +73,20 @@ enum Way {
 /// A push to one repository, which may begin before the image is whole.
 #[derive(Debug)]
 pub struct Push {
-    repository: Repository,
+    pub(super) repository: Repository,
     target: Reference,
+    /// None: by its digest alone.
+    pub(super) tags: Vec<String>,
     store: BlobStore,
     registries: Registries,
-    progress: Progress,
-    options: Options,
+    pub(super) progress: Progress,
+    pub(super) options: Options,
     /// Other repositories of the registry that have the image.
     near: Vec<String>,
     /// How blobs came; whoever wants one that is under way waits for it.
     ways: Mutex<BTreeMap<Digest, Arc<OnceCell<Way>>>>,
-    /// What stands under the tag, if that could be asked.
-    standing: OnceCell<Option<Standing>>,
+    /// What stands under the first tag, if that could be asked.
+    pub(super) standing: OnceCell<Option<Standing>>,
     /// Whether a blob could not be brought early; to find that out again and again helps nobody.
     falters: AtomicBool,
     /// Whether manifests there are no proof of blobs.
@@ -101,12 +97,13 @@ pub struct Push {
 }
 
 impl Push {
-    /// Begins; nothing is sent yet.
+    /// Begins the push to the repository of `target` under `tags` (none: by digest alone); nothing is sent yet.
     ///
     /// # Errors
     /// When no client for the registry can be made.
     pub fn begin(
         target: &Reference,
+        tags: Vec<String>,
         store: &BlobStore,
         registries: &Registries,
         options: &Options,
@@ -115,6 +112,7 @@ impl Push {
         Ok(Self {
             repository: registries.repository(target, Access::Push)?,
             target: target.clone(),
+            tags,
             store: store.clone(),
             registries: registries.clone(),
             progress: progress.clone(),
@@ -150,92 +148,31 @@ impl Push {
         }
     }
 
-    /// Puts `image` into the repository under `tags` (none: by digest alone).
+    /// Does what `look` says is to be done.
     ///
     /// # Errors
     /// See [`Error`]; no tag has moved then, or only those before the one that failed.
-    pub async fn finish(self, image: &Image, tags: &[String]) -> Result<Summary, Error> {
-        self.with_repository(async || self.put(image, tags).await)
+    pub async fn finish(self, image: &Image, look: &Look) -> Result<Summary, Error> {
+        self.with_repository(async || self.put(image, look).await)
             .await
     }
 
-    async fn put(&self, image: &Image, tags: &[String]) -> Result<Summary, Error> {
-        let repository = &self.repository;
-        let wanted = image.manifest.digest();
-        // A manifest is only taken when all its blobs are there, so one look can stand for all of them.
-        let is_there = if self.is_untouched() {
-            let look = repository.head_manifest(&wanted.to_string()).await;
-            look?.is_some()
-        } else {
-            let standing = self.standing().await;
-            standing.is_some_and(|standing| standing.digest == Some(wanted))
-        };
-        // All are looked at before any is moved.
-        let moves = self.moves(wanted, tags, is_there).await?;
-        if !is_there {
+    async fn put(&self, image: &Image, look: &Look) -> Result<Summary, Error> {
+        let digest = image.manifest.digest();
+        if !look.is_there {
             self.bring_all(image).await?;
-            self.put_by_digest(image).await?;
+            self.put_version(image, &digest.to_string()).await?;
         }
-        for tag in &moves {
+        for tag in &look.moves {
             self.put_tag(image, tag).await?;
         }
-        if !is_there {
-            self.settle(wanted).await;
+        if !look.is_there {
+            self.settle(digest).await;
         }
         Ok(Summary {
-            was_there: is_there && moves.is_empty(),
+            was_there: look.is_there && look.moves.is_empty(),
             ..self.summary(image)
         })
-    }
-
-    /// The tags to put, those first that are another image's: where such a one is refused, none has moved.
-    async fn moves<'a>(
-        &self,
-        wanted: Digest,
-        tags: &'a [String],
-        is_there: bool,
-    ) -> Result<Vec<&'a str>, Error> {
-        let (mut taken, mut free) = (Vec::new(), Vec::new());
-        for tag in tags {
-            let is_first = !is_there && *tag == self.target.version();
-            let standing = if is_first {
-                self.standing().await
-            } else {
-                None
-            };
-            let there = match standing {
-                Some(standing) => standing.digest,
-                None => self.repository.head_manifest(tag).await?,
-            };
-            match there {
-                Some(there) if there == wanted => {}
-                Some(there) if self.options.immutable_tags => {
-                    return Err(self.tag_taken(tag, Some(there), wanted, None));
-                }
-                Some(_) => taken.push(tag.as_str()),
-                None => free.push(tag.as_str()),
-            }
-        }
-        // A registry whose tags stay may let this one move.
-        taken.sort_by_key(|tag| *tag == "latest");
-        taken.append(&mut free);
-        Ok(taken)
-    }
-
-    fn tag_taken(
-        &self,
-        tag: &str,
-        there: Option<Digest>,
-        wanted: Digest,
-        refusal: Option<String>,
-    ) -> Error {
-        Error::TagTaken {
-            repository: self.repository.display(),
-            tag: tag.to_owned(),
-            there,
-            wanted,
-            refusal,
-        }
     }
 
     async fn bring_all(&self, image: &Image) -> Result<(), Error> {
@@ -250,76 +187,34 @@ impl Push {
             .await
     }
 
-    async fn put_by_digest(&self, image: &Image) -> Result<(), Error> {
-        let version = image.manifest.digest().to_string();
-        match self.put_manifest(image, &version).await? {
-            None => Ok(()),
-            Some(refusal) => Err(self.repository.protocol(refusal)),
-        }
-    }
-
-    /// Puts the manifest, and gives the registry's words where a tag is another's for good. A registry that
-    /// misses a blob that it said was there is asked for each again: others may be at work there.
-    async fn put_manifest(&self, image: &Image, version: &str) -> Result<Option<String>, Error> {
+    /// Puts the manifest. A registry that misses a blob that it said was there is asked for each again: others
+    /// may be at work there.
+    pub(super) async fn put_manifest(&self, image: &Image, version: &str) -> Result<(), Error> {
         let mut retry = self.repository.retry();
         loop {
-            let error = match self
-                .repository
-                .put_manifest(&image.manifest, version)
-                .await?
-            {
-                Put::Done => return Ok(None),
-                Put::Immutable(refusal) => return Ok(Some(refusal)),
-                Put::BlobsUnknown(error) => error,
+            let put = self.repository.put_manifest(&image.manifest, version);
+            let Put::BlobsUnknown(error) = put.await? else {
+                return Ok(());
             };
             let trouble = Trouble::new(error.to_string());
             let what = format!("manifest {version}");
-            if !retry.again(&what, &trouble, &self.progress).await {
+            // What was all brought by us is not brought better by doing it again.
+            if !self.forget_found() || !retry.again(&what, &trouble, &self.progress).await {
                 return Err(error);
             }
-            self.forget_found();
             self.bring_all(image).await?;
         }
     }
 
-    /// Forgets the blobs that the registry only said are there; manifests there are no proof from now on.
-    fn forget_found(&self) {
+    /// Forgets the blobs that the registry only said are there, and tells whether there were any; manifests there
+    /// are no proof from now on.
+    fn forget_found(&self) -> bool {
         self.distrusts.store(true, Ordering::Relaxed);
         let is_found = |way: &Way| matches!(way, Way::Known | Way::Skipped);
-        self.ways()
-            .retain(|_, way| !way.get().is_some_and(is_found));
-    }
-
-    async fn put_tag(&self, image: &Image, tag: &str) -> Result<(), Error> {
-        let Some(refusal) = self.put_manifest(image, tag).await? else {
-            return Ok(());
-        };
-        let wanted = image.manifest.digest();
-        match self.repository.head_manifest(tag).await? {
-            // Somebody was faster with the same.
-            Some(there) if there == wanted => Ok(()),
-            there => Err(self.tag_taken(tag, there, wanted, Some(refusal))),
-        }
-    }
-
-    /// Waits until the registry has the digest for whoever asks: some take a moment.
-    async fn settle(&self, digest: Digest) {
-        let mut pause = FIRST_LOOK;
-        for look in 1..=LOOKS {
-            let why = match self.repository.head_manifest(&digest.to_string()).await {
-                Ok(Some(_)) => return,
-                Ok(None) => "not there yet".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            self.progress
-                .detail(format!("{digest}: {why}; look {look}"));
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_LOOK);
-        }
-        self.progress.warn(format!(
-            "{} took {digest} and does not show it yet",
-            self.repository.display()
-        ));
+        let mut ways = self.ways();
+        let before = ways.len();
+        ways.retain(|_, way| !way.get().is_some_and(is_found));
+        ways.len() < before
     }
 
     fn summary(&self, image: &Image) -> Summary {
@@ -339,16 +234,12 @@ impl Push {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_untouched(&self) -> bool {
-        self.ways().is_empty()
-    }
-
     fn way(&self, digest: &Digest) -> Option<Way> {
         self.ways().get(digest)?.get().copied()
     }
 
     /// Does `work`, and where the repository is missing has it made and does it again.
-    async fn with_repository<T>(
+    pub(super) async fn with_repository<T>(
         &self,
         work: impl AsyncFn() -> Result<T, Error>,
     ) -> Result<T, Error> {
@@ -420,13 +311,11 @@ impl Push {
         }
     }
 
-    /// What stands under the tag that is to be moved, if that can be asked.
-    async fn standing(&self) -> Option<&Standing> {
+    /// What stands under the first of the tags, if that could be asked once.
+    pub(super) async fn standing(&self) -> Option<&Standing> {
         let ask = async || {
-            if self.target.digest.is_some() {
-                return None;
-            }
-            self.repository.standing(&self.target.version()).await.ok()
+            let tag = self.tags.first()?;
+            self.repository.standing(tag).await.ok()
         };
         self.standing.get_or_init(ask).await.as_ref()
     }
@@ -510,17 +399,21 @@ impl Push {
             }
             match trouble(&error) {
                 Some(trouble) if retry.again(&what, &trouble, &self.progress).await => {}
+                Some(_) if self.is_there(blob).await => return Ok(()),
                 _ => return Err(error.into_inner()),
             }
-            // Only the answer may have been lost. After an answer nobody looks: a look between all tries would
-            // have the same one of three requests fail for ever.
-            if is_lost {
-                let look = self.repository.look_for_blob(&blob.digest, Tries::One);
-                if matches!(look.await, Ok(true)) {
-                    return Ok(());
-                }
+            // Only the answer may have been lost. After an answer nobody looks before the end: a look between all
+            // tries would have the same one of three requests fail for ever.
+            if is_lost && self.is_there(blob).await {
+                return Ok(());
             }
         }
+    }
+
+    /// Whether one look sees the blob.
+    async fn is_there(&self, blob: &Descriptor) -> bool {
+        let look = self.repository.look_for_blob(&blob.digest, Tries::One);
+        matches!(look.await, Ok(true))
     }
 
     async fn try_upload(
@@ -579,10 +472,10 @@ impl Push {
                     digest: blob.digest,
                     source,
                 })?;
-            return Ok((
-                proven_stream(file, blob, self.store.clone()).boxed(),
-                broken,
-            ));
+            let slot = broken.clone();
+            let bytes = proven_stream(file, blob, self.store.clone());
+            let bytes = bytes.map_err(move |error| slot.keep(error)).boxed();
+            return Ok((bytes, broken));
         }
         let origin = origin.ok_or(Error::Missing(blob.digest))?;
         let bytes = self.registries.source(origin)?.blob(blob);

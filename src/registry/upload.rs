@@ -9,7 +9,6 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::blob_store::{self, BlobStore};
 use crate::digest::Hasher;
-use crate::http::StatusCode;
 use crate::http::retry::Trouble;
 use crate::oci::Descriptor;
 use crate::registry::Error;
@@ -63,14 +62,17 @@ pub(super) fn trouble(failed: &Failed) -> Option<Trouble> {
         "SIZE_INVALID",
     ];
     let error = match failed {
+        // Where bytes come from has a budget of its own, spent by now; wrong ones may be right the next time.
         Failed::Here(error) => {
-            let is_wrong = matches!(error, Error::Digest { .. });
-            return is_wrong.then(|| Trouble::rare(error.to_string()));
+            let is_wrong = matches!(
+                error,
+                Error::Digest { .. } | Error::Store(blob_store::Error::Damaged(_))
+            );
+            return error.trouble().filter(|_| is_wrong);
         }
         Failed::There(error) => error,
     };
     match error {
-        Error::Http(error) => Trouble::of_error(error),
         // 401 is a token that ran out and has a successor by now.
         Error::Status { status, codes, .. }
             if matches!(status, 401 | 404 | 416)
@@ -78,10 +80,7 @@ pub(super) fn trouble(failed: &Failed) -> Option<Trouble> {
         {
             Some(Trouble::new(error.to_string()))
         }
-        Error::Status { status, after, .. } => {
-            Trouble::of_status(StatusCode::from_u16(*status).ok()?, *after)
-        }
-        _ => None,
+        error => error.trouble(),
     }
 }
 
@@ -91,8 +90,9 @@ pub(super) fn proven_stream(
     file: tokio::fs::File,
     blob: &Descriptor,
     store: BlobStore,
-) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+) -> impl Stream<Item = Result<Bytes, Error>> + Send + use<> {
     let digest = blob.digest;
+    let unreadable = move |source| Error::Read { digest, source };
     let state = (file, Hasher::default(), blob.size);
     stream::try_unfold(state, move |(mut file, mut hasher, left)| {
         let store = store.clone();
@@ -101,14 +101,14 @@ pub(super) fn proven_stream(
                 return Ok(None);
             }
             let mut chunk = BytesMut::with_capacity(CHUNK);
-            let count = file.read_buf(&mut chunk).await?;
+            let count = file.read_buf(&mut chunk).await.map_err(unreadable)?;
             hasher.update(&chunk);
             let left = left.saturating_sub(count as u64);
             let is_end = count == 0 || left == 0;
             if is_end && hasher.clone().finish() != digest {
-                store.discard(&digest, &file.metadata().await?);
-                let damaged = blob_store::Error::Damaged(digest);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, damaged));
+                let metadata = file.metadata().await.map_err(unreadable)?;
+                store.discard(&digest, &metadata);
+                return Err(Error::Store(blob_store::Error::Damaged(digest)));
             }
             Ok(Some((chunk.freeze(), (file, hasher, left))))
         }

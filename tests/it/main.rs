@@ -26,5 +26,6 @@ mod reproducible;
 mod resolving;
 mod sources;
 mod support;
+mod tags;
 mod uv_lock;
 mod wheels;

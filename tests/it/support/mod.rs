@@ -7,6 +7,7 @@
 pub(crate) mod archive;
 pub(crate) mod aws;
 pub(crate) mod base;
+pub(crate) mod bent;
 pub(crate) mod chaos;
 pub(crate) mod cpython;
 pub(crate) mod ecr;

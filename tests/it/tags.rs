@@ -1,0 +1,217 @@
+//! What becomes of tags when a registry does not tell what is under them, or others move them meanwhile.
+
+use std::collections::BTreeSet;
+
+use crate::support::base::Base;
+use crate::support::bent::Registry;
+use crate::support::bent::other;
+use crate::support::bent::said;
+use crate::support::digest;
+use crate::support::project::Project;
+use crate::support::project::assert_said;
+use crate::support::server::Asked;
+use crate::support::server::Reply;
+
+const REFUSED: i32 = 1;
+const NETWORK: i32 = 4;
+
+fn built() -> Project {
+    let project = Project::with_handler();
+    let base = Base::aws("3.12").reference();
+    project
+        .lambimg(["build", "--base", &base, "-t", "app"])
+        .succeed();
+    project
+}
+
+fn is_look(asked: &Asked) -> bool {
+    matches!(asked.method.as_str(), "GET" | "HEAD") && asked.target.contains("/manifests/")
+}
+
+#[test]
+fn a_look_that_fails_moves_no_tag_that_is_to_stay() {
+    for status in [403, 400, 500] {
+        let registry = Registry::bent(move |asked, _| {
+            let is_tag = asked.target.ends_with("/taken");
+            (is_look(asked) && is_tag).then(|| Reply::status(status))
+        });
+        registry.kept().put_manifest("taken", &other());
+        let outcome = built()
+            .lambimg(["push", "--immutable-tags", "app", &registry.name("taken")])
+            .run();
+        assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+        assert_eq!(registry.kept().manifests["taken"], other());
+        assert!(registry.asked("POST", "").is_empty(), "nothing was sent");
+    }
+}
+
+#[test]
+fn a_registry_that_does_not_tell_digests_is_read() {
+    let registry = Registry::bent(|asked, kept| {
+        let mut reply = kept.answer(asked);
+        reply
+            .headers
+            .retain(|(name, _)| *name != "Docker-Content-Digest");
+        Some(reply)
+    });
+    let project = built();
+    let push = |tags: &[&str]| {
+        let names = tags.iter().map(|tag| registry.name(tag));
+        let names: Vec<_> = names.collect();
+        let names = names.iter().map(String::as_str);
+        let arguments = ["push", "--immutable-tags", "app"];
+        project.lambimg(arguments.into_iter().chain(names)).run()
+    };
+    registry.kept().put_manifest("taken", &other());
+    let outcome = push(&["free", "taken"]);
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    assert_eq!(registry.kept().manifests["taken"], other());
+    assert_eq!(push(&["free", "more"]).code, Some(0));
+    let again = push(&["free", "more"]);
+    assert_eq!(again.code, Some(0), "{}", again.rendering());
+    assert!(
+        again.stderr.contains("is already there"),
+        "{}",
+        again.stderr
+    );
+}
+
+/// While blobs are on their way somebody else takes the tag.
+#[test]
+fn a_tag_that_is_taken_meanwhile_stays() {
+    let registry = Registry::bent(|asked, kept| {
+        if asked.method == "PUT" && asked.target.contains("/uploads/") {
+            kept.manifests.insert("new".to_owned(), other());
+        }
+        None
+    });
+    let outcome = built()
+        .lambimg(["push", "--immutable-tags", "app", &registry.name("new")])
+        .run();
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    assert_eq!(registry.kept().manifests["new"], other());
+}
+
+#[test]
+fn nothing_is_sent_early_for_a_tag_that_is_to_stay() {
+    let registry = Registry::bent(|_, _| None);
+    registry.kept().put_manifest("taken", &other());
+    let base = Base::aws("3.12").reference();
+    let name = registry.name("taken");
+    let outcome = Project::with_handler()
+        .lambimg([
+            "build",
+            "--push",
+            "--immutable-tags",
+            "--base",
+            &base,
+            "-t",
+            &name,
+        ])
+        .run();
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    assert!(registry.asked("POST", "").is_empty(), "nothing was sent");
+}
+
+#[test]
+fn tags_of_all_repositories_are_looked_at_first() {
+    let (one, two) = (Registry::bent(|_, _| None), Registry::bent(|_, _| None));
+    two.kept().put_manifest("taken", &other());
+    let names = [one.name("new"), two.name("taken"), one.name("taken")];
+    let project = built();
+    for (first, second) in [(&names[0], &names[1]), (&names[1], &names[0])] {
+        let outcome = project
+            .lambimg(["push", "--immutable-tags", "app", first, second])
+            .run();
+        assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+        assert!(one.kept().manifests.is_empty() && one.asked("POST", "").is_empty());
+    }
+}
+
+/// The second repository fails when the first has the image.
+#[test]
+fn what_is_done_before_a_failure_is_told() {
+    let registry = Registry::bent(|asked, _| {
+        let is_second = asked.target.contains("/second/");
+        (is_second && asked.method == "PUT").then(|| said(403, "DENIED", "not you"))
+    });
+    let second = registry.name("1").replace("functions/app", "second/app");
+    let first = registry.name("1");
+    let outcome = built()
+        .lambimg(["push", "--progress", "none", "app", &first, &second])
+        .run();
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    let pushed = digest(&registry.kept().manifests["1"]);
+    let name = registry.name("1");
+    let reference = format!("{}@{pushed}\n", name.trim_end_matches(":1"));
+    assert_eq!(outcome.stdout, reference);
+    assert_said!(outcome);
+}
+
+#[test]
+fn who_may_not_look_may_push() {
+    let registry = Registry::bent(|asked, _| {
+        let is_look = matches!(asked.method.as_str(), "GET" | "HEAD");
+        is_look.then(|| said(403, "DENIED", "no leave to read"))
+    });
+    built()
+        .lambimg(["push", "app", &registry.name("1")])
+        .succeed();
+    assert!(registry.kept().manifests.contains_key("1"));
+}
+
+#[test]
+fn a_tag_beside_a_digest_is_put() {
+    let registry = Registry::bent(|_, _| None);
+    let project = built();
+    project
+        .lambimg(["push", "app", &registry.name("1")])
+        .succeed();
+    let digest = digest(&registry.kept().manifests["1"]);
+    let both = format!("{}@{digest}", registry.name("2"));
+    let printed = project.lambimg(["push", "app", &both]).succeed();
+    assert!(printed.ends_with(&format!("@{digest}\n")), "{printed}");
+    let tags: BTreeSet<_> = registry.kept().manifests.keys().cloned().collect();
+    assert!(tags.contains("2"), "{tags:?}");
+}
+
+/// All answers to the put of the tag are lost, and it has moved all the same.
+#[test]
+fn a_tag_whose_answers_were_lost_is_looked_at() {
+    let registry = Registry::bent(|asked, kept| {
+        let is_tag = asked.method == "PUT" && asked.target.ends_with("/manifests/1");
+        is_tag.then(|| {
+            kept.answer(asked);
+            Reply::status(502)
+        })
+    });
+    built()
+        .lambimg(["push", "app", &registry.name("1")])
+        .succeed();
+}
+
+#[test]
+fn a_registry_that_stays_busy_at_the_end_is_not_waited_for_long() {
+    let registry = Registry::bent(|asked, kept| {
+        let is_look = asked.method == "HEAD" && asked.target.contains("/manifests/sha256");
+        (is_look && !kept.manifests.is_empty())
+            .then(|| Reply::status(429).header("Retry-After", "60"))
+    });
+    let begun = std::time::Instant::now();
+    let outcome = built().lambimg(["push", "app", &registry.name("1")]).run();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    assert!(outcome.stderr.contains("does not show it yet"));
+    assert!(begun.elapsed().as_secs() < 40, "{:?}", begun.elapsed());
+}
+
+/// A manifest that is refused for blobs that were all sent just now is refused at once.
+#[test]
+fn blobs_that_were_sent_are_not_missed_again_and_again() {
+    let registry = Registry::bent(|asked, _| {
+        let is_manifest = asked.method == "PUT" && asked.target.contains("/manifests/");
+        is_manifest.then(|| said(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown"))
+    });
+    let outcome = built().lambimg(["push", "app", &registry.name("1")]).run();
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    assert_eq!(registry.asked("PUT", "/manifests/").len(), 1);
+}
