@@ -14,8 +14,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -94,6 +95,8 @@ pub enum Error {
     Exchange {
         /// Host and port.
         host: String,
+        /// Whether the connection ended before an answer; nobody's patience did then.
+        hung_up: bool,
         /// The innermost cause.
         reason: String,
     },
@@ -179,6 +182,36 @@ struct Connections {
     outside_sending: OnceLock<Made>,
     loopback_sending: OnceLock<Made>,
     plain_loopback_sending: OnceLock<Made>,
+}
+
+/// What is seen of a body on its way.
+#[derive(Debug, Default)]
+struct Watch {
+    /// How often it gave something.
+    moved: AtomicU64,
+    /// Whether it was asked for more and has not given it yet: then nobody waits for the other side, and where the
+    /// bytes come from has a patience of its own.
+    waits: AtomicBool,
+}
+
+fn watched(mut stream: Stream, watch: Arc<Watch>) -> Stream {
+    let next = move |context: &mut Context<'_>| {
+        let next = stream.poll_next_unpin(context);
+        watch.waits.store(next.is_pending(), Ordering::Relaxed);
+        if next.is_ready() {
+            watch.moved.fetch_add(1, Ordering::Relaxed);
+        }
+        next
+    };
+    futures_util::stream::poll_fn(next).boxed()
+}
+
+fn nothing_moved(url: &Url, patience: Duration) -> Error {
+    Error::Exchange {
+        host: host_and_port(url),
+        hung_up: false,
+        reason: format!("nothing moved for {} seconds", patience.as_secs()),
+    }
 }
 
 /// The bytes of a body that is sent as they come, once.
@@ -284,7 +317,7 @@ impl Client {
             if !follows || !response.status().is_redirection() {
                 return Ok(response);
             }
-            let Some(target) = redirect_target(&request.url, &response)? else {
+            let Some(target) = self.redirect_target(&request.url, &response)? else {
                 return Ok(response);
             };
             if target.origin() != request.url.origin() {
@@ -301,6 +334,34 @@ impl Client {
     /// The budget for work with a host.
     pub fn retry(&self, url: &Url) -> Retry {
         Retry::with_host(self.answered().contains(&host_and_port(url)))
+    }
+
+    fn redirect_target(&self, from: &Url, response: &Response) -> Result<Option<Url>, Error> {
+        let error = |reason| Error::Redirect {
+            url: redact(from),
+            reason,
+        };
+        let Some(location) = response.headers().get(LOCATION) else {
+            return Ok(None);
+        };
+        let location = location.to_str().map_err(|_| error("names no address"))?;
+        let target = from.join(location).map_err(|_| error("names no address"))?;
+        match (from.scheme(), target.scheme()) {
+            ("https", "http") => Err(error("would leave TLS")),
+            ("http", "http") if !self.may_go_on(from, &target) => {
+                Err(error("leads to a host that is not spoken to without TLS"))
+            }
+            (_, "http" | "https") => Ok(Some(target)),
+            _ => Err(error("leaves HTTP")),
+        }
+    }
+
+    /// Whether what answers at `from`, or was sent there, without TLS may lead to `target`, as far as TLS goes: to
+    /// the same host, or to one that is known to be spoken to so.
+    pub fn may_go_on(&self, from: &Url, target: &Url) -> bool {
+        target.scheme() == "https"
+            || (from.scheme() == "http"
+                && (from.host_str() == target.host_str() || self.is_plain(&host_and_port(target))))
     }
 
     fn answered(&self) -> MutexGuard<'_, BTreeSet<String>> {
@@ -327,24 +388,17 @@ impl Client {
         stream: Stream,
         patience: Duration,
     ) -> Result<Response, Error> {
-        let moved = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&moved);
-        let stream = stream.inspect(move |_| {
-            counter.fetch_add(1, Ordering::Relaxed);
-        });
-        let body = reqwest::Body::wrap_stream(stream);
+        let watch = Arc::new(Watch::default());
+        let body = reqwest::Body::wrap_stream(watched(stream, Arc::clone(&watch)));
         let mut answer = std::pin::pin!(self.exchange(request, Some(body)));
         let mut seen = 0;
         loop {
             if let Ok(result) = tokio::time::timeout(patience, &mut answer).await {
                 return result;
             }
-            let now = moved.load(Ordering::Relaxed);
-            if now == seen {
-                return Err(Error::Exchange {
-                    host: host_and_port(&request.url),
-                    reason: format!("nothing moved for {} seconds", patience.as_secs()),
-                });
+            let now = watch.moved.load(Ordering::Relaxed);
+            if now == seen && !watch.waits.load(Ordering::Relaxed) {
+                return Err(nothing_moved(&request.url, patience));
             }
             seen = now;
         }
@@ -383,7 +437,17 @@ impl Client {
             builder = builder.body(body);
         }
         let response = builder.send().await;
-        let response = response.map_err(|e| classify(&request.url, e))?;
+        let response = response.map_err(|error| {
+            let is_late = error.is_timeout();
+            match classify(&request.url, error) {
+                Error::Exchange { host, reason, .. } => Error::Exchange {
+                    host,
+                    hung_up: !is_late,
+                    reason,
+                },
+                error => error,
+            }
+        })?;
         self.answered().insert(host_and_port(&request.url));
         Ok(response)
     }
@@ -412,23 +476,6 @@ fn usable(authorities: &[Certificate]) -> reqwest::Result<Vec<Certificate>> {
     Ok(usable)
 }
 
-fn redirect_target(from: &Url, response: &Response) -> Result<Option<Url>, Error> {
-    let error = |reason| Error::Redirect {
-        url: redact(from),
-        reason,
-    };
-    let Some(location) = response.headers().get(LOCATION) else {
-        return Ok(None);
-    };
-    let location = location.to_str().map_err(|_| error("names no address"))?;
-    let target = from.join(location).map_err(|_| error("names no address"))?;
-    match (from.scheme(), target.scheme()) {
-        ("https", "http") => Err(error("would leave TLS")),
-        (_, "http" | "https") => Ok(Some(target)),
-        _ => Err(error("leaves HTTP")),
-    }
-}
-
 /// Turns a failed exchange into an error that names the host.
 pub fn classify(url: &Url, error: reqwest::Error) -> Error {
     let source = error.without_url();
@@ -447,7 +494,11 @@ pub fn classify(url: &Url, error: reqwest::Error) -> Error {
     } else if source.is_connect() {
         Error::Connect { host, reason }
     } else {
-        Error::Exchange { host, reason }
+        Error::Exchange {
+            host,
+            hung_up: false,
+            reason,
+        }
     }
 }
 
@@ -455,10 +506,24 @@ pub fn classify(url: &Url, error: reqwest::Error) -> Error {
 ///
 /// # Errors
 /// When it is larger, or the exchange breaks off.
-pub async fn read_limited(mut response: Response, limit: u64) -> Result<Vec<u8>, Error> {
+pub async fn read_limited(response: Response, limit: u64) -> Result<Vec<u8>, Error> {
+    read_within(response, limit, IDLE_TIMEOUT).await
+}
+
+/// As [`read_limited`]. The answer to an upload comes from a client without a patience of its own.
+async fn read_within(
+    mut response: Response,
+    limit: u64,
+    patience: Duration,
+) -> Result<Vec<u8>, Error> {
     let url = response.url().clone();
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| classify(&url, e))? {
+    loop {
+        let chunk = tokio::time::timeout(patience, response.chunk()).await;
+        let chunk = chunk.map_err(|_| nothing_moved(&url, patience))?;
+        let Some(chunk) = chunk.map_err(|e| classify(&url, e))? else {
+            break;
+        };
         if bytes.len() as u64 + chunk.len() as u64 > limit {
             return Err(Error::TooLarge {
                 url: redact(&url),
@@ -549,6 +614,67 @@ mod tests {
         );
         let error = result.unwrap_err().to_string();
         assert!(error.ends_with("nothing moved for 0 seconds"), "{error}");
+    }
+
+    /// Where the bytes come from may wait longer than anybody may for an answer.
+    #[tokio::test]
+    async fn an_upload_waits_for_its_bytes() {
+        let client = Client::new(Settings::default());
+        let request = Request::new(Method::PUT, deaf_server());
+        let chunk = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(Bytes::from_static(b"chunk"))
+        };
+        let begun = std::time::Instant::now();
+        let chunks = futures_util::stream::once(chunk).boxed();
+        let sent = client.send_watched(&request, chunks, Duration::from_millis(200));
+        assert!(sent.await.is_err());
+        let lasted = begun.elapsed();
+        assert!(lasted > Duration::from_secs(1), "{lasted:?}");
+    }
+
+    /// A server that sends this and is silent then.
+    fn silent_after(answer: &'static str) -> Url {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let _ = io::Read::read(&mut stream, &mut [0; 4096]);
+                    let _ = io::Write::write_all(&mut stream, answer.as_bytes());
+                    io::copy(&mut stream, &mut io::sink())
+                });
+            }
+        });
+        format!("http://{address}/").parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_end_is_given_up() {
+        let url = silent_after("HTTP/1.1 500 No\r\nContent-Length: 100\r\n\r\nsome");
+        let client = Client::new(Settings::default());
+        let request = Request::new(Method::PUT, url);
+        let body = futures_util::stream::empty().boxed();
+        let response = client.send_stream(&request, body).await.unwrap();
+        let read = read_within(response, 1000, Duration::from_millis(200));
+        let error = tokio::time::timeout(Duration::from_secs(5), read).await;
+        let error = error.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Exchange { hung_up: false, .. }));
+    }
+
+    #[tokio::test]
+    async fn data_without_tls_goes_nowhere_else() {
+        let answer =
+            "HTTP/1.1 307 There\r\nLocation: http://registry.test/x\r\nContent-Length: 0\r\n\r\n";
+        let client = Client::new(Settings::default());
+        let request = Request::new(Method::GET, silent_after(answer));
+        let error = client.send_once(&request).await.unwrap_err();
+        assert!(matches!(error, Error::Redirect { .. }), "{error}");
+        let at = |text: &str| text.parse().unwrap();
+        assert!(client.may_go_on(&at("http://a.test:1/"), &at("http://a.test/x")));
+        assert!(client.may_go_on(&at("http://a.test/"), &at("http://localhost:1/")));
+        assert!(client.may_go_on(&at("http://a.test/"), &at("https://b.test/")));
+        assert!(!client.may_go_on(&at("https://a.test/"), &at("http://a.test/")));
     }
 
     #[test]

@@ -104,14 +104,25 @@ impl fmt::Display for Trouble {
 pub struct Retry {
     failures: u32,
     is_known: bool,
+    /// So many failures are the end, whatever failed; none: as many as that has.
+    most: Option<u32>,
 }
 
 impl Retry {
     /// The budget with a host that has answered before, if it has.
     pub(super) fn with_host(is_known: bool) -> Self {
         Self {
-            failures: 0,
             is_known,
+            ..Self::default()
+        }
+    }
+
+    /// Gives up after `failures` in a row at the latest.
+    #[must_use]
+    pub fn at_most(self, failures: u32) -> Self {
+        Self {
+            most: Some(failures),
+            ..self
         }
     }
 
@@ -130,6 +141,7 @@ impl Retry {
         } else {
             trouble.attempts
         };
+        let attempts = self.most.map_or(attempts, |most| most.min(attempts));
         (self.failures < attempts).then(|| doubled.max(wished).min(LONGEST_PAUSE))
     }
 

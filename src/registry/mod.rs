@@ -409,8 +409,11 @@ impl Repository {
         let nowhere = || self.protocol("names no place for an upload");
         let location = header(response.headers(), LOCATION.as_str()).ok_or_else(nowhere)?;
         let url = response.url().join(&location).map_err(|_| nowhere())?;
-        if self.base.scheme() == "https" && url.scheme() != "https" {
-            return Err(self.protocol("wants an upload without TLS"));
+        if !self.registries.client.may_go_on(&self.base, &url) {
+            return Err(self.protocol(format!(
+                "wants an upload to `{}` without TLS",
+                http::host_and_port(&url)
+            )));
         }
         Ok(Session(url))
     }

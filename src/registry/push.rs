@@ -287,7 +287,10 @@ impl Push {
 
     /// The error for what it is: to a repository that is missing ECR answers nothing at all.
     async fn explained(&self, error: Error) -> Error {
-        let hung_up = matches!(&error, Error::Http(http::Error::Exchange { .. }));
+        let hung_up = matches!(
+            &error,
+            Error::Http(http::Error::Exchange { hung_up: true, .. })
+        );
         let is_private = |registry: &ecr::Registry| !registry.is_public();
         let registry = ecr::Registry::parse(&self.target.registry).filter(is_private);
         let (true, false, Some(registry)) =
@@ -368,7 +371,11 @@ impl Push {
         });
         let near = near.map(|origin| &origin.repository).or(self.near.first());
         let Some(near) = near else { return Ok(None) };
-        let upload = self.repository.mount(&blob.digest, near).await?;
+        let upload = match self.repository.mount(&blob.digest, near).await {
+            // The bytes can still be sent, whatever became of the wish.
+            Err(Error::Http(_)) => None,
+            upload => upload?,
+        };
         if upload.is_some() {
             self.opened.store(true, Ordering::Relaxed);
         }
