@@ -7,6 +7,7 @@
 //! `SSL_CERT_FILE` and `SSL_CERT_DIR`, which the TLS library reads for the machine's own authorities.
 
 mod redaction;
+mod resolve;
 pub mod retry;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 pub use reqwest::{Certificate, Method, Response, StatusCode, Url, header};
 
 pub use crate::http::redaction::{redact, redact_answer, redact_text};
+use crate::http::resolve::{Resolver, Unresolved};
 use crate::http::retry::{Retry, Trouble};
 use crate::progress::Progress;
 
@@ -264,6 +266,7 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("lambimg/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(Resolver)
             .connect_timeout(CONNECT_TIMEOUT);
         // reqwest counts from the request on, whatever is still being sent.
         if !sending {
@@ -481,17 +484,16 @@ pub fn classify(url: &Url, error: reqwest::Error) -> Error {
     let source = error.without_url();
     let host = host_and_port(url);
     // What lies between says only that something below it failed.
-    let mut cause: Option<&dyn StdError> = Some(&source);
-    let (mut resolves, mut reason) = (true, String::new());
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&source);
+    let mut reason = String::new();
     while let Some(error) = cause {
+        if let Some(Unresolved { host, .. }) = error.downcast_ref() {
+            return Error::Resolve { host: host.clone() };
+        }
         reason = error.to_string();
-        resolves &= !reason.starts_with("dns error");
         cause = error.source();
     }
-    if !resolves {
-        let host = url.host_str().unwrap_or_default().to_owned();
-        Error::Resolve { host }
-    } else if source.is_connect() {
+    if source.is_connect() {
         Error::Connect { host, reason }
     } else {
         Error::Exchange {

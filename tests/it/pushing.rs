@@ -368,6 +368,17 @@ fn secrets_that_a_registry_repeats_are_not_shown() {
     assert_said!(outcome);
 }
 
+#[test]
+fn a_proxy_without_an_address_is_named() {
+    let outcome = built()
+        .lambimg(["push", "app", "registry.test/app:1"])
+        .env("HTTPS_PROXY", "http://proxy.invalid:3128")
+        .run();
+    assert_eq!(outcome.code, Some(NETWORK));
+    let told = "the host name `proxy.invalid` does not resolve";
+    assert!(outcome.stderr.contains(told), "{}", outcome.rendering());
+}
+
 /// A certificate of nobody's authority, and a file that is none.
 #[test]
 fn authority_file_is_none() {
