@@ -54,11 +54,13 @@ fn mirrors(setting: Option<&Setting<Vec<String>>>) -> Result<BTreeMap<String, Mi
     };
     for text in &setting.value {
         let (host, place) = pair(text, setting, "no mirror; write HOST=HOST/PREFIX")?;
-        let mirror = Mirror::read(place).map_err(|error| Error::Name {
+        let no_name = |error| Error::Name {
             error,
             place: setting.place.clone(),
-        })?;
-        mirrors.insert(host.to_owned(), mirror);
+        };
+        let registry = Mirror::read_registry(host).map_err(no_name)?;
+        let mirror = Mirror::read(place).map_err(no_name)?;
+        mirrors.insert(registry, mirror);
     }
     Ok(mirrors)
 }
@@ -87,11 +89,12 @@ fn new_repository(config: &Config) -> Result<RepositorySettings, Error> {
         }),
     };
     let scan = written.scan_on_push.as_ref();
-    let mut tags = Vec::new();
+    // The stronger come last.
+    let mut tags = BTreeMap::new();
     for text in written.tags.iter().flat_map(|setting| &setting.value) {
         let Some(setting) = &written.tags else { break };
         let (key, value) = pair(text, setting, "no tag of AWS; write KEY=VALUE")?;
-        tags.push((key.to_owned(), value.to_owned()));
+        tags.insert(key.to_owned(), value.to_owned());
     }
     let key = written.kms_key.as_ref();
     let encryption = match (&written.encryption, key) {
@@ -117,7 +120,7 @@ fn new_repository(config: &Config) -> Result<RepositorySettings, Error> {
             .map(|setting| setting.value.clone())
             .unwrap_or_default(),
         scan_on_push: scan.map(|setting| read_bool(Some(setting))).transpose()?,
-        tags,
+        tags: tags.into_iter().collect(),
         encryption,
     })
 }
@@ -156,8 +159,20 @@ mod tests {
     }
 
     #[test]
+    fn the_stronger_tag_wins() {
+        let variables = [("LAMBIMG_REPOSITORY_TAGS".to_owned(), "team=b".to_owned())];
+        let stronger = Config::from_variables(variables.to_vec()).unwrap();
+        let text = "[repository]\ntags = { team = 'a', cost = '1' }";
+        let weaker = Config::from_toml(text, "lambimg.toml").unwrap().unwrap();
+        let reach = new_repository(&stronger.or(weaker)).unwrap();
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(reach.tags, [pair("cost", "1"), pair("team", "b")]);
+    }
+
+    #[test]
     fn words_without_meaning_are_refused() {
         let error = |text: &str| read(text).unwrap_err().to_string();
+        insta::assert_snapshot!(error("mirrors = { 'https://a.test' = 'm.test' }"), @"`https://a.test` is no image name: it is not the host of a registry alone (`lambimg.toml` line 1)");
         insta::assert_snapshot!(error("mirrors = { 'a.test' = 'nowhere' }"), @"`nowhere` is no image name: it names no registry (`lambimg.toml` line 1)");
         insta::assert_snapshot!(error("[repository]\ntag-mutability = 'some'"), @"`some` (`lambimg.toml` line 2) is neither mutable nor immutable");
         insta::assert_snapshot!(error("[repository]\nencryption = 'none'"), @"`none` (`lambimg.toml` line 2) is none of AES256, KMS, KMS_DSSE");

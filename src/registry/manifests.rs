@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 
 use crate::digest::Digest;
 use crate::http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use crate::http::retry;
+use crate::http::retry::{self, Retry};
 use crate::http::{self, Method, Request, StatusCode};
 use crate::oci::{self, Manifest};
 use crate::registry::error::Error;
@@ -46,9 +46,12 @@ impl Repository {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn manifest(&self, version: &str) -> Result<(Vec<u8>, Option<String>), Error> {
+    pub(super) async fn manifest(
+        &self,
+        version: &str,
+        mut retry: Retry,
+    ) -> Result<(Vec<u8>, Option<String>), Error> {
         let what = format!("the manifest `{version}` of {}", self.display());
-        let mut retry = self.retry();
         loop {
             let error = match self.try_manifest(version).await {
                 Err(error) => error,

@@ -34,6 +34,8 @@ use crate::registry::told::{Told, read_told};
 
 /// Error answers are small; more of one is not read.
 const MAX_ERROR_BODY: u64 = 64 << 10;
+/// What gets so many bytes further than ever before is on its way, and its failures count anew.
+const FURTHER: u64 = 1 << 20;
 /// How many tokens a request may be answered with: stored credentials, a login that was kept, a new one.
 const MAX_ANSWERS: usize = 3;
 
@@ -69,7 +71,7 @@ impl Registries {
     /// # Errors
     /// When a host can be no part of a URL.
     pub fn source(&self, reference: &Reference) -> Result<Source, Error> {
-        let mirror = self.mirrors.get(&reference.registry);
+        let mirror = self.mirrors.get(&reference.registry.to_lowercase());
         let mirror = mirror.map(|mirror| self.repository(&mirror.of(reference), Access::Pull));
         let own = self.repository(reference, Access::Pull)?;
         let failed = self.failed_mirrors.clone();

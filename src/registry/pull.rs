@@ -20,7 +20,11 @@ use crate::http::{self, Response, StatusCode};
 use crate::oci::reference::{Name, ParseError, Reference};
 use crate::oci::{self, Descriptor};
 use crate::progress::Progress;
-use crate::registry::{Error, Registries, Repository};
+use crate::registry::{Error, FURTHER, Registries, Repository};
+
+/// So many failures in a row are a mirror's end: the registry itself is left, and a mirror that is silent is silent
+/// for long each time.
+const MIRROR_ATTEMPTS: u32 = 2;
 
 /// Where a registry's repositories are found too, as a pull-through cache has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,21 @@ impl Mirror {
             String::new()
         };
         Ok(Self { registry, prefix })
+    }
+
+    /// Reads `HOST`, the registry that a mirror is for, as references have it.
+    ///
+    /// # Errors
+    /// When it is no registry alone.
+    pub fn read_registry(text: &str) -> Result<String, ParseError> {
+        const ANY: &str = "any/any";
+        let read = Reference::read(&format!("{text}/{ANY}").to_lowercase());
+        let only = read.ok().filter(|reference| reference.repository == ANY);
+        let registry = only.map(|reference| reference.registry);
+        registry.ok_or_else(|| ParseError {
+            name: text.to_owned(),
+            reason: "it is not the host of a registry alone",
+        })
     }
 
     /// Where the mirror has what `reference` names.
@@ -125,12 +144,13 @@ impl Source {
     /// See [`Error`].
     pub async fn manifest(&self, version: &str) -> Result<(Vec<u8>, Option<String>), Error> {
         if let Some(mirror) = self.mirror() {
-            match mirror.manifest(version).await {
+            let retry = mirror.retry().at_most(MIRROR_ATTEMPTS);
+            match mirror.manifest(version, retry).await {
                 Err(error) => self.give_up(mirror, &error),
                 found => return found,
             };
         }
-        self.own.manifest(version).await
+        self.own.manifest(version, self.own.retry()).await
     }
 
     /// The bytes of a blob. The last of them come only when all of them are proven.
@@ -245,6 +265,8 @@ struct Reading {
     hasher: Hasher,
     /// Bytes that came.
     at: u64,
+    /// As many when failures last began to count anew.
+    furthest: u64,
     /// What came last, until it is known whether it was the end.
     held: Option<Bytes>,
     ended: bool,
@@ -267,10 +289,14 @@ impl From<Error> for Fault {
 
 impl Reading {
     fn new(source: Source, blob: &Descriptor) -> Self {
-        let place = source.mirror().unwrap_or(&source.own).clone();
+        let (place, retry) = match source.mirror() {
+            Some(mirror) => (mirror, mirror.retry().at_most(MIRROR_ATTEMPTS)),
+            None => (&source.own, source.own.retry()),
+        };
         Self {
-            retry: place.retry(),
-            place,
+            retry,
+            place: place.clone(),
+            furthest: 0,
             source,
             blob: blob.clone(),
             answer: None,
@@ -296,7 +322,10 @@ impl Reading {
             let before = if let Some(chunk) = chunk {
                 self.hasher.update(&chunk);
                 self.at += chunk.len() as u64;
-                self.retry.moved();
+                if self.at >= self.blob.size.min(self.furthest + FURTHER) {
+                    self.furthest = self.at;
+                    self.retry.moved();
+                }
                 self.held.replace(chunk)
             } else {
                 self.prove()?;
@@ -583,6 +612,45 @@ mod tests {
             "{error}"
         );
         assert_eq!(long.asked().len(), 3, "as wrong bytes are");
+    }
+
+    #[test]
+    fn registries_of_mirrors_are_read() {
+        let read = |text: &str| Mirror::read_registry(text).ok();
+        for (text, registry) in [
+            ("docker.io", "docker.io"),
+            ("index.docker.io", "docker.io"),
+            ("Public.ECR.aws", "public.ecr.aws"),
+            ("localhost:5000", "localhost:5000"),
+        ] {
+            assert_eq!(read(text).as_deref(), Some(registry));
+        }
+        for text in [
+            "",
+            "https://public.ecr.aws",
+            "nowhere",
+            "a.test/b",
+            "a.test/",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    /// A few bytes each time would go on without end.
+    #[tokio::test]
+    async fn a_trickle_is_no_progress() {
+        let all = bytes();
+        let own = Scripted::new(vec![part(200, 800, &all[200..])]);
+        let mirror = Scripted::new(vec![
+            answer("200 OK", 1000, &all[..100]),
+            part(100, 900, &all[100..200]),
+            part(200, 800, &all[200..300]),
+        ]);
+        let place = Mirror::read(&mirror.host).unwrap();
+        let registries = registries().with_mirrors(BTreeMap::from([(own.host.clone(), place)]));
+        fetched(&registries, &own).await.unwrap();
+        assert_eq!(mirror.asked(), ["all", "100-"]);
+        assert_eq!(own.asked(), ["200-"]);
     }
 
     #[tokio::test]

@@ -29,12 +29,10 @@ use crate::progress::Progress;
 use crate::registry::manifests::{Put, Standing};
 use crate::registry::tags::Look;
 use crate::registry::upload::{Broken, Failed, proven_stream, trouble};
-use crate::registry::{Access, Error, Registries, Repository, Session, Tries, Upload};
+use crate::registry::{Access, Error, FURTHER, Registries, Repository, Session, Tries, Upload};
 
 /// Blobs on their way to one repository at once.
 pub const PARALLEL: usize = 4;
-/// An upload that gets so much further than any before it is on its way, and its failures count anew.
-const FURTHER: u64 = 1 << 20;
 /// What a push may do beside bringing an image.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
