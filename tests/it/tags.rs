@@ -1,6 +1,9 @@
 //! What becomes of tags when a registry does not tell what is under them, or others move them meanwhile.
 
 use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
 
 use crate::support::base::Base;
 use crate::support::bent::Registry;
@@ -146,6 +149,56 @@ fn what_is_done_before_a_failure_is_told() {
     let reference = format!("{}@{pushed}\n", name.trim_end_matches(":1"));
     assert_eq!(outcome.stdout, reference);
     assert_said!(outcome);
+}
+
+#[test]
+fn a_mount_that_is_cut_is_followed_by_an_upload() {
+    let registry = Registry::bent(|asked, _| {
+        let is_second = asked.target.contains("/second/");
+        if is_second && asked.target.contains("mount=") {
+            return Some(Reply::hang_up());
+        }
+        let is_look = asked.method == "HEAD" && asked.target.contains("/blobs/");
+        (is_second && is_look).then(|| Reply::status(404))
+    });
+    let first = registry.name("1");
+    let second = first.replace("functions/app", "second/app");
+    built().lambimg(["push", "app", &first, &second]).succeed();
+    assert!(!registry.asked("POST", "mount=").is_empty());
+    let uploads = registry.asked("PUT", "/second/app/blobs/uploads/");
+    assert!(!uploads.is_empty());
+}
+
+/// A layer in the store is damaged, and nobody else has it.
+#[test]
+fn damage_of_the_store_is_no_fault_of_the_registry() {
+    let registry = Registry::bent(|_, _| None);
+    let project = Project::with_handler();
+    let base = Base::aws("3.12").reference();
+    let file = project.beside("made.json");
+    let file = file.to_str().unwrap();
+    let arguments = [
+        "build",
+        "--base",
+        &base,
+        "-t",
+        "app",
+        "--metadata-file",
+        file,
+    ];
+    project.lambimg(arguments).succeed();
+    let made: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let layer = made["layers"].as_array().unwrap().last().unwrap();
+    let layer = layer["digest"].as_str().unwrap();
+    let path = project.cache().join("blobs").join(layer.replace(':', "/"));
+    let mut content = fs::read(&path).unwrap();
+    content[20] ^= 1;
+    fs::write(&path, content).unwrap();
+    let outcome = project.lambimg(["push", "app", &registry.name("1")]).run();
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    let told = format!("blob {layer} of the store was damaged and is dropped");
+    assert!(outcome.stderr.contains(&told), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("exchange"), "{}", outcome.stderr);
 }
 
 #[test]

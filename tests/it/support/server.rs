@@ -50,6 +50,11 @@ impl Reply {
         }
     }
 
+    /// No answer at all: the connection ends.
+    pub(crate) fn hang_up() -> Reply {
+        Reply::status(0)
+    }
+
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Reply {
         self.headers.push((name, value.into()));
         self
@@ -144,6 +149,9 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &Answer) -> std
         .unwrap_or_else(PoisonError::into_inner)
         .push(asked.clone());
     let reply = answer(&asked);
+    if reply.status == 0 {
+        return Ok(());
+    }
     write!(stream, "HTTP/1.1 {} As Said\r\n", reply.status)?;
     for (name, value) in &reply.headers {
         write!(stream, "{name}: {value}\r\n")?;
