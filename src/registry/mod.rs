@@ -335,7 +335,7 @@ impl Repository {
             let answer = self.send(get.clone(), Tries::AsIs).await;
             let trouble = match &answer {
                 Ok(answer) => Trouble::of_response(&answer.response),
-                Err(error) => pull::trouble(error),
+                Err(error) => error.trouble(),
             };
             let trouble = trouble.filter(|_| matches!(tries, Tries::Many));
             if let Some(trouble) = trouble
