@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -18,7 +19,7 @@ use tokio::sync::OnceCell;
 
 use crate::aws::repository::RepositorySettings;
 use crate::aws::{Aws, ecr};
-use crate::blob_store::BlobStore;
+use crate::blob_store::{BlobStore, Claim};
 use crate::digest::Digest;
 use crate::http;
 use crate::http::retry::Trouble;
@@ -33,6 +34,9 @@ use crate::registry::{Access, Error, FURTHER, Registries, Repository, Session, T
 
 /// Blobs on their way to one repository at once.
 pub const PARALLEL: usize = 4;
+/// Between looks whether another run is done with a blob.
+const CLAIMED_PAUSE: Duration = Duration::from_millis(100);
+
 /// What a push may do beside bringing an image.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -349,6 +353,9 @@ impl Push {
         if self.repository.has_blob(&blob.digest).await? {
             return Ok(Way::Skipped);
         }
+        let Some(_claim) = self.claimed(&blob.digest).await? else {
+            return Ok(Way::Skipped);
+        };
         let session = match self.mount(blob, origin).await? {
             Some(Upload::Done) => return Ok(Way::Mounted),
             Some(Upload::Session(session)) => Some(session),
@@ -356,6 +363,24 @@ impl Push {
         };
         self.upload(blob, origin, raw, session).await?;
         Ok(Way::Uploaded)
+    }
+
+    /// The right to send a blob, for one run at a time; none is needed where another run has just sent it.
+    async fn claimed(&self, blob: &Digest) -> Result<Option<Claim>, Error> {
+        let work = Digest::of(format!("push {} {blob}", self.repository.display()));
+        if let Some(claim) = self.store.claim(&work) {
+            return Ok(Some(claim));
+        }
+        self.progress
+            .detail(format!("blob {blob}: another lambimg sends it"));
+        let claim = loop {
+            tokio::time::sleep(CLAIMED_PAUSE).await;
+            if let Some(claim) = self.store.claim(&work) {
+                break claim;
+            }
+        };
+        let is_there = self.repository.has_blob(blob).await?;
+        Ok((!is_there).then_some(claim))
     }
 
     /// Mounts the blob from another repository of the same registry, if one is known to have it.

@@ -588,3 +588,32 @@ fn an_immutable_tag_of_another_image_is_refused() {
     }
     assert_said!(outcome);
 }
+
+// --- many at once ---------------------------------------------------------------------------------
+
+/// Whoever comes second finds each blob there when the first is done with it.
+#[test]
+fn a_blob_is_sent_once_whoever_pushes_at_the_same_time() {
+    let uploads = Troubled::always(
+        Trouble::Stall(Duration::from_millis(700)),
+        "PUT",
+        "/blobs/uploads/",
+    );
+    let ecr = Ecr::start(Behaviour::troubled([uploads]));
+    let project = Project::new();
+    let image = image(&project);
+    let start = |number: u32| {
+        let target = ecr.name(&format!("functions/hello:{number}"));
+        project
+            .lambimg(["push", "-q", &image.name(), &target])
+            .spawn()
+    };
+    let running: Vec<_> = (0..4).map(start).collect();
+    for run in running {
+        let outcome = run.outcome(PATIENCE);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    }
+    assert_eq!(ecr.tags("functions/hello").len(), 4);
+    // Two layers and the configuration.
+    assert_eq!(count(&ecr, is_upload), 3);
+}
