@@ -198,10 +198,15 @@ impl Push {
             let Put::BlobsUnknown(error) = put.await? else {
                 return Ok(());
             };
-            let trouble = Trouble::new(error.to_string());
+            // What we brought ourselves is not brought better by doing it again; where others bring the same at
+            // once a registry may miss it for a moment all the same.
+            let trouble = if self.forget_found() {
+                Trouble::new(error.to_string())
+            } else {
+                Trouble::rare(error.to_string())
+            };
             let what = format!("manifest {version}");
-            // What was all brought by us is not brought better by doing it again.
-            if !self.forget_found() || !retry.again(&what, &trouble, &self.progress).await {
+            if !retry.again(&what, &trouble, &self.progress).await {
                 return Err(error);
             }
             self.bring_all(image).await?;
