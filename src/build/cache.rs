@@ -204,8 +204,8 @@ pub fn prune(store: &BlobStore, selection: Selection, progress: &Progress) -> Re
 }
 
 /// Removes what was not used for longest until the store has no more than `limit` bytes: first what killed
-/// processes have left, then what no named image needs, then names with what they need; never what `store` was used for since it was opened. Does
-/// nothing if that brought nothing new, or if others have the store open now.
+/// processes have left, then what no named image needs, then names with what they need; never what `store` was
+/// used for since it was opened. Does nothing if that brought nothing new, or if others have the store open now.
 ///
 /// # Errors
 /// When something cannot be read or removed; what went before that is gone.
