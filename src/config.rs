@@ -159,6 +159,8 @@ pub struct Config {
     pub exclude_in_packages: Option<Setting<Vec<String>>>,
     /// As many layers as dependencies may take.
     pub layers: Option<Setting>,
+    /// Images that layers are taken over from.
+    pub cache_from: Option<Setting<Vec<String>>>,
     /// Names for the image.
     pub tags: Option<Setting<Vec<String>>>,
     /// Patterns of files to leave out.
@@ -205,7 +207,7 @@ enum Slot<'a> {
 /// The key of a table whose keys stand behind it and a dot.
 const TABLE: &str = "repository";
 
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 31] = [
     "python",
     "arch",
     "handler",
@@ -223,6 +225,7 @@ const KEYS: [&str; 30] = [
     "exclude-packages",
     "exclude-in-packages",
     "layers",
+    "cache-from",
     "tags",
     "exclude",
     "plain-http",
@@ -258,6 +261,7 @@ impl Config {
             "exclude-packages" => Slot::List(&mut self.exclude_packages),
             "exclude-in-packages" => Slot::List(&mut self.exclude_in_packages),
             "layers" => Slot::Number(&mut self.layers),
+            "cache-from" => Slot::List(&mut self.cache_from),
             "tags" => Slot::List(&mut self.tags),
             "exclude" => Slot::List(&mut self.exclude),
             "plain-http" => Slot::List(&mut self.plain_http),
@@ -297,6 +301,7 @@ impl Config {
             exclude_packages: both(self.exclude_packages, other.exclude_packages),
             exclude_in_packages: both(self.exclude_in_packages, other.exclude_in_packages),
             layers: self.layers.or(other.layers),
+            cache_from: self.cache_from.or(other.cache_from),
             tags: self.tags.or(other.tags),
             exclude: both(self.exclude, other.exclude),
             plain_http: both(self.plain_http, other.plain_http),

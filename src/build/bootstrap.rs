@@ -10,12 +10,11 @@ use std::sync::Arc;
 
 use crate::build::base::Base;
 use crate::build::dependencies;
-use crate::build::wheel_layers::{self, Place};
+use crate::build::wheel_layers::{self, Place, WheelLayer};
 use crate::build::{Error, Tools};
 use crate::file_tree::{self, Content, FileTree, ImagePath};
 use crate::lambda::{ENTRY_POINT, RUNTIME_DIR, Runtime};
 use crate::oci::Config;
-use crate::oci::layer::Layer;
 use crate::plan::Plan;
 
 const ENTRY_SCRIPT: &str = r#"#!/bin/sh
@@ -83,7 +82,11 @@ client.main([task_root, os.environ["_HANDLER"]])
 ///
 /// # Errors
 /// Those of resolving and fetching the client.
-pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Option<Layer>, Error> {
+pub(super) async fn layer(
+    plan: &Arc<Plan>,
+    base: &Base,
+    tools: &Tools,
+) -> Result<Option<WheelLayer>, Error> {
     if base.has_runtime_client {
         return Ok(None);
     }
@@ -97,8 +100,7 @@ pub async fn layer(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Optio
     let scripts = scripts(plan.runtime, &interpreter_command(base))?;
     let (options, no_cache) = (plan.layer_options(), plan.policy.no_cache);
     let made = wheel_layers::make(&client, &place, Some(scripts), 1, options, no_cache, tools);
-    let layer = made.await?.into_iter().next();
-    Ok(layer.map(|made| made.layer))
+    Ok(made.await?.layers.into_iter().next())
 }
 
 /// How a shell starts the base's Python.

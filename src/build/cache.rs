@@ -511,7 +511,6 @@ mod tests {
                 digest,
                 size: 5,
                 diff_id: digest,
-                unpacked_size: 5,
             };
             layer::remember(&store, &key, &layer).unwrap();
         }

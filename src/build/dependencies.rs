@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::build::base::Base;
+use crate::build::earlier::Key;
 use crate::build::layering::{self, Package, Rule};
 use crate::build::locking::{self, Known};
 use crate::build::wheel_layers::{self, Place, WheelLayer, Wheels};
@@ -27,6 +28,8 @@ pub struct Dependencies {
     wheels: Wheels,
     /// Their layers, lowest first.
     pub layers: Vec<WheelLayer>,
+    /// What all of these were made for together.
+    pub key: Option<Key>,
     /// Packages that were left for the base to bring, by normal names.
     pub left_out_packages: Vec<String>,
 }
@@ -83,10 +86,11 @@ pub async fn layers(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depe
     let place = task_root(plan, base);
     let (options, no_cache) = (plan.layer_options(), plan.policy.no_cache);
     let most = most_layers(plan, base);
-    let layers = wheel_layers::make(&wheels, &place, None, most, options, no_cache, tools).await?;
+    let made = wheel_layers::make(&wheels, &place, None, most, options, no_cache, tools).await?;
     Ok(Dependencies {
         wheels,
-        layers,
+        key: (!made.layers.is_empty()).then_some(made.key),
+        layers: made.layers,
         left_out_packages,
     })
 }

@@ -84,6 +84,9 @@ fn layers(built: &Built) -> Vec<Value> {
                 "what": made.map_or("base", |made| &*made.what),
                 "from": if made.is_some() { "build" } else { "base" },
             });
+            if let Some(taken_from) = made.and_then(|made| made.taken_from.as_ref()) {
+                layer["taken_from"] = json!(taken_from.to_string());
+            }
             if let Some(packages) = made.and_then(|made| made.packages.as_ref()) {
                 layer["packages"] = json!(packages);
             }

@@ -8,7 +8,9 @@
 pub mod base;
 pub mod bootstrap;
 pub mod cache;
+mod claims;
 pub mod dependencies;
+pub mod earlier;
 pub mod function;
 pub mod host_base;
 mod installed;
@@ -19,6 +21,7 @@ pub mod project;
 pub mod pushing;
 pub mod wheel_layers;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,8 +31,10 @@ use serde::{Deserialize, Serialize};
 use crate::blob_store::{self, BlobStore, MemoKey};
 use crate::build::base::Base;
 use crate::build::dependencies::Dependencies;
+use crate::build::earlier::{Earlier, Key};
 use crate::build::locking::Upgrade;
 use crate::build::pushing::{Announcer, Destinations};
+use crate::build::wheel_layers::WheelLayer;
 use crate::digest::Digest;
 use crate::file_tree::{self, FileTree};
 use crate::http::{self, Client, Secret};
@@ -284,6 +289,8 @@ pub struct Tools {
     pub progress: Progress,
     /// Who is told of layers as they are made.
     pub made: Announcer,
+    /// What layers are taken over from.
+    pub earlier: Earlier,
 }
 
 impl Tools {
@@ -321,29 +328,68 @@ impl Tools {
         }
     }
 
-    /// The layer of `tree`, made unless one of the same bytes was made before and may be taken.
-    async fn layer_of(&self, plan: &Plan, tree: FileTree, what: &str) -> Result<Layer, Error> {
-        let (layer, _) = self.layer_and_digest_of(plan, tree, what).await?;
-        Ok(layer)
+    /// The layer of `tree`, made unless one of the same bytes was made before, here or elsewhere, and may be
+    /// taken; with what it was made for.
+    async fn layer_of(
+        &self,
+        plan: &Plan,
+        tree: FileTree,
+        what: &str,
+    ) -> Result<(Layer, Key), Error> {
+        let options = plan.layer_options();
+        let key = |digest| Key::from(&tree_key(options, digest));
+        let (recalled, digest) = self.recall_of(plan, tree.clone()).await?;
+        if let Some(layer) = recalled {
+            return Ok((layer, key(digest)));
+        }
+        if let Some(layer) = self.earlier.layer(&key(digest), self).await {
+            return Ok((layer, key(digest)));
+        }
+        let (layer, digest) = self.made_of(plan, tree, what).await?;
+        Ok((layer, key(digest)))
     }
 
-    /// As [`Self::layer_of`], with the digest of the tree that is in it.
+    /// The layer of `tree`, made unless that was done here before and may be taken; with the digest of the tree
+    /// that is in it.
     async fn layer_and_digest_of(
         &self,
         plan: &Plan,
         tree: FileTree,
         what: &str,
     ) -> Result<(Layer, Digest), Error> {
+        let (recalled, digest) = self.recall_of(plan, tree.clone()).await?;
+        match recalled {
+            Some(layer) => Ok((layer, digest)),
+            None => self.made_of(plan, tree, what).await,
+        }
+    }
+
+    /// The layer made here before of such a tree, if it may be taken, and the digest of the tree.
+    async fn recall_of(
+        &self,
+        plan: &Plan,
+        tree: FileTree,
+    ) -> Result<(Option<Layer>, Digest), Error> {
         let (store, no_cache) = (self.store.clone(), plan.policy.no_cache);
-        let (options, progress) = (plan.layer_options(), self.progress.clone());
-        let made = self.made.clone();
-        let label = format!("make {what}");
+        let options = plan.layer_options();
         let work = move || {
             let digest = tree.digest()?;
             let recalled = layer::recall(&store, &tree_key(options, digest));
-            if let Some(layer) = recalled.filter(|_| !no_cache) {
-                return Ok((layer, digest));
-            }
+            Ok((recalled.filter(|_| !no_cache), digest))
+        };
+        self.block(work).await?
+    }
+
+    async fn made_of(
+        &self,
+        plan: &Plan,
+        tree: FileTree,
+        what: &str,
+    ) -> Result<(Layer, Digest), Error> {
+        let (store, options) = (self.store.clone(), plan.layer_options());
+        let (progress, made) = (self.progress.clone(), self.made.clone());
+        let label = format!("make {what}");
+        let work = move || {
             let task = progress.task(label, None);
             // Remembered for what was read into it, which an editor may have changed meanwhile.
             let (layer, digest) = layer::make(&store, &tree, options, &task)?;
@@ -366,8 +412,12 @@ fn tree_key(options: layer::Options, digest: Digest) -> MemoKey {
 pub struct Made {
     /// The layer.
     pub layer: Layer,
+    /// What it was made for.
+    pub key: Key,
     /// What is in it.
     pub what: String,
+    /// The repository that it was taken over from.
+    pub taken_from: Option<Reference>,
     /// The packages in it, if that is what it has.
     pub packages: Option<Vec<String>>,
 }
@@ -442,9 +492,11 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     let (progress, _attempt) = tools.progress.attempt();
     let announcing = Tools {
         made: announcer,
+        earlier: Earlier::of(plan),
         progress,
         ..tools.clone()
     };
+    let earlier = announcing.earlier.clone();
     // Owns who is told, so that the listener ends with it.
     let parts = async move { Box::pin(parts(plan, &announcing)).await };
     let early = async {
@@ -460,24 +512,29 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         function,
     } = parts;
 
+    let taken = earlier.taken();
     let mut made = Vec::new();
-    let other = |layer: Layer, what: &str| Made {
+    let other = |layer: Layer, key: Key, what: &str| Made {
+        taken_from: taken.get(&layer.digest).cloned(),
         layer,
+        key,
         what: what.to_owned(),
         packages: None,
     };
+    let is_bootstrapped = bootstrap.is_some();
     made.extend(
-        bootstrap
-            .clone()
-            .map(|layer| other(layer, "runtime client and entry point")),
+        bootstrap.map(|made| other(made.layer, made.key, "runtime client and entry point")),
     );
+    let first = made.len();
     made.extend(dependencies.layers.iter().map(|layer| Made {
-        layer: layer.layer.clone(),
-        what: layer.what.clone(),
         packages: Some(layer.packages.clone()),
+        ..other(layer.layer.clone(), layer.key.clone(), &layer.what)
     }));
-    made.extend(function.map(|layer| other(layer, "function")));
-    let edit = edit(plan, &base, bootstrap.is_some());
+    made.extend(function.map(|(layer, key)| other(layer, key, "function")));
+    let mut edit = edit(plan, &base, is_bootstrapped);
+    let keys: Vec<_> = made.iter().map(|made| &made.key).collect();
+    edit.labels
+        .extend(earlier::labels(&keys, &dependencies, first));
     let additions: Vec<_> = made
         .iter()
         .map(|made| Addition {
@@ -485,7 +542,9 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
             what: made.what.clone(),
         })
         .collect();
-    let image = image::stack(&base.image, &additions, &edit)?;
+    let mut image = image::stack(&base.image, &additions, &edit)?;
+    tell_taken(&made, &tools.progress);
+    image.origins.extend(taken);
     let mut built = Built {
         plan: Arc::clone(plan),
         image,
@@ -504,9 +563,21 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
 /// What an image is made of.
 struct Parts {
     base: Base,
-    bootstrap: Option<Layer>,
+    bootstrap: Option<WheelLayer>,
     dependencies: Dependencies,
-    function: Option<Layer>,
+    function: Option<(Layer, Key)>,
+}
+
+/// Says how many layers came from where.
+fn tell_taken(made: &[Made], progress: &Progress) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for reference in made.iter().filter_map(|made| made.taken_from.as_ref()) {
+        *counts.entry(reference.to_string()).or_default() += 1;
+    }
+    for (reference, count) in counts {
+        let layers = if count == 1 { "layer" } else { "layers" };
+        progress.step(format!("took {count} {layers} over from {reference}"));
+    }
 }
 
 /// The four arms.

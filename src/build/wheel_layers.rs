@@ -14,9 +14,12 @@ use std::thread;
 
 use futures_util::future::try_join_all;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::blob_store::{self, MemoKey};
+use crate::build::claims::{self, Claims};
+use crate::build::earlier::{Found, Key};
 use crate::build::layering::{self, Package, Rule};
 use crate::build::{Error, Tools, function};
 use crate::file_tree::{self, Collision, Content, Entry, FileTree, ImagePath, Node};
@@ -59,11 +62,22 @@ pub(super) struct Wheels {
     pub(super) credentials: Credentials,
 }
 
+/// Layers of wheels, the lowest first, and what all of them were made for together.
+#[derive(Debug, Clone)]
+pub(super) struct WheelLayers {
+    pub(super) layers: Vec<WheelLayer>,
+    pub(super) key: Key,
+}
+
 /// A layer of wheels.
 #[derive(Debug, Clone)]
 pub struct WheelLayer {
     /// The layer.
     pub layer: Layer,
+    /// What it was made for.
+    pub key: Key,
+    /// What it lays claim to, if that is few enough.
+    pub(super) claims: Option<Claims>,
     /// What is in it, in words.
     pub what: String,
     /// The packages in it, by normal names in the order of their lock.
@@ -169,7 +183,7 @@ pub(super) async fn make(
     options: Options,
     no_cache: bool,
     tools: &Tools,
-) -> Result<Vec<WheelLayer>, Error> {
+) -> Result<WheelLayers, Error> {
     let sizes = wheels.sizes(tools).await?;
     let packages = wheels.locked.iter().zip(&sizes);
     let packages = packages.map(|(wheel, &size)| Package {
@@ -195,9 +209,11 @@ pub(super) async fn make(
         makers: Semaphore::new(makers()),
         tools: tools.clone(),
     });
-    let layers = stack.layers().await?;
+    let together = stack.shadows_key()?.digest();
+    let key = Key::from(&layer::memo_key(options, [together.as_bytes()]));
+    let layers = stack.layers(&key).await?;
     wheels.remember(&sizes, tools)?;
-    Ok(layers)
+    Ok(WheelLayers { layers, key })
 }
 
 fn makers() -> usize {
@@ -319,8 +335,18 @@ type Shadows = Vec<BTreeSet<String>>;
 /// What came of one layer, with what its user should be told of each wheel.
 struct Outcome {
     layer: Layer,
-    left_out: Vec<String>,
+    key: Key,
+    about: About,
     told: Vec<(usize, Told)>,
+}
+
+/// What is known of a layer beside its bytes.
+#[derive(Default, Serialize, Deserialize)]
+struct About {
+    /// What patterns kept out of it.
+    left_out: Vec<String>,
+    /// What it lays claim to, if that is few enough.
+    claims: Option<Claims>,
 }
 
 enum Told {
@@ -355,7 +381,7 @@ struct Stack {
 }
 
 impl Stack {
-    async fn layers(self: Arc<Self>) -> Result<Vec<WheelLayer>, Error> {
+    async fn layers(self: Arc<Self>, key: &Key) -> Result<Vec<WheelLayer>, Error> {
         let known = self.recall_shadows()?;
         let shadows = known
             .clone()
@@ -364,10 +390,13 @@ impl Stack {
         for (group, shadowed) in shadows.iter().enumerate() {
             done.push(self.recall(group, shadowed)?);
         }
-        self.bring(&shadows, known.is_none(), &mut done).await?;
-        if known.is_none() {
+        let all_taken = self.take_over(key, &shadows, &mut done).await?;
+        let missing = self.by_expense(|group| done[group].is_none());
+        self.bring(&missing, &shadows, &mut done).await?;
+        if known.is_none() && !all_taken {
+            let seen = self.seen(missing, &done).await?;
             let work = Arc::clone(&self);
-            let (shadows, collisions) = self.tools.block(move || work.shadows()).await??;
+            let (shadows, collisions) = self.tools.block(move || work.shadows(&seen)).await??;
             self.make_again(&shadows, &mut done).await?;
             self.tools.store.remember(&self.shadows_key()?, &shadows)?;
             for Collision {
@@ -388,17 +417,55 @@ impl Stack {
             .collect())
     }
 
+    /// Takes over what earlier images have of the layers that are not done; whether these are all of one image
+    /// with the same packages, so that it is known how they lie above each other.
+    async fn take_over(
+        &self,
+        key: &Key,
+        shadows: &Shadows,
+        done: &mut [Option<Outcome>],
+    ) -> Result<bool, Error> {
+        if self.no_cache || done.iter().all(Option::is_some) {
+            return Ok(false);
+        }
+        let (earlier, count) = (&self.tools.earlier, self.groups.len());
+        let taken = |found: Found| Outcome {
+            layer: found.layer,
+            key: found.key,
+            about: About {
+                left_out: Vec::new(),
+                claims: found.claims,
+            },
+            told: Vec::new(),
+        };
+        if let Some(layers) = earlier.packages(key, count, &self.tools).await {
+            for (done, layer) in done.iter_mut().zip(layers) {
+                *done = Some(taken(layer));
+            }
+            return Ok(true);
+        }
+        for (group, done) in done.iter_mut().enumerate() {
+            if done.is_none() {
+                let key = Key::from(&self.keys(group, &shadows[group])?.0);
+                *done = earlier.package(&key, &self.tools).await.map(taken);
+            }
+        }
+        Ok(false)
+    }
+
     fn layer(&self, outcome: Outcome, group: &[usize]) -> WheelLayer {
         let mut wheels = group.iter().map(|&place| &self.wheels.locked[place]);
         let packages = self.packages(group);
         WheelLayer {
             layer: outcome.layer,
+            key: outcome.key,
+            claims: outcome.about.claims,
             what: in_words(&packages, wheels.all(|wheel| wheel.first_party)),
             packages: packages
                 .iter()
                 .map(|(name, _)| (*name).to_owned())
                 .collect(),
-            left_out: outcome.left_out,
+            left_out: outcome.about.left_out,
         }
     }
 
@@ -428,23 +495,36 @@ impl Stack {
         groups
     }
 
-    /// Makes each layer that is not done once its wheels are there; with `all`, the other layers' wheels are
-    /// fetched, too.
-    async fn bring(
-        self: &Arc<Self>,
-        shadows: &Shadows,
-        all: bool,
-        done: &mut [Option<Outcome>],
-    ) -> Result<(), Error> {
-        let missing = self.by_expense(|group| done[group].is_none());
-        let mut wanted = missing.clone();
-        if all {
-            wanted.extend(self.by_expense(|group| done[group].is_some()));
+    /// The groups whose paths have to be looked at to know which has to leave what to another: those made `now`
+    /// where all layers are apart as far as they say, else all, whose wheels are fetched for it.
+    async fn seen(
+        &self,
+        now: Vec<usize>,
+        done: &[Option<Outcome>],
+    ) -> Result<BTreeSet<usize>, Error> {
+        let now: BTreeSet<_> = now.into_iter().collect();
+        let claims = done.iter().flatten();
+        if claims::are_apart(claims.map(|outcome| outcome.about.claims.as_ref())) {
+            return Ok(now);
         }
-        let (arrivals, waiting) = Arrivals::new(wanted.iter().map(|&group| &self.groups[group]));
+        let others = self.by_expense(|group| !now.contains(&group));
         let files = self
             .wheels
-            .files(wanted.iter().flat_map(|&group| &self.groups[group]));
+            .files(others.iter().flat_map(|&group| &self.groups[group]));
+        self.wheels.fetch(&files, &self.tools, &|_| {}).await?;
+        Ok((0..self.groups.len()).collect())
+    }
+
+    /// Makes these layers, each once its wheels are there.
+    async fn bring(
+        self: &Arc<Self>,
+        missing: &[usize],
+        shadows: &Shadows,
+        done: &mut [Option<Outcome>],
+    ) -> Result<(), Error> {
+        let groups = || missing.iter().map(|&group| &self.groups[group]);
+        let (arrivals, waiting) = Arrivals::new(groups());
+        let files = self.wheels.files(groups().flatten());
         let arrived = |file| arrivals.file(file);
         let fetching = self.wheels.fetch(&files, &self.tools, &arrived);
         let making = missing
@@ -530,11 +610,11 @@ impl Stack {
         self.beside.as_ref().filter(|_| is_highest)
     }
 
-    /// The keys of a group's layer and of what was left out of it.
+    /// The keys of a group's layer and of what is known of it.
     fn keys(&self, group: usize, shadowed: &BTreeSet<String>) -> Result<(MemoKey, MemoKey), Error> {
         let inputs = self.inputs(group, shadowed)?;
         let key = layer::memo_key(self.options, &inputs);
-        Ok((key, MemoKey::new("left out 1", &inputs)))
+        Ok((key, MemoKey::new("about 1", &inputs)))
     }
 
     /// The layer made before, unless it may not be taken.
@@ -543,16 +623,12 @@ impl Stack {
             return Ok(None);
         }
         let store = &self.tools.store;
-        let (key, left_out_key) = self.keys(group, shadowed)?;
-        let left_out = if self.place.exclude.is_empty() {
-            Some(Vec::new())
-        } else {
-            store.recall(&left_out_key)
-        };
-        let recalled = layer::recall(store, &key).zip(left_out);
-        Ok(recalled.map(|(layer, left_out)| Outcome {
+        let (key, about_key) = self.keys(group, shadowed)?;
+        let recalled = layer::recall(store, &key).zip(store.recall(&about_key));
+        Ok(recalled.map(|(layer, about)| Outcome {
             layer,
-            left_out,
+            key: Key::from(&key),
+            about,
             told: Vec::new(),
         }))
     }
@@ -643,16 +719,17 @@ impl Stack {
         }
         left_out.sort();
         let layer = unnamed.commit()?;
-        let (key, left_out_key) = self.keys(group, shadowed)?;
-        if !self.place.exclude.is_empty() {
-            store.remember(&left_out_key, &left_out)?;
-        }
+        let (key, about_key) = self.keys(group, shadowed)?;
+        let claims = Claims::of(&tree, self.place.root.trim_start_matches('/'));
+        let about = About { left_out, claims };
+        store.remember(&about_key, &about)?;
         layer::remember(store, &key, &layer)?;
         task.done();
         self.tools.made.made(&layer);
         Ok(Outcome {
             layer,
-            left_out,
+            key: Key::from(&key),
+            about,
             told,
         })
     }
@@ -696,11 +773,13 @@ impl Stack {
         }
     }
 
-    /// What each layer has to leave to one below it, and which paths two wheels bring with other bytes.
-    fn shadows(&self) -> Result<(Shadows, Vec<Collision>), Error> {
+    /// What each layer has to leave to one below it, and which paths two wheels bring with other bytes, by the
+    /// groups that are `seen`.
+    fn shadows(&self, seen: &BTreeSet<usize>) -> Result<(Shadows, Vec<Collision>), Error> {
+        let wheels: BTreeSet<_> = seen.iter().flat_map(|&group| &self.groups[group]).collect();
         let mut taken: BTreeMap<&ImagePath, &Node> = BTreeMap::new();
         let mut contested: BTreeMap<&ImagePath, Vec<usize>> = BTreeMap::new();
-        for wheel in 0..self.wheels.locked.len() {
+        for &&wheel in &wheels {
             for (path, entry) in self.placed(wheel)?.tree.iter() {
                 let other = taken.insert(path, &entry.node);
                 let both_directories = |other: &Node| {
@@ -714,7 +793,7 @@ impl Stack {
         // Contents are compared where it matters alone.
         let mut tree = FileTree::default();
         let mut collisions = Vec::new();
-        for wheel in 0..self.wheels.locked.len() {
+        for &&wheel in &wheels {
             for (path, brought_by) in &mut contested {
                 if let Some(entry) = self.placed(wheel)?.tree.get(path.as_str()) {
                     brought_by.push(wheel);

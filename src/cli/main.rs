@@ -171,9 +171,13 @@ struct BuildArguments {
     #[arg(long)]
     locked: bool,
 
-    /// Make every layer anew
+    /// Make every layer anew, whoever has it
     #[arg(long)]
     no_cache: bool,
+
+    /// Take over layers of this image, as of those at the tags that are pushed to (repeatable)
+    #[arg(long = "cache-from", value_name = "REF")]
+    cache_from: Vec<String>,
 
     /// Compress everything anew, the same files in other bytes: what to try where a layer is suspected
     #[arg(long, hide = true)]
@@ -566,6 +570,7 @@ impl BuildArguments {
             exclude_packages: list_flag(&self.exclude_packages, "--exclude-package"),
             exclude_in_packages: list_flag(&self.exclude_in_packages, "--exclude-in-packages"),
             layers: text_flag(self.layers.as_ref(), "--layers"),
+            cache_from: list_flag(&self.cache_from, "--cache-from"),
             tags: list_flag(&self.tags, "--tag"),
             exclude: list_flag(&self.exclude, "--exclude"),
             ..self.needs.config()

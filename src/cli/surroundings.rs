@@ -16,6 +16,7 @@ use lambimg::aws::{self, Aws};
 use lambimg::blob_store::BlobStore;
 use lambimg::build::Tools;
 use lambimg::build::cache;
+use lambimg::build::earlier::Earlier;
 use lambimg::build::pushing::Announcer;
 use lambimg::http::{self, Certificate, Client, Secret, Settings, Url};
 use lambimg::oci::reference::Name;
@@ -198,6 +199,7 @@ impl Surroundings {
             },
             progress,
             made: Announcer::default(),
+            earlier: Earlier::default(),
         })
     }
 

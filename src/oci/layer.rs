@@ -31,8 +31,6 @@ pub struct Layer {
     pub size: u64,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
-    /// Number of bytes of the uncompressed tar.
-    pub unpacked_size: u64,
 }
 
 /// Why a layer was not made.
@@ -107,7 +105,6 @@ impl Witness for Blind {
 pub struct Unnamed<'a> {
     blob: BlobWriter<'a>,
     diff_id: Digest,
-    unpacked_size: u64,
 }
 
 impl Unnamed<'_> {
@@ -121,7 +118,6 @@ impl Unnamed<'_> {
             digest,
             size,
             diff_id: self.diff_id,
-            unpacked_size: self.unpacked_size,
         })
     }
 }
@@ -152,7 +148,6 @@ pub fn write<'s>(
     Ok(Unnamed {
         blob: finished.out,
         diff_id: finished.diff_id,
-        unpacked_size: finished.unpacked_size,
     })
 }
 
@@ -433,7 +428,6 @@ mod tests {
         assert_eq!(digest, tree.digest().unwrap());
         let tar = unzipped(&store, &layer);
         assert_eq!(Digest::of(&tar), layer.diff_id);
-        assert_eq!(tar.len() as u64, layer.unpacked_size);
         let key = memo_key(dated(0), ["key"]);
         remember(&store, &key, &layer).unwrap();
         assert_eq!(recall(&store, &key), Some(layer.clone()));

@@ -68,8 +68,6 @@ pub(super) struct Finished<W> {
     pub(super) out: W,
     /// The digest of the tar.
     pub(super) diff_id: Digest,
-    /// Bytes of the tar.
-    pub(super) unpacked_size: u64,
 }
 
 /// Writes what `produce` gives, about `expected` bytes, as one gzip member. `task` hears of the tar's bytes.
@@ -590,7 +588,6 @@ fn finish<W: Write>(
     Ok(Finished {
         out,
         diff_id: hasher.finish(),
-        unpacked_size: size,
     })
 }
 
@@ -653,7 +650,6 @@ mod tests {
             "one member, nothing behind it"
         );
         assert_eq!(Digest::of(&bytes), finished.diff_id);
-        assert_eq!(bytes.len() as u64, finished.unpacked_size);
         Ok(bytes)
     }
 

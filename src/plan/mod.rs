@@ -260,6 +260,8 @@ pub struct Plan {
     pub own_files: Vec<PathBuf>,
     /// References it is pushed to.
     pub push: Vec<Reference>,
+    /// References of images that layers are taken over from, beside those it is pushed to.
+    pub cache_from: Vec<Reference>,
     /// How to treat what is found.
     pub policy: Policy,
     /// The date of everything, in seconds since 1970.
@@ -322,6 +324,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         outputs,
         own_files,
         push: if request.push { push } else { Vec::new() },
+        cache_from: read_references(config.cache_from.as_ref())?,
         policy: request.policy,
         epoch: read_epoch(request.epoch)?,
         warnings: runtime.warning(&request.today).into_iter().collect(),
@@ -397,6 +400,20 @@ fn read_resolver(setting: Option<&Setting>) -> Result<ResolverChoice, Error> {
             "no resolver; there are auto, uv and pip",
         )),
     }
+}
+
+fn read_references(setting: Option<&Setting<Vec<String>>>) -> Result<Vec<Reference>, Error> {
+    let Some(setting) = setting else {
+        return Ok(Vec::new());
+    };
+    let read = |text: &String| {
+        let text = text.strip_prefix("docker://").unwrap_or(text);
+        Reference::read(text).map_err(|error| Error::Name {
+            error,
+            place: setting.place.clone(),
+        })
+    };
+    setting.value.iter().map(read).collect()
 }
 
 fn read_layers(setting: Option<&Setting>) -> Result<usize, Error> {

@@ -2,7 +2,6 @@
 //! lock, and of two wheels with one path the later in the lock has it wherever it lies in the stack.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
 
 use serde_json::Value;
@@ -26,35 +25,13 @@ fn large(name: &str, version: &str) -> Wheel {
     Wheel::pure(name, version).member(&format!("{name}/data.bin"), content)
 }
 
-/// A lock as another tool writes it, with or without the files' sizes.
-fn lock(index: &Index, wheels: &[&Wheel], with_sizes: bool) -> String {
-    let files = index.url().replace("/simple", "/files");
-    let mut text = "lock-version = \"1.0\"\ncreated-by = \"another\"\n".to_owned();
-    for wheel in wheels {
-        let (name, file, bytes) = (wheel.name(), wheel.file_name(), wheel.bytes());
-        let version = file.split('-').nth(1).unwrap();
-        let sha256 = digest(&bytes).replace("sha256:", "");
-        let size = if with_sizes {
-            format!(", size = {}", bytes.len())
-        } else {
-            String::new()
-        };
-        let _ = write!(
-            text,
-            "\n[[packages]]\nname = \"{name}\"\nversion = \"{version}\"\nwheels = [{{ url = \
-             \"{files}/{file}\"{size}, hashes = {{ sha256 = \"{sha256}\" }} }}]\n"
-        );
-    }
-    text
-}
-
 /// A project with such a lock.
 fn project(index: &Index, wheels: &[&Wheel]) -> Project {
     let project = Project::with_handler();
     for wheel in wheels {
         index.serve(wheel);
     }
-    project.file("pylock.toml", lock(index, wheels, true));
+    project.file("pylock.toml", index.lock(wheels, true));
     project
 }
 
@@ -118,7 +95,7 @@ fn one_changed_wheel_changes_one_layer() {
         [&two, &huge, &one, &next_big],
         [&two, &huge, &next_one, &big],
     ] {
-        project.file("pylock.toml", lock(&index, &wheels, true));
+        project.file("pylock.toml", index.lock(&wheels, true));
         let (after, _) = image(&project, &index, &[]);
         let (before, after) = (digests(&before), digests(&after));
         assert_eq!(before.difference(&after).count(), 1, "{before:?} {after:?}");
@@ -200,7 +177,7 @@ fn locks_without_sizes_give_the_same_layers() {
     let layers = made(&project);
     assert_eq!(layers.len(), 3, "{layers:?}");
 
-    project.file("pylock.toml", lock(&index, &wheels, false));
+    project.file("pylock.toml", index.lock(&wheels, false));
     fs::remove_dir_all(project.cache()).unwrap();
     assert_eq!(build(&project, &index, &[]).succeed(), first);
 
@@ -222,7 +199,7 @@ fn what_is_made_needs_no_wheel() {
     let wheels = [&large("big", "1.0"), &one];
     let project = project(&index, &wheels);
     for with_sizes in [true, false] {
-        project.file("pylock.toml", lock(&index, &wheels, with_sizes));
+        project.file("pylock.toml", index.lock(&wheels, with_sizes));
         let flags = ["--exclude-in-packages", "*.pyi"];
         let first = build(&project, &index, &flags).succeed();
         let before = fs::read(project.beside("made.json")).unwrap();
@@ -247,7 +224,7 @@ fn own_packages_are_apart_and_the_budget_is_kept() {
     let project = project(&index, &[&big, &huge, &small]);
     project.file("wheels/own-1.0-py3-none-any.whl", own.bytes());
     let sha256 = digest(&own.bytes()).replace("sha256:", "");
-    let lock = lock(&index, &[&big, &huge, &small], true);
+    let lock = index.lock(&[&big, &huge, &small], true);
     let of_own = format!(
         "\n[[packages]]\nname = \"own\"\nversion = \"1.0\"\narchive = {{ path = \
          \"wheels/own-1.0-py3-none-any.whl\", hashes = {{ sha256 = \"{sha256}\" }} }}\n"

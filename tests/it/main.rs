@@ -9,6 +9,7 @@
 mod build;
 mod cache;
 mod dependencies;
+mod earlier;
 mod ecr;
 mod ecr_api;
 mod failures;

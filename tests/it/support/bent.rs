@@ -60,6 +60,9 @@ impl Kept {
                 self.put_manifest(last, &asked.body);
                 Reply::status(201)
             }
+            ("GET", "blobs") if self.blobs.contains_key(last) => {
+                Reply::status(200).body(self.blobs[last].clone())
+            }
             ("HEAD", "blobs") if self.blobs.contains_key(last) => Reply::status(200),
             ("HEAD", "blobs") => Reply::status(404),
             ("POST", "uploads") => {

@@ -2,6 +2,7 @@
 //! name and a password, and may speak JSON to whoever understands it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::io::Write as _;
@@ -175,6 +176,31 @@ impl Index {
             format!("/files/{name}.metadata"),
             wheel.metadata().into_bytes(),
         );
+    }
+
+    /// A lock of wheels as another tool writes it, with or without the files' sizes.
+    pub(crate) fn lock(&self, wheels: &[&Wheel], with_sizes: bool) -> String {
+        let files = self.url().replace("/simple", "/files");
+        let mut text = "lock-version = \"1.0\"\ncreated-by = \"another\"\n".to_owned();
+        for wheel in wheels {
+            let (name, file, bytes) = (wheel.name(), wheel.file_name(), wheel.bytes());
+            let version = file
+                .split('-')
+                .nth(1)
+                .expect("a wheel's name has a version");
+            let sha256 = digest(&bytes).replace("sha256:", "");
+            let size = if with_sizes {
+                format!(", size = {}", bytes.len())
+            } else {
+                String::new()
+            };
+            let _ = write!(
+                text,
+                "\n[[packages]]\nname = \"{name}\"\nversion = \"{version}\"\nwheels = [{{ url = \
+                 \"{files}/{file}\"{size}, hashes = {{ sha256 = \"{sha256}\" }} }}]\n"
+            );
+        }
+        text
     }
 
     /// The path of every request so far.
