@@ -14,6 +14,12 @@ use crate::registry::error::Error;
 use crate::registry::{Repository, Tries, header};
 
 const DIGEST_HEADER: &str = "docker-content-digest";
+/// What is said of a manifest whose blobs are not there: by the specification, by some, by ECR.
+const LACKS: [&str; 3] = [
+    "MANIFEST_BLOB_UNKNOWN",
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_UNKNOWN",
+];
 
 /// What became of a manifest.
 #[derive(Debug)]
@@ -195,7 +201,7 @@ impl Repository {
                     refusal: Some(told.detail),
                 });
             }
-            let lacks = told.has("MANIFEST_BLOB_UNKNOWN") || told.has("BLOB_UNKNOWN");
+            let lacks = LACKS.iter().any(|code| told.has(code));
             let what = format!("the manifest `{version}`");
             let error = self.refused(&what, status, after, told).await;
             return if lacks {

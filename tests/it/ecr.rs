@@ -617,3 +617,16 @@ fn a_blob_is_sent_once_whoever_pushes_at_the_same_time() {
     // Two layers and the configuration.
     assert_eq!(count(&ecr, is_upload), 3);
 }
+
+/// The manifest under the tag refers to blobs that are gone, and ECR says so in words of its own.
+#[test]
+fn blobs_that_ecr_has_lost_are_sent_again() {
+    let ecr = Ecr::start(Behaviour::private());
+    let project = Project::new();
+    push_to(&ecr, &project);
+    ecr.lose_blobs();
+    let other = Layout::make(&project.beside("other"), &[LAYERS[0], (3, 20_000)]);
+    let outcome = push(&project, &other.name(), &ecr.name("functions/hello:1"));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    ecr.assert_has("functions/hello", "1", &other.digest);
+}

@@ -106,6 +106,13 @@ impl Content {
         manifests.any(|(_, content)| named(content))
     }
 
+    /// Loses all blobs, not the manifests.
+    pub(crate) fn lose_blobs(&mut self) {
+        for repository in self.repositories.values_mut() {
+            repository.blobs.clear();
+        }
+    }
+
     pub(crate) fn link(&mut self, repository: &str, digest: &str) {
         let found = self.repositories.entry(repository.to_owned()).or_default();
         found.blobs.insert(digest.to_owned());
@@ -217,11 +224,12 @@ impl Content {
             let name = blob["digest"].as_str().unwrap_or_default();
             let size = self.blob(repository, name).map(|path| length(&path));
             if size.is_none() || size != blob["size"].as_u64() {
-                return Err((
-                    400,
-                    "MANIFEST_BLOB_UNKNOWN",
-                    format!("{name} is of {size:?} bytes"),
-                ));
+                let words = format!(
+                    "Layers with digests '[{name}]' required for pushing image into repository with name \
+                     '{repository}' in the registry with id '123456789012' do not exist"
+                );
+                // The specification has MANIFEST_BLOB_UNKNOWN.
+                return Err((404, "BLOB_UPLOAD_UNKNOWN", words));
             }
         }
         Ok(())

@@ -299,6 +299,11 @@ impl Ecr {
             .is_some()
     }
 
+    /// Loses all blobs, not the manifests.
+    pub(crate) fn lose_blobs(&self) {
+        self.shared.state().content.lose_blobs();
+    }
+
     /// Makes a repository, as its control API would.
     pub(crate) fn create(&self, repository: &str) {
         self.shared.state().content.create(repository);
