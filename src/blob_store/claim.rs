@@ -1,24 +1,44 @@
 //! Work that one process at a time does for all: who comes second finds it claimed, and later done.
 //!
-//! A claim is a lock on a file, which the system lets go whatever happens to its holder. It knows nothing of the
-//! work.
+//! A claim is a lock on a file, which the system lets go whatever happens to its holder. A holder may be stopped
+//! all the same, so it notes what moves in the file, where who waits can see it. It knows nothing of the work.
 
 use std::fs::{self, File, TryLockError};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{BlobStore, UNFINISHED};
 use crate::digest::Digest;
 
-/// Work that is this holder's until it is dropped.
+/// Work that is this holder's until it is dropped. The default is nobody's: whoever has that works for himself.
+#[derive(Debug, Default)]
+pub struct Claim(Option<Lock>);
+
 #[derive(Debug)]
-pub struct Claim {
-    /// None where the file system has no locks, or may only be read: then everybody works for themselves.
-    _lock: Option<File>,
+struct Lock {
+    file: File,
     path: PathBuf,
 }
 
-impl Drop for Claim {
+/// How far a holder's notes are: another value is another holder or another note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notes {
+    file: u64,
+    count: u64,
+}
+
+impl Claim {
+    /// Notes that the work moves, for those who wait.
+    pub fn note(&self) {
+        if let Some(Lock { file, .. }) = &self.0 {
+            // One that is missed costs the others no more than their patience.
+            let _ = (&*file).write_all(b".");
+        }
+    }
+}
+
+impl Drop for Lock {
     fn drop(&mut self) {
         // While it is locked, so that whoever opened it meanwhile sees that it is gone. One that stays harms nobody.
         let _ = fs::remove_file(&self.path);
@@ -27,22 +47,35 @@ impl Drop for Claim {
 
 impl BlobStore {
     /// Claims the work that `work` stands for among all who use this store; nothing while somebody else has it.
+    /// Where the file system has no locks, or may only be read, everybody works for themselves.
     pub fn claim(&self, work: &Digest) -> Option<Claim> {
-        let name = format!("{UNFINISHED}claim-{}", work.hex());
-        let path = self.temporary().join(name);
+        let path = self.claim_path(work);
         let mut options = File::options();
         let Ok(file) = options.create(true).append(true).open(&path) else {
             // A store that may only be read.
-            return Some(Claim { _lock: None, path });
+            return Some(Claim::default());
         };
-        let lock = match file.try_lock() {
+        match file.try_lock() {
             // Whoever had it has removed it since it was opened.
-            Ok(()) if !is_at(&file, &path) => return None,
-            Ok(()) => Some(file),
-            Err(TryLockError::WouldBlock) => return None,
-            Err(TryLockError::Error(_)) => None,
-        };
-        Some(Claim { _lock: lock, path })
+            Ok(()) if !is_at(&file, &path) => None,
+            Ok(()) => Some(Claim(Some(Lock { file, path }))),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(_)) => Some(Claim::default()),
+        }
+    }
+
+    /// What whoever has claimed `work` has noted; nothing where nobody has.
+    pub fn notes(&self, work: &Digest) -> Option<Notes> {
+        let metadata = fs::metadata(self.claim_path(work)).ok()?;
+        Some(Notes {
+            file: metadata.ino(),
+            count: metadata.len(),
+        })
+    }
+
+    fn claim_path(&self, work: &Digest) -> PathBuf {
+        let name = format!("{UNFINISHED}claim-{}", work.hex());
+        self.temporary().join(name)
     }
 }
 
@@ -63,11 +96,18 @@ mod tests {
         let store = BlobStore::open(directory.path()).unwrap();
         let other = BlobStore::open(directory.path()).unwrap();
         let work = Digest::of("work");
+        assert!(store.notes(&work).is_none());
         let first = store.claim(&work);
         assert!(first.is_some());
+        let before = other.notes(&work);
+        assert!(before.is_some() && other.notes(&work) == before);
+        first.iter().for_each(Claim::note);
+        assert_ne!(other.notes(&work), before);
         assert!(store.claim(&work).is_none());
         assert!(other.claim(&work).is_none());
         assert!(other.claim(&Digest::of("other")).is_some());
+        drop(Claim::default());
+        assert!(other.claim(&work).is_none(), "only its holder ends it");
         drop(first);
         let second = other.claim(&work);
         assert!(second.is_some() && store.claim(&work).is_none());

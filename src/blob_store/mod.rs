@@ -24,7 +24,7 @@ use tempfile::NamedTempFile;
 
 use crate::digest::{Digest, Hasher, HashingWriter, Mismatch, VerifyingReader};
 
-pub use claim::Claim;
+pub use claim::{Claim, Notes};
 pub use sweep::{Alone, Answer, Held, Inventory};
 
 /// How old the note of a blob's last use gets before it is renewed: to write it at each use would cost more

@@ -196,6 +196,7 @@ impl Surroundings {
                 aws: Some(aws),
                 create: reach.create.clone(),
                 immutable_tags: reach.immutable_tags,
+                ..push::Options::default()
             },
             progress,
             made: Announcer::default(),

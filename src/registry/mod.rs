@@ -6,6 +6,7 @@
 //! This room knows nothing of Python or Lambda, nor what is in a layer.
 
 pub mod auth;
+mod claimed;
 mod error;
 mod manifests;
 pub mod pull;

@@ -27,6 +27,7 @@ use crate::oci::Descriptor;
 use crate::oci::image::Image;
 use crate::oci::reference::Reference;
 use crate::progress::Progress;
+use crate::registry::claimed::noting;
 use crate::registry::manifests::{Put, Standing};
 use crate::registry::tags::Look;
 use crate::registry::upload::{Broken, Failed, proven_stream, trouble};
@@ -34,11 +35,11 @@ use crate::registry::{Access, Error, FURTHER, Registries, Repository, Session, T
 
 /// Blobs on their way to one repository at once.
 pub const PARALLEL: usize = 4;
-/// Between looks whether another run is done with a blob.
-const CLAIMED_PAUSE: Duration = Duration::from_millis(100);
+/// So long an upload by another run may stand still.
+const CLAIM_PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a push may do beside bringing an image.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// AWS, to make repositories of ECR and to say which are there.
     pub aws: Option<Aws>,
@@ -47,6 +48,19 @@ pub struct Options {
     pub create: Option<RepositorySettings>,
     /// Whether a tag that is another image's stays so, whatever the registry would allow.
     pub immutable_tags: bool,
+    /// How long a blob that another run sends is waited for while nothing of it moves.
+    pub claim_patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            aws: None,
+            create: None,
+            immutable_tags: false,
+            claim_patience: CLAIM_PATIENCE,
+        }
+    }
 }
 
 /// What moved, in bytes.
@@ -79,7 +93,7 @@ pub struct Push {
     target: Reference,
     /// None: by its digest alone.
     pub(super) tags: Vec<String>,
-    store: BlobStore,
+    pub(super) store: BlobStore,
     registries: Registries,
     pub(super) progress: Progress,
     pub(super) options: Options,
@@ -358,7 +372,7 @@ impl Push {
         if self.repository.has_blob(&blob.digest).await? {
             return Ok(Way::Skipped);
         }
-        let Some(_claim) = self.claimed(&blob.digest).await? else {
+        let Some(claim) = self.claimed(blob).await? else {
             return Ok(Way::Skipped);
         };
         let session = match self.mount(blob, origin).await? {
@@ -366,26 +380,8 @@ impl Push {
             Some(Upload::Session(session)) => Some(session),
             None => None,
         };
-        self.upload(blob, origin, raw, session).await?;
+        self.upload((blob, origin, raw), session, &claim).await?;
         Ok(Way::Uploaded)
-    }
-
-    /// The right to send a blob, for one run at a time; none is needed where another run has just sent it.
-    async fn claimed(&self, blob: &Digest) -> Result<Option<Claim>, Error> {
-        let work = Digest::of(format!("push {} {blob}", self.repository.display()));
-        if let Some(claim) = self.store.claim(&work) {
-            return Ok(Some(claim));
-        }
-        self.progress
-            .detail(format!("blob {blob}: another lambimg sends it"));
-        let claim = loop {
-            tokio::time::sleep(CLAIMED_PAUSE).await;
-            if let Some(claim) = self.store.claim(&work) {
-                break claim;
-            }
-        };
-        let is_there = self.repository.has_blob(blob).await?;
-        Ok((!is_there).then_some(claim))
     }
 
     /// Mounts the blob from another repository of the same registry, if one is known to have it.
@@ -413,17 +409,16 @@ impl Push {
     /// Sends a blob, in a session of its own each time.
     async fn upload(
         &self,
-        blob: &Descriptor,
-        origin: Option<&Reference>,
-        raw: Option<&Vec<u8>>,
+        (blob, origin, raw): (&Descriptor, Option<&Reference>, Option<&Vec<u8>>),
         mut session: Option<Session>,
+        claim: &Claim,
     ) -> Result<(), Error> {
         let what = format!("blob {}", blob.digest);
         let (mut retry, mut furthest) = (self.repository.retry(), 0);
         loop {
             let sent = Arc::new(AtomicU64::new(0));
             let tried = self.try_upload(blob, origin, raw, session.take(), &sent);
-            let Err(error) = tried.await else {
+            let Err(error) = noting(claim, &sent, tried).await else {
                 return Ok(());
             };
             let is_lost = matches!(&error, Failed::There(Error::Http(_)));

@@ -6,6 +6,17 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use lambimg::blob_store::BlobStore;
+use lambimg::http::Client;
+use lambimg::http::Settings;
+use lambimg::oci::layout;
+use lambimg::oci::reference::Reference;
+use lambimg::progress::Progress;
+use lambimg::registry::Registries;
+use lambimg::registry::auth::Keychain;
+use lambimg::registry::push::Options;
+use lambimg::registry::push::Push;
+
 use crate::support::ecr::Behaviour;
 use crate::support::ecr::Ecr;
 use crate::support::ecr::Host;
@@ -629,4 +640,58 @@ fn blobs_that_ecr_has_lost_are_sent_again() {
     let outcome = push(&project, &other.name(), &ecr.name("functions/hello:1"));
     assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
     ecr.assert_has("functions/hello", "1", &other.digest);
+}
+
+/// Pushes as the command does, but waits for no other run that has stood still for so long.
+fn push_with_patience(project: &Project, image: &Layout, target: &str, patience: Duration) {
+    let store = BlobStore::open(project.cache()).unwrap();
+    let image = layout::read(&image.name().parse().unwrap(), None, &store).unwrap();
+    let client = Client::new(Settings::default());
+    let registries = Registries::new(client, Keychain::default());
+    let (target, progress) = (Reference::read(target).unwrap(), Progress::default());
+    let tags = target.tag.iter().cloned().collect();
+    let options = Options {
+        claim_patience: patience,
+        ..Options::default()
+    };
+    let push = Push::begin(&target, tags, &store, &registries, &options, &progress).unwrap();
+    let work = async {
+        let look = push.look(&image).await.unwrap();
+        push.finish(&image, &look).await.unwrap();
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.unwrap() });
+}
+
+/// A run that was stopped has claims for ever.
+#[test]
+fn a_run_that_stands_still_is_not_waited_for() {
+    let stall = Trouble::Stall(Duration::from_secs(30));
+    let uploads = Troubled {
+        times: LAYERS.len() as u64,
+        ..Troubled::always(stall, "PUT", "/blobs/uploads/")
+    };
+    let ecr = Ecr::start(Behaviour::troubled([uploads]));
+    let project = Project::new();
+    let image = image(&project);
+    let target = ecr.name("functions/hello:stopped");
+    let mut stopped = project.lambimg(["push", &image.name(), &target]).spawn();
+    let begun = Instant::now();
+    while count(&ecr, is_upload) < LAYERS.len() {
+        assert!(begun.elapsed() < PATIENCE, "no upload begins");
+        thread::sleep(Duration::from_millis(10));
+    }
+    stopped.signal("STOP");
+    let target = ecr.name("functions/hello:1");
+    let begun = Instant::now();
+    push_with_patience(&project, &image, &target, Duration::from_secs(2));
+    let lasted = begun.elapsed();
+    assert!(lasted >= Duration::from_secs(2), "{lasted:?}");
+    ecr.assert_has("functions/hello", "1", &image.digest);
+    assert_eq!(ecr.tags("functions/hello").len(), 1);
+    // It goes on as if nothing had been.
+    stopped.signal("CONT");
+    let outcome = stopped.outcome(PATIENCE);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    assert_eq!(ecr.tags("functions/hello").len(), 2);
 }
