@@ -13,7 +13,7 @@ use crate::oci::{self, Manifest};
 use crate::registry::error::Error;
 use crate::registry::{Repository, Tries, header};
 
-const DIGEST_HEADER: &str = "docker-content-digest";
+pub(super) const DIGEST_HEADER: &str = "docker-content-digest";
 /// What is said of a manifest whose blobs are not there: by the specification, by some, by ECR.
 const LACKS: [&str; 3] = [
     "MANIFEST_BLOB_UNKNOWN",
@@ -164,8 +164,8 @@ impl Repository {
             StatusCode::OK => {
                 let told = header(answer.response.headers(), DIGEST_HEADER);
                 let told = told.and_then(|text| text.parse().ok());
-                // What is there by its digest has that digest, told or not.
-                match told.or_else(|| version.parse().ok()) {
+                // Who says yes to everything has it by its digest, too, and something else there.
+                match told {
                     Some(digest) => Ok(Some(digest)),
                     None => Ok(self.standing(version).await?.digest),
                 }
@@ -177,7 +177,8 @@ impl Repository {
         }
     }
 
-    /// Puts a manifest at a tag or at its digest.
+    /// Puts a manifest at a tag or at its digest. What is answered by another success than 201 is looked for, unless
+    /// the answer has its digest: somebody between may say yes to everything.
     ///
     /// # Errors
     /// See [`Error`]; [`Error::TagTaken`] where the tag is another's for good.
@@ -211,11 +212,16 @@ impl Repository {
             };
         }
         let stored = header(answer.response.headers(), DIGEST_HEADER);
+        let wanted = manifest.digest();
         match stored.and_then(|text| text.parse::<Digest>().ok()) {
-            Some(actual) if actual != manifest.digest() => {
-                Err(self.wrong_digest(manifest.digest(), actual))
-            }
-            _ => Ok(Put::Done),
+            Some(actual) if actual != wanted => return Err(self.wrong_digest(wanted, actual)),
+            Some(_) => return Ok(Put::Done),
+            None if status == StatusCode::CREATED => return Ok(Put::Done),
+            None => {}
         }
+        if self.head_manifest(version, Tries::Many).await? == Some(wanted) {
+            return Ok(Put::Done);
+        }
+        Err(self.pretends(status, &format!("the manifest `{version}`")))
     }
 }

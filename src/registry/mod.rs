@@ -320,7 +320,7 @@ impl Repository {
 
     async fn look_for_blob(&self, digest: &Digest, tries: Tries) -> Result<bool, Error> {
         if ecr::Registry::parse(&self.registry).is_some_and(|ecr| ecr.is_public()) {
-            return self.look_in_gallery(digest, tries).await;
+            return self.look_by_get(digest, tries).await;
         }
         let request = Request::new(Method::HEAD, self.url(&format!("blobs/{digest}"))?);
         let answer = self.send(request, tries).await?;
@@ -328,7 +328,7 @@ impl Repository {
     }
 
     /// The public ECR answers 401 to every HEAD, whoever asks, and a GET by the address of the bytes.
-    async fn look_in_gallery(&self, digest: &Digest, tries: Tries) -> Result<bool, Error> {
+    async fn look_by_get(&self, digest: &Digest, tries: Tries) -> Result<bool, Error> {
         let get = Request::new(Method::GET, self.url(&format!("blobs/{digest}"))?);
         let progress = self.registries.client.progress();
         let mut retry = self.retry();
@@ -449,7 +449,8 @@ impl Repository {
         );
         let response = self.registries.client.send_stream(&request, bytes).await?;
         if response.status().is_success() {
-            return Ok(());
+            let answer = (response.status(), response.headers());
+            return self.proven(answer, &descriptor.digest).await;
         }
         if response.status().is_redirection() {
             return Err(self.protocol("redirects an upload, whose bytes are gone by then"));

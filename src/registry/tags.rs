@@ -41,7 +41,7 @@ impl Push {
         let version = wanted.to_string();
         // A manifest is only taken when all its blobs are there, so one look can stand for all of them.
         let is_there = match self.repository.head_manifest(&version, Tries::Many).await {
-            Ok(there) => there.is_some(),
+            Ok(there) => there == Some(wanted),
             Err(error) if is_refusal(&error) => self.unknown(&version, &error),
             Err(error) => return Err(error),
         };
@@ -186,8 +186,8 @@ impl Push {
         for look in 1_u32.. {
             let version = digest.to_string();
             let why = match self.repository.head_manifest(&version, Tries::One).await {
-                Ok(Some(_)) => return,
-                Ok(None) => "not there yet".to_owned(),
+                Ok(Some(there)) if there == digest => return,
+                Ok(_) => "not there yet".to_owned(),
                 Err(error) if is_refusal(&error) => {
                     self.unknown(&version, &error);
                     return;

@@ -1,4 +1,5 @@
-//! One blob on its way up: its bytes from the store, at which end it failed, and whether a new try may pass.
+//! One blob on its way up: its bytes from the store, whether it arrived, at which end it failed, and whether a new
+//! try may pass.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +9,39 @@ use futures_util::{Stream, stream};
 use tokio::io::AsyncReadExt as _;
 
 use crate::blob_store::{self, BlobStore};
-use crate::digest::Hasher;
+use crate::digest::{Digest, Hasher};
+use crate::http::StatusCode;
+use crate::http::header::HeaderMap;
 use crate::http::retry::Trouble;
 use crate::oci::Descriptor;
-use crate::registry::Error;
+use crate::registry::manifests::DIGEST_HEADER;
+use crate::registry::{Error, Repository, Tries, header};
+
+impl Repository {
+    /// Believes that a blob was taken where the answer is 201 or has its digest; else it is looked for.
+    pub(super) async fn proven(
+        &self,
+        (status, headers): (StatusCode, &HeaderMap),
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let told = header(headers, DIGEST_HEADER).and_then(|text| text.parse().ok());
+        let is_there = status == StatusCode::CREATED
+            || told == Some(*digest)
+            || self.has_blob(digest).await?
+            // Some refuse every HEAD.
+            || self.look_by_get(digest, Tries::Many).await?;
+        if is_there {
+            return Ok(());
+        }
+        Err(self.pretends(status, &format!("the upload of blob {digest}")))
+    }
+
+    /// The error where a request succeeded and did nothing.
+    pub(super) fn pretends(&self, status: StatusCode, what: &str) -> Error {
+        let status = status.as_u16();
+        self.protocol(format!("answered {status} to {what} and does not have it"))
+    }
+}
 
 const CHUNK: usize = 128 << 10;
 
@@ -118,7 +148,6 @@ pub(super) fn proven_stream(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
 
     #[test]
     fn what_a_new_session_may_mend_is_tried_again() {

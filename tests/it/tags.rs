@@ -268,3 +268,58 @@ fn blobs_that_were_sent_are_not_missed_again_and_again() {
     assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
     assert_eq!(registry.asked("PUT", "/manifests/").len(), 3);
 }
+
+// --- what says yes to everything ----------------------------------------------------------------
+
+/// As the page of a network that wants a login.
+#[test]
+fn a_yes_to_everything_is_no_push() {
+    let registry = Registry::bent(|_, _| Some(Reply::status(200).body("<html>login</html>")));
+    let target = registry.name("1");
+    let arguments = ["push", "--progress", "none", "app", &target];
+    let outcome = built().lambimg(arguments).run();
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    assert_said!(outcome);
+}
+
+#[test]
+fn a_yes_to_an_upload_is_no_blob() {
+    let registry = Registry::bent(|asked, _| {
+        let is_upload = asked.method == "PUT" && asked.target.contains("/uploads/");
+        is_upload.then(|| Reply::status(200))
+    });
+    let outcome = built().lambimg(["push", "app", &registry.name("1")]).run();
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    let told = "answered 200 to the upload of blob sha256:";
+    assert!(outcome.stderr.contains(told), "{}", outcome.stderr);
+    assert!(registry.kept().manifests.is_empty());
+}
+
+/// The specification has 201.
+#[test]
+fn another_success_is_one_where_all_is_there() {
+    let registry = Registry::bent(|asked, kept| {
+        let mut reply = kept.answer(asked);
+        if asked.method == "PUT" && reply.status == 201 {
+            reply.status = 200;
+        }
+        Some(reply)
+    });
+    built()
+        .lambimg(["push", "app", &registry.name("1")])
+        .succeed();
+    assert!(registry.kept().manifests.contains_key("1"));
+}
+
+#[test]
+fn another_manifest_under_the_digest_is_not_the_image() {
+    let registry = Registry::bent(|asked, kept| {
+        let is_early = is_look(asked) && kept.manifests.is_empty();
+        let lie = Reply::status(200).header("Docker-Content-Digest", digest(&other()));
+        (is_early && asked.target.contains("sha256:")).then_some(lie)
+    });
+    built()
+        .lambimg(["push", "app", &registry.name("1")])
+        .succeed();
+    assert!(registry.kept().manifests.contains_key("1"));
+}
