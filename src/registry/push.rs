@@ -106,7 +106,9 @@ pub struct Push {
     /// Whether a blob could not be brought early; to find that out again and again helps nobody.
     falters: AtomicBool,
     /// Whether manifests there are no proof of blobs.
-    distrusts: AtomicBool,
+    distrusts_manifests: AtomicBool,
+    /// Whether nothing is but to have sent them.
+    distrusts_looks: AtomicBool,
     created: OnceCell<()>,
     /// Whether the repository ever took the wish to upload.
     opened: AtomicBool,
@@ -137,7 +139,8 @@ impl Push {
             ways: Mutex::default(),
             standing: OnceCell::new(),
             falters: AtomicBool::new(false),
-            distrusts: AtomicBool::new(false),
+            distrusts_manifests: AtomicBool::new(false),
+            distrusts_looks: AtomicBool::new(false),
             created: OnceCell::new(),
             opened: AtomicBool::new(false),
         })
@@ -204,7 +207,7 @@ impl Push {
     }
 
     /// Puts the manifest. A registry that misses a blob that it said was there is asked for each again: others
-    /// may be at work there.
+    /// may be at work there. Where it misses one then, it gets all of them, once.
     pub(super) async fn put_manifest(&self, image: &Image, version: &str) -> Result<(), Error> {
         let mut retry = self.repository.retry();
         loop {
@@ -212,30 +215,25 @@ impl Push {
             let Put::BlobsUnknown(error) = put.await? else {
                 return Ok(());
             };
-            // What we brought ourselves is not brought better by doing it again; where others bring the same at
-            // once a registry may miss it for a moment all the same.
-            let trouble = if self.forget_found() {
-                Trouble::new(error.to_string())
-            } else {
-                Trouble::rare(error.to_string())
-            };
+            let trouble = Trouble::rare(error.to_string());
             let what = format!("manifest {version}");
             if !retry.again(&what, &trouble, &self.progress).await {
                 return Err(error);
             }
+            self.believe_less();
             self.bring_all(image).await?;
         }
     }
 
-    /// Forgets the blobs that the registry only said are there, and tells whether there were any; manifests there
-    /// are no proof from now on.
-    fn forget_found(&self) -> bool {
-        self.distrusts.store(true, Ordering::Relaxed);
-        let is_found = |way: &Way| matches!(way, Way::Known | Way::Skipped);
+    /// Forgets what the registry only said of blobs, and the second time all that is known of them.
+    fn believe_less(&self) {
         let mut ways = self.ways();
-        let before = ways.len();
-        ways.retain(|_, way| !way.get().is_some_and(is_found));
-        ways.len() < before
+        if !self.distrusts_manifests.swap(true, Ordering::Relaxed) {
+            let is_found = |way: &Way| matches!(way, Way::Known | Way::Skipped);
+            ways.retain(|_, way| !way.get().is_some_and(is_found));
+        } else if !self.distrusts_looks.swap(true, Ordering::Relaxed) {
+            ways.clear();
+        }
     }
 
     fn summary(&self, image: &Image) -> Summary {
@@ -364,9 +362,14 @@ impl Push {
         origin: Option<&Reference>,
         raw: Option<&Vec<u8>>,
     ) -> Result<Way, Error> {
+        if self.distrusts_looks.load(Ordering::Relaxed) {
+            let claim = Claim::default();
+            self.upload((blob, origin, raw), None, &claim).await?;
+            return Ok(Way::Uploaded);
+        }
         let standing = self.standing().await;
         let is_known = standing.is_some_and(|standing| standing.blobs.contains(&blob.digest));
-        if is_known && !self.distrusts.load(Ordering::Relaxed) {
+        if is_known && !self.distrusts_manifests.load(Ordering::Relaxed) {
             return Ok(Way::Known);
         }
         if self.repository.has_blob(&blob.digest).await? {

@@ -323,3 +323,18 @@ fn another_manifest_under_the_digest_is_not_the_image() {
         .succeed();
     assert!(registry.kept().manifests.contains_key("1"));
 }
+
+/// What stands before the registry has every blob, and the registry none.
+#[test]
+fn looks_that_are_wrong_are_not_believed_for_ever() {
+    let registry = Registry::bent(|asked, _| {
+        let is_look = asked.method == "HEAD" && asked.target.contains("/blobs/");
+        is_look.then(|| Reply::status(200))
+    });
+    built()
+        .lambimg(["push", "app", &registry.name("1")])
+        .succeed();
+    assert!(registry.kept().manifests.contains_key("1"));
+    let uploads = registry.asked("PUT", "/uploads/").len();
+    assert_eq!(uploads, registry.kept().blobs.len(), "each goes once");
+}
