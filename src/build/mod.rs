@@ -234,13 +234,13 @@ pub enum Error {
     /// A registry failed.
     #[error(transparent)]
     Registry(#[from] registry::Error),
-    /// A registry failed after others, or other repositories of it, had all of the image.
+    /// A registry failed after others, other repositories of it or other tags had the image.
     #[error("the image is at {}, and could not be brought everywhere", names(.pushed))]
     PartlyPushed {
         /// What is done.
         pushed: Vec<Pushed>,
         /// The image.
-        digest: Digest,
+        image: Box<Image>,
         /// What ended it.
         source: registry::Error,
     },
@@ -802,7 +802,7 @@ async fn bring_here(image: &Image, tools: &Tools) -> Result<(), Error> {
 /// Pushes an image to all references, each repository once.
 ///
 /// # Errors
-/// Those of the registries; [`Error::PartlyPushed`] where repositories before the one that failed are done.
+/// Those of the registries; [`Error::PartlyPushed`] where repositories or tags before what failed are done.
 pub async fn push_all(
     image: &Image,
     references: &[Reference],

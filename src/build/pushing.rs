@@ -77,6 +77,19 @@ fn tag(reference: &Reference) -> Option<String> {
     reference.tag.clone().or_else(only)
 }
 
+/// What a push that failed has done, if a tag has moved.
+fn moved(push: &Push, image: &Image, references: &[Reference]) -> Option<Pushed> {
+    let (tags, summary) = push.so_far(image);
+    let first = tags.first()?.clone();
+    let mut named = references.iter();
+    let reference = named.find(|reference| tag(reference).as_ref() == Some(&first))?;
+    Some(Pushed {
+        reference: reference.clone(),
+        tags,
+        summary,
+    })
+}
+
 /// One repository to push to, and what for.
 struct Destination {
     push: Push,
@@ -183,12 +196,17 @@ impl Destinations {
             }
             let summary = match push.finish(image, look).await {
                 Ok(summary) => summary,
-                Err(error) if pushed.is_empty() => return Err(error.into()),
                 Err(source) => {
-                    return Err(Error::PartlyPushed {
-                        pushed,
-                        digest: actual,
-                        source,
+                    pushed.extend(moved(&push, image, &references));
+                    return Err(if pushed.is_empty() {
+                        source.into()
+                    } else {
+                        let image = Box::new(image.clone());
+                        Error::PartlyPushed {
+                            pushed,
+                            image,
+                            source,
+                        }
                     });
                 }
             };

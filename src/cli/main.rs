@@ -446,7 +446,7 @@ fn run_build(
     let built = block_on(build::build(plan, &tools))?;
     // What failed has brought wheels and layers too, which the next run takes.
     limit_store(limit, &tools, terminal);
-    let built = or_partly(built, terminal)?;
+    let built = or_partly(built, wanted.metadata_file.as_ref(), terminal)?;
     if let Some(path) = &wanted.metadata_file {
         write_metadata(path, &metadata::of_build(&built))?;
     }
@@ -514,7 +514,7 @@ fn run_push(
     };
     let done = block_on(work)?;
     cache::tell_damage(&tools);
-    let (image, pushed) = or_partly(done, terminal)?;
+    let (image, pushed) = or_partly(done, push.metadata_file.as_ref(), terminal)?;
     if let Some(path) = &push.metadata_file {
         write_metadata(path, &metadata::of_push(&image, &pushed))?;
     }
@@ -523,12 +523,20 @@ fn run_push(
     terminal.print_references(names, image.manifest.digest())
 }
 
-/// What was to be done, or its failure; of a push that ended on its way the part that is done is printed.
-fn or_partly<T>(done: Result<T, build::Error>, terminal: &Terminal) -> Result<T, Failure> {
-    if let Err(build::Error::PartlyPushed { pushed, digest, .. }) = &done {
+/// What was to be done, or its failure; of a push that ended on its way the part that is done is printed, and
+/// written as that of a push.
+fn or_partly<T>(
+    done: Result<T, build::Error>,
+    metadata_file: Option<&PathBuf>,
+    terminal: &Terminal,
+) -> Result<T, Failure> {
+    if let Err(build::Error::PartlyPushed { pushed, image, .. }) = &done {
         terminal.pushed(pushed);
         let names = pushed.iter().map(|pushed| pushed.reference.name());
-        terminal.print_references(names, *digest)?;
+        terminal.print_references(names, image.manifest.digest())?;
+        if let Some(path) = metadata_file {
+            write_metadata(path, &metadata::of_push(image, pushed))?;
+        }
     }
     Ok(done?)
 }

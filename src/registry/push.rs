@@ -101,6 +101,8 @@ pub struct Push {
     near: Vec<String>,
     /// How blobs came; whoever wants one that is under way waits for it.
     ways: Mutex<BTreeMap<Digest, Arc<OnceCell<Way>>>>,
+    /// Tags that were put.
+    moved: Mutex<Vec<String>>,
     /// What stands under the first tag, if that could be asked.
     pub(super) standing: OnceCell<Option<Standing>>,
     /// Whether a blob could not be brought early; to find that out again and again helps nobody.
@@ -137,6 +139,7 @@ impl Push {
             options: options.clone(),
             near: Vec::new(),
             ways: Mutex::default(),
+            moved: Mutex::default(),
             standing: OnceCell::new(),
             falters: AtomicBool::new(false),
             distrusts_manifests: AtomicBool::new(false),
@@ -170,10 +173,15 @@ impl Push {
     /// Does what `look` says is to be done.
     ///
     /// # Errors
-    /// See [`Error`]; no tag has moved then, or only those before the one that failed.
-    pub async fn finish(self, image: &Image, look: &Look) -> Result<Summary, Error> {
+    /// See [`Error`]; [`Self::so_far`] says which tags have moved then.
+    pub async fn finish(&self, image: &Image, look: &Look) -> Result<Summary, Error> {
         self.with_repository(async || self.put(image, look).await)
             .await
+    }
+
+    /// The tags that were put, and what moved for them.
+    pub fn so_far(&self, image: &Image) -> (Vec<String>, Summary) {
+        (self.moved().clone(), self.summary(image))
     }
 
     async fn put(&self, image: &Image, look: &Look) -> Result<Summary, Error> {
@@ -184,6 +192,7 @@ impl Push {
         }
         for tag in &look.moves {
             self.put_tag(image, tag).await?;
+            self.moved().push(tag.clone());
         }
         if !look.is_there {
             self.settle(digest).await;
@@ -247,6 +256,10 @@ impl Push {
             *counter += blob.size;
         }
         summary
+    }
+
+    fn moved(&self) -> MutexGuard<'_, Vec<String>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ways(&self) -> MutexGuard<'_, BTreeMap<Digest, Arc<OnceCell<Way>>>> {

@@ -666,7 +666,7 @@ fn push_with_patience(project: &Project, image: &Layout, target: &str, patience:
 /// A run that was stopped has claims for ever.
 #[test]
 fn a_run_that_stands_still_is_not_waited_for() {
-    let stall = Trouble::Stall(Duration::from_secs(30));
+    let stall = Trouble::Stall(Duration::from_secs(12));
     let uploads = Troubled {
         times: LAYERS.len() as u64,
         ..Troubled::always(stall, "PUT", "/blobs/uploads/")

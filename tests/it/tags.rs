@@ -151,6 +151,30 @@ fn what_is_done_before_a_failure_is_told() {
     assert_said!(outcome);
 }
 
+/// The second tag fails when the first has moved.
+#[test]
+fn tags_that_moved_before_a_failure_are_told() {
+    let registry = Registry::bent(|asked, _| {
+        let is_second = asked.method == "PUT" && asked.target.ends_with("/manifests/t2");
+        is_second.then(|| said(403, "DENIED", "not this one"))
+    });
+    let project = built();
+    let file = project.beside("pushed.json");
+    let (first, second) = (registry.name("t1"), registry.name("t2"));
+    let arguments = ["push", "--progress", "none", "app", &first, &second];
+    let metadata = ["--metadata-file", file.to_str().unwrap()];
+    let outcome = project.lambimg([&arguments[..], &metadata].concat()).run();
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    let there = digest(&registry.kept().manifests["t1"]);
+    let name = first.trim_end_matches(":t1");
+    assert_eq!(outcome.stdout, format!("{name}@{there}\n"));
+    let told: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert_eq!(told["digest"], there);
+    assert_eq!(told["pushed"][0]["tags"], serde_json::json!(["t1"]));
+    assert_eq!(told["pushed"].as_array().unwrap().len(), 1);
+    assert_said!(outcome);
+}
+
 #[test]
 fn a_mount_that_is_cut_is_followed_by_an_upload() {
     let registry = Registry::bent(|asked, _| {
