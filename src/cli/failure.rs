@@ -675,6 +675,11 @@ fn of_registry(error: &registry::Error) -> Advice {
             "the registry's words say what it minds; try again if it was busy",
             NETWORK,
         ),
+        registry::Error::Elsewhere { .. } => hint(
+            "the registry chose that address, and none of your credentials go there: try again; if it stays, ask who \
+             runs the registry",
+            NETWORK,
+        ),
         registry::Error::Protocol { .. }
         | registry::Error::Digest { .. }
         | registry::Error::Length { .. } => hint(

@@ -52,6 +52,22 @@ pub enum Error {
         /// How long it wants to be left alone.
         after: Option<Duration>,
     },
+    /// The host that a registry has uploads sent to refuses one. It knows no credentials but those in its address.
+    #[error("`{host}`, where `{registry}` takes uploads, answered {status} to {what}: {detail}")]
+    Elsewhere {
+        /// The registry.
+        registry: String,
+        /// The other host, with its port if any.
+        host: String,
+        /// The status code.
+        status: u16,
+        /// The request in words.
+        what: String,
+        /// The host's own words.
+        detail: String,
+        /// How long it wants to be left alone.
+        after: Option<Duration>,
+    },
     /// The repository to push to is not there.
     #[error("`{registry}` has no repository `{repository}`{}: {detail}", if *.certain { "" } else { ", it seems" })]
     NoRepository {
@@ -151,6 +167,14 @@ impl Error {
         match self {
             Self::Http(error) => Trouble::of_error(error),
             Self::Status { status, after, .. } => {
+                Trouble::of_status(StatusCode::from_u16(*status).ok()?, *after)
+            }
+            // The next session has another address, which is good for longer.
+            Self::Elsewhere {
+                status: 400 | 401 | 403 | 404 | 410 | 416,
+                ..
+            } => Some(Trouble::new(self.to_string())),
+            Self::Elsewhere { status, after, .. } => {
                 Trouble::of_status(StatusCode::from_u16(*status).ok()?, *after)
             }
             Self::Length {

@@ -457,6 +457,9 @@ impl Repository {
         }
         let what = format!("the upload of blob {digest}");
         let sent = request.authorization;
+        if response.url().origin() != self.base.origin() {
+            return Err(self.elsewhere(what, Answer { response, sent }).await);
+        }
         let fresh = self.fresh_token(&response, &scopes, (sent.clone(), false));
         if fresh.await?.is_some() {
             return Err(Error::Status {

@@ -10,12 +10,12 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::blob_store::{self, BlobStore};
 use crate::digest::{Digest, Hasher};
-use crate::http::StatusCode;
 use crate::http::header::HeaderMap;
-use crate::http::retry::Trouble;
+use crate::http::retry::{self, Trouble};
+use crate::http::{self, StatusCode};
 use crate::oci::Descriptor;
 use crate::registry::manifests::DIGEST_HEADER;
-use crate::registry::{Error, Repository, Tries, header};
+use crate::registry::{Answer, Error, Repository, Tries, header};
 
 impl Repository {
     /// Believes that a blob was taken where the answer is 201 or has its digest; else it is looked for.
@@ -34,6 +34,21 @@ impl Repository {
             return Ok(());
         }
         Err(self.pretends(status, &format!("the upload of blob {digest}")))
+    }
+
+    /// The refusal of an upload by another host than the registry.
+    pub(super) async fn elsewhere(&self, what: String, answer: Answer) -> Error {
+        let response = &answer.response;
+        let (status, host) = (response.status(), http::host_and_port(response.url()));
+        let after = retry::retry_after(response.headers());
+        Error::Elsewhere {
+            registry: self.registry.clone(),
+            host,
+            status: status.as_u16(),
+            what,
+            detail: self.told(answer).await.detail,
+            after,
+        }
     }
 
     /// The error where a request succeeded and did nothing.

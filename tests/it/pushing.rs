@@ -16,8 +16,10 @@ use crate::support::bent::Registry;
 use crate::support::bent::other;
 use crate::support::bent::said;
 use crate::support::digest;
+use crate::support::project::Outcome;
 use crate::support::project::Project;
 use crate::support::project::assert_said;
+use crate::support::server::Asked;
 use crate::support::server::Reply;
 use crate::support::server::Server;
 
@@ -316,11 +318,16 @@ fn a_digest_that_does_not_show_at_once_is_waited_for() {
 
 // --- safety -------------------------------------------------------------------------------------
 
-#[test]
-fn an_upload_elsewhere_gets_no_credentials() {
+/// A registry that takes uploads on another host, which answers as `bend` says where that says something.
+fn with_bucket(
+    bend: impl Fn(&Asked, &mut Kept) -> Option<Reply> + Send + Sync + 'static,
+) -> (Server, Server) {
     let kept: Arc<Mutex<Kept>> = Arc::default();
     let shared = Arc::clone(&kept);
-    let bucket = Server::start(move |asked| shared.lock().unwrap().answer(asked));
+    let bucket = Server::start(move |asked| {
+        let mut kept = shared.lock().unwrap();
+        bend(asked, &mut kept).unwrap_or_else(|| kept.answer(asked))
+    });
     let address = bucket.address();
     let server = Server::start(move |asked| {
         if asked.header("Authorization").is_none() {
@@ -335,10 +342,21 @@ fn an_upload_elsewhere_gets_no_credentials() {
         }
         reply
     });
+    (server, bucket)
+}
+
+fn push_to(server: &Server, told: &[&str]) -> Outcome {
     let project = built();
     project.login(&server.address(), "me", "s3cr3t");
     let target = format!("{}/functions/app:1", server.address());
-    let outcome = project.lambimg(["push", "-v", "app", &target]).run();
+    let arguments = [&["push", "app", &target], told].concat();
+    project.lambimg(arguments).run()
+}
+
+#[test]
+fn an_upload_elsewhere_gets_no_credentials() {
+    let (server, bucket) = with_bucket(|_, _| None);
+    let outcome = push_to(&server, &["-v"]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
     let uploads = bucket.asked();
     assert!(!uploads.is_empty());
@@ -348,6 +366,39 @@ fn an_upload_elsewhere_gets_no_credentials() {
             .all(|asked| asked.header("Authorization").is_none())
     );
     assert!(!outcome.stderr.contains("presigned") && !outcome.stderr.contains("s3cr3t"));
+}
+
+/// A presigned address may be good no more when the bytes come.
+#[test]
+fn an_upload_that_is_refused_elsewhere_has_another_address() {
+    let (server, _bucket) = with_bucket(|_, kept| {
+        kept.bent += 1;
+        (kept.bent <= 2).then(|| said(403, "Expired", "Request has expired"))
+    });
+    let outcome = push_to(&server, &["-v"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+}
+
+#[test]
+fn an_upload_that_stays_refused_elsewhere_is_not_the_registrys_refusal() {
+    let (server, bucket) = with_bucket(|_, _| Some(said(403, "Expired", "Request has expired")));
+    let outcome = push_to(&server, &["--progress", "none"]);
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    let error = outcome
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("error: "));
+    let host = format!(
+        "error: `{}`, where `{}`",
+        bucket.address(),
+        server.address()
+    );
+    assert!(error.unwrap().starts_with(&host), "{}", outcome.stderr);
+    assert!(
+        !outcome.stderr.contains("docker login"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 #[test]
