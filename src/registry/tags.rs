@@ -172,7 +172,7 @@ impl Push {
     /// Waits until the registry has the digest for whoever asks: some take a moment.
     pub(super) async fn settle(&self, digest: Digest) {
         let shown = tokio::time::timeout(LOOKING, self.shown(digest)).await;
-        if shown.is_err() {
+        if !matches!(shown, Ok(true)) {
             self.progress.warn(format!(
                 "{} took {digest} and does not show it yet",
                 self.repository.display()
@@ -180,25 +180,37 @@ impl Push {
         }
     }
 
-    /// Ends when the digest is seen, or is never to be.
-    async fn shown(&self, digest: Digest) {
+    /// Ends when the digest is seen, or the registry will not tell; false where it is to be asked no more for now.
+    async fn shown(&self, digest: Digest) -> bool {
         let mut pause = FIRST_LOOK;
         for look in 1_u32.. {
             let version = digest.to_string();
             let why = match self.repository.head_manifest(&version, Tries::One).await {
-                Ok(Some(there)) if there == digest => return,
+                Ok(Some(there)) if there == digest => return true,
                 Ok(_) => "not there yet".to_owned(),
                 Err(error) if is_refusal(&error) => {
                     self.unknown(&version, &error);
-                    return;
+                    return true;
                 }
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    if let Error::Status {
+                        after: Some(after), ..
+                    } = &error
+                    {
+                        pause = pause.max(*after);
+                    }
+                    error.to_string()
+                }
             };
             self.progress
                 .detail(format!("{digest}: {why}; look {look}"));
+            if pause > LOOKING {
+                break;
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_LOOK);
         }
+        false
     }
 }
 
