@@ -17,12 +17,12 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 pub use reqwest::{Certificate, Method, Response, StatusCode, Url, header};
 
 pub use crate::http::redaction::{redact, redact_answer, redact_text};
@@ -33,6 +33,8 @@ use crate::progress::Progress;
 const MAX_REDIRECTS: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Who has got a body may hash or copy all of it before he answers: one second more for each so many bytes.
+const HASHED_IN_A_SECOND: u64 = 64 << 20;
 
 /// A password or token; it prints as nothing but its name.
 #[derive(Clone, PartialEq, Eq)]
@@ -194,11 +196,34 @@ struct Watch {
     /// Whether it was asked for more and has not given it yet: then nobody waits for the other side, and where the
     /// bytes come from has a patience of its own.
     waits: AtomicBool,
+    /// Its bytes so far.
+    sent: AtomicU64,
+    /// Whether that was all.
+    has_ended: AtomicBool,
 }
 
-fn watched(mut stream: Stream, watch: Arc<Watch>) -> Stream {
+impl Watch {
+    /// How long nothing may move now, where that is `patience` while bytes go.
+    fn patience(&self, patience: Duration) -> Duration {
+        if !self.has_ended.load(Ordering::Relaxed) {
+            return patience;
+        }
+        let sent = self.sent.load(Ordering::Relaxed);
+        patience + Duration::from_secs(sent / HASHED_IN_A_SECOND)
+    }
+}
+
+/// `length`: after how many bytes nobody asks for more, if that is known.
+fn watched(mut stream: Stream, length: Option<u64>, watch: Arc<Watch>) -> Stream {
     let next = move |context: &mut Context<'_>| {
         let next = stream.poll_next_unpin(context);
+        let sent = match &next {
+            Poll::Ready(Some(Ok(bytes))) => bytes.len() as u64,
+            _ => 0,
+        };
+        let sent = watch.sent.fetch_add(sent, Ordering::Relaxed) + sent;
+        let has_ended = matches!(next, Poll::Ready(None)) || length.is_some_and(|all| sent >= all);
+        watch.has_ended.fetch_or(has_ended, Ordering::Relaxed);
         watch.waits.store(next.is_pending(), Ordering::Relaxed);
         if next.is_ready() {
             watch.moved.fetch_add(1, Ordering::Relaxed);
@@ -392,10 +417,13 @@ impl Client {
         patience: Duration,
     ) -> Result<Response, Error> {
         let watch = Arc::new(Watch::default());
-        let body = reqwest::Body::wrap_stream(watched(stream, Arc::clone(&watch)));
+        let length = request.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let body = reqwest::Body::wrap_stream(watched(stream, length, Arc::clone(&watch)));
         let mut answer = std::pin::pin!(self.exchange(request, Some(body)));
         let mut seen = 0;
         loop {
+            let patience = watch.patience(patience);
             if let Ok(result) = tokio::time::timeout(patience, &mut answer).await {
                 return result;
             }

@@ -134,3 +134,28 @@ fn only_loopback_and_named_hosts_are_plain() {
         assert!(!client.is_plain(host), "{host}");
     }
 }
+
+/// Who has got a large body may take his time with it.
+#[tokio::test]
+async fn the_answer_to_a_large_body_is_waited_for_longer() {
+    let client = Client::new(Settings::default());
+    let lasted = async |chunks: usize, has_length: bool| {
+        let chunk = Bytes::from(vec![0; 1 << 20]);
+        let mut request = Request::new(Method::PUT, deaf_server());
+        if has_length {
+            let length = HeaderValue::from(chunks * chunk.len());
+            request.headers.insert(CONTENT_LENGTH, length);
+        }
+        let body = futures_util::stream::repeat(Ok(chunk)).take(chunks).boxed();
+        let begun = std::time::Instant::now();
+        let sent = client.send_watched(&request, body, Duration::from_millis(300));
+        assert!(sent.await.is_err());
+        begun.elapsed()
+    };
+    for has_length in [true, false] {
+        let large = lasted(128, has_length).await;
+        assert!(large > Duration::from_secs(2), "{large:?}");
+    }
+    let small = lasted(1, true).await;
+    assert!(small < Duration::from_secs(2), "{small:?}");
+}
