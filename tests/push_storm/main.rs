@@ -135,6 +135,7 @@ impl Storm {
     fn push(&mut self, kind: Kind, image: &Layout, (repository, tag): (&str, &str)) -> bool {
         let begun = Instant::now();
         let target = self.network.name(&format!("{repository}:{tag}"));
+        let before = self.registry.manifest(repository, tag);
         self.network.passed();
         let mut running = self.start(image, &target);
         let mut resident = 0;
@@ -148,7 +149,7 @@ impl Storm {
             resident < MOST_RESIDENT,
             "{resident} bytes resident: {said}"
         );
-        let is_done = self.judge(&outcome, image, (repository, tag), &said);
+        let is_done = self.judge(&outcome, image, (repository, tag, before), &said);
         let sent = self
             .network
             .passed()
@@ -164,25 +165,27 @@ impl Storm {
         is_done
     }
 
-    /// Whether it succeeded; fails unless that is true, or the failure a clear one.
+    /// Whether it succeeded; fails unless that is true, or the failure a clear one that left what was `before` under
+    /// the tag.
     fn judge(
         &self,
         outcome: &Outcome,
         image: &Layout,
-        (repository, tag): (&str, &str),
+        (repository, tag, before): (&str, &str, Option<Vec<u8>>),
         said: &str,
     ) -> bool {
-        let is_tagged = self.registry.tags(repository).contains(&tag.to_owned());
+        let now = self.registry.manifest(repository, tag);
         if outcome.code == Some(0) {
             assert!(outcome.stdout.contains(&image.digest), "{said}");
-            assert!(is_tagged, "{said}");
+            let tagged = now.map(|manifest| digest(&manifest));
+            assert_eq!(tagged.as_deref(), Some(image.digest.as_str()), "{said}");
             return true;
         }
         assert_eq!(outcome.code, Some(NETWORK), "{said}");
         assert_eq!(outcome.stderr.matches("error: ").count(), 1, "{said}");
         assert!(!outcome.stderr.contains("panicked"), "{said}");
         assert_eq!(outcome.stdout, "", "{said}");
-        assert!(!is_tagged, "{said}");
+        assert!(now == before, "{said}");
         eprintln!(
             "storm: {}",
             outcome.stderr.lines().last().unwrap_or_default()
