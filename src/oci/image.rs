@@ -18,6 +18,8 @@ use crate::oci::{self, Config, Descriptor, Family, Manifest};
 pub const BASE_NAME: &str = "org.opencontainers.image.base.name";
 /// The digest of that image's manifest.
 pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+/// What the history says of who made a layer.
+pub const MADE_BY: &str = "lambimg build";
 
 /// An image: its documents, and where its blobs can be had.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,9 +174,9 @@ fn edit_config(
         .filter(|entry| entry["empty_layer"] != json!(true));
     let missing = base_layers.saturating_sub(told.count());
     history.extend((0..missing).map(|_| json!({"created": created, "created_by": "base image"})));
-    history.extend(additions.iter().map(|addition| {
-        json!({"created": created, "created_by": "lambimg build", "comment": addition.what})
-    }));
+    history.extend(additions.iter().map(
+        |addition| json!({"created": created, "created_by": MADE_BY, "comment": addition.what}),
+    ));
     root.insert("history".to_owned(), Value::Array(history));
 
     let diff_ids = base.diff_ids.iter().copied();

@@ -5,6 +5,7 @@
 //! fields that it does not know. This room knows no registry, no Python and no Lambda.
 
 mod archive;
+pub mod compare;
 pub mod image;
 mod inflate;
 pub mod layer;
