@@ -78,6 +78,26 @@ pub struct Edit {
 /// When a layer of the base is of a kind that Lambda refuses, or its config is no object.
 pub fn stack(base: &Image, additions: &[Addition], edit: &Edit) -> Result<Image, oci::Error> {
     let family = base.manifest.family;
+    check_base(base)?;
+    let config = edit_config(&base.config, base.manifest.layers.len(), additions, edit)?;
+    let mut layers = base.manifest.layers.clone();
+    layers.extend(additions.iter().map(|addition| Descriptor {
+        media_type: family.layer().to_owned(),
+        digest: addition.layer.digest,
+        size: addition.layer.size,
+        annotations: BTreeMap::new(),
+    }));
+    let annotations = base_annotations(edit.base.as_ref());
+    Ok(Image {
+        manifest: manifest(family, &config, &layers, &annotations)?,
+        config: Config::read(config)?,
+        origins: base.origins.clone(),
+    })
+}
+
+/// Fails unless layers can be put on an image.
+pub(super) fn check_base(base: &Image) -> Result<(), oci::Error> {
+    let family = base.manifest.family;
     for layer in &base.manifest.layers {
         if layer.media_type != family.layer() {
             return Err(oci::Error::Layer {
@@ -93,32 +113,27 @@ pub fn stack(base: &Image, additions: &[Addition], edit: &Edit) -> Result<Image,
             detail: format!("it tells of {ids} layers, and there are {layers}"),
         });
     }
-    let config = edit_config(&base.config, base.manifest.layers.len(), additions, edit)?;
-    let mut layers = base.manifest.layers.clone();
-    layers.extend(additions.iter().map(|addition| Descriptor {
-        media_type: family.layer().to_owned(),
-        digest: addition.layer.digest,
-        size: addition.layer.size,
-        annotations: BTreeMap::new(),
-    }));
+    Ok(())
+}
+
+/// A manifest as this house writes it.
+pub(super) fn manifest(
+    family: Family,
+    config: &[u8],
+    layers: &[Descriptor],
+    annotations: &BTreeMap<String, String>,
+) -> Result<Manifest, oci::Error> {
     let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": family.manifest(),
-        "config": descriptor_json(&Descriptor::of(family.config(), &config)),
+        "config": descriptor_json(&Descriptor::of(family.config(), config)),
         "layers": layers.iter().map(descriptor_json).collect::<Vec<_>>(),
     });
     // Docker's schema has no annotations; there the labels say it.
-    if family == Family::Oci {
-        let annotations = base_annotations(edit);
-        if !annotations.is_empty() {
-            manifest["annotations"] = json!(annotations);
-        }
+    if family == Family::Oci && !annotations.is_empty() {
+        manifest["annotations"] = json!(annotations);
     }
-    Ok(Image {
-        manifest: Manifest::read(oci::to_json(&manifest))?,
-        config: Config::read(config)?,
-        origins: base.origins.clone(),
-    })
+    Manifest::read(oci::to_json(&manifest))
 }
 
 fn descriptor_json(descriptor: &Descriptor) -> Value {
@@ -133,16 +148,19 @@ fn descriptor_json(descriptor: &Descriptor) -> Value {
     value
 }
 
-fn base_annotations(edit: &Edit) -> BTreeMap<&'static str, String> {
+/// What an image says of its base.
+pub(super) fn base_annotations(
+    base: Option<&(Option<Reference>, Digest)>,
+) -> BTreeMap<String, String> {
     let mut annotations = BTreeMap::new();
-    if let Some((reference, digest)) = &edit.base {
-        annotations.insert(BASE_DIGEST, digest.to_string());
+    if let Some((reference, digest)) = base {
+        annotations.insert(BASE_DIGEST.to_owned(), digest.to_string());
         if let Some(reference) = reference {
             let without_digest = Reference {
                 digest: None,
                 ..reference.clone()
             };
-            annotations.insert(BASE_NAME, without_digest.to_string());
+            annotations.insert(BASE_NAME.to_owned(), without_digest.to_string());
         }
     }
     annotations
@@ -164,16 +182,7 @@ fn edit_config(
     let created = date(edit.epoch);
     root.insert("created".to_owned(), json!(created));
 
-    let mut history = match root.remove("history") {
-        Some(Value::Array(history)) => history,
-        _ => Vec::new(),
-    };
-    // A history that leaves layers out is completed: some readers count.
-    let told = history
-        .iter()
-        .filter(|entry| entry["empty_layer"] != json!(true));
-    let missing = base_layers.saturating_sub(told.count());
-    history.extend((0..missing).map(|_| json!({"created": created, "created_by": "base image"})));
+    let mut history = complete_history(root.remove("history"), base_layers, &json!(created));
     history.extend(additions.iter().map(
         |addition| json!({"created": created, "created_by": MADE_BY, "comment": addition.what}),
     ));
@@ -204,15 +213,32 @@ fn edit_config(
     }
     let mut labels = base.labels.clone();
     labels.extend(edit.labels.clone());
-    let described = base_annotations(edit).into_iter();
-    labels.extend(described.map(|(key, value)| (key.to_owned(), value)));
+    labels.extend(base_annotations(edit.base.as_ref()));
     if !labels.is_empty() {
         run.insert("Labels".to_owned(), json!(labels));
     }
     Ok(oci::to_json(&value))
 }
 
-fn object<'a>(
+/// A history that leaves layers out is completed: some readers count.
+pub(super) fn complete_history(
+    history: Option<Value>,
+    layers: usize,
+    created: &Value,
+) -> Vec<Value> {
+    let mut history = match history {
+        Some(Value::Array(history)) => history,
+        _ => Vec::new(),
+    };
+    let told = history
+        .iter()
+        .filter(|entry| entry["empty_layer"] != json!(true));
+    let missing = layers.saturating_sub(told.count());
+    history.extend((0..missing).map(|_| json!({"created": created, "created_by": "base image"})));
+    history
+}
+
+pub(super) fn object<'a>(
     value: &'a mut Value,
     what: &'static str,
 ) -> Result<&'a mut Map<String, Value>, oci::Error> {
@@ -222,7 +248,7 @@ fn object<'a>(
     })
 }
 
-fn merge_env(base: &[String], edits: &[(String, String)]) -> Vec<String> {
+pub(super) fn merge_env(base: &[String], edits: &[(String, String)]) -> Vec<String> {
     let mut lines = base.to_vec();
     for (name, value) in edits {
         let line = format!("{name}={value}");

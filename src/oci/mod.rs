@@ -10,6 +10,7 @@ pub mod image;
 mod inflate;
 pub mod layer;
 pub mod layout;
+pub mod rebase;
 pub mod reference;
 mod splice;
 mod ustar;
