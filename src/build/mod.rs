@@ -19,6 +19,7 @@ pub mod locking;
 pub mod metadata;
 pub mod project;
 pub mod pushing;
+pub mod verify;
 pub mod wheel_layers;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ use crate::file_tree::{self, FileTree};
 use crate::http::{self, Client, Secret};
 use crate::lambda::{Architecture, TASK_ROOT};
 use crate::oci;
+use crate::oci::compare;
 use crate::oci::image::{self, Addition, Edit, Image};
 use crate::oci::layer::{self, Layer};
 use crate::oci::layout;
@@ -173,6 +175,9 @@ pub enum Error {
         /// What the image is.
         actual: Digest,
     },
+    /// Two images cannot be compared.
+    #[error(transparent)]
+    Compare(#[from] compare::Error),
     /// A part of the work was given up.
     #[error("the work was interrupted")]
     Interrupted,

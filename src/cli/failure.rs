@@ -9,6 +9,7 @@ use std::path::Path;
 
 use lambimg::aws;
 use lambimg::blob_store;
+use lambimg::build::verify::{Cause, Report};
 use lambimg::build::{self, function, host_base};
 use lambimg::config;
 use lambimg::http;
@@ -138,12 +139,36 @@ impl Failure {
         )
     }
 
+    /// What was compared is not the same.
+    pub(crate) fn differs(image: &str, other: &str, report: &Report) -> Self {
+        let causes: Vec<_> = report.findings.iter().map(|found| &found.cause).collect();
+        let advice = causes.iter().find_map(|cause| cause.as_ref());
+        Self::plain(
+            format!(
+                "`{image}` is {}, and {other} is {}",
+                report.first, report.second
+            ),
+            (advice.map(|cause| of_cause(cause).to_owned()), REFUSED),
+        )
+    }
+
     /// A file that was asked for cannot be written.
     pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Self {
         Self::plain(
             format!("cannot write `{}`: {error}", path.display()),
             hint(
                 "the image itself is in the store; name another path for the file",
+                REFUSED,
+            ),
+        )
+    }
+
+    /// There is no room of this run's own.
+    pub(crate) fn no_directory(path: &Path, error: &io::Error) -> Self {
+        Self::plain(
+            format!("cannot make a directory in `{}`: {error}", path.display()),
+            hint(
+                "set TMPDIR to a directory that lambimg may write to",
                 REFUSED,
             ),
         )
@@ -394,6 +419,10 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::OtherDigest { .. } => {
             hint("leave out the digest, or push the image it is of", USAGE)
         }
+        build::Error::Compare(_) => hint(
+            "the layer is no whole tar in gzip: have its image made again",
+            INPUT,
+        ),
         build::Error::Interrupted => (None, REFUSED),
         build::Error::HostBase(error) => of_host_base(error),
         build::Error::Interpreter(error) => of_interpreter(error),
@@ -417,6 +446,25 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::PartlyPushed { source, .. } => of_registry(source),
         build::Error::Http(error) => of_http(error),
         build::Error::Store(error) => of_store(error),
+    }
+}
+
+/// What to do so that two builds have no such difference.
+fn of_cause(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Base => {
+            "pin the base: name it with its digest, as `base = \"REPOSITORY:TAG@sha256:…\"`"
+        }
+        Cause::Lock(_) => "check out the commit that the image was built from, with its locks",
+        Cause::Interpreter(_) | Cause::Bytecode => {
+            "compile with the very interpreter that the image was built with, or build without bytecode"
+        }
+        Cause::Epoch => "set SOURCE_DATE_EPOCH to what it was when the image was built",
+        Cause::Sources => {
+            "check out the commit that the image was built from; `lambimg build --dry-run` lists the function's files"
+        }
+        Cause::Settings => "give the flags and variables that the image was built with",
+        Cause::Lambimg => "build with the lambimg that the image was built with",
     }
 }
 

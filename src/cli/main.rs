@@ -8,7 +8,9 @@
     reason = "what documents an argument is its help text"
 )]
 
+mod differences;
 mod failure;
+mod proof;
 mod surroundings;
 mod terminal;
 
@@ -32,6 +34,7 @@ use lambimg::python::normalize_name;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
+use crate::proof::VerifyArguments;
 use crate::surroundings::Surroundings;
 use crate::terminal::{ProgressMode, Terminal};
 
@@ -87,6 +90,8 @@ enum Verb {
     Lock(Box<LockArguments>),
     /// Push an image to a registry
     Push(PushArguments),
+    /// Build an image again in a fresh cache and compare it byte for byte, or compare two images
+    Verify(Box<VerifyArguments>),
     /// List the runtimes: Python, system, glibc, image, dates
     Bases(FormatArguments),
     /// Look at the store of images, layers and wheels, or remove what is not needed
@@ -124,37 +129,12 @@ struct BuildArguments {
     #[command(flatten)]
     needs: NeedsArguments,
 
-    /// Module and function, as app.handler
-    #[arg(long)]
-    handler: Option<String>,
-
-    /// The base brings the handler's module, as images with wrappers do
-    #[arg(long)]
-    handler_in_base: bool,
-
-    /// Whether the project goes in as its wheel: true or false
-    #[arg(long, value_name = "BOOL")]
-    package: Option<String>,
-
-    /// Leave out a package that the base brings (repeatable)
-    #[arg(long = "exclude-package", value_name = "NAME")]
-    exclude_packages: Vec<String>,
-
-    /// Leave files out of packages, by gitignore's rules below the task root (repeatable)
-    #[arg(long = "exclude-in-packages", value_name = "PATTERN")]
-    exclude_in_packages: Vec<String>,
-
-    /// As many layers as dependencies may take; 1 has them all in one
-    #[arg(long, value_name = "N")]
-    layers: Option<String>,
+    #[command(flatten)]
+    function: FunctionArguments,
 
     /// Name for the image; one in a registry can be pushed (repeatable)
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     tags: Vec<String>,
-
-    /// Leave out files by gitignore's rules (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    exclude: Vec<String>,
 
     /// Also write oci:DIR, oci-archive:FILE or docker-archive:FILE (repeatable)
     #[arg(short, long = "output", value_name = "KIND:PATH")]
@@ -190,6 +170,38 @@ struct BuildArguments {
     /// Write what was built as JSON
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
+}
+
+/// What else decides the files of an image.
+#[derive(Debug, Args)]
+struct FunctionArguments {
+    /// Module and function, as app.handler
+    #[arg(long)]
+    handler: Option<String>,
+
+    /// The base brings the handler's module, as images with wrappers do
+    #[arg(long)]
+    handler_in_base: bool,
+
+    /// Whether the project goes in as its wheel: true or false
+    #[arg(long, value_name = "BOOL")]
+    package: Option<String>,
+
+    /// Leave out a package that the base brings (repeatable)
+    #[arg(long = "exclude-package", value_name = "NAME")]
+    exclude_packages: Vec<String>,
+
+    /// Leave files out of packages, by gitignore's rules below the task root (repeatable)
+    #[arg(long = "exclude-in-packages", value_name = "PATTERN")]
+    exclude_in_packages: Vec<String>,
+
+    /// As many layers as dependencies may take; 1 has them all in one
+    #[arg(long, value_name = "N")]
+    layers: Option<String>,
+
+    /// Leave out files by gitignore's rules (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
 }
 
 /// What decides which packages go into an image.
@@ -349,6 +361,7 @@ fn run(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
         Verb::Build(wanted) => run_build(arguments, wanted, terminal),
         Verb::Lock(wanted) => run_lock(arguments, wanted, terminal),
         Verb::Push(push) => run_push(arguments, push, terminal),
+        Verb::Verify(wanted) => proof::verify(arguments, wanted, terminal),
         Verb::Bases(bases) => {
             let today = surroundings::today();
             match bases.format {
@@ -570,6 +583,20 @@ impl NeedsArguments {
 
 impl BuildArguments {
     fn config(&self) -> Config {
+        let names = Config {
+            tags: list_flag(&self.tags, "--tag"),
+            cache_from: list_flag(&self.cache_from, "--cache-from"),
+            ..Config::default()
+        };
+        names
+            .or(self.function.config())
+            .or(self.needs.config())
+            .or(self.pushing.config())
+    }
+}
+
+impl FunctionArguments {
+    fn config(&self) -> Config {
         let in_base = self.handler_in_base.then(|| "true".to_owned());
         Config {
             handler: text_flag(self.handler.as_ref(), "--handler"),
@@ -578,12 +605,9 @@ impl BuildArguments {
             exclude_packages: list_flag(&self.exclude_packages, "--exclude-package"),
             exclude_in_packages: list_flag(&self.exclude_in_packages, "--exclude-in-packages"),
             layers: text_flag(self.layers.as_ref(), "--layers"),
-            cache_from: list_flag(&self.cache_from, "--cache-from"),
-            tags: list_flag(&self.tags, "--tag"),
             exclude: list_flag(&self.exclude, "--exclude"),
-            ..self.needs.config()
+            ..Config::default()
         }
-        .or(self.pushing.config())
     }
 }
 

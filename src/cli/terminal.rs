@@ -184,6 +184,13 @@ impl Terminal {
         self.print(&text)
     }
 
+    /// Says something that is no result.
+    pub(crate) fn step(&self, text: &str) {
+        if self.steps {
+            self.line(text);
+        }
+    }
+
     /// Says what was built.
     pub(crate) fn summary(&self, built: &Built) {
         if !self.steps {

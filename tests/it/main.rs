@@ -29,4 +29,5 @@ mod sources;
 mod support;
 mod tags;
 mod uv_lock;
+mod verifying;
 mod wheels;

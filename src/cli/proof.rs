@@ -1,0 +1,153 @@
+//! The verb that proves images: `verify`.
+
+use std::path::Path;
+
+use clap::Args;
+use lambimg::build::{Tools, verify};
+use lambimg::config::{Config, Project};
+use lambimg::oci::layout::Place;
+use lambimg::oci::reference::Name;
+use lambimg::plan::{self, Policy, Request, reach};
+
+use crate::Arguments;
+use crate::Format;
+use crate::FormatArguments;
+use crate::FunctionArguments;
+use crate::NeedsArguments;
+use crate::block_on;
+use crate::differences;
+use crate::failure::Failure;
+use crate::surroundings::{self, Surroundings};
+use crate::terminal::Terminal;
+use crate::tools;
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// A name in the store, oci:DIR, oci-archive:FILE, docker-archive:FILE or a registry reference behind `docker://`
+    image: String,
+
+    #[command(flatten)]
+    needs: NeedsArguments,
+
+    #[command(flatten)]
+    function: FunctionArguments,
+
+    /// Compare with another image, and build nothing
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["NeedsArguments", "FunctionArguments"])]
+    against: Option<String>,
+
+    #[command(flatten)]
+    format: FormatArguments,
+}
+
+/// Proves an image, or compares two.
+pub(crate) fn verify(
+    arguments: &Arguments,
+    wanted: &VerifyArguments,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    // Removed with all that is in it when this ends.
+    let own = tempfile::Builder::new().prefix("lambimg-verify-").tempdir();
+    let own = own.map_err(|error| Failure::no_directory(&std::env::temp_dir(), &error))?;
+    let report = match &wanted.against {
+        Some(other) => {
+            let tools = tools_for_images(&Config::default(), arguments, terminal)?;
+            block_on(verify::compare(&wanted.image, other, own.path(), &tools))??
+        }
+        None => build_again(arguments, wanted, own.path(), terminal)?,
+    };
+    print_report(&report, wanted, terminal)
+}
+
+/// Tools for work on images; of the project at hand only what is said of registries counts.
+fn tools_for_images(
+    flags: &Config,
+    arguments: &Arguments,
+    terminal: &Terminal,
+) -> Result<Tools, Failure> {
+    let project = Project::read(Path::new("."))?;
+    let config = flags
+        .clone()
+        .or(arguments.config())
+        .or(Config::from_variables(surroundings::settings()?)?)
+        .or(project.config);
+    let reach = reach::reach(&project.root, &config)?;
+    tools(None, &reach, false, terminal)
+}
+
+fn build_again(
+    arguments: &Arguments,
+    wanted: &VerifyArguments,
+    directory: &Path,
+    terminal: &Terminal,
+) -> Result<verify::Report, Failure> {
+    let project = Project::read(&wanted.needs.path)?;
+    let config = wanted
+        .function
+        .config()
+        .or(wanted.needs.config())
+        .or(arguments.config())
+        .or(Config::from_variables(surroundings::settings()?)?)
+        .or(project.config.clone());
+    let reach = reach::reach(&project.root, &config)?;
+    let image = wanted.image.parse::<Place>().ok().map(|place| place.path);
+    let request = Request {
+        config,
+        // The image may lie in its own project.
+        own_files: image
+            .into_iter()
+            .chain(Surroundings::read().cache())
+            .collect(),
+        policy: Policy {
+            locked: true,
+            offline: wanted.needs.offline,
+            ..Policy::default()
+        },
+        epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
+        today: surroundings::today(),
+        ..Request::default()
+    };
+    let plan = plan::make(&project, request)?;
+    let tools = tools(Some(&project.root), &reach, wanted.needs.offline, terminal)?;
+    block_on(verify::verify(&wanted.image, plan, directory, &tools))?.map_err(Failure::from)
+}
+
+fn print_report(
+    report: &verify::Report,
+    wanted: &VerifyArguments,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let image = &wanted.image;
+    if report.same && report.first != report.second {
+        let (first, second) = (report.first, report.second);
+        terminal.step(&format!(
+            "the same image in other media types: {first} and {second}"
+        ));
+    }
+    match wanted.format.format {
+        Format::Json => terminal.print(&differences::json(report))?,
+        Format::Table if report.same => {
+            let text = image.strip_prefix("docker://").unwrap_or(image);
+            let is_place = image.parse::<Place>().is_ok();
+            let name: Option<Name> = text.parse().ok().filter(|_| !is_place);
+            let digest = report.first;
+            terminal.print(&match name {
+                Some(name) => format!("{}@{digest}\n", name.without_version()),
+                None => format!("{digest}\n"),
+            })?;
+        }
+        Format::Table => {
+            let sides = match wanted.against {
+                Some(_) => ["FIRST", "SECOND"],
+                None => ["IMAGE", "BUILT AGAIN"],
+            };
+            terminal.print(&differences::table(report, sides))?;
+        }
+    }
+    if report.same {
+        return Ok(());
+    }
+    let other = wanted.against.as_ref().map(|other| format!("`{other}`"));
+    let other = other.unwrap_or_else(|| "what the project gives".to_owned());
+    Err(Failure::differs(image, &other, report))
+}
