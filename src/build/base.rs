@@ -14,18 +14,18 @@ use crate::blob_store::{BlobStore, MemoKey};
 use crate::build::host_base::{self, Listing};
 use crate::build::{Error, Tools, cache, tree_key};
 use crate::digest::Digest;
-use crate::lambda::{ENTRY_POINT, RUNTIME_DIR_VARIABLE};
+use crate::lambda::{ENTRY_POINT, RUNTIME_DIR_VARIABLE, Runtime};
 use crate::oci::image::{self, Image};
 use crate::oci::layer::{self, Layer};
 use crate::oci::reference::Reference;
 use crate::oci::{self, Config, Descriptor, Document, Family, Manifest, layout};
 use crate::plan::{self, Plan};
-use crate::python::interpreter::{self, Interpreter};
+use crate::python::interpreter::{self as pythons, Interpreter};
 use crate::python::{Glibc, PythonVersion};
 use crate::registry::{self, Registries};
 
 /// The label by which a base says its C library.
-const GLIBC_LABEL: &str = "lambimg.glibc";
+pub(super) const GLIBC_LABEL: &str = "lambimg.glibc";
 /// The label by which a base says its Python version.
 const PYTHON_LABEL: &str = "lambimg.python";
 /// The label by which a base says what starts its Python.
@@ -79,51 +79,76 @@ pub async fn resolve(plan: &Plan, tools: &Tools) -> Result<Base, Error> {
     }
 }
 
-fn is_lambda_repository(reference: &Reference) -> bool {
+/// Whether a reference is of one of Lambda's own bases, or a copy of it.
+pub(super) fn is_lambda_repository(reference: &Reference) -> bool {
     let prefix = reference.repository.strip_suffix(LAMBDA_REPOSITORY);
     prefix.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('/'))
 }
 
 impl Base {
-    /// The Python version that the base says it has: by our label, by the variable of Docker's Python images,
-    /// or by the tag of Lambda's own.
     fn python(&self, plan: &Plan) -> Option<PythonVersion> {
-        let config = &self.image.config;
-        let minor = |text: &str| {
-            let mut parts = text.split(['.', '-']);
-            format!("{}.{}", parts.next()?, parts.next()?).parse().ok()
+        let reference = match &plan.base {
+            plan::Base::Registry(reference) => Some(reference),
+            plan::Base::Place(_) | plan::Base::Host(_) => None,
         };
-        let label = config.labels.get(PYTHON_LABEL).map(String::as_str);
-        let told = label.or_else(|| config.variable("PYTHON_VERSION"));
-        let tag = match &plan.base {
-            plan::Base::Registry(reference) if is_lambda_repository(reference) => {
-                reference.tag.as_deref()
-            }
-            _ => None,
-        };
-        told.or(tag).and_then(minor)
+        python_of(&self.image.config, reference)
     }
 
     /// The labels by which an image with this base can be told what it is.
     pub(super) fn labels(&self, plan: &Plan) -> BTreeMap<String, String> {
-        let labels = [
-            (GLIBC_LABEL, self.glibc.to_string()),
-            (PYTHON_LABEL, plan.runtime.python.to_string()),
-            (INTERPRETER_LABEL, self.interpreter.clone()),
-        ];
-        labels.map(|(name, value)| (name.to_owned(), value)).into()
+        labels(self.glibc, plan.runtime.python, &self.interpreter)
+    }
+}
+
+/// The labels by which an image can be told what it is.
+pub(super) fn labels(
+    glibc: Glibc,
+    python: PythonVersion,
+    interpreter: &str,
+) -> BTreeMap<String, String> {
+    let labels = [
+        (GLIBC_LABEL, glibc.to_string()),
+        (PYTHON_LABEL, python.to_string()),
+        (INTERPRETER_LABEL, interpreter.to_owned()),
+    ];
+    labels.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// The Python version that a base says it has: by our label, by the variable of Docker's Python images, or by the
+/// tag of Lambda's own.
+pub(super) fn python_of(config: &Config, reference: Option<&Reference>) -> Option<PythonVersion> {
+    let minor = |text: &str| {
+        let mut parts = text.split(['.', '-']);
+        format!("{}.{}", parts.next()?, parts.next()?).parse().ok()
+    };
+    let label = config.labels.get(PYTHON_LABEL).map(String::as_str);
+    let told = label.or_else(|| config.variable("PYTHON_VERSION"));
+    let lambdas = reference.filter(|reference| is_lambda_repository(reference));
+    let tag = lambdas.and_then(|reference| reference.tag.as_deref());
+    told.or(tag).and_then(minor)
+}
+
+/// Whether Lambda's runtime client is in an image of this config.
+pub(super) fn has_runtime_client(config: &Config) -> bool {
+    let entry = config.entrypoint.first();
+    entry.is_some_and(|entry| entry.ends_with(ENTRY_POINT))
+        && config.variable(RUNTIME_DIR_VARIABLE).is_some()
+}
+
+/// What starts the Python of a base from a registry, as a script's first line has it.
+pub(super) fn interpreter(config: &Config, runtime: &Runtime) -> String {
+    if let Some(interpreter) = config.labels.get(INTERPRETER_LABEL) {
+        interpreter.clone()
+    } else if has_runtime_client(config) {
+        runtime.interpreter.clone()
+    } else {
+        format!("/usr/bin/env python{}", runtime.python)
     }
 }
 
 fn describe(plan: &Plan, image: Image, reference: Option<Reference>, tools: &Tools) -> Base {
     let config = &image.config;
-    let entry = config
-        .entrypoint
-        .first()
-        .map(String::as_str)
-        .unwrap_or_default();
-    let has_runtime_client =
-        entry.ends_with(ENTRY_POINT) && config.variable(RUNTIME_DIR_VARIABLE).is_some();
+    let has_runtime_client = has_runtime_client(config);
     let on_host = matches!(plan.base, plan::Base::Host(_));
     let labelled = config
         .labels
@@ -138,12 +163,10 @@ fn describe(plan: &Plan, image: Image, reference: Option<Reference>, tools: &Too
         }
         plan.runtime.glibc
     });
-    let interpreter = if let Some(interpreter) = config.labels.get(INTERPRETER_LABEL) {
-        interpreter.clone()
-    } else if has_runtime_client || on_host {
+    let interpreter = if on_host && !config.labels.contains_key(INTERPRETER_LABEL) {
         plan.runtime.interpreter.clone()
     } else {
-        format!("/usr/bin/env python{}", plan.runtime.python)
+        interpreter(config, plan.runtime)
     };
     Base {
         image,
@@ -275,7 +298,7 @@ async fn host_layer(
     let minor = plan.runtime.python.minor();
     let candidates = match given {
         Some(path) => vec![path.to_owned()],
-        None => interpreter::candidates(minor, &tools.directories, &tools.installations),
+        None => pythons::candidates(minor, &tools.directories, &tools.installations),
     };
     let first = candidates.first().and_then(|path| path.canonicalize().ok());
     let key = first.as_ref().map(|first| {
@@ -293,7 +316,7 @@ async fn host_layer(
     {
         return Ok((interpreter, layer));
     }
-    let find = move || interpreter::find(minor, &candidates);
+    let find = move || pythons::find(minor, &candidates);
     let interpreter = tools.block(find).await??;
     interpreter_glibc(plan, &interpreter)?;
     let (layer, tree) = layer_from(plan, &interpreter, tools).await?;

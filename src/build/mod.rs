@@ -19,6 +19,7 @@ pub mod locking;
 pub mod metadata;
 pub mod project;
 pub mod pushing;
+pub mod rebase;
 pub mod verify;
 pub mod wheel_layers;
 
@@ -175,6 +176,9 @@ pub enum Error {
         /// What the image is.
         actual: Digest,
     },
+    /// An image cannot be moved to another base.
+    #[error(transparent)]
+    Rebase(#[from] rebase::Refusal),
     /// Two images cannot be compared.
     #[error(transparent)]
     Compare(#[from] compare::Error),

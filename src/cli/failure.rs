@@ -10,7 +10,7 @@ use std::path::Path;
 use lambimg::aws;
 use lambimg::blob_store;
 use lambimg::build::verify::{Cause, Report};
-use lambimg::build::{self, function, host_base};
+use lambimg::build::{self, function, host_base, rebase};
 use lambimg::config;
 use lambimg::http;
 use lambimg::oci::{self, layer, layout, reference};
@@ -419,6 +419,7 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::OtherDigest { .. } => {
             hint("leave out the digest, or push the image it is of", USAGE)
         }
+        build::Error::Rebase(error) => of_rebase(error),
         build::Error::Compare(_) => hint(
             "the layer is no whole tar in gzip: have its image made again",
             INPUT,
@@ -446,6 +447,42 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::PartlyPushed { source, .. } => of_registry(source),
         build::Error::Http(error) => of_http(error),
         build::Error::Store(error) => of_store(error),
+    }
+}
+
+fn of_rebase(error: &rebase::Refusal) -> Advice {
+    match error {
+        rebase::Refusal::NoBase | rebase::Refusal::OtherLayers { .. } => {
+            hint("build it again on the new base", REFUSED)
+        }
+        rebase::Refusal::NoBaseName(_) => hint(
+            "name the new base by `--onto`; where the old one is in no registry, build again on the new one",
+            REFUSED,
+        ),
+        rebase::Refusal::Python { .. } => hint(
+            "name a base of the image's Python by `--onto`, or build again for the new one: its packages may be others",
+            REFUSED,
+        ),
+        rebase::Refusal::System { .. }
+        | rebase::Refusal::Glibc { .. }
+        | rebase::Refusal::RuntimeClient { .. }
+        | rebase::Refusal::Interpreter { .. } => hint(
+            "name a base of the same kind by `--onto`, or build again on the new one",
+            REFUSED,
+        ),
+        rebase::Refusal::Unknown { .. } => hint(
+            "build again on the new base, or have it say so by the label `lambimg.python` or in `/etc/os-release`",
+            REFUSED,
+        ),
+        rebase::Refusal::NoName(_) => hint("name it by `-t NAME:TAG`", USAGE),
+        rebase::Refusal::NothingToPush(_) => hint(
+            "name the image for its registry: `-t REGISTRY/REPOSITORY:TAG --push`",
+            USAGE,
+        ),
+        rebase::Refusal::Read { .. } => hint(
+            "the base is damaged where it came from, or no image of Lambda's kind",
+            INPUT,
+        ),
     }
 }
 

@@ -34,7 +34,7 @@ use lambimg::python::normalize_name;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
-use crate::proof::VerifyArguments;
+use crate::proof::{RebaseArguments, VerifyArguments};
 use crate::surroundings::Surroundings;
 use crate::terminal::{ProgressMode, Terminal};
 
@@ -90,6 +90,8 @@ enum Verb {
     Lock(Box<LockArguments>),
     /// Push an image to a registry
     Push(PushArguments),
+    /// Move an image to the newest of its base, or to another, without building it again
+    Rebase(RebaseArguments),
     /// Build an image again in a fresh cache and compare it byte for byte, or compare two images
     Verify(Box<VerifyArguments>),
     /// List the runtimes: Python, system, glibc, image, dates
@@ -361,6 +363,7 @@ fn run(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
         Verb::Build(wanted) => run_build(arguments, wanted, terminal),
         Verb::Lock(wanted) => run_lock(arguments, wanted, terminal),
         Verb::Push(push) => run_push(arguments, push, terminal),
+        Verb::Rebase(wanted) => proof::rebase(arguments, wanted, terminal),
         Verb::Verify(wanted) => proof::verify(arguments, wanted, terminal),
         Verb::Bases(bases) => {
             let today = surroundings::today();

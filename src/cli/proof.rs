@@ -1,12 +1,12 @@
-//! The verb that proves images: `verify`.
+//! The verbs that prove images and move them: `verify` and `rebase`.
 
 use std::path::Path;
 
 use clap::Args;
-use lambimg::build::{Tools, verify};
+use lambimg::build::{Tools, cache, rebase, verify};
 use lambimg::config::{Config, Project};
 use lambimg::oci::layout::Place;
-use lambimg::oci::reference::Name;
+use lambimg::oci::reference::{Name, Reference};
 use lambimg::plan::{self, Policy, Request, reach};
 
 use crate::Arguments;
@@ -14,12 +14,35 @@ use crate::Format;
 use crate::FormatArguments;
 use crate::FunctionArguments;
 use crate::NeedsArguments;
+use crate::PushingArguments;
 use crate::block_on;
 use crate::differences;
 use crate::failure::Failure;
+use crate::or_partly;
 use crate::surroundings::{self, Surroundings};
 use crate::terminal::Terminal;
 use crate::tools;
+
+#[derive(Debug, Args)]
+pub(crate) struct RebaseArguments {
+    /// A name in the store, oci:DIR, oci-archive:FILE, docker-archive:FILE or a registry reference behind `docker://`
+    image: String,
+
+    /// The new base (default: what the old one's name is now)
+    #[arg(long, value_name = "REFERENCE")]
+    onto: Option<String>,
+
+    /// Name for the moved image (default: the image's own; repeatable)
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    tags: Vec<String>,
+
+    /// Push every name that is in a registry
+    #[arg(long)]
+    push: bool,
+
+    #[command(flatten)]
+    pushing: PushingArguments,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
@@ -38,6 +61,41 @@ pub(crate) struct VerifyArguments {
 
     #[command(flatten)]
     format: FormatArguments,
+}
+
+/// Moves an image to a newer base.
+pub(crate) fn rebase(
+    arguments: &Arguments,
+    wanted: &RebaseArguments,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let onto = wanted.onto.as_ref().map(|text| {
+        let text = text.strip_prefix("docker://").unwrap_or(text);
+        Reference::read(text)
+    });
+    let names: Result<_, _> = wanted.tags.iter().map(|name| name.parse()).collect();
+    let request = rebase::Request {
+        image: wanted.image.clone(),
+        onto: onto.transpose()?,
+        names: names?,
+        push: wanted.push,
+    };
+    let tools = tools_for_images(&wanted.pushing.config(), arguments, terminal)?;
+    let done = block_on(rebase::rebase(&request, &tools))?;
+    cache::tell_damage(&tools);
+    let rebased = or_partly(done, terminal)?;
+    terminal.step(&if rebased.from == rebased.to {
+        format!("the base {} is current: {}", rebased.base, rebased.to)
+    } else {
+        format!(
+            "moved from the base {} to {}@{}",
+            rebased.from, rebased.base, rebased.to
+        )
+    });
+    terminal.pushed(&rebased.pushed);
+    // A lock at hand that pins the base which was left is to follow here.
+    let names = rebased.names.iter().map(Name::without_version);
+    terminal.print_references(names, rebased.image.manifest.digest())
 }
 
 /// Proves an image, or compares two.

@@ -22,6 +22,7 @@ mod layers;
 mod networks;
 mod outputs;
 mod pushing;
+mod rebasing;
 mod registry;
 mod reproducible;
 mod resolving;
