@@ -83,7 +83,7 @@ pub(crate) fn rebase(
     let tools = tools_for_images(&wanted.pushing.config(), arguments, terminal)?;
     let done = block_on(rebase::rebase(&request, &tools))?;
     cache::tell_damage(&tools);
-    let rebased = or_partly(done, terminal)?;
+    let rebased = or_partly(done, None, terminal)?;
     terminal.step(&if rebased.from == rebased.to {
         format!("the base {} is current: {}", rebased.base, rebased.to)
     } else {

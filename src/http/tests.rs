@@ -146,7 +146,7 @@ async fn the_answer_to_a_large_body_is_waited_for_longer() {
             let length = HeaderValue::from(chunks * chunk.len());
             request.headers.insert(CONTENT_LENGTH, length);
         }
-        let body = futures_util::stream::repeat(Ok(chunk)).take(chunks).boxed();
+        let body = futures_util::stream::iter((0..chunks).map(move |_| Ok(chunk.clone()))).boxed();
         let begun = std::time::Instant::now();
         let sent = client.send_watched(&request, body, Duration::from_millis(300));
         assert!(sent.await.is_err());

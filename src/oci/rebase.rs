@@ -204,7 +204,6 @@ mod tests {
             digest: Digest::of(format!("packed {name}")),
             size: 9,
             diff_id: Digest::of(name),
-            unpacked_size: 1024,
         }
     }
 

@@ -166,15 +166,12 @@ impl Error {
     pub(super) fn trouble(&self) -> Option<Trouble> {
         match self {
             Self::Http(error) => Trouble::of_error(error),
-            Self::Status { status, after, .. } => {
-                Trouble::of_status(StatusCode::from_u16(*status).ok()?, *after)
-            }
             // The next session has another address, which is good for longer.
             Self::Elsewhere {
                 status: 400 | 401 | 403 | 404 | 410 | 416,
                 ..
             } => Some(Trouble::new(self.to_string())),
-            Self::Elsewhere { status, after, .. } => {
+            Self::Status { status, after, .. } | Self::Elsewhere { status, after, .. } => {
                 Trouble::of_status(StatusCode::from_u16(*status).ok()?, *after)
             }
             Self::Length {
