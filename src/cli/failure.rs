@@ -152,6 +152,19 @@ impl Failure {
         )
     }
 
+    /// There is no job to tell.
+    pub(crate) fn no_github_job(variable: &str) -> Self {
+        Self::plain(
+            format!(
+                "`--github` is for jobs of GitHub's actions, and the variable `{variable}` is not set"
+            ),
+            hint(
+                "leave it out elsewhere: `--metadata-file FILE` has all of it as JSON",
+                USAGE,
+            ),
+        )
+    }
+
     /// A file that was asked for cannot be written.
     pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Self {
         Self::plain(

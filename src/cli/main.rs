@@ -11,6 +11,7 @@
 mod differences;
 mod failure;
 mod proof;
+mod results;
 mod surroundings;
 mod terminal;
 
@@ -23,7 +24,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lambimg::blob_store::BlobStore;
 use lambimg::build::cache::{self, Contents, Selection};
 use lambimg::build::locking::Upgrade;
-use lambimg::build::{self, Tools, metadata};
+use lambimg::build::{self, Tools};
 use lambimg::config::{Config, Project, Setting};
 use lambimg::oci::layer::Packing;
 use lambimg::oci::reference::{Name, Reference};
@@ -35,6 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 use crate::proof::{RebaseArguments, VerifyArguments};
+use crate::results::ResultArguments;
 use crate::surroundings::Surroundings;
 use crate::terminal::{ProgressMode, Terminal};
 
@@ -169,9 +171,8 @@ struct BuildArguments {
     #[arg(long)]
     dry_run: bool,
 
-    /// Write what was built as JSON
-    #[arg(long, value_name = "FILE")]
-    metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    results: ResultArguments,
 }
 
 /// What else decides the files of an image.
@@ -321,9 +322,8 @@ struct PushArguments {
     #[command(flatten)]
     pushing: PushingArguments,
 
-    /// Write what was pushed as JSON
-    #[arg(long, value_name = "FILE")]
-    metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    results: ResultArguments,
 }
 
 #[derive(Debug, Args)]
@@ -431,6 +431,7 @@ fn run_build(
         config,
         outputs: wanted.outputs.clone(),
         own_files: wanted
+            .results
             .metadata_file
             .iter()
             .cloned()
@@ -457,18 +458,13 @@ fn run_build(
         let outline = build::dependencies::outline(&plan)?;
         return terminal.print(&terminal::dry_run(&plan, &outline, &tree, is_package));
     }
+    let results = wanted.results.open(terminal)?;
     let offline = wanted.needs.offline;
     let tools = tools(Some(&project.root), &reach, offline, terminal)?;
     let built = block_on(build::build(plan, &tools))?;
     // What failed has brought wheels and layers too, which the next run takes.
     limit_store(limit, &tools, terminal);
-    let built = or_partly(built, wanted.metadata_file.as_ref(), terminal)?;
-    if let Some(path) = &wanted.metadata_file {
-        write_metadata(path, &metadata::of_build(&built))?;
-    }
-    terminal.summary(&built);
-    let digest = built.image.manifest.digest();
-    terminal.print_references(built.plan.names.iter().map(Name::without_version), digest)
+    results.built(built)
 }
 
 fn run_lock(
@@ -522,6 +518,7 @@ fn run_push(
         .or(project.config);
     let reach = reach::reach(&project.root, &config)?;
     let references = push.references()?;
+    let results = push.results.open(terminal)?;
     let tools = tools(None, &reach, false, terminal)?;
     let work = async {
         let image = build::open(&push.image, &tools).await?;
@@ -530,31 +527,7 @@ fn run_push(
     };
     let done = block_on(work)?;
     cache::tell_damage(&tools);
-    let (image, pushed) = or_partly(done, push.metadata_file.as_ref(), terminal)?;
-    if let Some(path) = &push.metadata_file {
-        write_metadata(path, &metadata::of_push(&image, &pushed))?;
-    }
-    terminal.pushed(&pushed);
-    let names = pushed.iter().map(|pushed| pushed.reference.name());
-    terminal.print_references(names, image.manifest.digest())
-}
-
-/// What was to be done, or its failure; of a push that ended on its way the part that is done is printed, and
-/// written as that of a push.
-fn or_partly<T>(
-    done: Result<T, build::Error>,
-    metadata_file: Option<&PathBuf>,
-    terminal: &Terminal,
-) -> Result<T, Failure> {
-    if let Err(build::Error::PartlyPushed { pushed, image, .. }) = &done {
-        terminal.pushed(pushed);
-        let names = pushed.iter().map(|pushed| pushed.reference.name());
-        terminal.print_references(names, image.manifest.digest())?;
-        if let Some(path) = metadata_file {
-            write_metadata(path, &metadata::of_push(image, pushed))?;
-        }
-    }
-    Ok(done?)
+    results.pushed(done)
 }
 
 fn text_flag(value: Option<&String>, flag: &'static str) -> Option<Setting> {
@@ -699,9 +672,4 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
         AT_THE_END
     });
     done
-}
-
-fn write_metadata(path: &PathBuf, value: &serde_json::Value) -> Result<(), Failure> {
-    let text = format!("{value:#}\n");
-    std::fs::write(path, text).map_err(|error| Failure::cannot_write(path, &error))
 }

@@ -18,7 +18,7 @@ use crate::PushingArguments;
 use crate::block_on;
 use crate::differences;
 use crate::failure::Failure;
-use crate::or_partly;
+use crate::results::ResultArguments;
 use crate::surroundings::{self, Surroundings};
 use crate::terminal::Terminal;
 use crate::tools;
@@ -42,6 +42,9 @@ pub(crate) struct RebaseArguments {
 
     #[command(flatten)]
     pushing: PushingArguments,
+
+    #[command(flatten)]
+    results: ResultArguments,
 }
 
 #[derive(Debug, Args)]
@@ -80,10 +83,11 @@ pub(crate) fn rebase(
         names: names?,
         push: wanted.push,
     };
+    let results = wanted.results.open(terminal)?;
     let tools = tools_for_images(&wanted.pushing.config(), arguments, terminal)?;
     let done = block_on(rebase::rebase(&request, &tools))?;
     cache::tell_damage(&tools);
-    let rebased = or_partly(done, None, terminal)?;
+    let rebased = results.or_partly(done)?;
     terminal.step(&if rebased.from == rebased.to {
         format!("the base {} is current: {}", rebased.base, rebased.to)
     } else {
@@ -95,7 +99,7 @@ pub(crate) fn rebase(
     terminal.pushed(&rebased.pushed);
     // A lock at hand that pins the base which was left is to follow here.
     let names = rebased.names.iter().map(Name::without_version);
-    terminal.print_references(names, rebased.image.manifest.digest())
+    results.named(&rebased.image, names, &rebased.pushed)
 }
 
 /// Proves an image, or compares two.
@@ -158,6 +162,8 @@ fn build_again(
             .collect(),
         policy: Policy {
             locked: true,
+            // A proof takes nothing from anybody.
+            no_cache: true,
             offline: wanted.needs.offline,
             ..Policy::default()
         },

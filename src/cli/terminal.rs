@@ -3,7 +3,7 @@
 //! On a terminal bars show what moves; elsewhere each finished step is a line, so that a log stays
 //! readable. Colour is used only on a terminal, and not where `NO_COLOR` is set.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -16,7 +16,6 @@ use lambimg::blob_store::Held;
 use lambimg::build::cache::{Contents, Freed, Named};
 use lambimg::build::dependencies::Outline;
 use lambimg::build::{Built, Pushed};
-use lambimg::digest::Digest;
 use lambimg::file_tree::{FileTree, Node};
 use lambimg::lambda;
 use lambimg::plan::Plan;
@@ -166,22 +165,6 @@ impl Terminal {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result.map_err(|error| Failure::cannot_print(&error)),
         }
-    }
-
-    /// Prints one `NAME@sha256:…` a line, each name once.
-    pub(crate) fn print_references(
-        &self,
-        names: impl Iterator<Item = String>,
-        digest: Digest,
-    ) -> Result<(), Failure> {
-        let mut printed = BTreeSet::new();
-        let mut text = String::new();
-        for name in names {
-            if printed.insert(name.clone()) {
-                let _ = writeln!(text, "{name}@{digest}");
-            }
-        }
-        self.print(&text)
     }
 
     /// Says something that is no result.

@@ -1,0 +1,233 @@
+//! Results for programs: what stdout has, the metadata file, and what a job of GitHub's actions is told.
+//!
+//! Only what was done comes here, never what is going on.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use indicatif::HumanBytes;
+use lambimg::build::{self, Built, Pushed, metadata};
+use lambimg::digest::Digest;
+use lambimg::oci::image::Image;
+use lambimg::oci::reference::Name;
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::surroundings;
+use crate::terminal::Terminal;
+
+/// Where the actions' runner reads what a step found out.
+const OUTPUT: &str = "GITHUB_OUTPUT";
+/// Where it reads what people are shown of a step.
+const SUMMARY: &str = "GITHUB_STEP_SUMMARY";
+
+#[derive(Debug, Args)]
+pub(crate) struct ResultArguments {
+    /// Write what was done as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+
+    /// What to print
+    #[arg(long = "format", value_enum, default_value_t)]
+    result_format: ResultFormat,
+
+    /// Tell the job of GitHub's actions: outputs `digest`, `image` and `images`, and a summary
+    #[arg(long)]
+    github: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum ResultFormat {
+    /// One NAME@sha256:… a line
+    #[default]
+    References,
+    /// What --metadata-file has
+    Json,
+}
+
+/// Where results go.
+pub(crate) struct Results<'a> {
+    metadata_file: Option<&'a Path>,
+    format: ResultFormat,
+    github: Option<Job>,
+    terminal: &'a Terminal,
+}
+
+/// The files of a step of GitHub's actions.
+#[derive(Debug)]
+struct Job {
+    output: PathBuf,
+    /// Runners of other makes have none.
+    summary: Option<PathBuf>,
+}
+
+impl ResultArguments {
+    /// Where results go, found out before anything is done.
+    pub(crate) fn open<'a>(&'a self, terminal: &'a Terminal) -> Result<Results<'a>, Failure> {
+        Ok(Results {
+            metadata_file: self.metadata_file.as_deref(),
+            format: self.result_format,
+            github: self.github.then(Job::find).transpose()?,
+            terminal,
+        })
+    }
+}
+
+impl Results<'_> {
+    /// What was built, or why it was not; of a push that ended on its way the part that is done is told.
+    pub(crate) fn built(&self, done: Result<Built, build::Error>) -> Result<(), Failure> {
+        let built = self.or_partly(done)?;
+        self.terminal.summary(&built);
+        let names = built.plan.names.iter().map(Name::without_version);
+        let references = references(names, built.image.manifest.digest());
+        self.tell(&metadata::of_build(&built), &references, &built.pushed)
+    }
+
+    /// What was pushed, or why not.
+    pub(crate) fn pushed(
+        &self,
+        done: Result<(Image, Vec<Pushed>), build::Error>,
+    ) -> Result<(), Failure> {
+        let (image, pushed) = self.or_partly(done)?;
+        self.terminal.pushed(&pushed);
+        self.tell_pushed(&image, &pushed)
+    }
+
+    /// As [`Self::pushed`], of a push in another verb's work.
+    pub(crate) fn or_partly<T>(&self, done: Result<T, build::Error>) -> Result<T, Failure> {
+        if let Err(build::Error::PartlyPushed { pushed, image, .. }) = &done {
+            self.terminal.pushed(pushed);
+            self.tell_pushed(image, pushed)?;
+        }
+        Ok(done?)
+    }
+
+    fn tell_pushed(&self, image: &Image, pushed: &[Pushed]) -> Result<(), Failure> {
+        let names = pushed.iter().map(|pushed| pushed.reference.name());
+        self.named(image, names, pushed)
+    }
+
+    /// An image that has these names now.
+    pub(crate) fn named(
+        &self,
+        image: &Image,
+        names: impl Iterator<Item = String>,
+        pushed: &[Pushed],
+    ) -> Result<(), Failure> {
+        let references = references(names, image.manifest.digest());
+        self.tell(&metadata::of_push(image, pushed), &references, pushed)
+    }
+
+    fn tell(
+        &self,
+        document: &Value,
+        references: &[String],
+        pushed: &[Pushed],
+    ) -> Result<(), Failure> {
+        let text = format!("{document:#}\n");
+        if let Some(path) = self.metadata_file {
+            std::fs::write(path, &text).map_err(|error| Failure::cannot_write(path, &error))?;
+        }
+        if let Some(job) = &self.github {
+            job.tell(document, references, pushed)?;
+        }
+        self.terminal.print(&match self.format {
+            ResultFormat::Json => text,
+            ResultFormat::References => lines(references),
+        })
+    }
+}
+
+/// `NAME@sha256:…`, each name once.
+fn references(names: impl Iterator<Item = String>, digest: Digest) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let once = names.filter(|name| seen.insert(name.clone()));
+    once.map(|name| format!("{name}@{digest}")).collect()
+}
+
+fn lines(texts: &[String]) -> String {
+    texts.iter().fold(String::new(), |mut lines, text| {
+        let _ = writeln!(lines, "{text}");
+        lines
+    })
+}
+
+impl Job {
+    fn find() -> Result<Self, Failure> {
+        let file = |name| Ok::<_, Failure>(surroundings::variable(name)?.map(PathBuf::from));
+        Ok(Self {
+            output: file(OUTPUT)?.ok_or_else(|| Failure::no_github_job(OUTPUT))?,
+            summary: file(SUMMARY)?,
+        })
+    }
+
+    /// Appends, because other steps' words may stand there. No name or digest has a line's end in it.
+    fn tell(
+        &self,
+        document: &Value,
+        references: &[String],
+        pushed: &[Pushed],
+    ) -> Result<(), Failure> {
+        let digest = document["digest"].as_str().unwrap_or_default();
+        // What Lambda is to be given goes first.
+        let first = pushed
+            .first()
+            .map(|pushed| format!("{}@{digest}", pushed.reference.name()));
+        let image = first.as_ref().or(references.first());
+        let image = image.map_or("", String::as_str);
+        let images = lines(references);
+        let output = format!(
+            "digest={digest}\nimage={image}\nimages<<end-of-images\n{images}end-of-images\n"
+        );
+        append(&self.output, &output)?;
+        match &self.summary {
+            Some(path) => append(path, &summary(document, image)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What people are shown, in GitHub's Markdown.
+fn summary(document: &Value, image: &str) -> String {
+    let mut text = format!("### `{image}`\n");
+    let layers = document["layers"].as_array();
+    if let Some(layers) = layers {
+        text.push_str("\n| layer | size | from |\n|---|---:|---|\n");
+        for layer in layers.iter().filter(|layer| layer["from"] != "base") {
+            let what = layer["what"].as_str().unwrap_or_default();
+            let size = HumanBytes(layer["size"].as_u64().unwrap_or_default());
+            let from = layer["taken_from"].as_str().unwrap_or("this build");
+            let _ = writeln!(text, "| {what} | {size} | {from} |");
+        }
+    }
+    let pushed = document["pushed"].as_array().map_or(&[][..], Vec::as_slice);
+    if !pushed.is_empty() {
+        text.push_str("\n| repository | tags | uploaded | mounted | there already |\n|---|---|---:|---:|---:|\n");
+    }
+    for repository in pushed {
+        let tags = repository["tags"].as_array().into_iter().flatten();
+        let tags: Vec<_> = tags.filter_map(Value::as_str).collect();
+        let bytes = |key: &str| HumanBytes(repository[key].as_u64().unwrap_or_default());
+        let name = repository["repository"].as_str().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "| {name} | {} | {} | {} | {} |",
+            tags.join(" "),
+            bytes("uploaded"),
+            bytes("mounted"),
+            bytes("skipped"),
+        );
+    }
+    text.push('\n');
+    text
+}
+
+fn append(path: &Path, text: &str) -> Result<(), Failure> {
+    let file = File::options().append(true).create(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| Failure::cannot_write(path, &error))
+}
