@@ -8,6 +8,7 @@
 
 mod build;
 mod cache;
+mod ci;
 mod dependencies;
 mod earlier;
 mod ecr;
