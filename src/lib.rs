@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`digest`] | the sha256 value; hashing writers, verifying readers | files, networks |
 //! | [`progress`] | what a long job says while it runs | who listens |
-//! | [`zip`] | a strict reader of archives | wheels |
+//! | [`zip`] | a strict reader of archives; a writer of plain ones | wheels |
 //! | [`http`] | one client: time-outs, retry, redirects, redaction | registries, indexes |
 //! | [`file_tree`] | files bound for an image, sorted, with their owners | time, owner, raw mode; tar |
 //! | [`blob_store`] | bytes by digest on disk; answers by the digest of their inputs | what blobs mean |

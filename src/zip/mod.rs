@@ -7,6 +7,8 @@
 //! Python's `zipfile` makes of an archive holds, for that is what pip installs from. It knows nothing of
 //! wheels; whether a name may become a path is for the room that makes it one.
 
+mod writer;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -17,6 +19,8 @@ use std::sync::Arc;
 use flate2::bufread::DeflateDecoder;
 
 use crate::digest::Digest;
+
+pub use writer::Writer;
 
 const END: u32 = 0x0605_4b50;
 const END64: u32 = 0x0606_4b50;
