@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import marshal
 import pathlib
 import struct
 import sys
@@ -91,6 +92,16 @@ def stream():
     return out.getvalue()
 
 
+def modules():
+    """Modules compiled by this interpreter, each behind a byte for its version."""
+    sources = (
+        "def f(x, *y, z='a'):\n    return x in {1, None, 'b', (2, 3.5)}\n",
+        "class C:\n    'doc'\n    a = 10**30, 1j, b'x', ..., 'é'\n    async def g(self):\n        yield self.a\n",
+    )
+    minor = bytes([(sys.version_info[1] - 8) % 7])
+    return [minor + marshal.dumps(compile(source, "/var/task/m.py", "exec")) for source in sources]
+
+
 def locks(*names):
     """The tests' real locks, each with its project behind a NUL."""
     fixtures = pathlib.Path(__file__).parent.parent / "src/python/lock/fixtures"
@@ -117,6 +128,7 @@ SEEDS = {
     ],
     "zip": lambda: [wheel(0), wheel(zipfile.ZIP_DEFLATED), stream()],
     "wheel": lambda: [wheel(0), wheel(zipfile.ZIP_DEFLATED), parts()],
+    "marshal": modules,
     "elf": lambda: [elf(), elf(183, b"GLIBC_ABI_DT_RELR")],
     "markers": lambda: [
         b"python_version >= '3.8' and (sys_platform == 'linux' or extra == 'x')",

@@ -12,6 +12,7 @@ pub mod interpreter;
 pub mod lock;
 pub mod lock_text;
 pub mod markers;
+pub mod marshal;
 pub mod netrc;
 pub mod pyproject;
 pub mod requirement;
