@@ -3,6 +3,7 @@
 //! A [`Target`] is the machine that will run the code, never the one at hand. This room has never
 //! heard of images, layers or Lambda; it looks at no environment and at no Python but one it is given.
 
+pub mod bytecode;
 pub mod credentials;
 pub mod elf;
 pub mod examination;
