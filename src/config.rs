@@ -139,8 +139,10 @@ pub struct Config {
     pub base: Option<Setting>,
     /// The C library of a base that does not say it.
     pub glibc: Option<Setting>,
-    /// The interpreter for `base = "host"`.
+    /// The interpreter for `base = "host"`, and for bytecode.
     pub interpreter: Option<Setting>,
+    /// `true` or `false`: whether bytecode goes into the image.
+    pub bytecode: Option<Setting>,
     /// `auto`, `uv` or `pip`.
     pub resolver: Option<Setting>,
     /// `true` or `false`: whether the project goes in as its wheel.
@@ -207,7 +209,7 @@ enum Slot<'a> {
 /// The key of a table whose keys stand behind it and a dot.
 const TABLE: &str = "repository";
 
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 32] = [
     "python",
     "arch",
     "handler",
@@ -216,6 +218,7 @@ const KEYS: [&str; 31] = [
     "base",
     "glibc",
     "interpreter",
+    "bytecode",
     "resolver",
     "package",
     "exclude-newer",
@@ -252,6 +255,7 @@ impl Config {
             "base" => Slot::Text(&mut self.base),
             "glibc" => Slot::Text(&mut self.glibc),
             "interpreter" => Slot::Text(&mut self.interpreter),
+            "bytecode" => Slot::Text(&mut self.bytecode),
             "resolver" => Slot::Text(&mut self.resolver),
             "package" => Slot::Text(&mut self.package),
             "exclude-newer" => Slot::Text(&mut self.exclude_newer),
@@ -292,6 +296,7 @@ impl Config {
             base: self.base.or(other.base),
             glibc: self.glibc.or(other.glibc),
             interpreter: self.interpreter.or(other.interpreter),
+            bytecode: self.bytecode.or(other.bytecode),
             resolver: self.resolver.or(other.resolver),
             package: self.package.or(other.package),
             exclude_newer: self.exclude_newer.or(other.exclude_newer),

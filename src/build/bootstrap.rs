@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::build::base::Base;
+use crate::build::compiling::Compiler;
 use crate::build::dependencies;
 use crate::build::wheel_layers::{self, Place, WheelLayer};
 use crate::build::{Error, Tools};
@@ -85,6 +86,7 @@ client.main([task_root, os.environ["_HANDLER"]])
 pub(super) async fn layer(
     plan: &Arc<Plan>,
     base: &Base,
+    compiler: Option<&Compiler>,
     tools: &Tools,
 ) -> Result<Option<WheelLayer>, Error> {
     if base.has_runtime_client {
@@ -99,7 +101,16 @@ pub(super) async fn layer(
     };
     let scripts = scripts(plan.runtime, &interpreter_command(base))?;
     let (options, no_cache) = (plan.layer_options(), plan.policy.no_cache);
-    let made = wheel_layers::make(&client, &place, Some(scripts), 1, options, no_cache, tools);
+    let made = wheel_layers::make(
+        &client,
+        &place,
+        Some(scripts),
+        1,
+        options,
+        no_cache,
+        compiler,
+        tools,
+    );
     Ok(made.await?.layers.into_iter().next())
 }
 

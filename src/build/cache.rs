@@ -18,7 +18,12 @@ use crate::progress::Progress;
 /// The kind of the answers that are layers made here.
 const MADE: &str = "layer";
 /// Where answers of a kind name the blob without which they are worth nothing.
-const NAMING: [(&str, &str); 3] = [(MADE, "digest"), ("built", "digest"), ("base", "manifest")];
+const NAMING: [(&str, &str); 4] = [
+    (MADE, "digest"),
+    ("built", "digest"),
+    ("base", "manifest"),
+    ("bytecode", "digest"),
+];
 
 /// An image of the store that has a name there.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::build::base::Base;
+use crate::build::compiling::{Compiler, Counts};
 use crate::build::earlier::Key;
 use crate::build::layering::{self, Package, Rule};
 use crate::build::locking::{self, Known};
@@ -40,6 +41,15 @@ impl Dependencies {
         &self.wheels.locked
     }
 
+    /// How much bytecode is in the layers.
+    pub fn bytecode(&self) -> Counts {
+        let mut counts = Counts::default();
+        for layer in &self.layers {
+            counts += layer.bytecode;
+        }
+        counts
+    }
+
     /// What patterns kept out of the layers, by its path below the task root.
     pub fn left_out(&self) -> Vec<&str> {
         let left_out = self.layers.iter().flat_map(|layer| &layer.left_out);
@@ -53,7 +63,12 @@ impl Dependencies {
 ///
 /// # Errors
 /// Those of locks, resolvers, indexes and wheels.
-pub async fn layers(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Dependencies, Error> {
+pub async fn layers(
+    plan: &Arc<Plan>,
+    base: &Base,
+    compiler: Option<&Compiler>,
+    tools: &Tools,
+) -> Result<Dependencies, Error> {
     let target = target(plan, base);
     let Some(needed) = locking::needed(plan, target, tools).await? else {
         return Ok(Dependencies::default());
@@ -86,7 +101,10 @@ pub async fn layers(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Depe
     let place = task_root(plan, base);
     let (options, no_cache) = (plan.layer_options(), plan.policy.no_cache);
     let most = most_layers(plan, base);
-    let made = wheel_layers::make(&wheels, &place, None, most, options, no_cache, tools).await?;
+    let made = wheel_layers::make(
+        &wheels, &place, None, most, options, no_cache, compiler, tools,
+    )
+    .await?;
     Ok(Dependencies {
         wheels,
         key: (!made.layers.is_empty()).then_some(made.key),

@@ -31,6 +31,14 @@ pub fn of_build(built: &Built) -> Value {
         })
     });
     document["packages"] = json!(packages.collect::<Vec<_>>());
+    document["bytecode"] = json!(built.bytecode.as_ref().map(|bytecode| {
+        json!({
+            "implementation": bytecode.implementation,
+            "version": bytecode.version,
+            "compiled": bytecode.counts.compiled,
+            "failed": bytecode.counts.failed,
+        })
+    }));
     document["left_out"] = json!({
         "packages": built.dependencies.left_out_packages,
         "files": built.dependencies.left_out(),

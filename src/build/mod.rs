@@ -9,6 +9,7 @@ pub mod base;
 pub mod bootstrap;
 pub mod cache;
 mod claims;
+pub mod compiling;
 pub mod dependencies;
 pub mod earlier;
 pub mod function;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob_store::{self, BlobStore, MemoKey};
 use crate::build::base::Base;
+use crate::build::compiling::{Compiler, Counts, Report};
 use crate::build::dependencies::Dependencies;
 use crate::build::earlier::{Earlier, Key};
 use crate::build::locking::Upgrade;
@@ -191,6 +193,17 @@ pub enum Error {
     /// No interpreter fits.
     #[error(transparent)]
     Interpreter(#[from] interpreter::Error),
+    /// Compiling is not possible.
+    #[error(transparent)]
+    Compiling(#[from] python::bytecode::Error),
+    /// What was compiled cannot be read back.
+    #[error("the bytecode `{archive}` of the store cannot be read")]
+    Bytecode {
+        /// The archive.
+        archive: Digest,
+        /// Why.
+        source: crate::zip::Error,
+    },
     /// The function's files cannot be taken.
     #[error(transparent)]
     Function(#[from] function::Error),
@@ -444,6 +457,8 @@ pub struct Built {
     pub made: Vec<Made>,
     /// The packages in it.
     pub dependencies: Dependencies,
+    /// The bytecode in it, if any could be made.
+    pub bytecode: Option<Report>,
     /// What was pushed where.
     pub pushed: Vec<Pushed>,
 }
@@ -519,6 +534,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         bootstrap,
         dependencies,
         function,
+        bytecode,
     } = parts;
 
     let taken = earlier.taken();
@@ -560,6 +576,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         base,
         made,
         dependencies,
+        bytecode,
         pushed: Vec::new(),
     };
     keep(&built.image, &plan.names, tools)?;
@@ -575,6 +592,7 @@ struct Parts {
     bootstrap: Option<WheelLayer>,
     dependencies: Dependencies,
     function: Option<(Layer, Key)>,
+    bytecode: Option<Report>,
 }
 
 /// Says how many layers came from where.
@@ -593,17 +611,19 @@ fn tell_taken(made: &[Made], progress: &Progress) {
 async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
     let is_package = project::is_package(plan)?;
     let source = list_function(plan, is_package, tools).await?;
+    let compiler = compiling::choose(plan, None, tools).await?;
+    let compiler = compiler.as_ref();
     let from_base = async {
         let base = base::resolve(plan, tools).await?;
         tools.made.base(&base.image);
-        let bootstrap = bootstrap::layer(plan, &base, tools);
-        let dependencies = dependencies::layers(plan, &base, tools);
+        let bootstrap = bootstrap::layer(plan, &base, compiler, tools);
+        let dependencies = dependencies::layers(plan, &base, compiler, tools);
         let package = async {
             if !is_package {
                 return Ok(None);
             }
             let tree = project::tree(plan, &base, &source, tools).await?;
-            let layer = tools.layer_of(plan, tree.clone(), "function").await?;
+            let layer = function_layer(plan, tree.clone(), compiler, tools).await?;
             Ok(Some((layer, tree)))
         };
         let (bootstrap, dependencies, package) =
@@ -615,19 +635,45 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         if is_package {
             return Ok(None);
         }
-        let layer = tools.layer_of(plan, source.clone(), "function").await;
+        let layer = function_layer(plan, source.clone(), compiler, tools).await;
         layer.map(Some)
     };
     let (files, (base, bootstrap, dependencies, package)) = tokio::try_join!(files, from_base)?;
     let package = package.map(|(layer, tree)| (Some(layer), tree));
     let (function, source) = package.unwrap_or((files, source.clone()));
     check_handler(plan, &source, &base, &dependencies, tools).await?;
+    let (function, counts) = function.unzip();
+    let mut counts: Counts = counts.unwrap_or_default();
+    counts += bootstrap
+        .as_ref()
+        .map(|made| made.bytecode)
+        .unwrap_or_default();
+    counts += dependencies.bytecode();
     Ok(Parts {
         base,
         bootstrap,
         dependencies,
         function,
+        bytecode: compiler.map(|compiler| compiler.report(counts)),
     })
+}
+
+/// The layer of the function's files, with bytecode beside them where it can be had.
+async fn function_layer(
+    plan: &Plan,
+    tree: FileTree,
+    compiler: Option<&Compiler>,
+    tools: &Tools,
+) -> Result<((Layer, Key), Counts), Error> {
+    let Some(compiler) = compiler.cloned() else {
+        let layer = tools.layer_of(plan, tree, "function").await?;
+        return Ok((layer, Counts::default()));
+    };
+    let (no_cache, owned) = (plan.policy.no_cache, tools.clone());
+    let compile = move || compiler.with_bytecode(tree, no_cache, &owned);
+    let (tree, counts) = tools.block(compile).await??;
+    let layer = tools.layer_of(plan, tree, "function").await?;
+    Ok((layer, counts))
 }
 
 /// Makes the lock of what the plan's function needs, and gives its path.

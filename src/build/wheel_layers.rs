@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::blob_store::{self, MemoKey};
 use crate::build::claims::{self, Claims};
+use crate::build::compiling::{Bytecode, Compiler, Counts};
 use crate::build::earlier::{Found, Key};
 use crate::build::layering::{self, Package, Rule};
 use crate::build::{Error, Tools, function};
@@ -84,6 +85,8 @@ pub struct WheelLayer {
     pub packages: Vec<String>,
     /// What patterns kept out of it, by its path below the root.
     pub left_out: Vec<String>,
+    /// How much bytecode is in it.
+    pub bytecode: Counts,
 }
 
 /// What a layer of these packages is, in a few words.
@@ -174,7 +177,11 @@ impl Wheels {
 }
 
 /// Makes the layers of these wheels, at most `most` of them, with `beside` over them; those made before are taken
-/// unless `no_cache` is set.
+/// unless `no_cache` is set. With `compiler` they have bytecode in them.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is said by another part of the plan"
+)]
 pub(super) async fn make(
     wheels: &Wheels,
     place: &Place,
@@ -182,6 +189,7 @@ pub(super) async fn make(
     most: usize,
     options: Options,
     no_cache: bool,
+    compiler: Option<&Compiler>,
     tools: &Tools,
 ) -> Result<WheelLayers, Error> {
     let sizes = wheels.sizes(tools).await?;
@@ -205,7 +213,9 @@ pub(super) async fn make(
         beside,
         options,
         no_cache,
+        compiler: compiler.cloned(),
         placed: wheels.locked.iter().map(|_| OnceLock::new()).collect(),
+        bytecode: wheels.locked.iter().map(|_| OnceLock::new()).collect(),
         makers: Semaphore::new(makers()),
         tools: tools.clone(),
     });
@@ -347,6 +357,8 @@ struct About {
     left_out: Vec<String>,
     /// What it lays claim to, if that is few enough.
     claims: Option<Claims>,
+    /// How much bytecode is in it, as far as that is known.
+    bytecode: Counts,
 }
 
 enum Told {
@@ -375,7 +387,9 @@ struct Stack {
     beside: Option<FileTree>,
     options: Options,
     no_cache: bool,
+    compiler: Option<Compiler>,
     placed: Vec<OnceLock<Placed>>,
+    bytecode: Vec<OnceLock<Bytecode>>,
     makers: Semaphore,
     tools: Tools,
 }
@@ -433,8 +447,8 @@ impl Stack {
             layer: found.layer,
             key: found.key,
             about: About {
-                left_out: Vec::new(),
                 claims: found.claims,
+                ..About::default()
             },
             told: Vec::new(),
         };
@@ -466,6 +480,7 @@ impl Stack {
                 .map(|(name, _)| (*name).to_owned())
                 .collect(),
             left_out: outcome.about.left_out,
+            bytecode: outcome.about.bytecode,
         }
     }
 
@@ -598,6 +613,7 @@ impl Stack {
         if let Some(beside) = self.beside(group) {
             inputs.push(beside.digest()?.to_string());
         }
+        inputs.extend(self.compiler.iter().map(Compiler::identity));
         if !shadowed.is_empty() {
             inputs.push("without".to_owned());
             inputs.extend(shadowed.iter().cloned());
@@ -663,6 +679,34 @@ impl Stack {
         Ok(self.placed[wheel].get_or_init(|| placed))
     }
 
+    /// A wheel's bytecode, if there is to be any.
+    fn bytecode(&self, wheel: usize) -> Result<Option<&Bytecode>, Error> {
+        let Some(compiler) = &self.compiler else {
+            return Ok(None);
+        };
+        if let Some(bytecode) = self.bytecode[wheel].get() {
+            return Ok(Some(bytecode));
+        }
+        let (digest, tree) = (&self.wheels.locked[wheel].digest, &self.placed(wheel)?.tree);
+        let programs = format!("{}/bin/", self.place.root);
+        let made = compiler.of_wheel(digest, tree, &programs, self.no_cache, &self.tools);
+        let made = made.map_err(|error| match error {
+            Error::Layer(error) => self.in_its_wheel(error, tree),
+            error => error,
+        })?;
+        Ok(Some(self.bytecode[wheel].get_or_init(|| made)))
+    }
+
+    /// These paths, and those of the bytecode that wheels bring for them.
+    fn kept_out(&self, shadowed: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut paths = shadowed.clone();
+        if let Some(compiler) = &self.compiler {
+            let cached = shadowed.iter();
+            paths.extend(cached.filter_map(|path| compiler.cached_path(path)));
+        }
+        paths
+    }
+
     /// Puts wheels into their places and has those examined that were not before, each archive opened once.
     fn witnesses(&self, wheels: &[usize]) -> Result<Witnesses, Error> {
         let mut witnesses = Witnesses::default();
@@ -680,12 +724,19 @@ impl Stack {
 
     /// What goes into a group's layer; of two wheels with one path the later has it, as with pip.
     fn tree(&self, group: usize, shadowed: &BTreeSet<String>) -> Result<FileTree, Error> {
+        let kept_out = self.kept_out(shadowed);
         let mut tree = FileTree::default();
         for &wheel in &self.groups[group] {
             for (path, entry) in self.placed(wheel)?.tree.iter() {
-                if !shadowed.contains(path.as_str()) {
+                if !kept_out.contains(path.as_str()) {
                     tree.insert(path.clone(), entry.node.clone(), &entry.owner)?;
                 }
+            }
+        }
+        for &wheel in &self.groups[group] {
+            if let Some(bytecode) = self.bytecode(wheel)? {
+                let owner = owner_of(&self.wheels.locked[wheel]);
+                bytecode.put_into(&mut tree, &owner, |path| kept_out.contains(path))?;
             }
         }
         if let Some(beside) = self.beside(group) {
@@ -712,16 +763,24 @@ impl Stack {
         let written = layer::write(store, &tree, self.options, &witnesses, &task);
         let unnamed = written.map_err(|error| self.in_its_wheel(error, &tree))?;
         let mut told = Vec::new();
-        let mut left_out = Vec::new();
+        let (mut left_out, mut counts) = (Vec::new(), Counts::default());
         for &wheel in wheels {
             told.extend(self.examined(wheel, &mut witnesses)?);
+            if let Some(bytecode) = self.bytecode(wheel)? {
+                counts += bytecode.counts();
+                told.extend(bytecode.told().map(|text| (wheel, Told::Detail(text))));
+            }
             left_out.extend(self.placed(wheel)?.left_out.iter().cloned());
         }
         left_out.sort();
         let layer = unnamed.commit()?;
         let (key, about_key) = self.keys(group, shadowed)?;
         let claims = Claims::of(&tree, self.place.root.trim_start_matches('/'));
-        let about = About { left_out, claims };
+        let about = About {
+            left_out,
+            claims,
+            bytecode: counts,
+        };
         store.remember(&about_key, &about)?;
         layer::remember(store, &key, &layer)?;
         task.done();
@@ -811,12 +870,39 @@ impl Stack {
             let Some(winner) = groups.clone().next_back() else {
                 continue;
             };
-            for group in groups.filter(|group| *group > winner) {
+            for group in groups.clone().filter(|group| *group > winner) {
                 shadows[group].insert(collision.path.as_str().to_owned());
+            }
+            let winning = brought_by_last(&contested, &collision.path);
+            if let Some(cached) = self.stale(winning, &collision.path)? {
+                for group in groups.filter(|group| *group < winner) {
+                    shadows[group].insert(cached.clone());
+                }
             }
         }
         Ok((shadows, collisions))
     }
+
+    /// Where bytecode of a source that lost would stand for the one that won and has none.
+    fn stale(&self, winner: Option<usize>, source: &ImagePath) -> Result<Option<String>, Error> {
+        let Some((winner, compiler)) = winner.zip(self.compiler.as_ref()) else {
+            return Ok(None);
+        };
+        let Some(cached) = compiler.cached_path(source.as_str()) else {
+            return Ok(None);
+        };
+        let bytecode = self.bytecode(winner)?;
+        let is_compiled = bytecode.is_some_and(|bytecode| bytecode.has(source.as_str()));
+        Ok((!is_compiled).then_some(cached))
+    }
+}
+
+/// The last of the wheels that bring a path.
+fn brought_by_last(
+    contested: &BTreeMap<&ImagePath, Vec<usize>>,
+    path: &ImagePath,
+) -> Option<usize> {
+    contested.get(path)?.last().copied()
 }
 
 fn owner_of(wheel: &LockedWheel) -> String {

@@ -440,6 +440,14 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::Interrupted => (None, REFUSED),
         build::Error::HostBase(error) => of_host_base(error),
         build::Error::Interpreter(error) => of_interpreter(error),
+        build::Error::Compiling(_) => hint(
+            "name another interpreter by `--interpreter`, or build without bytecode by `--no-bytecode`",
+            USAGE,
+        ),
+        build::Error::Bytecode { .. } => hint(
+            "the disk may be at fault; remove what was made by `lambimg cache prune --layers`",
+            REFUSED,
+        ),
         build::Error::Function(error) => of_function(error),
         build::Error::LockFile { path, source } => of_lock(source, Some(path)),
         build::Error::Unusable { lock, source } => of_lock(source, Some(lock)),

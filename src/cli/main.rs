@@ -205,6 +205,10 @@ struct FunctionArguments {
     /// Leave out files by gitignore's rules (repeatable)
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
+
+    /// Put no bytecode into the image: each cold start then compiles what it imports
+    #[arg(long)]
+    no_bytecode: bool,
 }
 
 /// What decides which packages go into an image.
@@ -234,7 +238,7 @@ struct NeedsArguments {
     #[arg(long, value_name = "VERSION")]
     glibc: Option<String>,
 
-    /// CPython that `--base host` is made of
+    /// CPython that `--base host` is made of, and that compiles
     #[arg(long, value_name = "FILE")]
     interpreter: Option<String>,
 
@@ -456,7 +460,11 @@ fn run_build(
         let tree = build::function_tree(&plan).map_err(build::Error::from)?;
         let is_package = build::project::is_package(&plan)?;
         let outline = build::dependencies::outline(&plan)?;
-        return terminal.print(&terminal::dry_run(&plan, &outline, &tree, is_package));
+        let tools = tools(Some(&project.root), &reach, true, terminal)?;
+        let compiler = block_on(build::compiling::choose(&plan, None, &tools))??;
+        let compiler = compiler.as_ref();
+        let text = terminal::dry_run(&plan, &outline, compiler, &tree, is_package);
+        return terminal.print(&text);
     }
     let results = wanted.results.open(terminal)?;
     let offline = wanted.needs.offline;
@@ -574,9 +582,11 @@ impl BuildArguments {
 impl FunctionArguments {
     fn config(&self) -> Config {
         let in_base = self.handler_in_base.then(|| "true".to_owned());
+        let bytecode = self.no_bytecode.then(|| "false".to_owned());
         Config {
             handler: text_flag(self.handler.as_ref(), "--handler"),
             handler_in_base: text_flag(in_base.as_ref(), "--handler-in-base"),
+            bytecode: text_flag(bytecode.as_ref(), "--no-bytecode"),
             package: text_flag(self.package.as_ref(), "--package"),
             exclude_packages: list_flag(&self.exclude_packages, "--exclude-package"),
             exclude_in_packages: list_flag(&self.exclude_in_packages, "--exclude-in-packages"),

@@ -14,6 +14,7 @@ use clap::ValueEnum;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use lambimg::blob_store::Held;
 use lambimg::build::cache::{Contents, Freed, Named};
+use lambimg::build::compiling::Compiler;
 use lambimg::build::dependencies::Outline;
 use lambimg::build::{Built, Pushed};
 use lambimg::file_tree::{FileTree, Node};
@@ -422,8 +423,16 @@ pub(crate) fn cache_json(directory: &Path, contents: &Contents) -> String {
 }
 
 /// The plan, the layers of what the function needs, and its files.
-pub(crate) fn dry_run(plan: &Plan, outline: &Outline, tree: &FileTree, is_package: bool) -> String {
+pub(crate) fn dry_run(
+    plan: &Plan,
+    outline: &Outline,
+    compiler: Option<&Compiler>,
+    tree: &FileTree,
+    is_package: bool,
+) -> String {
     let mut text = plan.to_string();
+    let by = compiler.map_or("none", Compiler::name);
+    let _ = writeln!(text, "{:<13}{by}", "bytecode");
     match outline {
         Outline::Nothing => {}
         Outline::Unknown(reason) => {

@@ -230,6 +230,10 @@ pub struct Plan {
     pub handler_in_base: bool,
     /// The base.
     pub base: Base,
+    /// The interpreter that the user names, to compile with and to make the base `host` of.
+    pub interpreter: Option<PathBuf>,
+    /// Whether bytecode goes into the image.
+    pub bytecode: bool,
     /// The base's C library, where the user says it.
     pub glibc: Option<Glibc>,
     /// What the function needs.
@@ -300,6 +304,14 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         handler_in_base: read_bool(config.handler_in_base.as_ref())?,
         architecture: read_architecture(config.arch.as_ref())?,
         base: read_base(&config, project, runtime)?,
+        interpreter: config
+            .interpreter
+            .as_ref()
+            .map(|setting| read_path(setting, &project.root)),
+        bytecode: match &config.bytecode {
+            Some(setting) => read_bool(Some(setting))?,
+            None => true,
+        },
         glibc: config.glibc.as_ref().map(read_glibc).transpose()?,
         needs,
         wanted,

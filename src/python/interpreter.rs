@@ -243,7 +243,9 @@ pub fn find(minor: u8, candidates: &[PathBuf]) -> Result<Interpreter, Error> {
     Err(Error::NotFound { minor, tried })
 }
 
-fn objection(interpreter: &Interpreter, minor: u8) -> Option<String> {
+/// Why an interpreter is not version 3.`minor` of the reference implementation with the usual binary interface, as a
+/// clause that follows it.
+pub fn objection(interpreter: &Interpreter, minor: u8) -> Option<String> {
     let Interpreter {
         implementation,
         version,
@@ -262,7 +264,8 @@ fn objection(interpreter: &Interpreter, minor: u8) -> Option<String> {
     }
 }
 
-fn clause(error: &Error) -> String {
+/// Why there is no interpreter at a path, as a clause that follows it.
+pub fn clause(error: &Error) -> String {
     match error {
         Error::Run { source, .. } => format!("does not run: {source}"),
         Error::Silent { limit, .. } => format!("gave no answer within {limit:?}"),

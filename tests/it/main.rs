@@ -7,6 +7,7 @@
 #![allow(clippy::doc_markdown, reason = "CPython and BuildKit are words here")]
 
 mod build;
+mod bytecode;
 mod cache;
 mod ci;
 mod dependencies;

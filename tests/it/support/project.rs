@@ -128,6 +128,8 @@ impl Project {
         command.env("PATH", search_path());
         command.env("HOME", self.home());
         command.env("LAMBIMG_CACHE_DIR", self.cache());
+        // What is held against other tools' files has none; `bytecode` has tests of its own.
+        command.env("LAMBIMG_BYTECODE", "false");
         Run {
             project: self,
             command,

@@ -1,0 +1,327 @@
+//! Bytecode in images: Lambda's Python takes it from a disk that it cannot write, it tells of the places in the
+//! image alone, and nothing but sources and interpreter decides it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::base::Base;
+use crate::support::digest;
+use crate::support::emulator::Root;
+use crate::support::image::Image;
+use crate::support::index::Index;
+use crate::support::program;
+use crate::support::project::Project;
+use crate::support::project::Run;
+use crate::support::python;
+use crate::support::wheel::Wheel;
+
+/// Notes what is compiled from here on, and where a failure of a package says that it was.
+const HANDLER: &str = r#"
+import importlib.machinery, os, sys, traceback
+compiled = []
+original = importlib.machinery.SourceFileLoader.source_to_code
+def noting(self, data, path, **options):
+    compiled.append(path)
+    return original(self, data, path, **options)
+importlib.machinery.SourceFileLoader.source_to_code = noting
+import some, helper
+def handler(event, context):
+    try:
+        some.fail()
+    except ValueError as error:
+        where = traceback.extract_tb(error.__traceback__)[-1].filename
+    ours = [path for path in compiled if path.startswith("/var/task/")]
+    return {"compiled": ours, "where": where, "helper": helper.where(), "app": handler.__code__.co_filename,
+            "writable": os.access("/var/task", os.W_OK), "dont_write": sys.dont_write_bytecode}
+"#;
+
+/// A module of many constants, for whose marks an order of compiling could matter.
+fn module(seed: usize) -> String {
+    let mut text = String::from("def fail():\n    raise ValueError('no')\n");
+    for number in 0..40 {
+        let _ = writeln!(
+            text,
+            "def f{number}(x, *, name='shared'):\n    return x in {{'a', None, {seed}}} and ('shared', {number}.5, '{{', b'x')"
+        );
+    }
+    text
+}
+
+fn some() -> Wheel {
+    Wheel::tagged("some", "1.0", "py3-none-any")
+        .member("some/__init__.py", module(1))
+        .member("some/more.py", module(2))
+        .member("some/deep/__init__.py", "")
+        .member("some/tests/test_it.py", "x = 1\n")
+}
+
+/// A project of the handler that needs these wheels.
+fn project(wheels: &[Wheel]) -> (Project, Index) {
+    let project = Project::with_handler();
+    project.file("app.py", HANDLER);
+    project.file(
+        "helper.py",
+        "def where():\n    return where.__code__.co_filename\n",
+    );
+    let index = Index::start();
+    let mut lock = "lock-version = \"1.0\"\ncreated-by = \"another\"\n".to_owned();
+    for wheel in wheels {
+        index.serve(wheel);
+        let (name, file) = (wheel.name(), wheel.file_name());
+        let version = file.split('-').nth(1).unwrap();
+        let url = format!("{}/{file}", index.url().replace("/simple", "/files"));
+        let hash = &digest(&wheel.bytes())[7..];
+        let _ = write!(
+            lock,
+            "\n[[packages]]\nname = \"{name}\"\nversion = \"{version}\"\n\
+             wheels = [{{ url = \"{url}\", hashes = {{ sha256 = \"{hash}\" }} }}]\n"
+        );
+    }
+    project.file("pylock.toml", lock);
+    (project, index)
+}
+
+/// A run of `build` with bytecode.
+fn building<'p>(project: &'p Project, index: &Index, flags: &[&str]) -> Run<'p> {
+    let base = Base::aws("3.12").reference();
+    let build = ["build", "--base", &base, "-t", "some:1"];
+    let run = project.lambimg(build.iter().chain(flags));
+    run.index(&index.url()).env("LAMBIMG_BYTECODE", "true")
+}
+
+fn built(project: &Project, index: &Index, flags: &[&str]) -> String {
+    building(project, index, flags).succeed()
+}
+
+/// What is in the image at `var/task`, and what is told of its bytecode.
+fn image(project: &Project, index: &Index, flags: &[&str]) -> (BTreeMap<String, Vec<u8>>, Value) {
+    let (layout, told) = (project.beside("image"), project.beside("told.json"));
+    let _ = fs::remove_dir_all(&layout);
+    let output = format!("oci:{}", layout.display());
+    let own = ["-o", &output, "--metadata-file", told.to_str().unwrap()];
+    built(project, index, &[flags, &own].concat());
+    let image = Image::in_directory(&layout);
+    image.assert_accepted_by_lambda();
+    let files = image.files_below("var/task").into_iter();
+    let told: Value = serde_json::from_slice(&fs::read(told).unwrap()).unwrap();
+    let files = files.map(|(path, entry)| (path, entry.content)).collect();
+    (files, told["bytecode"].clone())
+}
+
+fn cached(files: &BTreeMap<String, Vec<u8>>) -> Vec<&str> {
+    let paths = files.keys().map(String::as_str);
+    paths.filter(|path| path.contains("__pycache__")).collect()
+}
+
+/// What a module's bytecode in the image says its text `TEXT` is, by the interpreter that it is for.
+fn text_in(bytes: &[u8], directory: &Path) -> String {
+    let file = directory.join("one.pyc");
+    fs::write(&file, bytes).unwrap();
+    let ask = "import marshal, sys\nnames = {}\n\
+               exec(marshal.loads(open(sys.argv[1], 'rb').read()[16:]), names)\nprint(names['TEXT'])";
+    let output = Command::new(python("3.12"))
+        .args(["-c", ask])
+        .arg(file)
+        .output();
+    String::from_utf8(output.unwrap().stdout)
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn lambda_compiles_nothing_on_its_read_only_disk() {
+    let answer = |bytecode: &str| -> Value {
+        let (project, index) = project(&[some()]);
+        let layout = format!("oci:{}", project.beside("image").display());
+        let run = building(&project, &index, &["-o", &layout]);
+        run.env("LAMBIMG_BYTECODE", bytecode).succeed();
+        serde_json::from_str(&Root::copy(&layout).answer("{}")).unwrap()
+    };
+    let told = |compiled: &[&str]| {
+        json!({"compiled": compiled, "where": "/var/task/some/__init__.py", "helper": "/var/task/helper.py",
+            "app": "/var/task/app.py", "writable": false, "dont_write": false})
+    };
+    assert_eq!(answer("true"), told(&[]));
+    let all = ["/var/task/some/__init__.py", "/var/task/helper.py"];
+    assert_eq!(answer("false"), told(&all));
+}
+
+#[test]
+fn every_module_has_bytecode_of_its_place_and_of_no_other() {
+    let (project, index) = project(&[some()]);
+    let (files, told) = image(&project, &index, &[]);
+    assert_eq!(
+        cached(&files),
+        [
+            "__pycache__/app.cpython-312.pyc",
+            "__pycache__/helper.cpython-312.pyc",
+            "some/__pycache__/__init__.cpython-312.pyc",
+            "some/__pycache__/more.cpython-312.pyc",
+            "some/deep/__pycache__/__init__.cpython-312.pyc",
+            "some/tests/__pycache__/test_it.cpython-312.pyc",
+        ]
+    );
+    assert_eq!((&told["compiled"], &told["failed"]), (&json!(6), &json!(0)));
+    assert_eq!(told["implementation"], "cpython");
+    assert!(told["version"].as_str().unwrap().starts_with("3.12."));
+    let here = project.beside("").to_str().unwrap().as_bytes().to_owned();
+    for (path, bytes) in &files {
+        assert!(
+            !bytes.windows(here.len()).any(|part| part == here),
+            "{path}"
+        );
+        if path.contains("__pycache__") {
+            // Flags of an unchecked hash.
+            assert_eq!(bytes[4..8], [1, 0, 0, 0], "{path}");
+        }
+    }
+    // Its interpreter may be of any machine.
+    let (for_arm, told_of_arm) = image(&project, &index, &["--arch", "arm64"]);
+    assert!(files == for_arm && told == told_of_arm);
+    let (fewer, _) = image(&project, &index, &["--exclude-in-packages", "some/tests"]);
+    assert!(!cached(&fewer).iter().any(|path| path.contains("tests")));
+    assert_eq!(cached(&fewer).len(), 5);
+}
+
+#[test]
+fn neither_processors_nor_cache_nor_what_was_compiled_before_change_the_digest() {
+    let (project, index) = project(&[some()]);
+    let first = built(&project, &index, &[]);
+    assert_eq!(first, built(&project, &index, &[]));
+    assert_eq!(first, built(&project, &index, &["--no-cache"]));
+    let base = Base::aws("3.12").reference();
+    let mut pinned = Command::new(program("taskset", "util-linux"));
+    pinned.args(["-c", "0", env!("CARGO_BIN_EXE_lambimg")]);
+    pinned.args(["build", "--base", &base, "-t", "some:1"]);
+    let run = project.run_by(pinned).index(&index.url());
+    let run = run.env("LAMBIMG_CACHE_DIR", project.beside("another cache"));
+    let run = run
+        .env("PYTHONHASHSEED", "7")
+        .env("LC_ALL", "C")
+        .env("PYTHONOPTIMIZE", "2");
+    assert_eq!(first, run.env("LAMBIMG_BYTECODE", "true").succeed());
+    assert_ne!(first, built(&project, &index, &["--no-bytecode"]));
+}
+
+#[test]
+fn an_unchanged_build_starts_no_interpreter() {
+    let (project, index) = project(&[some()]);
+    let first = built(&project, &index, &[]);
+    let started = project.beside("started");
+    let script = format!("echo >> {}\nexit 1\n", started.display());
+    let run = building(&project, &index, &[]).script("python3.12", &script);
+    assert_eq!(first, run.succeed());
+    assert!(!started.exists());
+}
+
+#[test]
+fn what_does_not_compile_is_left_as_it_is_and_counted() {
+    let old = "print 'two'\n";
+    let wheel = some().member("some/old.py", old);
+    let (project, index) = project(&[wheel]);
+    project.file("broken.py", "def\n");
+    let (files, told) = image(&project, &index, &[]);
+    assert_eq!((&told["compiled"], &told["failed"]), (&json!(6), &json!(2)));
+    assert_eq!(files["some/old.py"], old.as_bytes());
+    assert!(!files.contains_key("some/__pycache__/old.cpython-312.pyc"));
+    let again = image(&project, &index, &[]).1;
+    assert_eq!(told, again, "counted although nothing was compiled again");
+    let outcome = building(&project, &index, &["-v", "--no-cache"]).run();
+    let lines = outcome.stderr.lines();
+    let lines: Vec<_> = lines.filter(|line| line.contains("uncompiled")).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    function: left uncompiled: /var/task/broken.py (SyntaxError: invalid syntax (broken.py, line 1))
+    some-1.0-py3-none-any.whl: left uncompiled: /var/task/some/old.py (SyntaxError: Missing parentheses in call to 'print'. Did you mean print(...)? (old.py, line 1))
+    ");
+}
+
+#[test]
+fn the_file_that_wins_has_the_bytecode() {
+    let text = |name: &str| format!("TEXT = '{name}'\n");
+    let bringing = |name: &str, shared: &str| {
+        Wheel::pure(name, "1.0")
+            .member("shared.py", text(name))
+            .member("fixed.py", shared)
+            .member(
+                "broken.py",
+                if name == "first" {
+                    "TEXT = 'stale'\n"
+                } else {
+                    "def\n"
+                },
+            )
+    };
+    for layers in ["1", "8"] {
+        let wheels = [
+            bringing("first", "TEXT = 'x'\n"),
+            bringing("second", "TEXT = 'x'\n"),
+        ];
+        let (project, index) = project(&wheels);
+        project.file("app.py", "def handler(event, context):\n    return 'ok'\n");
+        let (files, _) = image(&project, &index, &["--layers", layers]);
+        let shared = &files["__pycache__/shared.cpython-312.pyc"];
+        assert_eq!(text_in(shared, &project.beside("")), "second", "{layers}");
+        assert!(files.contains_key("__pycache__/fixed.cpython-312.pyc"));
+        assert!(
+            !files.contains_key("__pycache__/broken.cpython-312.pyc"),
+            "{layers}"
+        );
+
+        // The function is over both. Python passes over bytecode that is empty.
+        project.file("fixed.py", "def\n");
+        project.file("shared.py", text("function"));
+        let (files, _) = image(&project, &index, &["--layers", layers]);
+        let shared = &files["__pycache__/shared.cpython-312.pyc"];
+        assert_eq!(text_in(shared, &project.beside("")), "function", "{layers}");
+        assert!(files["__pycache__/fixed.cpython-312.pyc"].is_empty());
+    }
+}
+
+#[test]
+fn without_an_interpreter_the_cost_is_told() {
+    let (project, index) = project(&[some()]);
+    let run = building(&project, &index, &["--dry-run"]).env("PATH", project.beside("nothing"));
+    let outcome = run.run();
+    assert!(outcome.stdout.contains("\nbytecode     none\n"));
+    outcome
+        .settings()
+        .bind(|| insta::assert_snapshot!(outcome.stderr, @"warning: no CPython 3.12 was found to compile with, so each cold start compiles every module that it imports: Lambda's file system is read-only. Install one (`uv python install 3.12`), name it by `--interpreter`, or set `bytecode = false`"));
+    let metadata = project.beside("told.json");
+    let flags = ["--metadata-file", metadata.to_str().unwrap()];
+    let run = building(&project, &index, &flags).env("PATH", project.beside("nothing"));
+    run.succeed();
+    let told: Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
+    assert_eq!(told["bytecode"], Value::Null);
+    // Who wants none needs none.
+    let quiet =
+        building(&project, &index, &["--no-bytecode"]).env("PATH", project.beside("nothing"));
+    assert!(!quiet.run().stderr.contains("warning"));
+}
+
+#[test]
+fn an_interpreter_that_is_named_must_do() {
+    let (project, index) = project(&[some()]);
+    let other = python("3.11");
+    let outcome = building(
+        &project,
+        &index,
+        &["--interpreter", other.to_str().unwrap()],
+    )
+    .run();
+    assert_eq!(outcome.code, Some(2), "{}", outcome.rendering());
+    let named = python("3.12");
+    let dry = ["--dry-run", "--interpreter", named.to_str().unwrap()];
+    let outcome = building(&project, &index, &dry).run();
+    assert!(
+        outcome.stdout.contains("\nbytecode     cpython 3.12."),
+        "{}",
+        outcome.rendering()
+    );
+}
