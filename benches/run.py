@@ -46,7 +46,7 @@ NO_STEP, NOISE = 1.4, 0.005
 # How a Dockerfile has the dependencies.
 COPIED = "dependencies copied in the Dockerfile"
 OWN_IMAGE = "dependencies in an image of their own"
-PARTS = ["a", "b", "c", "d", "e", "f", "push", "thousand", "inner"]
+PARTS = ["a", "b", "c", "d", "e", "f", "push", "thousand", "inner", "bytecode", "imports"]
 
 
 def main():
@@ -97,6 +97,8 @@ def bench_environment():
     loopback = "127.0.0.1,localhost"
     return os.environ | {
         "LAMBIMG_CACHE_DIR": str(STORE),
+        # Peers compile none either; its own parts turn it on.
+        "LAMBIMG_BYTECODE": "false",
         "UV_CACHE_DIR": str(WORK / "uv"),
         "PATH": f"{TARGET / 'test-tools'}:{os.environ['PATH']}",
         "NO_PROXY": loopback,
@@ -853,6 +855,88 @@ class Bench:
         part.say("`cargo bench --bench parts` (divan):\n\n```text\n" + re.sub(r"[ \t]+$", "", said, flags=re.M).strip() + "\n```")
         print(said)
         return part
+
+
+    # --- bytecode, imports --------------------------------------------------------------------
+
+    def part_bytecode(self):
+        part = Part("Bytecode")
+        part.say(
+            "A cold build, wheels fetched as in (a), with bytecode in its layers, against `uv pip install --target` with"
+            " `--compile-bytecode` from a warm cache, which makes no layer. Both without bytecode beside them."
+        )
+        rows = []
+        for name in self.sets():
+            target = WORK / "contexts" / f"{name}-compiled"
+            install = (
+                f"uv pip install --quiet --no-deps --offline --python {self.python} --target {target}"
+                f" -r {WORK}/projects/{name}/pylock.toml"
+            )
+            run(*shlex.split(install.replace(" --offline", "")))
+            build = self.build(name, f"--interpreter {self.python}")
+            run(*shlex.split(build))
+            forget, clean = self.wheels_only(), f"rm -rf {target}"
+            commands = [
+                Command("lambimg build", f"env LAMBIMG_BYTECODE=true {build}", forget),
+                Command("uv pip install --compile-bytecode", f"{install} --compile-bytecode", clean),
+                Command("lambimg build --no-bytecode", build, forget),
+                Command("uv pip install", install, clean),
+            ]
+            medians = race(commands, self.runs)
+            rows += [[name, command.name, seconds(median)] for command, median in zip(commands, medians)]
+            ratio = medians[0] / medians[1]
+            part.target(f"bytecode against uv's, {name}", "≤ 1 ×", f"{ratio:.2f} ×", ratio <= 1)
+        part.table(["set", "command", "median"], rows)
+        return part
+
+    def part_imports(self):
+        part = Part("Imports")
+        part.say(
+            "`import app` of two examples from a disk mounted read-only: with our bytecode, with none, and with what"
+            " `compileall` leaves by default once a reproducible image has set every date to one. What Python takes to"
+            " start is in all of them."
+        )
+        rows = []
+        for name in ["data", "powertools"]:
+            trees = {
+                "bytecode": self.task_root(name, "true"),
+                "none": self.task_root(name, "false"),
+                "stale": self.task_root(name, "false", "-stale"),
+            }
+            # Some packages have files that do not compile, which it counts as its own failure.
+            subprocess.run([self.python, "-m", "compileall", "-qq", trees["stale"]], check=False)
+            run("find", trees["stale"], "-name", "*.py", "-exec", "touch", "-d", "@315532800", "{}", "+")
+            commands = [Command(f"{name}, {how}", self.importing(tree)) for how, tree in trees.items()]
+            medians = race(commands, max(self.runs, 5))
+            with_it, without, _ = medians
+            rows += [[name, how, seconds(median)] for how, median in zip(trees, medians)]
+            faster = 1 - with_it / without
+            part.target(f"imports of {name} with bytecode", "≥ 30 % faster", f"{faster:.0%} faster", faster >= 0.3)
+        part.table(["example", "bytecode", "median"], rows)
+        return part
+
+    def task_root(self, name, bytecode, suffix=""):
+        """What an image of an example has at `/var/task`."""
+        project, layout = WORK / "projects" / f"example-{name}", WORK / "contexts/imports"
+        tree = WORK / "contexts" / f"{name}-{bytecode}{suffix}"
+        for directory in [project, layout, tree]:
+            shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(ROOT / "examples" / name, project)
+        tree.mkdir(parents=True)
+        build = [LAMBIMG, "build", project, "--python", self.version, "--base", self.base, "--interpreter", self.python]
+        environment = bench_environment() | {"LAMBIMG_BYTECODE": bytecode}
+        run(*build, "-t", f"imports-{name}", "-o", f"oci:{layout}", env=environment)
+        blob = lambda descriptor: layout / "blobs/sha256" / descriptor["digest"].split(":")[1]
+        [image] = json.loads((layout / "index.json").read_text())["manifests"]
+        for layer in json.loads(blob(image).read_text())["layers"][1:]:
+            run("tar", "-C", tree, "-xzf", blob(layer), "--no-same-owner")
+        return tree / "var/task"
+
+    def importing(self, tree):
+        statement = f"import sys; sys.path.insert(0, '{tree}'); import app"
+        inside = f"mount --bind {tree} {tree} && mount -o remount,bind,ro {tree} && exec {self.python} -c \"{statement}\""
+        variables = "AWS_DEFAULT_REGION=eu-west-1 POWERTOOLS_SERVICE_NAME=imports POWERTOOLS_TRACE_DISABLED=true"
+        return f"env {variables} unshare --mount --map-root-user sh -c {shlex.quote(inside)}"
 
 
 def store_files():
