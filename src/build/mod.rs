@@ -18,6 +18,7 @@ mod installed;
 pub mod layering;
 pub mod locking;
 pub mod metadata;
+pub mod pins;
 pub mod project;
 pub mod pushing;
 pub mod rebase;
