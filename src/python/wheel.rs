@@ -19,7 +19,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ignore::gitignore::Gitignore;
 use pep440_rs::Version;
 
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::file_tree::{self, Content, FileTree, ImagePath, PathError};
 use crate::python::{Glibc, Machine, normalize_name};
 use crate::zip::{self, Member};
@@ -247,6 +247,29 @@ pub fn file_tree(archive: &Archive, placement: &Placement<'_>) -> Result<Placed,
     };
     wheel.check_version()?;
     wheel.install()
+}
+
+/// The digest of what is in the wheel at `path`: of each member, in the order of names, its name, its bytes and
+/// whether it can be run. The archive's dates, order and compression have no part in it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn contents(path: &Path) -> Result<Digest, Error> {
+    let mut members = zip::open(path)?;
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut hasher = Hasher::default();
+    for member in members.iter().filter(|member| !member.is_directory()) {
+        let read = Digest::of_reader(&mut member.open());
+        let (digest, _) = read.map_err(|source| Error::Read {
+            member: member.name.clone(),
+            source,
+        })?;
+        hasher.update((member.name.len() as u64).to_le_bytes());
+        hasher.update(&member.name);
+        hasher.update([u8::from(member.is_executable())]);
+        hasher.update(digest.as_bytes());
+    }
+    Ok(hasher.finish())
 }
 
 /// The text of the member `name`, if there is one.
