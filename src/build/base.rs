@@ -12,9 +12,10 @@ use serde_json::json;
 
 use crate::blob_store::{BlobStore, MemoKey};
 use crate::build::host_base::{self, Listing};
+use crate::build::pins::{Digests, Found};
 use crate::build::{Error, Tools, cache, tree_key};
 use crate::digest::Digest;
-use crate::lambda::{ENTRY_POINT, RUNTIME_DIR_VARIABLE, Runtime};
+use crate::lambda::{Architecture, ENTRY_POINT, RUNTIME_DIR_VARIABLE, Runtime};
 use crate::oci::image::{self, Image};
 use crate::oci::layer::{self, Layer};
 use crate::oci::reference::Reference;
@@ -55,17 +56,28 @@ pub struct Base {
 pub async fn resolve(plan: &Plan, tools: &Tools) -> Result<Base, Error> {
     let architecture = plan.architecture.oci();
     let (image, reference) = match &plan.base {
-        plan::Base::Registry(reference) => {
-            let image = from_registry(reference, architecture, plan.policy.offline, tools).await?;
-            (image, Some(reference.clone()))
-        }
+        plan::Base::Registry(reference) => (
+            registry_base(plan, reference, tools).await?,
+            Some(reference.clone()),
+        ),
         plan::Base::Place(place) => {
             let (place, store) = (place.clone(), tools.store.clone());
             let read = move || layout::read(&place, Some(architecture), &store);
-            (tools.block(read).await??, None)
+            let image = tools.block(read).await??;
+            tools.pins.settle_base(plan, found_in(&image, plan))?;
+            (image, None)
         }
         plan::Base::Host(interpreter) => {
-            (from_host(plan, interpreter.as_deref(), tools).await?, None)
+            let (image, files) = from_host(plan, interpreter.as_deref(), tools).await?;
+            let digests = Digests::default().with(plan.architecture, files);
+            tools.pins.settle_base(
+                plan,
+                Found {
+                    digests,
+                    ..Found::default()
+                },
+            )?;
+            (image, None)
         }
     };
     let base = describe(plan, image, reference, tools);
@@ -179,33 +191,66 @@ fn describe(plan: &Plan, image: Image, reference: Option<Reference>, tools: &Too
 
 /// What a reference led to when the registry was last asked.
 #[derive(Serialize, Deserialize)]
-struct Pinned {
+struct Known {
     manifest: Digest,
+    found: Found,
 }
 
-fn pin_key(reference: &Reference, architecture: &str) -> MemoKey {
-    MemoKey::new("base 1", [reference.to_string(), architecture.to_owned()])
+fn known_key(reference: &Reference, architecture: &str) -> MemoKey {
+    MemoKey::new("base 2", [reference.to_string(), architecture.to_owned()])
+}
+
+/// The plan's base at the digest that the lock has for it, else as its reference leads to it now.
+async fn registry_base(plan: &Plan, reference: &Reference, tools: &Tools) -> Result<Image, Error> {
+    let architecture = plan.architecture.oci();
+    let Some(digest) = tools.pins.base(plan)? else {
+        let (image, found) = from_registry(plan, reference, tools).await?;
+        tools.pins.settle_base(plan, found)?;
+        return Ok(with_origins(image, reference));
+    };
+    if let Ok(image) = layout::load(&tools.store, &digest) {
+        image.config.require(architecture)?;
+        return Ok(with_origins(image, reference));
+    }
+    // It is read anew, so that nothing else has to be.
+    cache::tell_damage(tools);
+    let pinned = Reference {
+        digest: Some(digest),
+        ..reference.clone()
+    };
+    match from_registry(plan, &pinned, tools).await {
+        Ok((image, found)) => {
+            tools.pins.settle_base(plan, found)?;
+            Ok(with_origins(image, reference))
+        }
+        Err(Error::Registry(source @ registry::Error::NotFound { .. })) => Err(Error::BaseGone {
+            reference: reference.to_string(),
+            digest,
+            source,
+        }),
+        Err(error) => Err(error),
+    }
 }
 
 async fn from_registry(
+    plan: &Plan,
     reference: &Reference,
-    architecture: &str,
-    offline: bool,
     tools: &Tools,
-) -> Result<Image, Error> {
-    let key = pin_key(reference, architecture);
+) -> Result<(Image, Found), Error> {
+    let architecture = plan.architecture.oci();
+    let key = known_key(reference, architecture);
     // A digest leads to the same image for ever; a tag only as long as nobody can be asked.
-    if (reference.digest.is_some() || offline)
-        && let Some(pinned) = tools.store.recall::<Pinned>(&key)
+    if (reference.digest.is_some() || plan.policy.offline)
+        && let Some(known) = tools.store.recall::<Known>(&key)
     {
-        if let Ok(image) = layout::load(&tools.store, &pinned.manifest) {
-            return Ok(with_origins(image, reference));
+        if let Ok(image) = layout::load(&tools.store, &known.manifest) {
+            return Ok((image, known.found));
         }
         // It is read anew, so that nothing else has to be.
         cache::tell_damage(tools);
     }
     let task = tools.progress.task(format!("base {reference}"), None);
-    let image = fetch(
+    let (image, found) = look(
         reference,
         Some(architecture),
         &tools.registries,
@@ -215,8 +260,23 @@ async fn from_registry(
     task.done();
     drop(task);
     let manifest = image.manifest.digest();
-    tools.store.remember(&key, &Pinned { manifest })?;
-    Ok(with_origins(image, reference))
+    let known = Known { manifest, found };
+    tools.store.remember(&key, &known)?;
+    Ok((image, known.found))
+}
+
+/// What an image alone is found to be.
+fn found_in(image: &Image, plan: &Plan) -> Found {
+    let digest = image.manifest.digest();
+    Found {
+        created: created(&image.config),
+        index: None,
+        digests: Digests::default().with(plan.architecture, digest),
+    }
+}
+
+fn created(config: &Config) -> Option<String> {
+    config.value["created"].as_str().map(str::to_owned)
 }
 
 /// Reads an image's documents from a registry into the store.
@@ -226,14 +286,33 @@ pub(super) async fn fetch(
     registries: &Registries,
     store: &BlobStore,
 ) -> Result<Image, registry::Error> {
+    let (image, _) = look(reference, architecture, registries, store).await?;
+    Ok(image)
+}
+
+/// As [`fetch`], with all that is at the reference.
+pub(super) async fn look(
+    reference: &Reference,
+    architecture: Option<&str>,
+    registries: &Registries,
+    store: &BlobStore,
+) -> Result<(Image, Found), registry::Error> {
     let source = registries.source(reference)?;
     let wrong = |error| registry::Error::Document {
         reference: reference.to_string(),
         source: error,
     };
     let (raw, came_with) = source.manifest(&reference.version()).await?;
+    let digest = Digest::of(&raw);
+    let mut found = Found::default();
     let mut document = Document::read(raw, came_with.as_deref()).map_err(wrong)?;
     if let Document::Index(index) = &document {
+        found.index = Some(digest);
+        for each in [Architecture::X86_64, Architecture::Arm64] {
+            if let Ok(entry) = index.select(Some(each.oci())) {
+                found.digests = found.digests.with(each, entry.digest);
+            }
+        }
         let descriptor = index.select(architecture).map_err(wrong)?;
         let (raw, came_with) = source.manifest(&descriptor.digest.to_string()).await?;
         document = Document::read(raw, came_with.as_deref()).map_err(wrong)?;
@@ -246,18 +325,30 @@ pub(super) async fn fetch(
     let config = source.small_blob(&manifest.config).await?;
     let config = Config::read(config).map_err(wrong)?;
     config.require_any(architecture).map_err(wrong)?;
+    found.created = created(&config);
+    if found.index.is_none()
+        && let Ok(own) = config.architecture.parse()
+    {
+        found.digests = found.digests.with(own, digest);
+    }
     store.put(&manifest.raw)?;
     store.put(&config.raw)?;
-    Ok(Image {
+    let image = Image {
         manifest,
         config,
         origins: BTreeMap::new(),
-    })
+    };
+    Ok((image, found))
 }
 
-/// A base of this machine's own Python, in the layout of the AWS bases but for the runtime client.
-async fn from_host(plan: &Plan, given: Option<&Path>, tools: &Tools) -> Result<Image, Error> {
-    let (interpreter, layer) = host_layer(plan, given, tools).await?;
+/// A base of this machine's own Python, in the layout of the AWS bases but for the runtime client, and the digest
+/// of its files.
+async fn from_host(
+    plan: &Plan,
+    given: Option<&Path>,
+    tools: &Tools,
+) -> Result<(Image, Digest), Error> {
+    let (interpreter, layer, files) = host_layer(plan, given, tools).await?;
     let glibc = interpreter_glibc(plan, &interpreter)?;
     let config = host_config(plan, glibc, &layer);
     let manifest = oci::to_json(&json!({
@@ -271,11 +362,12 @@ async fn from_host(plan: &Plan, given: Option<&Path>, tools: &Tools) -> Result<I
     let (manifest, config) = (Manifest::read(manifest)?, Config::read(config)?);
     tools.store.put(&manifest.raw)?;
     tools.store.put(&config.raw)?;
-    Ok(Image {
+    let image = Image {
         manifest,
         config,
         origins: BTreeMap::new(),
-    })
+    };
+    Ok((image, files))
 }
 
 /// What an interpreter said when it was last asked, and the digest of the base that was made of it.
@@ -289,12 +381,12 @@ struct Asked {
     tree: Digest,
 }
 
-/// The interpreter that a base is made of, and its layer.
+/// The interpreter that a base is made of, its layer, and the digest of what is in it.
 async fn host_layer(
     plan: &Plan,
     given: Option<&Path>,
     tools: &Tools,
-) -> Result<(Interpreter, Layer), Error> {
+) -> Result<(Interpreter, Layer, Digest), Error> {
     let minor = plan.runtime.python.minor();
     let candidates = match given {
         Some(path) => vec![path.to_owned()],
@@ -314,7 +406,7 @@ async fn host_layer(
         && let Ok((layer, digest)) = layer_from(plan, &interpreter, tools).await
         && digest == tree
     {
-        return Ok((interpreter, layer));
+        return Ok((interpreter, layer, tree));
     }
     let find = move || pythons::find(minor, &candidates);
     let interpreter = tools.block(find).await??;
@@ -323,9 +415,9 @@ async fn host_layer(
     if let Some(key) = key.filter(|_| first.as_ref() == Some(&interpreter.executable)) {
         let asked = Asked { interpreter, tree };
         tools.store.remember(&key, &asked)?;
-        return Ok((asked.interpreter, layer));
+        return Ok((asked.interpreter, layer, tree));
     }
-    Ok((interpreter, layer))
+    Ok((interpreter, layer, tree))
 }
 
 /// The layer of a base of `interpreter`, and the digest of what is in it.

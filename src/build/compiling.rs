@@ -15,11 +15,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::blob_store::{BlobStore, MemoKey};
-use crate::build::{Error, Tools};
+use crate::build::{Error, Tools, pins};
 use crate::digest::{Digest, Hasher};
 use crate::file_tree::{self, Content, Entry, FileTree, ImagePath, Node};
 use crate::oci::layer;
 use crate::plan::{self, Plan};
+use crate::progress::Progress;
+use crate::python::PythonVersion;
 use crate::python::bytecode::{self, Compiled, Pending, Pool};
 use crate::python::interpreter::{self, Interpreter, Tried};
 use crate::python::marshal;
@@ -30,7 +32,7 @@ const LARGE: usize = 16 << 10;
 /// The level of layers.
 const LEVEL: u32 = 4;
 /// Changes whenever the archive of the same bytecode does.
-const FORMAT: &str = "zip 1: stored below 16 KiB, else zlib-rs 0.6.8 level 4";
+pub(super) const FORMAT: &str = "zip 1: stored below 16 KiB, else zlib-rs 0.6.8 level 4";
 /// Files between being read and being written: as many as keep all interpreters busy.
 const IN_FLIGHT: usize = 32;
 /// No module is larger, in bytes; what is, is data in Python's dress.
@@ -142,28 +144,26 @@ struct Source<'a> {
     cached: ImagePath,
 }
 
-/// Chooses the interpreter that compiles for the plan's runtime; `demanded` is the version that a lock asks for.
+/// Finds the interpreter that compiles for the plan's runtime, of the version that is `demanded` if one is, or says
+/// why each that was tried does not.
 ///
 /// Its architecture does not count: the magic number and the bytecode are those of a release line, on whatever
-/// machine (<https://docs.python.org/3/library/importlib.html#importlib.util.MAGIC_NUMBER>). Nothing comes of it where
-/// the user wants no bytecode, and where there is no such interpreter, which is told with what it costs.
+/// machine (<https://docs.python.org/3/library/importlib.html#importlib.util.MAGIC_NUMBER>).
 ///
 /// # Errors
-/// [`Error::Interpreter`] when the one that the user names will not do.
-pub async fn choose(
+/// [`Error::Interpreter`] when the one that the user names will not do whatever is demanded.
+pub(super) async fn find(
     plan: &Plan,
     demanded: Option<&str>,
     tools: &Tools,
-) -> Result<Option<Compiler>, Error> {
-    if !plan.bytecode {
-        return Ok(None);
-    }
+) -> Result<Result<Compiler, Vec<Tried>>, Error> {
     let minor = plan.runtime.python.minor();
     let given = match (&plan.interpreter, &plan.base) {
         (Some(path), _) | (None, plan::Base::Host(Some(path))) => Some(path.clone()),
         (None, _) => None,
     };
-    let (is_given, no_cache) = (given.is_some(), plan.policy.no_cache);
+    let must_be = given.is_some() && demanded.is_none();
+    let no_cache = plan.policy.no_cache;
     let (directories, installations) = (tools.directories.clone(), tools.installations.clone());
     let (store, demanded) = (tools.store.clone(), demanded.map(str::to_owned));
     let find = move || {
@@ -179,21 +179,23 @@ pub async fn choose(
             let path = interpreter.executable.display();
             let text = format!("bytecode by {path}, Python {}", interpreter.version);
             tools.progress.detail(text);
-            Ok(Some(Compiler::new(interpreter)))
+            Ok(Ok(Compiler::new(interpreter)))
         }
-        Err(tried) if is_given => Err(interpreter::Error::NotFound { minor, tried }.into()),
-        Err(tried) => {
-            for tried in tried {
-                tools.progress.detail(format!("not compiled with: {tried}"));
-            }
-            tools.progress.warn(format!(
-                "no CPython 3.{minor} was found to compile with, so each cold start compiles every module that it \
-                 imports: Lambda's file system is read-only. Install one (`uv python install 3.{minor}`), name it by \
-                 `--interpreter`, or set `bytecode = false`"
-            ));
-            Ok(None)
-        }
+        Err(tried) if must_be => Err(interpreter::Error::NotFound { minor, tried }.into()),
+        Err(tried) => Ok(Err(tried)),
     }
+}
+
+/// Says what it costs that nothing compiles.
+pub(super) fn tell_none(python: PythonVersion, tried: &[Tried], progress: &Progress) {
+    for tried in tried {
+        progress.detail(format!("not compiled with: {tried}"));
+    }
+    progress.warn(format!(
+        "no CPython {python} was found to compile with, so each cold start compiles every module that it imports: \
+         Lambda's file system is read-only. Install one (`uv python install {python}`), name it by `--interpreter`, \
+         or set `bytecode = false`"
+    ));
 }
 
 /// The first of `candidates` that compiles for Python 3.`minor`, of the version `demanded` if one is.
@@ -331,6 +333,14 @@ impl Compiler {
     /// In words: `cpython 3.12.7`.
     pub fn name(&self) -> &str {
         self.pool.identity()
+    }
+
+    /// As a lock has it.
+    pub(super) fn pinned(&self) -> pins::Bytecode {
+        pins::Bytecode::Interpreter {
+            implementation: self.implementation.clone(),
+            version: self.version.clone(),
+        }
     }
 
     /// The file that runs.

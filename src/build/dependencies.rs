@@ -6,18 +6,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::blob_store::MemoKey;
 use crate::build::base::Base;
 use crate::build::compiling::{Compiler, Counts};
 use crate::build::earlier::Key;
 use crate::build::layering::{self, Package, Rule};
-use crate::build::locking::{self, Known};
+use crate::build::locking::{self, Known, Needed};
 use crate::build::wheel_layers::{self, Place, WheelLayer, Wheels};
 use crate::build::{Error, Tools, installed};
+use crate::digest::Digest;
 use crate::file_tree::FileTree;
 use crate::lambda::TASK_ROOT;
 use crate::plan::Plan;
-use crate::python::lock::{self, Entry, Locked, LockedSource, LockedWheel, Origin};
-use crate::python::{Target, index, source};
+use crate::python::lock::{self, Builds, Entry, Locked, LockedSource, LockedWheel, Origin};
+use crate::python::{Target, index, source, wheel};
 
 /// No image has more layers than this. Docker's own limit is 127, and a manifest of so many is of 17 kB, where
 /// Lambda advises to stay below 25,400 bytes.
@@ -70,10 +72,45 @@ pub async fn layers(
     tools: &Tools,
 ) -> Result<Dependencies, Error> {
     let target = target(plan, base);
-    let Some(needed) = locking::needed(plan, target, tools).await? else {
+    let Some(chosen) = choose(plan, base, tools).await? else {
         return Ok(Dependencies::default());
     };
-    let (mut entries, left_out_packages) = leave_out(plan, base, needed.entries, tools).await?;
+    let (needed, left_out_packages) = (chosen.needed, chosen.left_out_packages);
+    let wheels = Wheels {
+        locked: built(plan, target, chosen.locked, &needed.directory, tools).await?,
+        directory: needed.directory,
+        credentials: needed.credentials,
+    };
+    let place = task_root(plan, base);
+    let (options, no_cache) = (plan.layer_options(), plan.policy.no_cache);
+    let most = most_layers(plan, base);
+    let made = wheel_layers::make(
+        &wheels, &place, None, most, options, no_cache, compiler, tools,
+    )
+    .await?;
+    Ok(Dependencies {
+        wheels,
+        key: (!made.layers.is_empty()).then_some(made.key),
+        layers: made.layers,
+        left_out_packages,
+    })
+}
+
+/// What was chosen of what the function needs.
+struct Chosen {
+    locked: Vec<Locked>,
+    needed: Needed,
+    left_out_packages: Vec<String>,
+}
+
+/// Chooses what fits of what the function needs; nothing where it needs nothing.
+async fn choose(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<Option<Chosen>, Error> {
+    let target = target(plan, base);
+    let Some(mut needed) = locking::needed(plan, target, tools).await? else {
+        return Ok(None);
+    };
+    let entries = std::mem::take(&mut needed.entries);
+    let (mut entries, left_out_packages) = leave_out(plan, base, entries, tools).await?;
     let (indexes, credentials) = (&needed.indexes, &needed.credentials);
     let (client, store) = (&tools.client, &tools.store);
     index::locate(
@@ -93,24 +130,33 @@ pub async fn layers(
     if let Some(bound) = &needed.bound {
         bound.check_hashes(&locked)?;
     }
-    let wheels = Wheels {
-        locked: built(plan, target, locked, &needed.directory, tools).await?,
-        directory: needed.directory,
-        credentials: needed.credentials,
-    };
-    let place = task_root(plan, base);
-    let (options, no_cache) = (plan.layer_options(), plan.policy.no_cache);
-    let most = most_layers(plan, base);
-    let made = wheel_layers::make(
-        &wheels, &place, None, most, options, no_cache, compiler, tools,
-    )
-    .await?;
-    Ok(Dependencies {
-        wheels,
-        key: (!made.layers.is_empty()).then_some(made.key),
-        layers: made.layers,
+    Ok(Some(Chosen {
+        locked,
+        needed,
         left_out_packages,
-    })
+    }))
+}
+
+/// Has the lock know what comes out of the sources that the function needs.
+///
+/// # Errors
+/// Those of locks, indexes and builds.
+pub(super) async fn pin(plan: &Arc<Plan>, base: &Base, tools: &Tools) -> Result<(), Error> {
+    // Only what may be built from elsewhere is; a directory is the user's own.
+    if plan.builds == Builds::default() {
+        return Ok(());
+    }
+    let Some(chosen) = choose(plan, base, tools).await? else {
+        return Ok(());
+    };
+    let is_bound = |locked: &Locked| match locked {
+        Locked::Wheel(_) => false,
+        Locked::Source(source) => !matches!(source.origin, Origin::Directory(_)),
+    };
+    let bound = chosen.locked.into_iter().filter(is_bound).collect();
+    let target = target(plan, base);
+    built(plan, target, bound, &chosen.needed.directory, tools).await?;
+    Ok(())
 }
 
 /// What can be said of the layers before anything is fetched.
@@ -276,8 +322,7 @@ pub(super) async fn tree_of_one(
     wheel_layers::tree(&wheels, &task_root(plan, base), tools).await
 }
 
-/// The wheels for requirements of this tool's own, which need no lock beside the project: their versions
-/// are fixed, and what they led to is remembered.
+/// The wheels for requirements of this tool's own: those of the lock, else as they are resolved.
 pub(super) async fn of_lines(
     plan: &Arc<Plan>,
     base: &Base,
@@ -285,8 +330,15 @@ pub(super) async fn of_lines(
     tools: &Tools,
 ) -> Result<Wheels, Error> {
     let target = target(plan, base);
-    let entries = locking::of_lines(plan, target, lines, tools).await?;
-    let locked = lock::choose(&entries, target, &plan.builds)?;
+    let locked = if let Some(locked) = tools.pins.runtime_client(plan, target, lines)? {
+        locked
+    } else {
+        let entries = locking::of_lines(plan, target, lines, tools).await?;
+        let locked = lock::choose(&entries, target, &plan.builds)?;
+        let pins = &tools.pins;
+        pins.settle_runtime_client(target, lines, locked.clone());
+        locked
+    };
     Ok(Wheels {
         locked: built(plan, target, locked, Path::new(""), tools).await?,
         directory: PathBuf::new(),
@@ -310,12 +362,33 @@ async fn built(
             // It goes in as the function.
             Locked::Source(source) if is_project(plan, &source, directory) => {}
             Locked::Source(source) => {
-                let wheel = source::wheel_of(&source, directory, target, &workshop);
-                wheels.push(wheel.await?);
+                let wheel = source::wheel_of(&source, directory, target, &workshop).await?;
+                if !matches!(source.origin, Origin::Directory(_)) {
+                    let contents = contents(&wheel, tools).await?;
+                    tools.pins.settle_built(&source, target, contents)?;
+                }
+                wheels.push(wheel);
             }
         }
     }
     Ok(wheels)
+}
+
+/// The digest of what is in a wheel of the store. That of the wheel itself has the date of the build in it, which
+/// no layer takes over.
+async fn contents(wheel: &LockedWheel, tools: &Tools) -> Result<Digest, Error> {
+    let key = MemoKey::new("contents 1", [wheel.digest.as_bytes()]);
+    if let Some(known) = tools.store.recall(&key) {
+        return Ok(known);
+    }
+    let path = tools.store.path(&wheel.digest);
+    let read = tools.block(move || wheel::contents(&path)).await?;
+    let contents = read.map_err(|source| Error::Wheel {
+        file: wheel.filename.to_string(),
+        source,
+    })?;
+    tools.store.remember(&key, &contents)?;
+    Ok(contents)
 }
 
 /// Whether a source is the project that is built, which some tools lock among what it needs.

@@ -222,8 +222,7 @@ fn owner<'a>(plan: &'a Plan, directory: &'a Path, format: Format) -> Result<&'a 
     Ok(if is_project { &plan.project } else { directory })
 }
 
-/// The packages for requirements of this tool's own, which need no lock beside the project: their versions are
-/// fixed, and what they led to is remembered.
+/// The packages for requirements of this tool's own: their versions are fixed, and what they led to is remembered.
 pub(super) async fn of_lines(
     plan: &Plan,
     target: Target,
@@ -235,7 +234,8 @@ pub(super) async fn of_lines(
         directory: tools.store.root().to_owned(),
     };
     let key = MemoKey::new("resolved 1", [lines.join("\n"), target.to_string()]);
-    let text = if let Some(text) = tools.store.recall::<String>(&key) {
+    let known = tools.store.recall::<String>(&key);
+    let text = if let Some(text) = known.filter(|_| !tools.pins.is_upgrade()) {
         text
     } else {
         // What the user says of versions and of building is about the function, not about this.
@@ -300,43 +300,58 @@ pub enum Upgrade {
     Everything,
 }
 
-/// What would be locked, and where; asked before anything is fetched.
+/// Whether what is to be upgraded could be; asked before anything is fetched.
 ///
 /// # Errors
-/// When the project has no requirements, or another tool's lock.
-pub(super) fn to_lock(plan: &Plan) -> Result<(Requirements, &Path), Error> {
-    let Some(file) = plan.needs.file() else {
-        return Err(Error::NothingToLock(plan.project.clone()));
-    };
-    requirements(plan).ok_or_else(|| Error::ForeignLock(file.to_owned()))
+/// When single packages are to be upgraded and none is ours to lock.
+pub(super) fn to_lock(plan: &Plan, upgrade: &Upgrade) -> Result<(), Error> {
+    match (upgrade, plan.needs.file()) {
+        (Upgrade::Packages(_), None) => Err(Error::NothingToLock(plan.project.clone())),
+        (Upgrade::Packages(_), Some(file)) if requirements(plan).is_none() => {
+            Err(Error::ForeignLock(file.to_owned()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes the lock of the project's requirements, or leaves it as it is if it stands and nothing is to be upgraded;
-/// gives its path.
+/// gives its path. Packages that another tool has locked are left to it.
 ///
 /// # Errors
-/// Also when the project has no requirements, or a lock that another tool made.
+/// Those of resolving, and when single packages of another tool's lock are to be upgraded.
 pub(super) async fn lock(
     plan: &Plan,
     target: Target,
     upgrade: &Upgrade,
     tools: &Tools,
-) -> Result<PathBuf, Error> {
-    let (requirements, path) = to_lock(plan)?;
+) -> Result<Option<PathBuf>, Error> {
+    let Some(file) = plan.needs.file() else {
+        return Ok(None);
+    };
+    let left = |to: &Path| match upgrade {
+        Upgrade::Packages(_) => Err(Error::ForeignLock(to.to_owned())),
+        Upgrade::Nothing | Upgrade::Everything => {
+            let text = format!("packages stay as {} has them", to.display());
+            tools.progress.step(text);
+            Ok(None)
+        }
+    };
+    let Some((requirements, path)) = requirements(plan) else {
+        return left(file);
+    };
     let inputs = requirements::read(&requirements, target)?;
     let question = Question::of(plan, target, &requirements);
     let previous = match question.kept(path, &inputs)? {
-        Kept::Foreign(_) => return Err(Error::ForeignLock(path.to_owned())),
+        Kept::Foreign(_) => return left(path),
         Kept::Standing(_) if *upgrade == Upgrade::Nothing => {
             tools.progress.step(format!("{} stands", path.display()));
-            return Ok(path.to_owned());
+            return Ok(Some(path.to_owned()));
         }
         Kept::Standing(text) | Kept::Stale(text, _) => Some(text),
         Kept::Absent => None,
     };
     if hashed::entries(&requirements, target)?.is_some() {
-        let file = plan.needs.file().unwrap_or(path);
-        return Err(Error::ForeignLock(file.to_owned()));
+        return left(file);
     }
     let bound = Bound {
         inputs,
@@ -362,7 +377,7 @@ pub(super) async fn lock(
             ));
         }
     }
-    Ok(path.to_owned())
+    Ok(Some(path.to_owned()))
 }
 
 /// What lies where a lock is kept; each with its text.
@@ -493,12 +508,12 @@ impl<'a> Question<'a> {
     }
 }
 
-fn is_read_only(error: &io::Error) -> bool {
+pub(super) fn is_read_only(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
-fn write_lock(path: &Path, text: &str) -> Result<(), Error> {
+pub(super) fn write_lock(path: &Path, text: &str) -> Result<(), Error> {
     let directory = path.parent().filter(|parent| *parent != Path::new(""));
     let directory = directory.unwrap_or(Path::new("."));
     blob_store::replace_file(path, text.as_bytes(), directory).map_err(|error| match error {
@@ -569,7 +584,7 @@ fn read(path: &Path) -> Result<String, Error> {
     })
 }
 
-fn read_optional(path: &Path) -> Result<Option<String>, Error> {
+pub(super) fn read_optional(path: &Path) -> Result<Option<String>, Error> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -18,6 +18,8 @@ mod installed;
 pub mod layering;
 pub mod locking;
 pub mod metadata;
+pub mod outdated;
+pub mod pinning;
 pub mod pins;
 pub mod project;
 pub mod pushing;
@@ -37,7 +39,8 @@ use crate::build::base::Base;
 use crate::build::compiling::{Compiler, Counts, Report};
 use crate::build::dependencies::Dependencies;
 use crate::build::earlier::{Earlier, Key};
-use crate::build::locking::Upgrade;
+use crate::build::pinning::{Asker, Pinning, Refusal, Renewal};
+use crate::build::pins::Bytecode;
 use crate::build::pushing::{Announcer, Destinations};
 use crate::build::wheel_layers::WheelLayer;
 use crate::digest::Digest;
@@ -100,6 +103,42 @@ pub enum Error {
         path: PathBuf,
         /// Why it does not fit, as a clause that follows its name.
         reason: String,
+    },
+    /// `lambimg.lock` cannot be read.
+    #[error("cannot read the lock `{}`", path.display())]
+    PinsFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: pins::Error,
+    },
+    /// `lambimg.lock` does not decide what is built, and must not change.
+    #[error("the lock `{}` {refusal}", path.display())]
+    Pinned {
+        /// The lock.
+        path: PathBuf,
+        /// Why.
+        refusal: Box<Refusal>,
+        /// For whom it was asked.
+        asker: Asker,
+    },
+    /// The registry does not have the base that the lock names.
+    #[error("the base `{reference}` is {digest} in the lock, and its registry does not have that")]
+    BaseGone {
+        /// The base.
+        reference: String,
+        /// Its digest in the lock.
+        digest: Digest,
+        /// What the registry says.
+        source: registry::Error,
+    },
+    /// No registry has a newer base.
+    #[error("the base `{base}` {reason}")]
+    NothingToAsk {
+        /// The base.
+        base: String,
+        /// Why, as a clause that follows its name.
+        reason: &'static str,
     },
     /// There is nothing to lock.
     #[error("the project `{}` has no requirements to lock", .0.display())]
@@ -314,6 +353,8 @@ pub struct Tools {
     pub made: Announcer,
     /// What layers are taken over from.
     pub earlier: Earlier,
+    /// What `lambimg.lock` decides; a build takes that of its project.
+    pub pins: Pinning,
 }
 
 impl Tools {
@@ -502,6 +543,10 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
     for place in &plan.outputs {
         layout::check_writable(place)?;
     }
+    let tools = &Tools {
+        pins: Pinning::open(&plan, Renewal::default())?,
+        ..tools.clone()
+    };
     match Box::pin(make(&plan, tools)).await {
         // Once more, with what was dropped made or fetched anew.
         Err(error) if cache::has_dropped_damage(&error, tools).await => {
@@ -530,6 +575,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     };
     // The first failure ends both: of an image that never comes nothing has to be sent.
     let (parts, ()) = tokio::try_join!(parts, early)?;
+    tools.pins.keep(&tools.progress)?;
     let Parts {
         base,
         bootstrap,
@@ -612,7 +658,7 @@ fn tell_taken(made: &[Made], progress: &Progress) {
 async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
     let is_package = project::is_package(plan)?;
     let source = list_function(plan, is_package, tools).await?;
-    let compiler = compiling::choose(plan, None, tools).await?;
+    let compiler = compiler(plan, false, tools).await?;
     let compiler = compiler.as_ref();
     let from_base = async {
         let base = base::resolve(plan, tools).await?;
@@ -677,20 +723,81 @@ async fn function_layer(
     Ok((layer, counts))
 }
 
-/// Makes the lock of what the plan's function needs, and gives its path.
+/// Makes the locks of what decides the plan's image, and gives their paths: that of the packages, unless there are
+/// none or another tool has them, and that of all else.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn lock(plan: Plan, upgrade: &Upgrade, tools: &Tools) -> Result<PathBuf, Error> {
+pub async fn lock(plan: Plan, renewal: Renewal, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
     for warning in &plan.warnings {
         tools.progress.warn(warning.clone());
     }
-    locking::to_lock(&plan)?;
+    locking::to_lock(&plan, &renewal.others)?;
+    let upgrade = renewal.others.clone();
+    let tools = &Tools {
+        pins: Pinning::open(&plan, renewal)?,
+        ..tools.clone()
+    };
     let plan = Arc::new(plan);
     // The base decides what fits.
     let base = base::resolve(&plan, tools).await?;
     let target = dependencies::target(&plan, &base);
-    locking::lock(&plan, target, upgrade, tools).await
+    let packages = locking::lock(&plan, target, &upgrade, tools).await?;
+    dependencies::pin(&plan, &base, tools).await?;
+    if !base.has_runtime_client {
+        let lines = &plan.runtime.runtime_client;
+        dependencies::of_lines(&plan, &base, lines, tools).await?;
+    }
+    compiler(&plan, true, tools).await?;
+    tools.pins.keep(&tools.progress)?;
+    let rest = tools.pins.path().map(Path::to_owned);
+    Ok(packages.into_iter().chain(rest).collect())
+}
+
+/// Who will compile for the plan; no lock is changed.
+///
+/// # Errors
+/// As those of [`build`].
+pub async fn foreseen_compiler(plan: &Plan, tools: &Tools) -> Result<Option<Compiler>, Error> {
+    let tools = Tools {
+        pins: Pinning::open(plan, Renewal::default())?,
+        ..tools.clone()
+    };
+    compiler(plan, false, &tools).await
+}
+
+/// Who compiles for the plan, as the lock decides it, which hears of it where it does not. With `anew` it is looked
+/// for again where the lock has none.
+async fn compiler(plan: &Plan, anew: bool, tools: &Tools) -> Result<Option<Compiler>, Error> {
+    if !plan.bytecode {
+        return Ok(None);
+    }
+    let python = plan.runtime.python;
+    let demanded = match tools.pins.bytecode(python)? {
+        Some(Bytecode::None) if !anew => {
+            tools.progress.warn(format!(
+                "{} says that there was no CPython {python} to compile with, so each cold start compiles what it \
+                 imports: run `lambimg lock` where there is one, or set `bytecode = false`",
+                pins::FILE
+            ));
+            return Ok(None);
+        }
+        Some(Bytecode::Interpreter { version, .. }) => Some(version),
+        Some(Bytecode::None) | None => None,
+    };
+    let mut found = compiling::find(plan, demanded.as_deref(), tools).await?;
+    if found.is_err() && demanded.is_some() {
+        found = compiling::find(plan, None, tools).await?;
+    }
+    let actual = found.as_ref().map_or(Bytecode::None, Compiler::pinned);
+    tools.pins.settle_bytecode(python, actual)?;
+    match found {
+        Ok(compiler) => Ok(Some(compiler)),
+        Err(tried) => {
+            compiling::tell_none(python, &tried, &tools.progress);
+            Ok(None)
+        }
+    }
 }
 
 /// Lists the function's files. Where nothing else can bring the handler it is looked for here, before anything
@@ -725,7 +832,8 @@ pub fn function_tree(plan: &Plan) -> Result<FileTree, function::Error> {
 /// What this run itself writes.
 fn own_files(plan: &Plan) -> Vec<PathBuf> {
     let own = plan.own_files.iter();
-    own.filter_map(|path| real(path)).collect()
+    let own = own.filter_map(|path| real(path));
+    own.chain([plan.project.join(pins::FILE)]).collect()
 }
 
 /// The project's path has no links in it; neither may what is compared with it.

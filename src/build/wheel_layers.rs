@@ -33,7 +33,7 @@ use crate::python::wheel::{self, Archive, Placed, Placement};
 use crate::python::{Target, fetch};
 
 /// Changes whenever the tree of a wheel does.
-const FORMAT: &str = "wheels 3";
+pub(super) const FORMAT: &str = "wheels 3";
 /// Changes whenever more is found in a wheel, or refused.
 const EXAMINED: &str = "examined 1";
 /// Layers made at once; more would wait for the disk.

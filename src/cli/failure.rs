@@ -4,13 +4,16 @@
 //! that a new one does not compile until its remedy is decided.
 
 use std::error::Error as StdError;
+use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
 use lambimg::aws;
 use lambimg::blob_store;
+use lambimg::build::pinning::{Asker, Refusal};
+use lambimg::build::pins::Bytecode;
 use lambimg::build::verify::{Cause, Report};
-use lambimg::build::{self, function, host_base, rebase};
+use lambimg::build::{self, function, host_base, pins, rebase};
 use lambimg::config;
 use lambimg::http;
 use lambimg::oci::{self, layer, layout, reference};
@@ -32,7 +35,8 @@ Exit codes:
   70  a bug in lambimg
   130, 143  interrupted, terminated";
 
-const REFUSED: u8 = 1;
+/// Findings, or refused.
+pub(crate) const REFUSED: u8 = 1;
 const USAGE: u8 = 2;
 const INPUT: u8 = 3;
 const NETWORK: u8 = 4;
@@ -404,6 +408,18 @@ fn of_build(error: &build::Error) -> Advice {
         build::Error::Locked { .. } => {
             hint("build once without `--locked` and commit the lock", REFUSED)
         }
+        build::Error::PinsFile { path, source } => of_pins(path, source),
+        build::Error::Pinned { asker, refusal, .. } => of_refusal(refusal, asker),
+        build::Error::BaseGone { source, .. } => {
+            let (_, code) = of_registry(source);
+            hint(
+                "`lambimg lock --upgrade-base` takes what the tag is now",
+                code,
+            )
+        }
+        build::Error::NothingToAsk { .. } => {
+            hint("name a base by its tag in a registry, as `--base`", USAGE)
+        }
         build::Error::NothingToLock(_) => hint(
             "list what the function needs in requirements.txt, or name the file by `--requirements`",
             USAGE,
@@ -507,6 +523,26 @@ fn of_rebase(error: &rebase::Refusal) -> Advice {
     }
 }
 
+fn of_pins(path: &Path, error: &pins::Error) -> Advice {
+    let name = file_name(path);
+    match error {
+        pins::Error::Conflict { .. } | pins::Error::Twice(_) => hint(
+            format!("take one side of the merge, or remove `{name}` and run `lambimg lock`"),
+            USAGE,
+        ),
+        pins::Error::Version(_) => hint(
+            "a later lambimg made it: use that one, or remove the lock and run `lambimg lock`",
+            USAGE,
+        ),
+        pins::Error::Form(_) | pins::Error::Value { .. } => hint(
+            format!(
+                "it is not meant to be edited: take it from the last commit, or remove `{name}` and run `lambimg lock`"
+            ),
+            USAGE,
+        ),
+    }
+}
+
 /// What to do so that two builds have no such difference.
 fn of_cause(cause: &Cause) -> &'static str {
     match cause {
@@ -524,6 +560,41 @@ fn of_cause(cause: &Cause) -> &'static str {
         Cause::Settings => "give the flags and variables that the image was built with",
         Cause::Lambimg => "build with the lambimg that the image was built with",
     }
+}
+
+/// Whatever the lock lacks or has otherwise, making it anew for the same puts that right.
+fn of_refusal(refusal: &Refusal, asker: &Asker) -> Advice {
+    if let Refusal::Interpreter {
+        locked: Bytecode::Interpreter { version, .. },
+        ..
+    } = refusal
+    {
+        return hint(
+            format!(
+                "have that very version here, as by `uv python install {version}`; or lock again with the one that is \
+                 here: `lambimg lock`"
+            ),
+            REFUSED,
+        );
+    }
+    let mut command = format!("lambimg lock --base {}", asker.base);
+    if let Some(path) = &asker.interpreter {
+        let _ = write!(command, " --interpreter {}", path.display());
+    }
+    let (python, architecture) = (asker.python, asker.architecture);
+    let _ = write!(command, " --python {python} --arch {architecture}");
+    if let Some(glibc) = asker.glibc {
+        let _ = write!(command, " --glibc {glibc}");
+    }
+    let all = asker.builds.all.then_some(":all:");
+    let names = asker.builds.names.iter().map(String::as_str);
+    for name in all.into_iter().chain(names) {
+        let _ = write!(command, " --build {name}");
+    }
+    hint(
+        format!("run `{command}`, look at what changed, and commit it"),
+        REFUSED,
+    )
 }
 
 fn foreign_lock_hint(path: &Path) -> String {

@@ -24,7 +24,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lambimg::blob_store::BlobStore;
 use lambimg::build::cache::{self, Contents, Selection};
 use lambimg::build::locking::Upgrade;
-use lambimg::build::{self, Tools};
+use lambimg::build::pinning::Renewal;
+use lambimg::build::{self, Tools, outdated};
 use lambimg::config::{Config, Project, Setting};
 use lambimg::oci::layer::Packing;
 use lambimg::oci::reference::{Name, Reference};
@@ -88,7 +89,7 @@ impl Arguments {
 enum Verb {
     /// Build an image from a project into the local store
     Build(Box<BuildArguments>),
-    /// Resolve what a project needs and write its lock
+    /// Resolve what a project needs, pin its base and write both locks
     Lock(Box<LockArguments>),
     /// Push an image to a registry
     Push(PushArguments),
@@ -96,6 +97,8 @@ enum Verb {
     Rebase(RebaseArguments),
     /// Build an image again in a fresh cache and compare it byte for byte, or compare two images
     Verify(Box<VerifyArguments>),
+    /// Ask whether the registry has a newer base than the lock; exit code 1 if so
+    Outdated(OutdatedArguments),
     /// List the runtimes: Python, system, glibc, image, dates
     Bases(FormatArguments),
     /// Look at the store of images, layers and wheels, or remove what is not needed
@@ -151,7 +154,7 @@ struct BuildArguments {
     #[command(flatten)]
     pushing: PushingArguments,
 
-    /// Fail rather than make or change a lock
+    /// Fail rather than make or change a lock, or decide what no lock does
     #[arg(long)]
     locked: bool,
 
@@ -272,9 +275,13 @@ struct LockArguments {
     #[command(flatten)]
     needs: NeedsArguments,
 
-    /// Keep no version of the lock there is
+    /// Keep no version of the locks there are, but the base
     #[arg(long)]
     upgrade: bool,
+
+    /// Take what the base's tag is now
+    #[arg(long, conflicts_with = "offline")]
+    upgrade_base: bool,
 
     /// Do not keep the version of this package (repeatable)
     #[arg(
@@ -283,6 +290,28 @@ struct LockArguments {
         conflicts_with = "upgrade"
     )]
     upgrade_packages: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct OutdatedArguments {
+    /// The project's directory
+    #[arg(default_value = ".")]
+    path: PathBuf,
+
+    /// Python version, as 3.12
+    #[arg(long, value_name = "VERSION")]
+    python: Option<String>,
+
+    /// x86_64 or arm64
+    #[arg(long)]
+    arch: Option<String>,
+
+    /// Base image, by its tag in a registry
+    #[arg(long)]
+    base: Option<String>,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 /// What a push may do.
@@ -354,7 +383,7 @@ fn main() -> ExitCode {
     let result = run(&arguments, &terminal);
     terminal.finish();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             terminal.failure(&failure);
             ExitCode::from(failure.code)
@@ -362,8 +391,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
+fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
     match &arguments.verb {
+        Verb::Outdated(wanted) => return run_outdated(arguments, wanted, terminal),
         Verb::Build(wanted) => run_build(arguments, wanted, terminal),
         Verb::Lock(wanted) => run_lock(arguments, wanted, terminal),
         Verb::Push(push) => run_push(arguments, push, terminal),
@@ -377,7 +407,8 @@ fn run(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
             }
         }
         Verb::Cache(verb) => run_cache(verb, terminal),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_cache(verb: &CacheVerb, terminal: &Terminal) -> Result<(), Failure> {
@@ -461,7 +492,7 @@ fn run_build(
         let is_package = build::project::is_package(&plan)?;
         let outline = build::dependencies::outline(&plan)?;
         let tools = tools(Some(&project.root), &reach, true, terminal)?;
-        let compiler = block_on(build::compiling::choose(&plan, None, &tools))??;
+        let compiler = block_on(build::foreseen_compiler(&plan, &tools))??;
         let compiler = compiler.as_ref();
         let text = terminal::dry_run(&plan, &outline, compiler, &tree, is_package);
         return terminal.print(&text);
@@ -499,16 +530,58 @@ fn run_lock(
             offline: wanted.needs.offline,
             ..Policy::default()
         },
+        epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
         today: surroundings::today(),
         ..Request::default()
     };
     let plan = plan::make(&project, request)?;
     let offline = wanted.needs.offline;
     let tools = tools(Some(&project.root), &reach, offline, terminal)?;
-    let path = block_on(build::lock(plan, &wanted.upgrade(), &tools))?;
+    let renewal = Renewal {
+        base: wanted.upgrade_base,
+        others: wanted.upgrade(),
+    };
+    let paths = block_on(build::lock(plan, renewal, &tools))?;
     limit_store(limit, &tools, terminal);
-    let path = path?;
-    terminal.print(&format!("{}\n", path.display()))
+    for path in paths? {
+        terminal.print(&format!("{}\n", path.display()))?;
+    }
+    Ok(())
+}
+
+fn run_outdated(
+    arguments: &Arguments,
+    wanted: &OutdatedArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let project = Project::read(&wanted.path)?;
+    let mut config = wanted
+        .config()
+        .or(arguments.config())
+        .or(Config::from_variables(surroundings::settings()?)?)
+        .or(project.config.clone());
+    let reach = reach::reach(&project.root, &config)?;
+    // The base is the same whichever function is called, and whatever it needs.
+    config
+        .handler
+        .get_or_insert_with(|| Setting::flag("any.handler".to_owned(), "--handler"));
+    let request = Request {
+        config,
+        today: surroundings::today(),
+        ..Request::default()
+    };
+    let plan = plan::make(&project, request)?;
+    let tools = tools(Some(&project.root), &reach, false, terminal)?;
+    let found = block_on(outdated::outdated(&plan, &tools))??;
+    terminal.print(&match wanted.format.format {
+        Format::Table => terminal::outdated_table(&found),
+        Format::Json => terminal::outdated_json(&found),
+    })?;
+    Ok(if found.is_outdated() {
+        ExitCode::from(failure::REFUSED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn run_push(
@@ -592,6 +665,17 @@ impl FunctionArguments {
             exclude_in_packages: list_flag(&self.exclude_in_packages, "--exclude-in-packages"),
             layers: text_flag(self.layers.as_ref(), "--layers"),
             exclude: list_flag(&self.exclude, "--exclude"),
+            ..Config::default()
+        }
+    }
+}
+
+impl OutdatedArguments {
+    fn config(&self) -> Config {
+        Config {
+            python: text_flag(self.python.as_ref(), "--python"),
+            arch: text_flag(self.arch.as_ref(), "--arch"),
+            base: text_flag(self.base.as_ref(), "--base"),
             ..Config::default()
         }
     }

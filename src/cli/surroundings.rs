@@ -17,6 +17,7 @@ use lambimg::blob_store::BlobStore;
 use lambimg::build::Tools;
 use lambimg::build::cache;
 use lambimg::build::earlier::Earlier;
+use lambimg::build::pinning::Pinning;
 use lambimg::build::pushing::Announcer;
 use lambimg::http::{self, Certificate, Client, Secret, Settings, Url};
 use lambimg::oci::reference::Name;
@@ -201,6 +202,7 @@ impl Surroundings {
             progress,
             made: Announcer::default(),
             earlier: Earlier::default(),
+            pins: Pinning::default(),
         })
     }
 

@@ -16,6 +16,7 @@ use lambimg::blob_store::Held;
 use lambimg::build::cache::{Contents, Freed, Named};
 use lambimg::build::compiling::Compiler;
 use lambimg::build::dependencies::Outline;
+use lambimg::build::outdated::Outdated;
 use lambimg::build::{Built, Pushed};
 use lambimg::file_tree::{FileTree, Node};
 use lambimg::lambda;
@@ -314,6 +315,33 @@ pub(crate) fn bases_json(today: &str) -> String {
     };
     let all: Vec<_> = lambda::runtimes().iter().map(entry).collect();
     format!("{:#}\n", json!(all))
+}
+
+/// A base in the lock beside the same in its registry.
+pub(crate) fn outdated_table(found: &Outdated) -> String {
+    let mut text = format!("{} {}\n", found.reference, found.architecture);
+    for (what, dated) in [("pinned", &found.pinned), ("current", &found.current)] {
+        let digest = dated.digest.map(|digest| digest.to_string());
+        let _ = writeln!(
+            text,
+            "{what:<8} {:<71} {}",
+            digest.as_deref().unwrap_or("-"),
+            dated.created.as_deref().unwrap_or("-")
+        );
+    }
+    text
+}
+
+/// The same as JSON.
+pub(crate) fn outdated_json(found: &Outdated) -> String {
+    let value = json!({
+        "reference": found.reference,
+        "architecture": found.architecture.to_string(),
+        "outdated": found.is_outdated(),
+        "pinned": found.pinned,
+        "current": found.current,
+    });
+    format!("{value:#}\n")
 }
 
 fn counted(count: usize, what: &str) -> String {

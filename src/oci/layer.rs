@@ -18,7 +18,7 @@ use crate::oci::ustar;
 use crate::progress::Task;
 
 /// Names the order of entries, what is spliced, the compressor and its level; a change of any changes this.
-const FORMAT: &str = "layer 2: ustar; directories, files below 16 KiB, others; segments of 256 KiB; zlib-rs 0.6.8 level 4";
+pub const FORMAT: &str = "layer 2: ustar; directories, files below 16 KiB, others; segments of 256 KiB; zlib-rs 0.6.8 level 4";
 /// Smaller files, in bytes, are compressed together: they have more in common than their own streams show.
 const LARGE: u64 = 16 << 10;
 

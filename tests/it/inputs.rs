@@ -169,6 +169,9 @@ fn every_lock_gives_the_same_layers_with_no_program_at_all() {
     for (name, text) in locks {
         let project = project();
         project.file(name, &text);
+        let base = Base::aws("3.12").reference();
+        let pin = ["lock", "--base", &base, "--arch", "x86_64"];
+        project.lambimg(pin).index(&index.url()).succeed();
         let outcome = build(&project, &index, &["--locked"]).env("PATH", "").run();
         assert_eq!(outcome.code, Some(0), "{name}: {}", outcome.rendering());
         let told = format!("dependencies from {}", project.path().join(name).display());

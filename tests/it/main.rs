@@ -23,6 +23,7 @@ mod layering;
 mod layers;
 mod networks;
 mod outputs;
+mod pins;
 mod pushing;
 mod rebasing;
 mod registry;

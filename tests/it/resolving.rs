@@ -73,8 +73,10 @@ fn versions_stay_until_they_are_to_be_upgraded() {
         let (index, project) = (Index::start(), Project::with_handler());
         let lock = |flags: &[&str]| {
             let said = lock(&project, "3.12", resolver, flags).index(&index.url());
-            let path = project.path().canonicalize().unwrap().join("pylock.toml");
-            assert_eq!(said.succeed(), format!("{}\n", path.display()));
+            let directory = project.path().canonicalize().unwrap();
+            let paths = ["pylock.toml", "lambimg.lock"].map(|name| directory.join(name));
+            let [packages, rest] = paths.map(|path| path.display().to_string());
+            assert_eq!(said.succeed(), format!("{packages}\n{rest}\n"));
             versions(&project)
         };
         for name in ["first", "second"] {
@@ -119,13 +121,28 @@ fn versions_stay_until_they_are_to_be_upgraded() {
 #[test]
 fn what_is_not_ours_to_lock() {
     let (index, project) = (Index::start(), Project::with_handler());
-    let run = || lock(&project, "3.12", "uv", &[]).index(&index.url()).run();
-    let nothing = expect_failure(USAGE, run());
+    let run = |flags: &[&str]| {
+        let run = lock(&project, "3.12", "uv", flags);
+        run.index(&index.url()).run()
+    };
+    let pins = project.path().canonicalize().unwrap().join("lambimg.lock");
+    let path = format!("{}\n", pins.display());
+    let nothing = run(&[]);
+    assert_eq!(nothing.stdout, path, "{}", nothing.rendering());
+    let one = ["--upgrade-package", "some"];
+    let nothing = expect_failure(USAGE, run(&one));
     assert!(nothing.stderr.contains("no requirements to lock"));
     let foreign = "lock-version = \"1.0\"\ncreated-by = \"another\"\npackages = []\n";
     project.file("pylock.toml", foreign);
     project.file("requirements.txt", "");
-    let outcome = expect_failure(USAGE, run());
+    let others = run(&["--upgrade"]);
+    assert_eq!(others.stdout, path, "{}", others.rendering());
+    assert!(
+        others.stderr.contains("packages stay as "),
+        "{}",
+        others.rendering()
+    );
+    let outcome = expect_failure(USAGE, run(&one));
     let kept = fs::read_to_string(project.path().join("pylock.toml")).unwrap();
     assert_eq!(kept, foreign);
     assert_eq!(index.requests(), Vec::<String>::new());

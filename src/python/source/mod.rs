@@ -33,7 +33,7 @@ use builder::Builder;
 use directory::Directory;
 
 /// Changes whenever the same sources would be built in another way.
-const FORMAT: &str = "built wheel 2";
+pub const FORMAT: &str = "built wheel 2";
 
 /// The oldest and the newest Python that a wheel for any is built under, where the target's is not here.
 const OTHERS: std::ops::RangeInclusive<u8> = 9..=15;
