@@ -536,13 +536,21 @@ pub fn classify(url: &Url, error: reqwest::Error) -> Error {
 ///
 /// # Errors
 /// When it is larger, or the exchange breaks off.
-pub async fn read_limited(response: Response, limit: u64) -> Result<Vec<u8>, Error> {
+pub async fn read_limited(mut response: Response, limit: u64) -> Result<Vec<u8>, Error> {
+    read_body(&mut response, limit).await
+}
+
+/// As [`read_limited`], where status and headers are still looked at.
+///
+/// # Errors
+/// The same.
+pub async fn read_body(response: &mut Response, limit: u64) -> Result<Vec<u8>, Error> {
     read_within(response, limit, IDLE_TIMEOUT).await
 }
 
 /// As [`read_limited`]. The answer to an upload comes from a client without a patience of its own.
 async fn read_within(
-    mut response: Response,
+    response: &mut Response,
     limit: u64,
     patience: Duration,
 ) -> Result<Vec<u8>, Error> {

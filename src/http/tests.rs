@@ -88,8 +88,8 @@ async fn an_answer_that_does_not_end_is_given_up() {
     let client = Client::new(Settings::default());
     let request = Request::new(Method::PUT, url);
     let body = futures_util::stream::empty().boxed();
-    let response = client.send_stream(&request, body).await.unwrap();
-    let read = read_within(response, 1000, Duration::from_millis(200));
+    let mut response = client.send_stream(&request, body).await.unwrap();
+    let read = read_within(&mut response, 1000, Duration::from_millis(200));
     let error = tokio::time::timeout(Duration::from_secs(5), read).await;
     let error = error.unwrap().unwrap_err();
     assert!(matches!(error, Error::Exchange { hung_up: false, .. }));

@@ -28,7 +28,7 @@ use crate::http::retry::{self, Retry, Trouble};
 use crate::http::{self, Client, Method, Request, Response, Secret, StatusCode, Url};
 use crate::oci::Descriptor;
 use crate::oci::reference::Reference;
-use crate::registry::auth::{Keychain, Tokens};
+use crate::registry::auth::{Keychain, Refusal, Tokens};
 pub use crate::registry::error::{Access, Error};
 use crate::registry::pull::{FailedMirrors, Mirror, Source};
 use crate::registry::told::{Told, read_told};
@@ -141,6 +141,28 @@ pub enum Upload {
 struct Answer {
     response: Response,
     sent: Option<Secret>,
+    /// The body of a refusal, once it is read.
+    refusal: Option<Vec<u8>>,
+}
+
+impl Answer {
+    fn new(response: Response, sent: Option<Secret>) -> Self {
+        Self {
+            response,
+            sent,
+            refusal: None,
+        }
+    }
+
+    /// The words of a refusal; what cannot be read says nothing.
+    async fn words(&mut self) -> Told {
+        let status = self.response.status();
+        if self.refusal.is_none() {
+            let body = http::read_body(&mut self.response, MAX_ERROR_BODY).await;
+            self.refusal = Some(body.unwrap_or_default());
+        }
+        read_told(self.refusal.as_deref().unwrap_or_default(), status)
+    }
 }
 
 /// Whether a request is tried again here, or by a caller with a budget of its own.
@@ -203,37 +225,41 @@ impl Repository {
             Tries::Many => client.send(request).await,
             Tries::AsIs => client.send_as_is(request).await,
         };
-        let mut response = ask(&request).await?;
+        let mut answer = Answer::new(ask(&request).await?, request.authorization.clone());
         for answers in 0..MAX_ANSWERS {
-            let sent = (request.authorization.clone(), answers > 0);
-            let Some(token) = self.fresh_token(&response, scopes, sent).await? else {
+            let again = answers > 0;
+            let Some(token) = self.fresh_token(&mut answer, scopes, again).await? else {
                 break;
             };
             request.authorization = Some(token);
-            response = ask(&request).await?;
+            answer = Answer::new(ask(&request).await?, request.authorization.clone());
         }
-        Ok(Answer {
-            response,
-            sent: request.authorization,
-        })
+        Ok(answer)
     }
 
-    /// A better token than the one that was sent, and whether that answered this request before, if the registry
+    /// A better token than the one that was sent, which may have answered this request before, if the registry
     /// itself asks for one: what answers behind a redirect is nobody to answer with credentials.
     async fn fresh_token(
         &self,
-        response: &Response,
+        answer: &mut Answer,
         scopes: &[String],
-        sent: (Option<Secret>, bool),
+        again: bool,
     ) -> Result<Option<Secret>, Error> {
-        let own = response.url().origin() == self.base.origin();
-        if !matches!(response.status().as_u16(), 401 | 403 | 429) || !own {
+        if answer.response.url().origin() != self.base.origin() {
             return Ok(None);
         }
+        let refusal = match answer.response.status().as_u16() {
+            401 => Refusal::Credentials,
+            403 if answer.words().await.is_expired_login() => Refusal::Credentials,
+            403 => Refusal::Unclear,
+            429 => Refusal::Haste,
+            _ => return Ok(None),
+        };
         let (client, tokens) = (&self.registries.client, &self.registries.tokens);
-        let challenge = (self.registry.as_str(), self.name.as_str(), response);
+        let sent = (answer.sent.clone(), again);
+        let asks = (&*self.registry, &*self.name, &answer.response, refusal);
         Ok(tokens
-            .answer(client, (&self.host(), scopes), sent, challenge)
+            .answer(client, (&self.host(), scopes), sent, asks)
             .await?)
     }
 
@@ -249,10 +275,8 @@ impl Repository {
         }
     }
 
-    async fn told(&self, answer: Answer) -> Told {
-        let status = answer.response.status();
-        let body = http::read_limited(answer.response, MAX_ERROR_BODY).await;
-        let mut told = read_told(&body.unwrap_or_default(), status);
+    async fn told(&self, mut answer: Answer) -> Told {
+        let mut told = answer.words().await;
         told.detail = http::redact_answer(&told.detail, &answer.sent);
         told
     }
@@ -456,11 +480,11 @@ impl Repository {
             return Err(self.protocol("redirects an upload, whose bytes are gone by then"));
         }
         let what = format!("the upload of blob {digest}");
-        let sent = request.authorization;
-        if response.url().origin() != self.base.origin() {
-            return Err(self.elsewhere(what, Answer { response, sent }).await);
+        let mut answer = Answer::new(response, request.authorization);
+        if answer.response.url().origin() != self.base.origin() {
+            return Err(self.elsewhere(what, answer).await);
         }
-        let fresh = self.fresh_token(&response, &scopes, (sent.clone(), false));
+        let fresh = self.fresh_token(&mut answer, &scopes, false);
         if fresh.await?.is_some() {
             return Err(Error::Status {
                 registry: self.registry.clone(),
@@ -471,7 +495,7 @@ impl Repository {
                 after: None,
             });
         }
-        Err(self.refusal(&what, Answer { response, sent }).await)
+        Err(self.refusal(&what, answer).await)
     }
 }
 

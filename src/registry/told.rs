@@ -25,6 +25,11 @@ impl Told {
             || self.says("does not exist in the registry with id")
     }
 
+    /// In ECR's words, which it has for no want of rights.
+    pub(super) fn is_expired_login(&self) -> bool {
+        self.says("authorization token has expired")
+    }
+
     /// In ECR's words, Harbor's, the Artifact Registry's and those of others.
     pub(super) fn is_immutable_tag(&self) -> bool {
         self.has("TAG_INVALID")

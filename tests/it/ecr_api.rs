@@ -60,12 +60,12 @@ const SESSION: &str = "SESSION/TOKEN/SECRET";
 /// Nobody listens there.
 const NOBODY: &str = "http://127.0.0.1:1";
 
-fn basic(user: &str, password: &str) -> String {
+pub(crate) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// What moto's login is, as the registry is told it.
-fn motos_login() -> String {
+pub(crate) fn motos_login() -> String {
     basic("AWS", &format!("{ACCOUNT}-auth-token"))
 }
 
@@ -84,7 +84,11 @@ fn registry_for(login: String) -> Ecr {
 }
 
 /// A build that looks for its base in `registry`, with nothing of AWS configured but moto's address.
-fn pull<'project>(project: &'project Project, ecr: &Ecr, registry: &str) -> Run<'project> {
+pub(crate) fn pull<'project>(
+    project: &'project Project,
+    ecr: &Ecr,
+    registry: &str,
+) -> Run<'project> {
     pull_by(project, ecr, registry, &[])
 }
 
@@ -105,7 +109,7 @@ fn pull_by<'project>(
         .env("AWS_EC2_METADATA_DISABLED", "true")
 }
 
-fn with_keys(run: Run<'_>) -> Run<'_> {
+pub(crate) fn with_keys(run: Run<'_>) -> Run<'_> {
     run.env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
         .env("AWS_SECRET_ACCESS_KEY", KEY)
 }
@@ -185,7 +189,7 @@ fn keys_of_variables_give_a_login() {
 }
 
 /// A control API whose logins last as long as AWS's do: moto's are over before they are given.
-fn lasting_logins() -> Server {
+pub(crate) fn lasting_logins() -> Server {
     Server::start(|_| {
         let token = STANDARD.encode(format!("AWS:{ACCOUNT}-auth-token"));
         let expires = json!(now() + 12 * 3600);
@@ -201,7 +205,11 @@ fn now() -> u64 {
 }
 
 /// A build with keys that looks for its base in the private registry, and has logins of `api`.
-fn pull_with<'project>(project: &'project Project, ecr: &Ecr, api: &Server) -> Run<'project> {
+pub(crate) fn pull_with<'project>(
+    project: &'project Project,
+    ecr: &Ecr,
+    api: &Server,
+) -> Run<'project> {
     let endpoint = format!("http://{}", api.address());
     with_keys(pull(project, ecr, PRIVATE)).env("AWS_ENDPOINT_URL", endpoint)
 }
@@ -730,7 +738,7 @@ fn gallery(busy: bool) -> impl Fn(&Asked) -> Reply + Send + Sync + 'static {
 }
 
 /// The public gallery's control API, which moto has not.
-fn gallerys_api() -> Server {
+pub(crate) fn gallerys_api() -> Server {
     Server::start(|asked| {
         let target = asked.header("X-Amz-Target");
         assert_eq!(target, Some("SpencerFrontendService.GetAuthorizationToken"));

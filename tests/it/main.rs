@@ -21,6 +21,7 @@ mod indexes;
 mod inputs;
 mod layering;
 mod layers;
+mod logins;
 mod networks;
 mod outputs;
 mod pins;

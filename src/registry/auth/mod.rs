@@ -139,11 +139,26 @@ pub enum Source {
     Anonymous,
 }
 
+/// What a registry minds about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The credentials, or that there are none.
+    Credentials,
+    /// The credentials or what is wanted: ECR answers a look by 403 for both.
+    Unclear,
+    /// That strangers ask so much.
+    Haste,
+}
+
 /// The credentials that count for a repository now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     source: Source,
     credentials: Option<Credentials>,
+    /// Those that these stand in for, which may not have been at fault.
+    instead_of: Option<Box<Held>>,
+    /// Whether others have stood in for them and were refused as well.
+    is_proven: bool,
 }
 
 impl Held {
@@ -151,13 +166,28 @@ impl Held {
         Self {
             source,
             credentials: Some(credentials),
+            ..Self::ANONYMOUS
         }
     }
 
     const ANONYMOUS: Self = Self {
         source: Source::Anonymous,
         credentials: None,
+        instead_of: None,
+        is_proven: false,
     };
+
+    /// Stands in for `other` until these are refused as well.
+    fn instead_of(self, other: &Self) -> Self {
+        let other = Self {
+            is_proven: true,
+            ..other.clone()
+        };
+        Self {
+            instead_of: Some(Box::new(other)),
+            ..self
+        }
+    }
 
     fn basic(&self) -> Option<Secret> {
         self.credentials.as_ref().and_then(Credentials::basic)
@@ -332,12 +362,12 @@ impl Tokens {
         }
     }
 
-    /// What counts once `held` is refused with this status, if anything does.
+    /// What counts once `held` is refused, if anything does.
     async fn after_refusal(
         &self,
         held: &Held,
         asked: &Asked,
-        status: StatusCode,
+        refusal: Refusal,
     ) -> Result<Option<Held>, Error> {
         let Some(ecr) = &asked.ecr else {
             return Ok(None);
@@ -354,6 +384,8 @@ impl Tokens {
                 }
                 Some(Held::ANONYMOUS)
             }
+            // Neither has the right that was wanted, and these are the user's choice.
+            (Source::Stored, _) if held.is_proven && refusal == Refusal::Unclear => None,
             (Source::Stored, _) => {
                 let next = self.of_aws_if_any(ecr).await;
                 if next.is_some() {
@@ -361,15 +393,20 @@ impl Tokens {
                         "{registry}: the credentials that Docker's config has for it are refused, and AWS's own are used"
                     ));
                 }
-                next
+                match refusal {
+                    Refusal::Credentials => next,
+                    Refusal::Unclear | Refusal::Haste => next.map(|next| next.instead_of(held)),
+                }
             }
             (Source::Aws, Some(Credentials::Password(_, password))) => {
-                let next = self.of_aws(ecr, Some(password)).await?;
-                (next.credentials != held.credentials).then_some(next)
+                self.after_aws(held, ecr, password, refusal).await?
             }
             // The public gallery lets those read more whom it knows.
-            (Source::Anonymous, _) if reads_gallery && status == StatusCode::TOO_MANY_REQUESTS => {
-                self.of_aws_if_any(ecr).await
+            (Source::Anonymous, _)
+                if reads_gallery && !held.is_proven && refusal == Refusal::Haste =>
+            {
+                let next = self.of_aws_if_any(ecr).await;
+                next.map(|next| next.instead_of(held))
             }
             (Source::Explicit | Source::Aws | Source::Anonymous, _) => None,
         };
@@ -377,6 +414,42 @@ impl Tokens {
             *self.held.of(asked.clone()).lock().await = Some(next.clone());
         }
         Ok(next)
+    }
+
+    /// What counts once AWS's own credentials are refused: a newer login, or those that they stood in for.
+    async fn after_aws(
+        &self,
+        held: &Held,
+        ecr: &ecr::Registry,
+        password: &Secret,
+        refusal: Refusal,
+    ) -> Result<Option<Held>, Error> {
+        let before = held.instead_of.as_deref().cloned();
+        let newer = if before.is_some() && refusal == Refusal::Unclear {
+            Ok(None)
+        } else {
+            let login = self.of_aws(ecr, Some(password)).await;
+            login.map(|login| (login.credentials != held.credentials).then_some(login))
+        };
+        match (newer, before) {
+            (Ok(Some(login)), _) => Ok(Some(Held {
+                instead_of: held.instead_of.clone(),
+                ..login
+            })),
+            (_, Some(before)) => {
+                let whose = match before.source {
+                    Source::Stored => "those of Docker's config are used again",
+                    Source::Explicit | Source::Aws | Source::Anonymous => "it is read without any",
+                };
+                let progress = &self.keychain.progress;
+                progress.detail(format!(
+                    "{}: AWS's own credentials are refused too, and {whose}",
+                    ecr.host()
+                ));
+                Ok(Some(before))
+            }
+            (newer, None) => newer,
+        }
     }
 
     /// What `host` asks for, now or the last time that it said so.
@@ -397,27 +470,27 @@ impl Tokens {
         client: &Client,
         (host, scopes): (&str, &[String]),
         (refused, again): (Option<Secret>, bool),
-        (registry, repository, response): (&str, &str, &Response),
+        (registry, repository, response, refusal): (&str, &str, &Response, Refusal),
     ) -> Result<Option<Secret>, Error> {
-        let status = response.status();
         let asked = Asked {
             registry: registry.to_owned(),
             repository: repository.to_owned(),
             pushes: scopes.iter().any(|scope| scope.ends_with("push")),
             ecr: ecr::Registry::parse(registry),
         };
-        let may_help = match status {
-            StatusCode::UNAUTHORIZED => true,
-            // ECR refuses a login that is out of date as it refuses one without the right.
-            StatusCode::FORBIDDEN => asked.ecr.is_some() && refused.is_some(),
+        let denied = response.status() != StatusCode::UNAUTHORIZED;
+        let may_help = match refusal {
             // Credentials help with nobody else's haste.
-            StatusCode::TOO_MANY_REQUESTS => asked.reads_gallery() && refused.is_some(),
-            _ => false,
+            Refusal::Haste => asked.reads_gallery() && refused.is_some(),
+            // ECR refuses a login that is out of date as it refuses one without the right.
+            Refusal::Credentials | Refusal::Unclear if denied => {
+                asked.ecr.is_some() && refused.is_some()
+            }
+            Refusal::Credentials | Refusal::Unclear => true,
         };
         if !may_help {
             return Ok(None);
         }
-        let denied = status != StatusCode::UNAUTHORIZED;
         let slot = self.known.of((host.to_owned(), scopes.to_vec()));
         // Held while asking, so that many requests at once ask once.
         let mut known = slot.lock().await;
@@ -428,8 +501,8 @@ impl Tokens {
             return Ok(Some(newer.header.clone()));
         }
         let of = given.map(|given| given.of.clone());
-        let is_stranger = of.as_ref() == Some(&Held::ANONYMOUS);
-        if status == StatusCode::TOO_MANY_REQUESTS && !is_stranger {
+        let is_stranger = of.as_ref().is_some_and(|of| of.source == Source::Anonymous);
+        if refusal == Refusal::Haste && !is_stranger {
             return Ok(None);
         }
         let mut held = self.held(&asked).await?;
@@ -438,7 +511,7 @@ impl Tokens {
         let mut spent = of.as_ref() == Some(&held) && (again || denied || held.basic() == refused);
         loop {
             if spent {
-                match self.after_refusal(&held, &asked, status).await? {
+                match self.after_refusal(&held, &asked, refusal).await? {
                     Some(next) => held = next,
                     None => return Ok(None),
                 }
@@ -456,7 +529,8 @@ impl Tokens {
                 Ok(_) if held.source == Source::Anonymous => return Ok(None),
                 Ok(_) => true,
                 Err(error) if error.is_refusal() && held.credentials.is_some() => {
-                    match self.after_refusal(&held, &asked, status).await? {
+                    let refusal = Refusal::Credentials;
+                    match self.after_refusal(&held, &asked, refusal).await? {
                         Some(next) => held = next,
                         None => return Err(error),
                     }
