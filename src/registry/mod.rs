@@ -28,7 +28,7 @@ use crate::http::retry::{self, Retry, Trouble};
 use crate::http::{self, Client, Method, Request, Response, Secret, StatusCode, Url};
 use crate::oci::Descriptor;
 use crate::oci::reference::Reference;
-use crate::registry::auth::{Keychain, Refusal, Tokens};
+use crate::registry::auth::{Fresh, Keychain, Refusal, Tokens};
 pub use crate::registry::error::{Access, Error};
 use crate::registry::pull::{FailedMirrors, Mirror, Source};
 use crate::registry::told::{Told, read_told};
@@ -226,25 +226,26 @@ impl Repository {
             Tries::AsIs => client.send_as_is(request).await,
         };
         let mut answer = Answer::new(ask(&request).await?, request.authorization.clone());
-        for answers in 0..MAX_ANSWERS {
-            let again = answers > 0;
-            let Some(token) = self.fresh_token(&mut answer, scopes, again).await? else {
+        let mut again = false;
+        for _ in 0..MAX_ANSWERS {
+            let Some(fresh) = self.fresh_token(&mut answer, scopes, again).await? else {
                 break;
             };
-            request.authorization = Some(token);
+            again = fresh.is_made;
+            request.authorization = Some(fresh.header);
             answer = Answer::new(ask(&request).await?, request.authorization.clone());
         }
         Ok(answer)
     }
 
-    /// A better token than the one that was sent, which may have answered this request before, if the registry
+    /// A better token than the one that was sent, which may have been made for this request, if the registry
     /// itself asks for one: what answers behind a redirect is nobody to answer with credentials.
     async fn fresh_token(
         &self,
         answer: &mut Answer,
         scopes: &[String],
         again: bool,
-    ) -> Result<Option<Secret>, Error> {
+    ) -> Result<Option<Fresh>, Error> {
         if answer.response.url().origin() != self.base.origin() {
             return Ok(None);
         }

@@ -26,6 +26,9 @@ use crate::support::server::Asked;
 use crate::support::server::Reply;
 use crate::support::server::Server;
 
+const NETWORK: i32 = 4;
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
 /// A refusal with its words.
 fn refusal(status: u16, code: &str, message: &str) -> Reply {
     let words = json!({"errors": [{"code": code, "message": message}]});
@@ -167,4 +170,59 @@ fn a_busy_gallery_that_refuses_awss_own_is_read_as_before() {
         .iter()
         .filter(|asked| asked.header("Authorization") == Some("Bearer friend"));
     assert_eq!((as_friend.count(), api.asked().len()), (1, 1), "{told}");
+}
+
+/// A token server whose tokens are numbered, and what a registry says to each.
+fn bearer(answer: impl Fn(&Asked, u64) -> Reply + Send + Sync + 'static) -> Server {
+    let tokens = AtomicU64::new(0);
+    Server::start(move |asked| {
+        if asked.target.starts_with("/token") {
+            let token = tokens.fetch_add(1, Ordering::Relaxed) + 1;
+            return Reply::status(200).body(json!({"token": token.to_string()}).to_string());
+        }
+        let token = asked.header("Authorization");
+        match token.and_then(|token| token.strip_prefix("Bearer ")?.parse().ok()) {
+            Some(token) => answer(asked, token),
+            None => bearer_challenge(asked),
+        }
+    })
+}
+
+fn bearer_challenge(asked: &Asked) -> Reply {
+    let host = asked.header("Host").unwrap();
+    let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"x\"");
+    Reply::status(401).header("WWW-Authenticate", challenge)
+}
+
+fn read_base(project: &Project, registry: &Server) -> Outcome {
+    let base = format!("{}/base:1", registry.address());
+    project.lambimg(["build", "-v", "--base", &base]).run()
+}
+
+/// What a registry asks for is known from before.
+#[test]
+fn a_token_that_is_over_is_refused_without_a_challenge() {
+    let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(b"{}"), "size": 2});
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []});
+    let registry = bearer(move |asked, token| match token {
+        _ if asked.target.contains("/manifests/") => Reply::status(200)
+            .header("Content-Type", MANIFEST)
+            .body(manifest.to_string()),
+        1 => refusal(401, "UNAUTHORIZED", "over"),
+        _ => refusal(404, "BLOB_UNKNOWN", "no such blob"),
+    });
+    let outcome = read_base(&Project::with_handler(), &registry);
+    let told = outcome.rendering();
+    assert_eq!(outcome.code, Some(NETWORK), "{told}");
+    assert!(told.contains("no such blob"), "{told}");
+}
+
+#[test]
+fn a_refusal_without_a_challenge_has_its_own_words() {
+    let registry = Server::start(|_| refusal(401, "UNAUTHORIZED", "closed on Sundays"));
+    let outcome = read_base(&Project::with_handler(), &registry);
+    let told = outcome.rendering();
+    assert_eq!(outcome.code, Some(NETWORK), "{told}");
+    assert!(told.contains("closed on Sundays"), "{told}");
 }

@@ -217,6 +217,14 @@ struct Given {
     of: Held,
 }
 
+/// A header for a request that was refused.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    pub(super) header: Secret,
+    /// Whether it was made for this request; else it is another's, and may be older.
+    pub(super) is_made: bool,
+}
+
 /// Values that are each made by one while others wait for it. Who waits for one keeps nobody from the others.
 #[derive(Debug)]
 struct Slots<Key, Value>(std::sync::Mutex<HashMap<Key, Slot<Value>>>);
@@ -456,7 +464,7 @@ impl Tokens {
     async fn challenges(&self, host: &str, response: &Response) -> Vec<Challenge> {
         let mut known = self.challenges.lock().await;
         let now = challenge::read_challenges(response);
-        if response.status() == StatusCode::UNAUTHORIZED {
+        if response.status() == StatusCode::UNAUTHORIZED && !now.is_empty() {
             known.insert(host.to_owned(), now.clone());
             return now;
         }
@@ -464,14 +472,14 @@ impl Tokens {
     }
 
     /// A header that answers the refusal in `response`, unless there is none better than `refused`. `again` says
-    /// that this was given for the very same request.
+    /// that this was made for the very same request.
     pub(super) async fn answer(
         &self,
         client: &Client,
         (host, scopes): (&str, &[String]),
         (refused, again): (Option<Secret>, bool),
         (registry, repository, response, refusal): (&str, &str, &Response, Refusal),
-    ) -> Result<Option<Secret>, Error> {
+    ) -> Result<Option<Fresh>, Error> {
         let asked = Asked {
             registry: registry.to_owned(),
             repository: repository.to_owned(),
@@ -498,7 +506,10 @@ impl Tokens {
         if let Some(newer) = given
             && Some(&newer.header) != refused.as_ref()
         {
-            return Ok(Some(newer.header.clone()));
+            return Ok(Some(Fresh {
+                header: newer.header.clone(),
+                is_made: false,
+            }));
         }
         let of = given.map(|given| given.of.clone());
         let is_stranger = of.as_ref().is_some_and(|of| of.source == Source::Anonymous);
@@ -507,6 +518,10 @@ impl Tokens {
         }
         let mut held = self.held(&asked).await?;
         let challenges = self.challenges(host, response).await;
+        if challenges.is_empty() {
+            // The refusal has words of its own.
+            return Ok(None);
+        }
         // What was refused may be of a login that others have replaced meanwhile.
         let mut spent = of.as_ref() == Some(&held) && (again || denied || held.basic() == refused);
         loop {
@@ -524,7 +539,10 @@ impl Tokens {
                         of: held,
                     };
                     *known = Some(given);
-                    return Ok(Some(header));
+                    return Ok(Some(Fresh {
+                        header,
+                        is_made: true,
+                    }));
                 }
                 Ok(_) if held.source == Source::Anonymous => return Ok(None),
                 Ok(_) => true,
@@ -581,11 +599,7 @@ async fn header(
     let schemes: Vec<_> = challenges.iter().map(|c| c.scheme.as_str()).collect();
     Err(Error::Challenge {
         registry: registry.to_owned(),
-        challenge: if schemes.is_empty() {
-            "it gives no challenge".to_owned()
-        } else {
-            words(&schemes.join(", "))
-        },
+        challenge: words(&schemes.join(", ")),
     })
 }
 
