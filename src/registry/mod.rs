@@ -338,7 +338,7 @@ impl Repository {
     /// When nothing comes back.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
         match self.look_for_blob(digest, Tries::Many).await {
-            Err(Error::Credentials(_)) => Ok(false),
+            Err(Error::Credentials(error)) if error.is_of_others() => Ok(false),
             look => look,
         }
     }
@@ -401,7 +401,7 @@ impl Repository {
         let scopes = [self.scope(), format!("repository:{from}:pull")];
         let sending = self.send_with_scopes(empty_post(url), &scopes, Tries::Many);
         let response = match sending.await {
-            Err(Error::Credentials(_)) => return Ok(None),
+            Err(Error::Credentials(error)) if error.is_of_others() => return Ok(None),
             answer => answer?.response,
         };
         match response.status() {

@@ -258,7 +258,8 @@ impl<Key: Hash + Eq, Value> Slots<Key, Value> {
 pub struct Tokens {
     keychain: Keychain,
     known: Slots<(String, Vec<String>), Given>,
-    held: Slots<Asked, Held>,
+    /// Or why there are none, where that stays so.
+    held: Slots<Asked, Result<Held, Error>>,
     /// What each host asked for last: a refusal may not say it again.
     challenges: Mutex<HashMap<String, Vec<Challenge>>>,
     warned: AtomicBool,
@@ -289,7 +290,7 @@ impl Tokens {
             |asked: &Asked| (&*asked.registry, &*asked.repository) == (registry, repository);
         for held in self.held.matching(is_of) {
             match &*held.lock().await {
-                Some(held) if held.source != Source::Anonymous => return held.source,
+                Some(Ok(held)) if held.source != Source::Anonymous => return held.source,
                 _ => {}
             }
         }
@@ -300,11 +301,22 @@ impl Tokens {
     async fn held(&self, asked: &Asked) -> Result<Held, Error> {
         let slot = self.held.of(asked.clone());
         let mut known = slot.lock().await;
-        if let Some(held) = &*known {
-            return Ok(held.clone());
+        match &*known {
+            Some(Ok(held)) => return Ok(held.clone()),
+            Some(Err(error)) => {
+                if let Some(error) = error.lasting() {
+                    return Err(error);
+                }
+            }
+            None => {}
         }
-        let held = self.first(asked).await?;
-        Ok(known.insert(held).clone())
+        let found = self.first(asked).await;
+        let kept = match &found {
+            Ok(held) => Some(Ok(held.clone())),
+            Err(error) => error.lasting().map(Err),
+        };
+        *known = kept;
+        found
     }
 
     async fn first(&self, asked: &Asked) -> Result<Held, Error> {
@@ -419,7 +431,7 @@ impl Tokens {
             (Source::Explicit | Source::Aws | Source::Anonymous, _) => None,
         };
         if let Some(next) = &next {
-            *self.held.of(asked.clone()).lock().await = Some(next.clone());
+            *self.held.of(asked.clone()).lock().await = Some(Ok(next.clone()));
         }
         Ok(next)
     }
@@ -604,6 +616,41 @@ async fn header(
 }
 
 impl Error {
+    /// The same error, where to ask again would take its time and bring nothing else: a helper may ask the user.
+    fn lasting(&self) -> Option<Self> {
+        match self {
+            Self::Config { path, detail } => Some(Self::Config {
+                path: path.clone(),
+                detail: detail.clone(),
+            }),
+            Self::Helper {
+                helper,
+                registry,
+                detail,
+            } => Some(Self::Helper {
+                helper: helper.clone(),
+                registry: registry.clone(),
+                detail: detail.clone(),
+            }),
+            Self::Challenge { .. }
+            | Self::TokenServer { .. }
+            | Self::OtherSite { .. }
+            | Self::Aws(_)
+            | Self::Http(_) => None,
+        }
+    }
+
+    /// Whether somebody elsewhere gave no login, which need not be wanted for the next request.
+    pub(super) fn is_of_others(&self) -> bool {
+        match self {
+            Self::Aws(_) | Self::TokenServer { .. } | Self::Http(_) => true,
+            Self::Config { .. }
+            | Self::Helper { .. }
+            | Self::Challenge { .. }
+            | Self::OtherSite { .. } => false,
+        }
+    }
+
     /// Whether a token server would not take the credentials.
     fn is_refusal(&self) -> bool {
         matches!(
@@ -631,6 +678,30 @@ mod tests {
         drop(under_way);
         assert_eq!(*slots.of("slow").lock().await, Some(1));
         assert_eq!(slots.matching(|key| *key == "slow").len(), 1);
+    }
+
+    /// A helper is asked once, and a file read once, whatever they say.
+    #[tokio::test]
+    async fn a_failure_of_ones_own_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        let asked = Asked {
+            registry: "r.test".into(),
+            repository: "a".into(),
+            pushes: false,
+            ecr: None,
+        };
+        for broken in [r#"{"credsStore": "lambimg-has-none"}"#, "{"] {
+            std::fs::write(&path, broken).unwrap();
+            let tokens = Tokens::new(Keychain {
+                files: vec![path.clone()],
+                ..Keychain::default()
+            });
+            let first = tokens.held(&asked).await.unwrap_err().to_string();
+            std::fs::write(&path, "{}").unwrap();
+            let second = tokens.held(&asked).await.unwrap_err().to_string();
+            assert_eq!(first, second);
+        }
     }
 
     #[test]
