@@ -450,13 +450,15 @@ impl Repository {
     /// it gets no credentials.
     ///
     /// # Errors
-    /// See [`Error`]; the session is spent then. Where only the token had run out, the status is 401 and
-    /// a new one is known for the next try.
+    /// See [`Error`]; the session is spent then. Where only the token seems to have run out, the status is 401
+    /// and a new one is known for the next try, unless it `is_renewed`: that a new one was had for this blob before
+    /// and the refusal was not the token's.
     pub async fn finish_upload(
         &self,
         Session(mut session): Session,
         descriptor: &Descriptor,
         bytes: http::Stream,
+        is_renewed: bool,
     ) -> Result<(), Error> {
         let digest = descriptor.digest.to_string();
         session.query_pairs_mut().append_pair("digest", &digest);
@@ -485,8 +487,12 @@ impl Repository {
         if answer.response.url().origin() != self.base.origin() {
             return Err(self.elsewhere(what, answer).await);
         }
-        let fresh = self.fresh_token(&mut answer, &scopes, false);
-        if fresh.await?.is_some() {
+        if !is_renewed
+            && self
+                .fresh_token(&mut answer, &scopes, false)
+                .await?
+                .is_some()
+        {
             return Err(Error::Status {
                 registry: self.registry.clone(),
                 status: StatusCode::UNAUTHORIZED.as_u16(),

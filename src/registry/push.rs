@@ -431,12 +431,14 @@ impl Push {
     ) -> Result<(), Error> {
         let what = format!("blob {}", blob.digest);
         let (mut retry, mut furthest) = (self.repository.retry(), 0);
+        let mut is_renewed = false;
         loop {
             let sent = Arc::new(AtomicU64::new(0));
-            let tried = self.try_upload(blob, origin, raw, session.take(), &sent);
+            let tried = self.try_upload(blob, origin, raw, (session.take(), is_renewed), &sent);
             let Err(error) = noting(claim, &sent, tried).await else {
                 return Ok(());
             };
+            is_renewed |= matches!(&error, Failed::There(Error::Status { status: 401, .. }));
             let is_lost = matches!(&error, Failed::There(Error::Http(_)));
             let sent = sent.load(Ordering::Relaxed);
             if sent >= furthest + FURTHER {
@@ -467,7 +469,7 @@ impl Push {
         blob: &Descriptor,
         origin: Option<&Reference>,
         raw: Option<&Vec<u8>>,
-        session: Option<Session>,
+        (session, is_renewed): (Option<Session>, bool),
         sent: &Arc<AtomicU64>,
     ) -> Result<(), Failed> {
         let session = match session {
@@ -490,7 +492,9 @@ impl Push {
             moving.advance(chunk.len() as u64);
             counter.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         });
-        let finished = self.repository.finish_upload(session, blob, bytes.boxed());
+        let finished = self
+            .repository
+            .finish_upload(session, blob, bytes.boxed(), is_renewed);
         finished.await.map_err(|error| match broken.take() {
             Some(cause) => Failed::Here(cause),
             None => Failed::There(error),

@@ -2,6 +2,7 @@
 //!
 //! The registries are small servers that refuse in ways of their own, some as a proxy under ECR's real name.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -225,4 +226,35 @@ fn a_refusal_without_a_challenge_has_its_own_words() {
     let told = outcome.rendering();
     assert_eq!(outcome.code, Some(NETWORK), "{told}");
     assert!(told.contains("closed on Sundays"), "{told}");
+}
+
+/// A refusal that a new token does not mend is none of the token's.
+#[test]
+fn a_blob_that_is_refused_is_not_sent_again_and_again() {
+    let registry = bearer(|asked, _| match &*asked.method {
+        "POST" => Reply::status(202).header("Location", "session"),
+        "PUT" => bearer_challenge(asked),
+        _ => Reply::status(404),
+    });
+    let project = Project::new();
+    let image = Layout::make(&project.beside("image"), &[(1, 20_000)]);
+    let target = format!("{}/hello:1", registry.address());
+    let outcome = project
+        .lambimg(["push", "-v", &image.name(), &target])
+        .run();
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    assert!(
+        outcome.stderr.contains("refuses access"),
+        "{}",
+        outcome.rendering()
+    );
+    let mut sent = BTreeMap::new();
+    for asked in registry
+        .asked()
+        .iter()
+        .filter(|asked| asked.method == "PUT")
+    {
+        *sent.entry(asked.target.clone()).or_insert(0) += 1;
+    }
+    assert_eq!(sent.values().max(), Some(&2), "{sent:?}");
 }
