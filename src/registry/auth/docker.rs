@@ -2,6 +2,7 @@
 //!
 //! It does not know which registries there are, but for the names that Docker Hub goes by.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -28,10 +29,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DockerConfig {
-    #[serde(default)]
-    auths: HashMap<String, AuthEntry>,
-    #[serde(default)]
-    cred_helpers: HashMap<String, String>,
+    // Programs write what is not configured as `null` too.
+    auths: Option<HashMap<String, Option<AuthEntry>>>,
+    cred_helpers: Option<HashMap<String, Option<String>>>,
     creds_store: Option<String>,
 }
 
@@ -77,8 +77,17 @@ pub(super) async fn credentials(
 ) -> Result<Option<Credentials>, Error> {
     for path in files {
         let text = match fs::read(path) {
+            Ok(text) if text.trim_ascii().is_empty() => continue,
             Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            // Whoever wants no such file names `/dev/null`, be it as the directory of one.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                continue;
+            }
             Err(e) => {
                 return Err(Error::Config {
                     path: path.clone(),
@@ -135,28 +144,29 @@ impl DockerConfig {
         repository: &str,
     ) -> Result<Option<Credentials>, Error> {
         let fits = |key: &str| key_fits(key, registry, repository);
-        let helper = self
-            .cred_helpers
-            .iter()
-            .find(|(key, _)| fits(key).is_some());
-        let helper = helper
-            .map(|(_, helper)| helper)
-            .or(self.creds_store.as_ref());
+        let helper = fitting(self.cred_helpers.as_ref(), fits).into_iter().next();
+        let helper = helper.or(self.creds_store.as_ref());
         if let Some(helper) = helper.filter(|name| !name.is_empty())
             && let Some(found) = ask_helper(helper, registry).await?
         {
             return Ok(Some(found));
         }
-        let fitting = self
-            .auths
-            .iter()
-            .filter_map(|(key, entry)| Some((fits(key)?, key, entry)));
-        let mut fitting: Vec<_> = fitting.collect();
-        fitting.sort_by_key(|(length, key, _)| (std::cmp::Reverse(*length), *key));
-        Ok(fitting
+        Ok(fitting(self.auths.as_ref(), fits)
             .into_iter()
-            .find_map(|(_, _, entry)| entry.credentials()))
+            .find_map(AuthEntry::credentials))
     }
+}
+
+/// The entries whose keys fit, the longest first.
+fn fitting<Entry>(
+    entries: Option<&HashMap<String, Option<Entry>>>,
+    fits: impl Fn(&str) -> Option<usize>,
+) -> Vec<&Entry> {
+    let entries = entries.into_iter().flatten();
+    let fitting = entries.filter_map(|(key, entry)| Some((fits(key)?, key, entry.as_ref()?)));
+    let mut fitting: Vec<_> = fitting.collect();
+    fitting.sort_by_key(|(length, key, _)| (Reverse(*length), *key));
+    fitting.into_iter().map(|(_, _, entry)| entry).collect()
 }
 
 /// Runs `docker-credential-NAME get`.
@@ -267,6 +277,39 @@ mod tests {
         );
         let long = words("printf '%01000d' 0 >&2; exit 1").await;
         assert_eq!(long.len(), 300);
+    }
+
+    #[tokio::test]
+    async fn what_configures_nothing_is_no_fault() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        for nothing in [
+            "",
+            "\n",
+            "{}",
+            r#"{"auths": null, "credHelpers": null, "credsStore": null}"#,
+            r#"{"auths": {"r.test": null}, "credHelpers": {"r.test": null}, "credsStore": ""}"#,
+        ] {
+            fs::write(&path, nothing).unwrap();
+            let found = credentials(std::slice::from_ref(&path), "r.test", "app").await;
+            assert_eq!(found.unwrap(), None, "{nothing}");
+        }
+        let files = ["/dev/null", "/dev/null/config.json"].map(PathBuf::from);
+        assert_eq!(credentials(&files, "r.test", "app").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_nearest_helper_is_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        let text = r#"{"credHelpers": {"r.test": "far", "r.test/org": "near", "https://r.test/": "first"}}"#;
+        fs::write(&path, text).unwrap();
+        let asked = async |repository: &str| {
+            let found = credentials(std::slice::from_ref(&path), "r.test", repository).await;
+            found.unwrap_err().to_string()
+        };
+        assert!(asked("org/app").await.contains("`docker-credential-near`"));
+        assert!(asked("app").await.contains("`docker-credential-first`"));
     }
 
     #[tokio::test]
