@@ -85,6 +85,8 @@ pub enum Error {
     Resolve {
         /// The host.
         host: String,
+        /// Whether that may pass: nobody could say that the name has none.
+        is_temporary: bool,
     },
     /// Nobody answers there.
     #[error("cannot connect to `{host}`: {reason}")]
@@ -515,8 +517,11 @@ pub fn classify(url: &Url, error: reqwest::Error) -> Error {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&source);
     let mut reason = String::new();
     while let Some(error) = cause {
-        if let Some(Unresolved { host, .. }) = error.downcast_ref() {
-            return Error::Resolve { host: host.clone() };
+        if let Some(unresolved) = error.downcast_ref::<Unresolved>() {
+            return Error::Resolve {
+                host: unresolved.host.clone(),
+                is_temporary: unresolved.is_temporary(),
+            };
         }
         reason = error.to_string();
         cause = error.source();

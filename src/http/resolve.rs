@@ -13,6 +13,15 @@ pub(super) struct Unresolved {
     source: std::io::Error,
 }
 
+impl Unresolved {
+    /// Whether nobody could say just now what address the name has: `EAI_AGAIN`, which the standard library keeps
+    /// only in the words of the C library (glibc's and Apple's, then musl's).
+    pub(super) fn is_temporary(&self) -> bool {
+        let words = self.source.to_string();
+        words.ends_with("Temporary failure in name resolution") || words.ends_with("Try again")
+    }
+}
+
 /// The machine's own resolver.
 pub(super) struct Resolver;
 
@@ -28,5 +37,31 @@ impl Resolve for Resolver {
             let addresses: Vec<_> = addresses.collect();
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_stays_so() {
+        let is_temporary = |words: &str| {
+            let source = format!("failed to lookup address information: {words}");
+            let host = "r.test".to_owned();
+            let source = std::io::Error::other(source);
+            Unresolved { host, source }.is_temporary()
+        };
+        assert!(is_temporary("Temporary failure in name resolution"));
+        assert!(is_temporary("Try again"));
+        for words in [
+            "Name or service not known",
+            "nodename nor servname provided, or not known",
+            "Name does not resolve",
+            "No address associated with hostname",
+            "Non-recoverable failure in name resolution",
+        ] {
+            assert!(!is_temporary(words), "{words}");
+        }
     }
 }

@@ -77,7 +77,8 @@ impl Trouble {
     pub fn of_error(error: &Error) -> Option<Self> {
         let (attempts, unconnected) = match error {
             Error::Connect { .. } => (CONNECT_ATTEMPTS, true),
-            // A name that never had an address is a wrong one.
+            // A name that never had an address is a wrong one, where somebody says so.
+            Error::Resolve { is_temporary, .. } if *is_temporary => (CONNECT_ATTEMPTS, true),
             Error::Resolve { .. } => (1, true),
             Error::Exchange { .. } => (ATTEMPTS, false),
             Error::Offline { .. }
@@ -217,6 +218,18 @@ mod tests {
         for (is_known, pauses) in [(false, 3), (true, 7)] {
             let mut retry = Retry::with_host(is_known);
             let had = std::iter::from_fn(|| retry.pause(&nobody)).count();
+            assert_eq!(had, pauses);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_known_is_looked_for_once() {
+        for (is_temporary, pauses) in [(false, 0), (true, 3)] {
+            let host = "r.test".to_owned();
+            let error = Error::Resolve { host, is_temporary };
+            let trouble = Trouble::of_error(&error).unwrap();
+            let mut retry = Retry::default();
+            let had = std::iter::from_fn(|| retry.pause(&trouble)).count();
             assert_eq!(had, pauses);
         }
     }
