@@ -134,7 +134,9 @@ impl Aws {
         let configured = self.0.sdk.endpoint(registry).await;
         let text = configured.unwrap_or_else(|| registry.endpoint().to_owned());
         let error = |endpoint: String, reason| Error::Endpoint { endpoint, reason };
-        let url = Url::parse(&text).map_err(|_| error(http::redact_text(&text), "is no URL"))?;
+        // What stands before the first colon may be a name, with a password behind it.
+        let url = Url::parse(&text).ok().filter(Url::has_host);
+        let url = url.ok_or_else(|| error(http::redact_name(&text), "is no URL"))?;
         let plain = self.0.settings.client.is_plain(&http::host_and_port(&url));
         match url.scheme() {
             "https" => Ok(url),

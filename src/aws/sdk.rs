@@ -214,13 +214,29 @@ fn told(error: &dyn StdError) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(part) = next {
-        let text = http::redact_text(&part.to_string());
+        let text = without_secrets(&part.to_string());
         if !parts.iter().any(|known| known.contains(&text)) {
             parts.push(text);
         }
         next = part.source();
     }
     parts.join(": ")
+}
+
+/// These crates quote what they were given: an endpoint as it was written, and a whole request, whose body may be a
+/// token.
+fn without_secrets(text: &str) -> String {
+    let parts = text.split('`').enumerate().map(|(number, part)| {
+        let is_quoted = number % 2 == 1;
+        if is_quoted && part.starts_with("Request {") {
+            "[request]".to_owned()
+        } else if is_quoted {
+            http::redact_name(part)
+        } else {
+            http::redact_text(part)
+        }
+    });
+    parts.collect::<Vec<_>>().join("`")
 }
 
 /// Carries the chain's requests over our client, each once: what to try again is the chain's to know.
@@ -288,4 +304,19 @@ fn translated(request: &HttpRequest) -> Option<Request> {
         translated.body = Some(body.to_vec().into());
     }
     Some(translated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_crates_quote_is_no_secret() {
+        let said = "failed to apply endpoint `me:pw@sts.test` to request `Request { body: b\"Token=s3cr3t\" }`: \
+                    no scheme in https://me:pw@sts.test";
+        assert_eq!(
+            without_secrets(said),
+            "failed to apply endpoint `[secret]@sts.test` to request `[request]`: no scheme in https://[secret]@sts.test"
+        );
+    }
 }

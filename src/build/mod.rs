@@ -1015,7 +1015,7 @@ pub async fn open(text: &str, tools: &Tools) -> Result<Image, Error> {
 fn no_image(name: &str, tools: &Tools) -> Error {
     let listed = layout::list(tools.store.root()).unwrap_or_default();
     Error::NoImage {
-        name: name.to_owned(),
+        name: http::redact_name(name),
         known: listed.into_iter().filter_map(|image| image.name).collect(),
     }
 }

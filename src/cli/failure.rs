@@ -115,6 +115,7 @@ impl Failure {
 
     /// Credentials are given for what is no registry.
     pub(crate) fn credentials_of_nowhere(text: &str) -> Self {
+        let text = http::redact_name(text);
         Self::plain(
             format!("the variable `LAMBIMG_REGISTRY` is `{text}`, which is no registry's host"),
             hint(
@@ -134,6 +135,7 @@ impl Failure {
 
     /// A name to push to has no registry.
     pub(crate) fn no_registry(name: &str) -> Self {
+        let name = http::redact_name(name);
         Self::plain(
             format!("`{name}` names no registry to push to"),
             hint(

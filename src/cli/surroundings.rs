@@ -342,9 +342,7 @@ fn explicit_credentials() -> Result<Option<Explicit>, Failure> {
         return Ok(None);
     };
     if !is_host(&registry) {
-        return Err(Failure::credentials_of_nowhere(&http::redact_text(
-            &registry,
-        )));
+        return Err(Failure::credentials_of_nowhere(&registry));
     }
     Ok(Some(Explicit {
         registry,

@@ -25,7 +25,7 @@ use futures_util::stream::{BoxStream, StreamExt as _};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 pub use reqwest::{Certificate, Method, Response, StatusCode, Url, header};
 
-pub use crate::http::redaction::{redact, redact_answer, redact_text};
+pub use crate::http::redaction::{redact, redact_answer, redact_name, redact_text};
 use crate::http::resolve::{Resolver, Unresolved};
 use crate::http::retry::{Retry, Trouble};
 use crate::progress::Progress;

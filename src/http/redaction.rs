@@ -46,6 +46,24 @@ pub fn redact_text(text: &str) -> String {
     result
 }
 
+/// The text of a host, a name of an image or an address, with or without a scheme, as a user wrote it: without the
+/// user information that only an address may have. A digest behind an `@` stays.
+pub fn redact_name(text: &str) -> String {
+    // Another word before `://` may be a user's name.
+    let is_scheme = |text: &str| matches!(text, "http" | "https" | "docker");
+    let start = text.find("://").filter(|at| is_scheme(&text[..*at]));
+    let (scheme, rest) = text.split_at(start.map_or(0, |at| at + 3));
+    let host = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    // What stands behind a colon may be a password, which may have a slash.
+    let authority = if host.contains(':') { rest } else { host };
+    let is_digest = |text: &str| text.starts_with("sha256:") || text.starts_with("sha512:");
+    let mut ends = authority.rmatch_indices('@').map(|(at, _)| at);
+    match ends.find(|at| !is_digest(&authority[at + 1..])) {
+        Some(end) => format!("{scheme}[secret]{}", &rest[end..]),
+        None => text.to_owned(),
+    }
+}
+
 /// What someone at the other end said, fit to be shown: one line of bounded length, without `secrets`, which
 /// are values of the `Authorization` header, and without the queries of URLs.
 pub fn redact_answer<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
@@ -131,7 +149,42 @@ mod tests {
         assert_eq!(long.chars().count(), LONGEST_ANSWER + 1);
     }
 
+    #[test]
+    fn a_name_has_no_user() {
+        let secret = [
+            ("me:s3cr3t@r.test", "[secret]@r.test"),
+            ("me:s3cr3t@r.test:5000/a:1", "[secret]@r.test:5000/a:1"),
+            ("s3cr3t@r.test/a", "[secret]@r.test/a"),
+            ("me:s3c@r3t/+=@r.test/a", "[secret]@r.test/a"),
+            ("me:12/s3cr3t@r.test/a", "[secret]@r.test/a"),
+            ("me:a://s3cr3t@r.test/a", "[secret]@r.test/a"),
+            ("https://me:s3c/r3t@r.test", "https://[secret]@r.test"),
+            ("me:s3cr3t@r.test/a@sha256:1", "[secret]@r.test/a@sha256:1"),
+        ];
+        for (text, shown) in secret {
+            assert_eq!(redact_name(text), shown);
+        }
+        for text in [
+            "r.test:5000/a:1",
+            "r.test/a@v1",
+            "a@sha256:1",
+            "a:1@sha256:1",
+            "r.test/a:1@sha256:1",
+            "http://r.test/",
+            "[::1]:5000",
+            "",
+        ] {
+            assert_eq!(redact_name(text), text);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_name_can_be_shown(scheme in "(https?://)?", secret in "[a-z:/@?#]{0,9}", rest in "[a-z0-9./:@-]{0,20}") {
+            let shown = redact_name(&format!("{scheme}me:{secret}S@{rest}"));
+            prop_assert!(!shown.contains('S') || rest.starts_with("sha"), "{}", shown);
+        }
+
         #[test]
         fn any_answer_can_be_shown(text in ".{0,80}", url in "[a-z:/?#@ü ]{0,40}") {
             let secret = Secret::new("Bearer s3cr3t");

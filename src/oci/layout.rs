@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::blob_store::{self, BlobStore};
 use crate::digest::{Digest, VerifyingReader};
+use crate::http;
 use crate::oci::archive::{self, Members};
 use crate::oci::image::{self, Image};
 use crate::oci::reference::{self, Name};
@@ -70,7 +71,7 @@ impl FromStr for Place {
     type Err = PlaceError;
 
     fn from_str(text: &str) -> Result<Self, PlaceError> {
-        let error = || PlaceError(text.to_owned());
+        let error = || PlaceError(http::redact_name(text));
         let (prefix, rest) = text.split_once(':').ok_or_else(error)?;
         let form = Form::ALL.into_iter().find(|form| form.prefix() == prefix);
         // As skopeo has it: the path ends at the first colon, a name may have more of them.

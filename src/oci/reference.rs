@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::digest::Digest;
+use crate::http;
 
 const DEFAULT_TAG: &str = "latest";
 const DOCKER_HUB: &str = "docker.io";
@@ -18,10 +19,20 @@ const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is no image name: {reason}")]
 pub struct ParseError {
-    /// The text.
+    /// The text, without what may be a password.
     pub name: String,
     /// Why not.
     pub reason: &'static str,
+}
+
+impl ParseError {
+    /// What is wrong with `text`.
+    pub fn new(text: &str, reason: &'static str) -> Self {
+        Self {
+            name: http::redact_name(text),
+            reason,
+        }
+    }
 }
 
 /// The name of an image, with or without a registry.
@@ -41,10 +52,7 @@ impl FromStr for Name {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = |reason| ParseError {
-            name: text.to_owned(),
-            reason,
-        };
+        let error = |reason| ParseError::new(text, reason);
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
                 let digest = digest.parse();

@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, Listed, Place, Project, Setting};
+use crate::http;
 use crate::lambda::{self, Architecture, Handler, HandlerError, Runtime};
 use crate::oci::layer::{self, Packing};
 use crate::oci::layout;
@@ -374,7 +375,7 @@ fn read_handler(setting: Option<&Setting>) -> Result<Handler, Error> {
 
 fn bad_value(setting: &Setting, wanted: &'static str) -> Error {
     Error::Value {
-        value: setting.value.clone(),
+        value: http::redact_name(&setting.value),
         place: setting.place.clone(),
         wanted,
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::aws::repository::{EncryptionType, RepositorySettings, TagMutability};
 use crate::config::{Config, Place, Setting};
+use crate::http::{self, Url};
 use crate::plan::{Error, bad_value, read_bool};
 use crate::registry::pull::Mirror;
 
@@ -30,13 +31,11 @@ pub struct Reach {
 /// # Errors
 /// When a value has no meaning.
 pub fn reach(project: &Path, config: &Config) -> Result<Reach, Error> {
-    let hosts = config.plain_http.as_ref();
-    let hosts = hosts.map(|setting| setting.value.iter().cloned());
     let creates = read_bool(config.create_repository.as_ref())?;
     // What is written wrong is told also where nothing is made.
     let new = new_repository(config)?;
     Ok(Reach {
-        plain_http: hosts.into_iter().flatten().collect(),
+        plain_http: hosts(config.plain_http.as_ref())?,
         ca_file: config.ca_file.as_ref().map(|setting| match setting.place {
             Place::File(..) => project.join(&setting.value),
             Place::Flag(_) | Place::Variable(_) => PathBuf::from(&setting.value),
@@ -45,6 +44,31 @@ pub fn reach(project: &Path, config: &Config) -> Result<Reach, Error> {
         immutable_tags: read_bool(config.immutable_tags.as_ref())?,
         create: creates.then_some(new),
     })
+}
+
+fn hosts(setting: Option<&Setting<Vec<String>>>) -> Result<BTreeSet<String>, Error> {
+    let mut hosts = BTreeSet::new();
+    let Some(setting) = setting else {
+        return Ok(hosts);
+    };
+    for text in &setting.value {
+        let host = read_host(text).ok_or_else(|| Error::Value {
+            value: http::redact_name(text),
+            place: setting.place.clone(),
+            wanted: "no host alone; write HOST or HOST:PORT, as images' names begin",
+        })?;
+        hosts.insert(host);
+    }
+    Ok(hosts)
+}
+
+/// A host, with port if any, as those of references and addresses are compared with it.
+fn read_host(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    // A scheme of no meaning: it has no default port, which would be left out.
+    let url = Url::parse(&format!("host://{text}")).ok()?;
+    let is_alone = url.path().is_empty() && url.query().is_none() && url.fragment().is_none();
+    (is_alone && http::host_and_port(&url) == text && !text.is_empty()).then_some(text)
 }
 
 fn mirrors(setting: Option<&Setting<Vec<String>>>) -> Result<BTreeMap<String, Mirror>, Error> {
@@ -72,7 +96,7 @@ fn pair<'a>(
 ) -> Result<(&'a str, &'a str), Error> {
     let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
     pair.ok_or_else(|| Error::Value {
-        value: text.to_owned(),
+        value: http::redact_name(text),
         place: setting.place.clone(),
         wanted,
     })
@@ -159,6 +183,27 @@ mod tests {
     }
 
     #[test]
+    fn hosts_without_tls_are_hosts_alone() {
+        for (text, host) in [
+            ("r.test", Some("r.test")),
+            ("R.Test:5000", Some("r.test:5000")),
+            ("registry", Some("registry")),
+            ("r.test:80", Some("r.test:80")),
+            ("[::1]:5000", Some("[::1]:5000")),
+            ("", None),
+            ("r.test/", None),
+            ("r.test/a", None),
+            ("http://r.test", None),
+            ("me:pw@r.test", None),
+            ("r.test?a", None),
+            ("r.test:", None),
+            ("r test", None),
+        ] {
+            assert_eq!(read_host(text).as_deref(), host, "{text}");
+        }
+    }
+
+    #[test]
     fn the_stronger_tag_wins() {
         let variables = [("LAMBIMG_REPOSITORY_TAGS".to_owned(), "team=b".to_owned())];
         let stronger = Config::from_variables(variables.to_vec()).unwrap();
@@ -173,6 +218,7 @@ mod tests {
     fn words_without_meaning_are_refused() {
         let error = |text: &str| read(text).unwrap_err().to_string();
         insta::assert_snapshot!(error("mirrors = { 'https://a.test' = 'm.test' }"), @"`https://a.test` is no image name: it is not the host of a registry alone (`lambimg.toml` line 1)");
+        insta::assert_snapshot!(error("plain-http = ['http://a.test']"), @"`http://a.test` (`lambimg.toml` line 1) is no host alone; write HOST or HOST:PORT, as images' names begin");
         insta::assert_snapshot!(error("mirrors = { 'a.test' = 'nowhere' }"), @"`nowhere` is no image name: it names no registry (`lambimg.toml` line 1)");
         insta::assert_snapshot!(error("[repository]\ntag-mutability = 'some'"), @"`some` (`lambimg.toml` line 2) is neither mutable nor immutable");
         insta::assert_snapshot!(error("[repository]\nencryption = 'none'"), @"`none` (`lambimg.toml` line 2) is none of AES256, KMS, KMS_DSSE");

@@ -258,3 +258,64 @@ fn a_blob_that_is_refused_is_not_sent_again_and_again() {
     }
     assert_eq!(sent.values().max(), Some(&2), "{sent:?}");
 }
+
+/// Names of images and hosts have no user and no password; who writes them all the same does not read them again.
+#[test]
+fn what_is_written_before_a_host_is_not_told() {
+    let project = Project::with_handler();
+    let image = Layout::make(&project.beside("image"), &[(1, 2000)]).name();
+    let builds: [&[&str]; 9] = [
+        &["--mirror", "a.test=me:s3cr3tpw@m.test/x"],
+        &["--mirror", "me:s3cr3tpw@a.test=m.test"],
+        &["--mirror", "me:s3cr3tpw@a.test"],
+        &["--plain-http", "me:s3cr3tpw@r.example"],
+        &["--plain-http", "https://me:s3cr3tpw@r.example"],
+        &["-t", "me:s3cr3tpw@r.example/x"],
+        &["-t", "AWS:s3cr3tpw/+=@r.example/x"],
+        &["--base", "me:s3cr3tpw@r.example/x"],
+        &["-o", "me:s3cr3tpw@r.example/x"],
+    ];
+    let mut runs: Vec<_> = builds
+        .iter()
+        .map(|flags| project.lambimg(["build"].iter().chain(*flags)))
+        .collect();
+    let target = "me:s3cr3tpw@r.example/x:1";
+    let from = format!("docker://{target}");
+    for push in [
+        &[&*image, target] as &[_],
+        &[target],
+        &[&from, "r.example/x"],
+    ] {
+        runs.push(project.lambimg(["push"].iter().chain(push)));
+    }
+    let build = || project.lambimg(["build", "--base", "r.example/x:1"]);
+    for registry in ["me:s3cr3tpw@r.example", "https://me:s3cr3tpw@r.example"] {
+        let run = build()
+            .env("LAMBIMG_REGISTRY", registry)
+            .env("LAMBIMG_REGISTRY_USER", "me")
+            .env("LAMBIMG_REGISTRY_PASSWORD", "s3cr3tpw");
+        runs.push(run);
+    }
+    let ecr = Server::start(|_| challenge());
+    let reference = format!("{PRIVATE}/x:1");
+    let push = ["push", &*image, &*reference, "--plain-http", PRIVATE];
+    let run = with_keys(project.lambimg(push))
+        .env("http_proxy", format!("http://{}", ecr.address()))
+        .env("AWS_ENDPOINT_URL_ECR", "me:s3cr3tpw@ecr.example");
+    runs.push(run);
+    project.file("token", "s3cr3tpw");
+    let role = project
+        .lambimg(push)
+        .env("http_proxy", format!("http://{}", ecr.address()))
+        .env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/builder")
+        .env("AWS_WEB_IDENTITY_TOKEN_FILE", project.path().join("token"))
+        .env("AWS_ENDPOINT_URL_STS", "me:s3cr3tpw@sts.example");
+    runs.push(role);
+    for run in runs {
+        let outcome = run.run();
+        let told = outcome.rendering();
+        assert!(![Some(0), Some(70), None].contains(&outcome.code), "{told}");
+        assert!(!told.contains("s3cr3tpw"), "{told}");
+        assert!(told.contains("[secret]@"), "{told}");
+    }
+}

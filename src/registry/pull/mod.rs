@@ -40,10 +40,7 @@ impl Mirror {
     /// # Errors
     /// When it is no place in a registry.
     pub fn read(text: &str) -> Result<Self, ParseError> {
-        let error = |reason| ParseError {
-            name: text.to_owned(),
-            reason,
-        };
+        let error = |reason| ParseError::new(text, reason);
         // Any repository will do to read a host alone.
         let name: Name = if text.contains('/') {
             text.parse()?
@@ -71,10 +68,7 @@ impl Mirror {
         let read = Reference::read(&format!("{text}/{ANY}").to_lowercase());
         let only = read.ok().filter(|reference| reference.repository == ANY);
         let registry = only.map(|reference| reference.registry);
-        registry.ok_or_else(|| ParseError {
-            name: text.to_owned(),
-            reason: "it is not the host of a registry alone",
-        })
+        registry.ok_or_else(|| ParseError::new(text, "it is not the host of a registry alone"))
     }
 
     /// Where the mirror has what `reference` names.
