@@ -341,7 +341,7 @@ fn explicit_credentials() -> Result<Option<Explicit>, Failure> {
     let Ok([registry, user, password]) = <[String; 3]>::try_from(given) else {
         return Ok(None);
     };
-    if !is_host(&registry) {
+    if !is_host(&registry.to_ascii_lowercase()) {
         return Err(Failure::credentials_of_nowhere(&registry));
     }
     Ok(Some(Explicit {

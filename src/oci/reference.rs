@@ -38,7 +38,7 @@ impl ParseError {
 /// The name of an image, with or without a registry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
-    /// Host, with port if any.
+    /// Host, with port if any, in small letters.
     pub registry: Option<String>,
     /// The repository.
     pub repository: String,
@@ -74,7 +74,8 @@ impl FromStr for Name {
             ));
         }
         let (registry, repository) = match path.split_once('/') {
-            Some((first, rest)) if is_registry(first) => (Some(first.to_owned()), rest),
+            // A host is the same in letters of any case.
+            Some((first, rest)) if is_registry(first) => (Some(first.to_ascii_lowercase()), rest),
             _ => (None, path),
         };
         if repository.is_empty() {
@@ -164,7 +165,7 @@ impl fmt::Display for Name {
 /// An image in a registry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
-    /// Host, with port if any, as written.
+    /// Host, with port if any, in small letters.
     pub registry: String,
     /// The repository.
     pub repository: String,
@@ -278,6 +279,13 @@ mod tests {
                 some("1.4")
             )
         );
+    }
+
+    #[test]
+    fn a_host_is_the_same_in_any_letters() {
+        assert_eq!(name("R.Test:5000/a:V1").to_string(), "r.test:5000/a:V1");
+        let hub = Reference::read("Index.Docker.IO/python").unwrap();
+        assert_eq!(hub.to_string(), "docker.io/library/python:latest");
     }
 
     #[test]

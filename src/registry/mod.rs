@@ -72,7 +72,7 @@ impl Registries {
     /// # Errors
     /// When a host can be no part of a URL.
     pub fn source(&self, reference: &Reference) -> Result<Source, Error> {
-        let mirror = self.mirrors.get(&reference.registry.to_lowercase());
+        let mirror = self.mirrors.get(&reference.registry);
         let mirror = mirror.map(|mirror| self.repository(&mirror.of(reference), Access::Pull));
         let own = self.repository(reference, Access::Pull)?;
         let failed = self.failed_mirrors.clone();

@@ -332,6 +332,8 @@ fn given_credentials_come_first_and_go_nowhere_else() {
     };
     let own = outcome(&project, given(PRIVATE));
     assert_logged_in(&ecr, &own, &basic("me", "stale-password"));
+    let in_capitals = outcome(&project, given(&PRIVATE.to_ascii_uppercase()));
+    assert_logged_in(&ecr, &in_capitals, &basic("me", "stale-password"));
     let before = ecr.asked().len();
     outcome(&project, given("other.example"));
     let own = basic("me", "stale-password");
@@ -430,7 +432,7 @@ fn given_credentials_are_refused() {
 #[test]
 fn credentials_that_are_given_for_no_host() {
     let project = Project::with_handler();
-    for registry in ["https://other.example", "other.example/", "Other.example"] {
+    for registry in ["https://other.example", "other.example/", "other.example?"] {
         let run = project
             .lambimg(["build", "--base", "other.example/base:1"])
             .env("LAMBIMG_REGISTRY", registry)

@@ -129,6 +129,15 @@ fn a_login_that_is_over_is_not_taken_up_again() {
     assert_eq!(sent.count(), image.blobs.len(), "each went once");
 }
 
+/// A host is the same in any letters, for credentials, for ECR and for what is spoken to without TLS.
+#[test]
+fn a_host_in_capitals() {
+    let registry = registry(|asked| (!is_stored(asked)).then(challenge));
+    let project = Project::new();
+    let (_, outcome) = push(&project, &PRIVATE.to_ascii_uppercase(), &registry);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+}
+
 /// The gallery sends a stranger away for a moment, and does not know whom AWS vouches for.
 #[test]
 fn a_busy_gallery_that_refuses_awss_own_is_read_as_before() {

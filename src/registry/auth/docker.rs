@@ -109,7 +109,8 @@ pub(super) async fn credentials(
 
 /// Whether two names are of one registry.
 pub(super) fn is_same(one: &str, other: &str) -> bool {
-    one == other || (is_docker_hub(one) && is_docker_hub(other))
+    let (one, other) = (one.to_ascii_lowercase(), other.to_ascii_lowercase());
+    one == other || (is_docker_hub(&one) && is_docker_hub(&other))
 }
 
 fn is_docker_hub(registry: &str) -> bool {
@@ -320,7 +321,7 @@ mod tests {
         let text = format!(
             r#"{{"auths": {{"https://r.test:5000/v2/": {{"auth": "{auth}"}},
                 "https://index.docker.io/v1/": {{"identitytoken": "idt"}}, "empty.test": {{}},
-                "q.test/org": {{"auth": "{auth}"}}, "q.test/other": {{"identitytoken": "other"}}}}}}"#
+                "Q.Test/org": {{"auth": "{auth}"}}, "q.test/other": {{"identitytoken": "other"}}}}}}"#
         );
         fs::write(&path, text).unwrap();
         let files = vec![directory.path().join("absent.json"), path.clone()];

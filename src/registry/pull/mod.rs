@@ -65,7 +65,7 @@ impl Mirror {
     /// When it is no registry alone.
     pub fn read_registry(text: &str) -> Result<String, ParseError> {
         const ANY: &str = "any/any";
-        let read = Reference::read(&format!("{text}/{ANY}").to_lowercase());
+        let read = Reference::read(&format!("{text}/{ANY}"));
         let only = read.ok().filter(|reference| reference.repository == ANY);
         let registry = only.map(|reference| reference.registry);
         registry.ok_or_else(|| ParseError::new(text, "it is not the host of a registry alone"))
