@@ -41,6 +41,21 @@ pub struct RepositorySettings {
 }
 
 impl RepositorySettings {
+    /// Whether there is more than the public gallery takes.
+    fn exceed_gallery(&self) -> bool {
+        let Self {
+            tag_mutability,
+            except_tags,
+            scan_on_push,
+            tags: _,
+            encryption,
+        } = self;
+        tag_mutability.is_some()
+            || !except_tags.is_empty()
+            || scan_on_push.is_some()
+            || encryption.is_some()
+    }
+
     /// The request that makes `repository` so.
     fn request(&self, registry: &Registry, repository: &str) -> Value {
         let mut request = named(
@@ -142,7 +157,15 @@ impl Aws {
     ) -> Result<bool, Error> {
         let request = settings.request(registry, repository);
         match self.call(registry, "CreateRepository", &request).await {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                if registry.is_public() && settings.exceed_gallery() {
+                    self.0.settings.progress.warn(format!(
+                        "the public gallery takes only tags for a new repository, and `{repository}` has nothing \
+                         else of what is configured"
+                    ));
+                }
+                Ok(true)
+            }
             Err(error) if is(&error, "RepositoryAlreadyExistsException") => Ok(false),
             Err(error) => Err(error),
         }
@@ -175,6 +198,12 @@ mod tests {
             })
         );
         let public = Registry::parse("public.ecr.aws").unwrap();
+        assert!(settings.exceed_gallery());
+        let tagged = RepositorySettings {
+            tags: settings.tags.clone(),
+            ..RepositorySettings::default()
+        };
+        assert!(!tagged.exceed_gallery());
         assert_eq!(
             settings.request(&public, "alias/app"),
             json!({"repositoryName": "app", "tags": [{"Key": "team", "Value": "orders"}]})

@@ -898,7 +898,6 @@ fn a_token_server_on_another_site() {
     assert_said!(outcome);
 }
 
-/// No verb makes repositories by itself yet, so the room is asked, in a process that has the variables.
 /// moto as ECR's control API, beside a registry that has the repositories made there.
 struct Control {
     registry: Arc<ecr::Ecr>,
