@@ -14,6 +14,7 @@ use crate::digest::Digest;
 use crate::lambda::Architecture;
 use crate::oci::layer;
 use crate::oci::layout::Place;
+use crate::oci::reference::Reference;
 use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::python::lock::{Builds, Locked, LockedSource, Origin};
@@ -552,6 +553,44 @@ impl Pinning {
         state.text = Some(text);
         Ok(())
     }
+}
+
+/// Has the lock of `project`, if it pins the base that an image has left, pin the one that the image is on now.
+///
+/// # Errors
+/// When the lock cannot be read or written.
+pub(super) fn follow(
+    project: &Path,
+    reference: &Reference,
+    from: Digest,
+    found: Found,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let path = project.join(pins::FILE);
+    let Some(text) = read_optional(&path)? else {
+        return Ok(());
+    };
+    let mut pins: Pins = text.parse().map_err(|source| Error::PinsFile {
+        path: path.clone(),
+        source,
+    })?;
+    let name = reference.to_string();
+    let is_left = |base: &&mut pins::Base| {
+        let digests =
+            [Architecture::X86_64, Architecture::Arm64].map(|each| base.found.digests.get(each));
+        base.key.reference == name && digests.contains(&Some(from))
+    };
+    let Some(base) = pins.bases.iter_mut().find(is_left) else {
+        return Ok(());
+    };
+    base.found = found;
+    let text = pins.write();
+    write_lock(&path, &text)?;
+    progress.step(format!(
+        "updated {}: the base {name} is the new one",
+        path.display()
+    ));
+    Ok(())
 }
 
 impl Inner {

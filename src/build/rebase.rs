@@ -6,9 +6,10 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::path::PathBuf;
 
 use crate::build::base::{self, GLIBC_LABEL};
-use crate::build::{self, Error, Pushed, Tools, bootstrap};
+use crate::build::{self, Error, Pushed, Tools, bootstrap, pinning};
 use crate::digest::Digest;
 use crate::lambda::{self, Runtime};
 use crate::oci::image::{BASE_DIGEST, BASE_NAME, Image};
@@ -134,6 +135,8 @@ pub struct Request {
     pub names: Vec<Name>,
     /// Whether it goes to the registries that are among the names.
     pub push: bool,
+    /// The project whose lock is to follow, if it pins the base that is left.
+    pub project: Option<PathBuf>,
 }
 
 /// What came of it.
@@ -169,7 +172,8 @@ pub async fn rebase(request: &Request, tools: &Tools) -> Result<Rebased, Error> 
     let onto = onto.ok_or(Refusal::NoBaseName(from))?;
     let architecture = image.config.architecture.clone();
     let task = tools.progress.task(format!("base {onto}"), None);
-    let fetched = base::fetch(&onto, Some(&architecture), &tools.registries, &tools.store).await?;
+    let (registries, store) = (&tools.registries, &tools.store);
+    let (fetched, found) = base::look(&onto, Some(&architecture), registries, store).await?;
     task.done();
     let new = base::with_origins(fetched, &onto);
     let to = new.manifest.digest();
@@ -190,6 +194,10 @@ pub async fn rebase(request: &Request, tools: &Tools) -> Result<Rebased, Error> 
     } else {
         Vec::new()
     };
+    // What is built next is to stand on it, too.
+    if let Some(project) = &request.project {
+        pinning::follow(project, &onto, from, found, &tools.progress)?;
+    }
     Ok(Rebased {
         image: moved,
         names,
@@ -581,6 +589,7 @@ mod tests {
                 onto: None,
                 names: Vec::new(),
                 push: false,
+                project: None,
             };
             names(&request).map(|names| names[0].to_string()).ok()
         };

@@ -82,6 +82,7 @@ pub(crate) fn rebase(
         onto: onto.transpose()?,
         names: names?,
         push: wanted.push,
+        project: Some(Project::read(Path::new("."))?.root),
     };
     let results = wanted.results.open(terminal)?;
     let tools = tools_for_images(&wanted.pushing.config(), arguments, terminal)?;
@@ -97,7 +98,6 @@ pub(crate) fn rebase(
         )
     });
     terminal.pushed(&rebased.pushed);
-    // A lock at hand that pins the base which was left is to follow here.
     let names = rebased.names.iter().map(Name::without_version);
     results.named(&rebased.image, names, &rebased.pushed)
 }
