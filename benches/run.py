@@ -46,7 +46,7 @@ NO_STEP, NOISE = 1.4, 0.005
 # How a Dockerfile has the dependencies.
 COPIED = "dependencies copied in the Dockerfile"
 OWN_IMAGE = "dependencies in an image of their own"
-PARTS = ["a", "b", "c", "d", "e", "f", "push", "thousand", "inner", "bytecode", "imports"]
+PARTS = ["a", "b", "c", "d", "e", "f", "push", "thousand", "inner", "bytecode", "imports", "cache"]
 
 
 def main():
@@ -913,6 +913,31 @@ class Bench:
             faster = 1 - with_it / without
             part.target(f"imports of {name} with bytecode", "≥ 30 % faster", f"{faster:.0%} faster", faster >= 0.3)
         part.table(["example", "bytecode", "median"], rows)
+        return part
+
+    def part_cache(self):
+        part = Part("A cold runner")
+        part.say(
+            "`examples/data` with bytecode and its locks, one handler line changed, on a runner whose store is empty: pushed to"
+            " the tag that the commit before was pushed to, whose layers are taken over, and to a tag that is new, where"
+            " wheels are fetched from the index and layers made. The registry has all but the changed layer both times."
+        )
+        project = WORK / "projects/cache"
+        shutil.rmtree(project, ignore_errors=True)
+        shutil.copytree(ROOT / "examples/data", project)
+        app = project / "app.py"
+        app.write_text(app.read_text() + "REVISION = 0\n")
+        build = f"env LAMBIMG_BYTECODE=true {self.build('cache')} --interpreter {self.python} --push -t {self.registry.address}/cache/data"
+        run(*shlex.split(f"{build}:main"))
+        edit = f"rm -rf {STORE} && sed -i \"s/^REVISION = .*/REVISION = $(date +%s%N)/\" {app}"
+        commands = [
+            Command("layers taken over", f"{build}:main", edit),
+            Command("a new tag", f"{build}:new-$(date +%s%N)", edit),
+        ]
+        medians = race(commands, self.runs)
+        part.table(["tag", "median", "against the first"], [[c.name, seconds(m), times(m / medians[0])] for c, m in zip(commands, medians)])
+        ratio = medians[1] / medians[0]
+        part.target("cold runner, one line changed, against the same without a cache", "≥ 10 ×", times(ratio), ratio >= 10)
         return part
 
     def task_root(self, name, bytecode, suffix=""):

@@ -368,6 +368,8 @@ fn another_manifest_under_the_digest_is_not_the_image() {
         .lambimg(["push", "app", &registry.name("1")])
         .succeed();
     assert!(registry.kept().manifests.contains_key("1"));
+    let puts = registry.asked("PUT", "/manifests/sha256");
+    assert_eq!(puts.len(), 1, "it is put by its digest, too");
 }
 
 /// What stands before the registry has every blob, and the registry none.
