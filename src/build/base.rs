@@ -23,6 +23,7 @@ use crate::oci::{self, Config, Descriptor, Document, Family, Manifest, layout};
 use crate::plan::{self, Plan};
 use crate::python::interpreter::{self as pythons, Interpreter};
 use crate::python::{Glibc, PythonVersion};
+use crate::registry::pull::Source;
 use crate::registry::{self, Registries};
 
 /// The label by which a base says its C library.
@@ -298,6 +299,16 @@ pub(super) async fn look(
     store: &BlobStore,
 ) -> Result<(Image, Found), registry::Error> {
     let source = registries.source(reference)?;
+    look_in(&source, reference, architecture, store).await
+}
+
+/// As [`look`], in this place.
+pub(super) async fn look_in(
+    source: &Source,
+    reference: &Reference,
+    architecture: Option<&str>,
+    store: &BlobStore,
+) -> Result<(Image, Found), registry::Error> {
     let wrong = |error| registry::Error::Document {
         reference: reference.to_string(),
         source: error,

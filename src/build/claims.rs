@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::file_tree::{FileTree, Node};
 
+/// Changes whenever the claims of the same files do.
+pub(super) const FORMAT: &str = "claims 1";
 /// Endings of directories that belong to one package, as tools that write wheels name them.
 const OWN: [&str; 3] = [".dist-info", ".libs", ".data"];
 /// More are no short text any more.
@@ -80,7 +82,11 @@ impl Claims {
 
 /// Whether no two of several layers have a path in common; not if of one of them that is not known.
 pub(super) fn are_apart<'a>(layers: impl Iterator<Item = Option<&'a Claims>>) -> bool {
-    let Some(layers) = layers.collect::<Option<Vec<_>>>() else {
+    let layers: Vec<_> = layers.collect();
+    if layers.len() < 2 {
+        return true;
+    }
+    let Some(layers) = layers.into_iter().collect::<Option<Vec<_>>>() else {
         return false;
     };
     let mut pairs = layers

@@ -6,6 +6,7 @@
 //! those that the user names. It knows keys, not what they are made of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +17,7 @@ use tokio::sync::OnceCell;
 use crate::blob_store::MemoKey;
 use crate::build::claims::Claims;
 use crate::build::dependencies::Dependencies;
-use crate::build::{PARALLEL, Tools, base};
+use crate::build::{Made, PARALLEL, Tools, base};
 use crate::digest::Digest;
 use crate::oci::image::Image;
 use crate::oci::layer::Layer;
@@ -24,16 +25,15 @@ use crate::oci::reference::Reference;
 use crate::plan::Plan;
 use crate::registry::{self, Access};
 
-/// What each layer on the base was made for, the lowest first.
-const LAYERS_LABEL: &str = "lambimg.layers";
-/// What all layers of packages were made for together, and which of the layers is the first of them.
-const PACKAGES_LABEL: &str = "lambimg.packages";
-/// What each of those lays claim to.
-const PATHS_LABEL: &str = "lambimg.paths";
+/// What each layer on the base was made for and which it is, the lowest first; then, behind a semicolon, what all
+/// layers of packages were made for together, which of the layers is the first of them, and what each lays claim
+/// to. One label, so that nothing of it can be a base's.
+const LABEL: &str = "lambimg.layers";
 /// Where the claims of one are not said.
 const UNSAID: &str = "-";
-/// Enough of a digest to tell keys apart, in hexadecimal digits.
+/// Enough of a digest to tell keys apart, in hexadecimal digits, and layers of one image.
 const DIGITS: usize = 32;
+const OF_LAYER: usize = 16;
 
 /// What decides a layer, in short.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,27 +45,26 @@ impl From<&MemoKey> for Key {
     }
 }
 
-/// What an image's labels say of its layers, of which `first` is the lowest of `packages`.
-pub(super) fn labels(
-    keys: &[&Key],
+/// What an image's label says of its layers, of which `first` is the lowest of `packages`.
+pub(super) fn label(
+    made: &[Made],
     packages: &Dependencies,
     first: usize,
-) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    if !keys.is_empty() {
-        let keys: Vec<_> = keys.iter().map(|key| &*key.0).collect();
-        labels.insert(LAYERS_LABEL.to_owned(), keys.join(" "));
-    }
+) -> Option<(String, String)> {
+    let said = made.iter().map(|made| {
+        let digest = made.layer.digest.hex();
+        format!("{}:{}", made.key.0, &digest[..OF_LAYER])
+    });
+    let mut text = said.collect::<Vec<_>>().join(" ");
     if let Some(key) = &packages.key {
-        labels.insert(PACKAGES_LABEL.to_owned(), format!("{} {first}", key.0));
         let claims = packages.layers.iter().map(|layer| {
             let claims = layer.claims.as_ref();
             claims.map_or_else(|| UNSAID.to_owned(), Claims::to_text)
         });
         let claims: Vec<_> = claims.collect();
-        labels.insert(PATHS_LABEL.to_owned(), claims.join(","));
+        let _ = write!(text, ";{} {first} {}", key.0, claims.join(","));
     }
-    labels
+    (!made.is_empty()).then(|| (LABEL.to_owned(), text))
 }
 
 /// A layer that an earlier image has.
@@ -82,42 +81,66 @@ pub(super) struct Found {
 #[derive(Debug)]
 struct Prior {
     reference: Reference,
-    layers: Vec<Found>,
+    access: Access,
+    /// In the order of the label; nothing where the image does not have what it says.
+    layers: Vec<Option<Found>>,
     /// What all layers of packages were made for together, and which they are.
     packages: Option<(Key, Range<usize>)>,
 }
 
 impl Prior {
-    /// What an image says of itself, if it is one of ours.
-    fn of(image: &Image, reference: &Reference) -> Option<Self> {
-        let labels = &image.config.labels;
-        let keys: Vec<_> = labels.get(LAYERS_LABEL)?.split(' ').collect();
+    /// What an image says of itself, if it is one of ours. Whoever copied it may have put layers onto it, or have
+    /// compressed them anew: of such a layer it says nothing.
+    fn of(image: &Image, asked: &Asked) -> Option<Self> {
+        let label = image.config.labels.get(LABEL)?;
+        let (said, packages) = match label.split_once(';') {
+            Some((said, packages)) => (said, Some(packages)),
+            None => (&**label, None),
+        };
         let all = image.manifest.layers.iter().zip(&image.config.diff_ids);
-        let own = image.manifest.layers.len().checked_sub(keys.len())?;
-        let layers = all.skip(own).map(|(descriptor, diff_id)| Layer {
-            digest: descriptor.digest,
-            size: descriptor.size,
-            diff_id: *diff_id,
-        });
-        let layers = keys.into_iter().zip(layers).map(|(key, layer)| Found {
-            layer,
-            key: Key(key.to_owned()),
-            claims: None,
+        let all: Vec<_> = all.collect();
+        let family = image.manifest.family;
+        let find = |digest: &str| {
+            let mut all = all.iter();
+            let (descriptor, diff_id) = all.find(|(descriptor, _)| {
+                let is_ours = descriptor.media_type == family.layer();
+                is_ours && descriptor.digest.hex().starts_with(digest)
+            })?;
+            Some(Layer {
+                digest: descriptor.digest,
+                size: descriptor.size,
+                diff_id: **diff_id,
+            })
+        };
+        let layers = said.split(' ').map(|said| {
+            let (key, digest) = said.split_once(':')?;
+            let layer = find(digest).filter(|_| digest.len() == OF_LAYER);
+            Some(layer.map(|layer| Found {
+                layer,
+                key: Key(key.to_owned()),
+                claims: None,
+            }))
         });
         let mut prior = Self {
-            reference: reference.clone(),
-            layers: layers.collect(),
+            reference: asked.reference.clone(),
+            access: asked.access,
+            layers: layers.collect::<Option<_>>()?,
             packages: None,
         };
-        if let Some(label) = labels.get(PACKAGES_LABEL) {
-            let (key, first) = label.split_once(' ')?;
+        if let Some(packages) = packages {
+            let mut words = packages.split(' ');
+            let (key, first, claims) = (words.next()?, words.next()?, words.next()?);
             let first: usize = first.parse().ok()?;
-            let claims: Vec<_> = labels.get(PATHS_LABEL)?.split(',').collect();
+            let claims: Vec<_> = claims.split(',').collect();
             let which = first..first.checked_add(claims.len())?;
             let packages = prior.layers.get_mut(which.clone())?;
             for (found, text) in packages.iter_mut().zip(claims) {
-                if text != UNSAID {
-                    found.claims = Some(Claims::from_text(text)?);
+                let said = match text {
+                    UNSAID => None,
+                    text => Some(Claims::from_text(text)?),
+                };
+                if let Some(found) = found {
+                    found.claims = said;
                 }
             }
             prior.packages = Some((Key(key.to_owned()), which));
@@ -126,7 +149,7 @@ impl Prior {
     }
 
     /// The layers of packages.
-    fn packages(&self) -> &[Found] {
+    fn packages(&self) -> &[Option<Found>] {
         let which = self.packages.as_ref().map(|(_, which)| which.clone());
         which
             .and_then(|which| self.layers.get(which))
@@ -138,10 +161,19 @@ impl Prior {
 #[derive(Debug, Clone, Default)]
 pub struct Earlier(Arc<Sources>);
 
+/// An image to ask.
+#[derive(Debug)]
+struct Asked {
+    reference: Reference,
+    /// Whether the user named it.
+    is_named: bool,
+    /// What is meant to be done in its repository.
+    access: Access,
+}
+
 #[derive(Debug, Default)]
 struct Sources {
-    /// With whether the user named it.
-    references: Vec<(Reference, bool)>,
+    references: Vec<Asked>,
     architecture: &'static str,
     /// What they have, read when it is first asked for.
     priors: OnceCell<Vec<Prior>>,
@@ -155,12 +187,27 @@ impl Earlier {
         if plan.policy.no_cache || plan.policy.offline {
             return Self::default();
         }
-        let named = plan.cache_from.iter().map(|named| (named.clone(), true));
-        let pushed = plan.push.iter().map(|pushed| (pushed.clone(), false));
+        let named = plan.cache_from.iter().map(|named| (named, true));
+        let pushed = plan.push.iter().map(|pushed| (pushed, false));
         let mut seen = BTreeSet::new();
         let once = named
             .chain(pushed)
             .filter(|(reference, _)| seen.insert(reference.to_string()));
+        let once = once.map(|(reference, named)| {
+            let mut pushed = plan.push.iter();
+            let is_pushed = pushed.any(|pushed| pushed.same_repository(reference));
+            // One login, one token, for both.
+            let access = if is_pushed {
+                Access::Push
+            } else {
+                Access::Pull
+            };
+            Asked {
+                reference: reference.clone(),
+                is_named: named,
+                access,
+            }
+        });
         Self(Arc::new(Sources {
             references: once.collect(),
             architecture: plan.architecture.oci(),
@@ -170,8 +217,12 @@ impl Earlier {
 
     /// The layer that was made for `key`, if one of the images has it and its repository still does.
     pub(super) async fn layer(&self, key: &Key, tools: &Tools) -> Option<Layer> {
-        let found = self.find(key, |prior| &prior.layers, tools).await;
-        found.map(|found| found.layer)
+        self.single(key, tools).await.map(|found| found.layer)
+    }
+
+    /// As [`Self::layer`], with what is said of it.
+    pub(super) async fn single(&self, key: &Key, tools: &Tools) -> Option<Found> {
+        self.find(key, |prior| &prior.layers, tools).await
     }
 
     /// As [`Self::layer`], of packages.
@@ -182,11 +233,12 @@ impl Earlier {
     async fn find(
         &self,
         key: &Key,
-        layers: impl Fn(&Prior) -> &[Found],
+        layers: impl Fn(&Prior) -> &[Option<Found>],
         tools: &Tools,
     ) -> Option<Found> {
         for prior in self.priors(tools).await {
-            let found = layers(prior).iter().find(|found| found.key == *key);
+            let mut found = layers(prior).iter().flatten();
+            let found = found.find(|found| found.key == *key);
             if let Some(found) = found
                 && self.take(prior, &found.layer, tools).await
             {
@@ -204,20 +256,20 @@ impl Earlier {
         tools: &Tools,
     ) -> Option<Vec<Found>> {
         for prior in self.priors(tools).await {
-            let layers = prior.packages();
+            let layers = prior.packages().iter().cloned().collect::<Option<Vec<_>>>();
             let is_same = prior
                 .packages
                 .as_ref()
                 .is_some_and(|(other, _)| other == key);
-            if !is_same || layers.len() != count {
+            let Some(layers) = layers.filter(|layers| is_same && layers.len() == count) else {
                 continue;
-            }
+            };
             let looks = layers
                 .iter()
                 .map(|found| self.take(prior, &found.layer, tools));
             let found: Vec<bool> = stream::iter(looks).buffered(PARALLEL).collect().await;
             if found.into_iter().all(|found| found) {
-                return Some(layers.to_vec());
+                return Some(layers);
             }
         }
         None
@@ -234,7 +286,7 @@ impl Earlier {
         let look = async {
             let repository = tools
                 .registries
-                .repository(&prior.reference, Access::Pull)?;
+                .repository(&prior.reference, prior.access)?;
             repository.has_blob(&layer.digest).await
         };
         let is_there = look.await.is_ok_and(|is_there| is_there);
@@ -248,19 +300,25 @@ impl Earlier {
     async fn priors(&self, tools: &Tools) -> &[Prior] {
         let read = async || {
             let references = self.0.references.iter();
-            let priors = references.map(|(reference, named)| self.read(reference, *named, tools));
+            let priors = references.map(|asked| self.read(asked, tools));
             join_all(priors).await.into_iter().flatten().collect()
         };
         self.0.priors.get_or_init(read).await
     }
 
     /// Reads what an image says of itself. That there is none is the rule for what is pushed first.
-    async fn read(&self, reference: &Reference, named: bool, tools: &Tools) -> Option<Prior> {
-        let architecture = Some(self.0.architecture);
-        let (registries, store) = (&tools.registries, &tools.store);
-        match base::fetch(reference, architecture, registries, store).await {
-            Ok(image) => {
-                let prior = Prior::of(&image, reference);
+    async fn read(&self, asked: &Asked, tools: &Tools) -> Option<Prior> {
+        let (reference, named) = (&asked.reference, asked.is_named);
+        let image = async {
+            let source = match asked.access {
+                Access::Pull => tools.registries.source(reference)?,
+                access @ Access::Push => tools.registries.own_source(reference, access)?,
+            };
+            base::look_in(&source, reference, Some(self.0.architecture), &tools.store).await
+        };
+        match image.await {
+            Ok((image, _)) => {
+                let prior = Prior::of(&image, asked);
                 if prior.is_none() && named {
                     let text = format!("{reference} does not say what its layers were made for");
                     tools.progress.warn(text);

@@ -604,9 +604,8 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     }));
     made.extend(function.map(|(layer, key)| other(layer, key, "function")));
     let mut edit = edit(plan, &base, is_bootstrapped);
-    let keys: Vec<_> = made.iter().map(|made| &made.key).collect();
     edit.labels
-        .extend(earlier::labels(&keys, &dependencies, first));
+        .extend(earlier::label(&made, &dependencies, first));
     let additions: Vec<_> = made
         .iter()
         .map(|made| Addition {

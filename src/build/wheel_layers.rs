@@ -461,7 +461,13 @@ impl Stack {
         for (group, done) in done.iter_mut().enumerate() {
             if done.is_none() {
                 let key = Key::from(&self.keys(group, &shadows[group])?.0);
-                *done = earlier.package(&key, &self.tools).await.map(taken);
+                let found = if self.beside.is_some() {
+                    // No layer of packages, so nothing is claimed.
+                    earlier.single(&key, &self.tools).await
+                } else {
+                    earlier.package(&key, &self.tools).await
+                };
+                *done = found.map(taken);
             }
         }
         Ok(false)
@@ -603,6 +609,7 @@ impl Stack {
         let place = &self.place;
         let mut inputs = vec![
             FORMAT.to_owned(),
+            claims::FORMAT.to_owned(),
             place.root.to_owned(),
             place.interpreter.clone(),
             place.target.to_string(),

@@ -79,6 +79,15 @@ impl Registries {
         Ok(Source::new(mirror.transpose()?, own, failed))
     }
 
+    /// Where `reference` is read from by whoever means to do more there: from itself.
+    ///
+    /// # Errors
+    /// As [`Self::source`].
+    pub fn own_source(&self, reference: &Reference, access: Access) -> Result<Source, Error> {
+        let own = self.repository(reference, access)?;
+        Ok(Source::new(None, own, self.failed_mirrors.clone()))
+    }
+
     /// The repository of `reference`.
     ///
     /// # Errors

@@ -197,6 +197,9 @@ fn another_wheel_is_named() {
 fn another_base_is_named() {
     let built = Built::new();
     of_tree(&built.registry, &base_tree("second"));
+    // The lock holds the base that the image was built on.
+    assert_eq!(built.against_project().code, Some(0));
+    built.project.lambimg(["lock", "--upgrade-base"]).succeed();
     let outcome = built.against_project();
     assert_eq!(outcome.code, Some(REFUSED));
     assert!(
