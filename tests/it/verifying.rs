@@ -199,7 +199,10 @@ fn another_base_is_named() {
     of_tree(&built.registry, &base_tree("second"));
     // The lock holds the base that the image was built on.
     assert_eq!(built.against_project().code, Some(0));
-    built.project.lambimg(["lock", "--upgrade-base"]).succeed();
+    built
+        .project
+        .lambimg(["lock", "--upgrade-base", "--base", &built.base])
+        .succeed();
     let outcome = built.against_project();
     assert_eq!(outcome.code, Some(REFUSED));
     assert!(

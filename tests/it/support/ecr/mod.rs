@@ -76,6 +76,8 @@ pub(crate) enum Trouble {
     CutAnswer(u64),
     /// Nothing is answered for so long.
     Stall(Duration),
+    /// The body is not read for so long.
+    Deaf(Duration),
     /// One byte of the answer is another.
     Corrupt,
     /// The length is said to be so many bytes more, or fewer.
@@ -366,6 +368,9 @@ impl Shared {
         let asked = Asked::new(host, head);
         let number = self.note(&asked);
         let trouble = self.trouble(&asked);
+        if let Some(Trouble::Deaf(pause)) = trouble {
+            thread::sleep(pause);
+        }
         let length = head.length().unwrap_or(u64::MAX);
         let limit = match trouble {
             Some(Trouble::CutRequest(count)) => count.min(length),
