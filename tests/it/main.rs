@@ -16,6 +16,7 @@ mod ecr;
 mod ecr_api;
 mod failures;
 mod function;
+mod golden;
 mod house;
 mod indexes;
 mod inputs;
