@@ -4,16 +4,19 @@
 //! A `.pyc` is what PEP 552 has as unchecked: its header is the hash of its source, which nobody holds against the
 //! file, so neither dates nor a read-only disk make it stale. Compiling executes nothing of what it compiles. What
 //! comes out follows from path, source and the interpreter's version alone: `marshal` sees to the form, a fixed hash
-//! seed and an empty environment to the rest. Where files lie and what they are for is not known here.
+//! seed, a stack of one depth and an empty environment to the rest. That a file does not compile is said only where
+//! the compiler says so; what befalls an interpreter is an error. Where files lie and what they are for is not known
+//! here.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use crate::python::interpreter::Interpreter;
+use crate::python::interpreter::{self, Interpreter};
 use crate::python::marshal;
 
 /// Changes whenever the bytes made of the same source by the same interpreter do.
@@ -24,16 +27,31 @@ const MAX_PARALLEL: usize = 4;
 const QUEUE: usize = 16;
 /// As long as one file may take, in seconds of the interpreter's own time, so that a busy machine changes nothing.
 const LIMIT: u32 = 60;
+/// As long as an interpreter may take until it is there.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// More than any file system takes for a name, in bytes.
+const LONGEST_NAME: usize = 255;
 /// More than any module; an answer that says to be longer is none.
 const LONGEST: u32 = 1 << 30;
-/// The status of an answer that is bytecode; any other is that of a reason why not.
+/// The status of an answer that is bytecode.
 const COMPILED: u8 = 0;
+/// The status of why a file does not compile; any other is that of an accident.
+const REFUSED: u8 = 1;
+
+/// Runs the interpreter of its arguments without its environment, but for what the loader needs to find libraries.
+/// It itself is started as one is that is asked what it is, so that whoever answers there comes as far here.
+const STARTER: &str = r#"
+import os, sys
+kept = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH" or name.startswith("DYLD_")}
+kept["PYTHONHASHSEED"] = "0"
+os.execve(sys.argv[1], sys.argv[1:], kept)
+"#;
 
 /// Serves one file after another until its input ends. Of the interpreter's own directories none is the current one.
 const SERVER: &str = r#"
 import sys
 sys.path[:] = [place for place in sys.path if place]
-import gc, importlib.util, marshal, signal, struct
+import gc, importlib.util, marshal, signal, struct, threading
 
 limit = float(sys.argv[1])
 commands, answers = sys.stdin.buffer, sys.stdout.buffer
@@ -52,19 +70,34 @@ def answer(status, data):
     answers.write(struct.pack("<BI", status, len(data)) + data)
     answers.flush()
 
+def refuses(error):
+    if isinstance(error, (SyntaxError, ValueError, OverflowError, RecursionError)):
+        return True
+    # The parser's own limit, which is a count.
+    return isinstance(error, MemoryError) and "Parser stack overflowed" in str(error)
+
 magic = importlib.util.MAGIC_NUMBER
-answer(0, magic + ("%s %s" % (sys.implementation.name, sys.version.split()[0])).encode())
-while True:
-    path, source = take().decode(), take()
-    signal.setitimer(signal.ITIMER_VIRTUAL, limit)
-    try:
-        code = compile(source, path, "exec", dont_inherit=True, optimize=0)
-        data = magic + struct.pack("<I", 1) + importlib.util.source_hash(source) + marshal.dumps(code)
-        code, status = None, 0
-    except Exception as error:
-        data, status = ("%s: %s" % (type(error).__name__, error)).encode("utf-8", "replace")[:1000], 1
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    answer(status, data)
+
+def serve():
+    answer(0, magic + ("%s %s" % (sys.implementation.name, sys.version.split()[0])).encode())
+    while True:
+        path, source = take().decode(), take()
+        signal.setitimer(signal.ITIMER_VIRTUAL, limit)
+        try:
+            code = compile(source, path, "exec", dont_inherit=True, optimize=0)
+            data = magic + struct.pack("<I", 1) + importlib.util.source_hash(source) + marshal.dumps(code)
+            code, status = None, 0
+        except Exception as error:
+            data = ("%s: %s" % (type(error).__name__, error)).encode("utf-8", "replace")[:1000]
+            status = 1 if refuses(error) else 2
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        answer(status, data)
+
+# How deep code may be nested must not follow from the limits of whoever started this.
+threading.stack_size(64 << 20)
+thread = threading.Thread(target=serve)
+thread.start()
+thread.join()
 "#;
 
 /// Magic number, flags and hash of the source: what stands before the code.
@@ -91,6 +124,14 @@ pub enum Error {
         is: String,
         /// What it was chosen as.
         was: String,
+    },
+    /// Something befell the interpreter, which says nothing of the file.
+    #[error("the interpreter ended while it compiled {path}: {reason}")]
+    Ended {
+        /// The file.
+        path: String,
+        /// What is known of it.
+        reason: String,
     },
     /// The threads that serve are gone.
     #[error("compiling was given up")]
@@ -143,6 +184,16 @@ impl Pending {
     }
 }
 
+/// Where the import system of `CPython` 3.`minor` looks for the bytecode of the module at `source`, a path that ends
+/// in `.py`; nowhere if no file can have such a name.
+pub fn cached_path(minor: u8, source: &str) -> Option<String> {
+    let (directory, name) = source.rsplit_once('/').unwrap_or(("", source));
+    let stem = name.strip_suffix(".py").filter(|stem| !stem.is_empty())?;
+    let name = format!("{stem}.cpython-3{minor}.pyc");
+    let slash = if directory.is_empty() { "" } else { "/" };
+    (name.len() <= LONGEST_NAME).then(|| format!("{directory}{slash}__pycache__/{name}"))
+}
+
 impl Pool {
     /// A pool of processes of `interpreter`.
     pub fn new(interpreter: &Interpreter) -> Self {
@@ -168,15 +219,9 @@ impl Pool {
         &self.inner.identity
     }
 
-    /// Where the import system looks for the bytecode of the module at `source`, a path that ends in `.py`.
+    /// See [`cached_path`].
     pub fn cached_path(&self, source: &str) -> Option<String> {
-        let (directory, name) = source.rsplit_once('/').unwrap_or(("", source));
-        let stem = name.strip_suffix(".py").filter(|stem| !stem.is_empty())?;
-        let slash = if directory.is_empty() { "" } else { "/" };
-        let minor = self.inner.minor;
-        Some(format!(
-            "{directory}{slash}__pycache__/{stem}.cpython-3{minor}.pyc"
-        ))
+        cached_path(self.inner.minor, source)
     }
 
     /// Has `source` compiled as the file at `path`, an absolute one; waits while too many others wait.
@@ -231,32 +276,35 @@ struct Server {
 
 impl Server {
     fn compile(&mut self, path: &str, source: &[u8]) -> Result<Compiled, Error> {
-        // One that dies takes the file's name with it; a second tells the file's fault from an accident.
+        let mut reason = format!("it is gone, or took more than {} s", self.limit);
+        // An accident need not happen twice.
         for _ in 0..2 {
             let mut process = match self.process.take() {
                 Some(process) => process,
                 None => self.start()?,
             };
-            let Ok((status, bytes)) = process.compile(path, source) else {
-                continue;
-            };
-            self.process = Some(process);
-            return Ok(match status {
-                COMPILED => self.in_one_form(&bytes),
-                _ => Compiled::Not(String::from_utf8_lossy(&bytes).into_owned()),
-            });
+            match process.compile(path, source) {
+                Ok((COMPILED, bytes)) if bytes.len() > HEADER => {
+                    self.process = Some(process);
+                    return Ok(self.in_one_form(&bytes));
+                }
+                Ok((REFUSED, bytes)) => {
+                    self.process = Some(process);
+                    return Ok(Compiled::Not(String::from_utf8_lossy(&bytes).into_owned()));
+                }
+                Ok((COMPILED, _)) => "its answer is too short".clone_into(&mut reason),
+                Ok((_, bytes)) => reason = String::from_utf8_lossy(&bytes).into_owned(),
+                Err(_) => {}
+            }
         }
-        let reason = format!(
-            "the interpreter ended over it, or took more than {} s",
-            self.limit
-        );
-        Ok(Compiled::Not(reason))
+        Err(Error::Ended {
+            path: path.to_owned(),
+            reason,
+        })
     }
 
     fn in_one_form(&self, bytes: &[u8]) -> Compiled {
-        let Some((header, code)) = bytes.split_at_checked(HEADER) else {
-            return Compiled::Not("the interpreter's answer is too short".to_owned());
-        };
+        let (header, code) = bytes.split_at(HEADER);
         match marshal::canonical(code, self.minor) {
             Ok(code) => Compiled::Bytecode([header, &code].concat()),
             Err(error) => Compiled::Not(format!("its bytecode is not understood: {error}")),
@@ -268,8 +316,8 @@ impl Server {
             path: self.executable.clone(),
             source,
         };
-        let mut process = Process::start(&self.executable, self.limit).map_err(start)?;
-        let (_, hello) = process.answer().map_err(start)?;
+        let started = Process::start(&self.executable, self.limit, PATIENCE);
+        let (process, hello) = started.map_err(start)?;
         let is = hello.get(MAGIC..).unwrap_or_default();
         if is == self.identity.as_bytes() {
             return Ok(process);
@@ -290,14 +338,14 @@ struct Process {
 }
 
 impl Process {
-    /// Neither the user's own directories nor `site` nor any variable reaches it; `-I` would keep the hash seed out,
-    /// too.
-    fn start(executable: &Path, limit: f64) -> io::Result<Self> {
-        let mut child = Command::new(executable)
+    /// A process, and what it says when it is there. Neither the user's own directories nor `site` nor any variable
+    /// reaches it; `-I` would keep the hash seed out, too.
+    fn start(executable: &Path, limit: f64, patience: Duration) -> io::Result<(Self, Vec<u8>)> {
+        let mut child = interpreter::isolated(executable)
+            .args(["-S", "-B", "-c", STARTER])
+            .arg(executable)
             .args(["-s", "-S", "-B", "-W", "ignore", "-c", SERVER])
             .arg(limit.to_string())
-            .env_clear()
-            .env("PYTHONHASHSEED", "0")
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -305,12 +353,24 @@ impl Process {
             .spawn()?;
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         let input = child.stdin.take().ok_or_else(gone)?;
-        let output = child.stdout.take().ok_or_else(gone)?;
-        Ok(Self {
+        let mut output = BufReader::new(child.stdout.take().ok_or_else(gone)?);
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let hello = answer(&mut output);
+            // Nobody there to take it has given up.
+            let _ = sender.send((output, hello));
+        });
+        let Ok((output, hello)) = receiver.recv_timeout(patience) else {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::ErrorKind::TimedOut.into());
+        };
+        let process = Self {
             child,
             input: Some(BufWriter::new(input)),
-            output: BufReader::new(output),
-        })
+            output,
+        };
+        Ok((process, hello?.1))
     }
 
     fn compile(&mut self, path: &str, source: &[u8]) -> io::Result<(u8, Vec<u8>)> {
@@ -321,24 +381,24 @@ impl Process {
             input.write_all(field)?;
         }
         input.flush()?;
-        self.answer()
+        answer(&mut self.output)
     }
+}
 
-    fn answer(&mut self) -> io::Result<(u8, Vec<u8>)> {
-        let mut head = [0; 5];
-        self.output.read_exact(&mut head)?;
-        let [status, length @ ..] = head;
-        let length = u32::from_le_bytes(length);
-        if length > LONGEST {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let mut bytes = Vec::new();
-        let read = self.output.by_ref().take(length.into());
-        if { read }.read_to_end(&mut bytes)? as u64 != u64::from(length) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok((status, bytes))
+/// A status and what comes with it.
+fn answer(output: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 5];
+    output.read_exact(&mut head)?;
+    let [status, length @ ..] = head;
+    let length = u32::from_le_bytes(length);
+    if length > LONGEST {
+        return Err(io::ErrorKind::InvalidData.into());
     }
+    let mut bytes = Vec::new();
+    if output.take(length.into()).read_to_end(&mut bytes)? as u64 != u64::from(length) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok((status, bytes))
 }
 
 impl Drop for Process {
@@ -442,6 +502,9 @@ mod tests {
         );
         assert_eq!(pool.cached_path("m.pyc"), None);
         assert_eq!(pool.cached_path("a/.py"), None);
+        let longest = "m".repeat(LONGEST_NAME - format!(".cpython-3{tag}.pyc").len());
+        assert!(pool.cached_path(&format!("a/{longest}.py")).is_some());
+        assert_eq!(pool.cached_path(&format!("a/m{longest}.py")), None);
     }
 
     #[test]
@@ -456,12 +519,81 @@ mod tests {
     }
 
     #[test]
-    fn one_that_takes_too_long_is_replaced() {
+    fn one_that_takes_too_long_is_an_error_and_replaced() {
         let pool = Pool::with(&installed(), 1, 0.05);
         let long = "x = [1, 'a', y, f(z)]\n".repeat(200_000);
-        let reason = refused(&pool, long.as_bytes());
-        insta::assert_snapshot!(reason, @"the interpreter ended over it, or took more than 0.05 s");
+        let error = pool
+            .compile("/m.py".to_owned(), long.into())
+            .wait()
+            .unwrap_err();
+        insta::assert_snapshot!(error, @"the interpreter ended while it compiled /m.py: it is gone, or took more than 0.05 s");
         assert!(!bytecode(&pool, "x = 1\n").is_empty());
+    }
+
+    /// A program that does as `lines` say before it is the interpreter with the same arguments.
+    fn wrapped(lines: &str, directory: &Path) -> Interpreter {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mut python = installed();
+        let script = directory.join("python");
+        let real = python.executable.display();
+        let text = format!("#!/bin/sh\n{lines}\nexec {real} \"$@\"\n");
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        python.executable = script;
+        python
+    }
+
+    #[test]
+    fn what_befalls_the_interpreter_says_nothing_of_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let python = wrapped("ulimit -v 400000", directory.path());
+        let pool = Pool::with(&python, 1, 60.0);
+        let large = "x = [1, 'a', y, f(z)]\n".repeat(200_000);
+        let error = pool
+            .compile("/m.py".to_owned(), large.into())
+            .wait()
+            .unwrap_err();
+        assert!(matches!(error, Error::Ended { .. }), "{error}");
+        assert!(!bytecode(&pool, "x = 1\n").is_empty());
+    }
+
+    #[test]
+    fn limits_of_the_stack_change_nothing() {
+        let deep = format!("x = {}1\n", "-".repeat(3000));
+        let outcome = |lines: &str| {
+            let directory = tempfile::tempdir().unwrap();
+            let python = wrapped(lines, directory.path());
+            let pool = Pool::with(&python, 1, 60.0);
+            pool.compile("/m.py".to_owned(), deep.clone().into())
+                .wait()
+                .unwrap()
+        };
+        let usual = outcome("");
+        assert_eq!(usual, outcome("ulimit -s 512"));
+        assert_eq!(usual, outcome("ulimit -s 32768"));
+    }
+
+    #[test]
+    fn variables_of_the_loader_reach_it_and_others_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let lines = r#"case "$1" in
+-I) export LD_LIBRARY_PATH=/nowhere PYTHONOPTIMIZE=2 ;;
+*) [ "$LD_LIBRARY_PATH$PYTHONOPTIMIZE" = /nowhere ] || exit 1 ;;
+esac"#;
+        let python = wrapped(lines, directory.path());
+        let pool = Pool::with(&python, 1, 60.0);
+        let source = "def f():\n    'doc'\n    assert f\n";
+        let plain = Pool::with(&installed(), 1, 60.0);
+        assert!(bytecode(&pool, source) == bytecode(&plain, source));
+    }
+
+    #[test]
+    fn one_that_never_says_that_it_is_there_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let python = wrapped("sleep 5", directory.path());
+        let started = Process::start(&python.executable, 60.0, Duration::from_millis(50));
+        let kind = started.err().map(|error| error.kind());
+        assert_eq!(kind, Some(io::ErrorKind::TimedOut));
     }
 
     #[test]

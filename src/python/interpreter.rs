@@ -360,15 +360,22 @@ fn ask(path: &Path, limit: Duration) -> Result<Interpreter, Error> {
         })
 }
 
-/// Runs it with both of its outputs on one pipe, which a thread drains.
-fn start(path: &Path) -> io::Result<(Child, Receiver<Vec<u8>>)> {
-    let (reader, writer) = io::pipe()?;
+/// What runs the interpreter at `path` by itself: no variable bends it, nor does the user's own directory.
+pub(super) fn isolated(path: &Path) -> Command {
     let mut command = Command::new(path);
     for name in BENDING_VARIABLES {
         command.env_remove(name);
     }
+    command.arg("-I");
+    command
+}
+
+/// Runs it with both of its outputs on one pipe, which a thread drains.
+fn start(path: &Path) -> io::Result<(Child, Receiver<Vec<u8>>)> {
+    let (reader, writer) = io::pipe()?;
+    let mut command = isolated(path);
     let child = command
-        .args(["-I", "-S", "-B", "-c", QUESTION])
+        .args(["-S", "-B", "-c", QUESTION])
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)
