@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::blob_store::{self, Alone, Answer, BlobStore, Held, Inventory};
 use crate::build::{Error, Tools, origin_key};
 use crate::digest::Digest;
+use crate::file_tree;
 use crate::oci::{Document, layout};
 use crate::progress::Progress;
 
@@ -382,11 +383,16 @@ pub fn tell_damage(tools: &Tools) -> bool {
     !damaged.is_empty()
 }
 
-/// Wheels and sources are read in pieces, so that damage looks as if they were bad themselves.
+/// Wheels, sources and bytecode are read in pieces, so that damage looks as if they were bad themselves.
 fn reads_unproven(error: &Error) -> bool {
     matches!(
         error,
-        Error::Wheel { .. } | Error::Layer(_) | Error::Source(_) | Error::Project(_)
+        Error::Wheel { .. }
+            | Error::Layer(_)
+            | Error::Tree(file_tree::Error::Read { .. })
+            | Error::Bytecode { .. }
+            | Error::Source(_)
+            | Error::Project(_)
     )
 }
 
