@@ -351,16 +351,25 @@ impl FileTree {
     /// # Errors
     /// Those of reading; the error names the path.
     pub fn digest(&self) -> Result<Digest, Error> {
+        self.digest_with(&BTreeMap::new())
+    }
+
+    /// The digest as [`FileTree::digest`] has it, of a tree whose files have the contents that are `known`.
+    ///
+    /// # Errors
+    /// Those of reading; the error names the path.
+    pub fn digest_with(&self, known: &BTreeMap<ImagePath, Digest>) -> Result<Digest, Error> {
         let mut hasher = TreeHasher::default();
         for (path, entry) in &self.entries {
-            let contents = match &entry.node {
-                Node::File { content, .. } => {
+            let contents = match (&entry.node, known.get(path)) {
+                (Node::File { .. }, Some(digest)) => Some(*digest),
+                (Node::File { content, .. }, None) => {
                     Some(content.digest().map_err(|source| Error::Read {
                         path: path.clone(),
                         source,
                     })?)
                 }
-                Node::Directory | Node::Symlink(_) => None,
+                (Node::Directory | Node::Symlink(_), _) => None,
             };
             hasher.entry(path, &entry.node, contents);
         }

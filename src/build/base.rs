@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::blob_store::{BlobStore, MemoKey};
 use crate::build::host_base::{self, Listing};
 use crate::build::pins::{Digests, Found};
-use crate::build::{Error, Tools, cache, tree_key};
+use crate::build::{Error, Tools, cache, earlier, tree_key};
 use crate::digest::Digest;
 use crate::lambda::{Architecture, ENTRY_POINT, RUNTIME_DIR_VARIABLE, Runtime};
 use crate::oci::image::{self, Image};
@@ -48,6 +48,14 @@ pub struct Base {
     pub glibc: Glibc,
     /// What starts its Python, as a script's first line has it.
     pub interpreter: String,
+}
+
+impl Base {
+    /// Whether layers of this tool's are in it, whose bytecode Python takes without a look at its source.
+    pub(super) fn is_ours(&self) -> bool {
+        let labels = &self.image.config.labels;
+        labels.contains_key(earlier::LABEL)
+    }
 }
 
 /// Pins the plan's base.

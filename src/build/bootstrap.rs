@@ -98,6 +98,7 @@ pub(super) async fn layer(
         interpreter: base.interpreter.clone(),
         target: dependencies::target(plan, base),
         exclude: Vec::new(),
+        over_bytecode: base.is_ours(),
     };
     let scripts = scripts(plan.runtime, &interpreter_command(base))?;
     let (options, no_cache) = (plan.layer_options(), plan.policy.no_cache);

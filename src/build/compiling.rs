@@ -35,7 +35,7 @@ const LEVEL: u32 = 4;
 pub(super) const FORMAT: &str = "zip 1: stored below 16 KiB, else zlib-rs 0.6.8 level 4";
 /// Files between being read and being written: as many as keep all interpreters busy.
 const IN_FLIGHT: usize = 32;
-/// No module is larger, in bytes; what is, is data in Python's dress.
+/// No module is larger, in bytes; what is, is data in Python's dress. Nor are all that wait together.
 const MAX_SOURCE: u64 = 64 << 20;
 
 /// Compiles for one build. Cheap to clone; the interpreters it starts, none before there is something to compile, end
@@ -90,6 +90,8 @@ pub(super) struct Bytecode {
     /// By the path of its source: where it goes, and what it is.
     members: BTreeMap<ImagePath, (ImagePath, zip::Member)>,
     failed: Vec<(String, String)>,
+    /// By the path of a source that has none: where another's would be taken for it.
+    masks: BTreeMap<ImagePath, ImagePath>,
 }
 
 impl Bytecode {
@@ -98,10 +100,6 @@ impl Bytecode {
             compiled: self.members.len() as u64,
             failed: self.failed.len() as u64,
         }
-    }
-
-    pub(super) fn has(&self, source: &str) -> bool {
-        self.members.contains_key(source)
     }
 
     /// The files that do not compile, in a few words.
@@ -117,7 +115,8 @@ impl Bytecode {
         (!named.is_empty()).then(|| format!("left uncompiled: {named}{more}"))
     }
 
-    /// Puts into `tree` the bytecode of those of its files that are `owner`'s, unless `is_out` keeps it out.
+    /// Puts into `tree` the bytecode of those of its files that are `owner`'s, unless `is_out` keeps it out; an empty
+    /// file where there is none (see [`masks`]).
     pub(super) fn put_into(
         &self,
         tree: &mut FileTree,
@@ -126,10 +125,14 @@ impl Bytecode {
     ) -> Result<(), file_tree::Error> {
         // Not the wheel's own: nobody looks for it there.
         let ours: Arc<str> = format!("bytecode of {owner}").into();
-        for (source, (path, member)) in &self.members {
+        let members = self.members.iter();
+        let members =
+            members.map(|(source, (path, member))| (source, path, Content::Member(member.clone())));
+        let masks = self.masks.iter();
+        let masks = masks.map(|(source, path)| (source, path, Content::bytes("")));
+        for (source, path, content) in members.chain(masks) {
             let is_its = |entry: &Entry| *entry.owner == *owner;
             if tree.get(source.as_str()).is_some_and(is_its) && !is_out(path.as_str()) {
-                let content = Content::Member(member.clone());
                 tree.insert_file(path.clone(), content, false, &ours)?;
             }
         }
@@ -137,11 +140,48 @@ impl Bytecode {
     }
 }
 
+/// Empty bytecode for each module of `tree`, links among them, that has no bytecode there. Python passes over what is
+/// empty and compiles the source, where that of another file, of a package or of the base, would lie below and be
+/// taken unseen for that of one in its place.
+pub(super) fn masks(minor: u8, tree: &FileTree) -> Result<FileTree, file_tree::Error> {
+    let mut masks = FileTree::default();
+    for (path, entry) in tree.iter() {
+        if matches!(entry.node, Node::Directory) {
+            continue;
+        }
+        let cached = bytecode::cached_path(minor, path.as_str());
+        if let Some(cached) = cached.filter(|cached| tree.get(cached).is_none()) {
+            let ours: Arc<str> = format!("bytecode of {}", entry.owner).into();
+            masks.insert_file(ImagePath::new(&cached)?, Content::bytes(""), false, &ours)?;
+        }
+    }
+    Ok(masks)
+}
+
 /// A file to compile.
 struct Source<'a> {
     path: &'a ImagePath,
     content: &'a Content,
     cached: ImagePath,
+}
+
+impl Source<'_> {
+    fn is_too_large(&self) -> bool {
+        self.content.size() > MAX_SOURCE
+    }
+
+    fn read(&self) -> Result<Vec<u8>, Error> {
+        let size = self.content.size();
+        let mut text = Vec::new();
+        let opened = self.content.open().map_err(|e| unreadable(self, e))?;
+        let read = opened.take(size + 1).read_to_end(&mut text);
+        match read.map_err(|e| unreadable(self, e))? as u64 {
+            read if read == size => Ok(text),
+            _ => Err(Error::Layer(layer::Error::Changed {
+                path: self.path.clone(),
+            })),
+        }
+    }
 }
 
 /// Finds the interpreter that compiles for the plan's runtime, of the version that is `demanded` if one is, or says
@@ -388,7 +428,7 @@ impl Compiler {
         read_back(archived, &sources, &tools.store)
     }
 
-    /// `tree`, which is the function's, with bytecode beside its modules.
+    /// `tree`, which is the function's, with bytecode beside its modules; and the digests of what was compiled.
     ///
     /// # Errors
     /// Those of reading, and of interpreters that do not start.
@@ -397,8 +437,8 @@ impl Compiler {
         mut tree: FileTree,
         no_cache: bool,
         tools: &Tools,
-    ) -> Result<(FileTree, Counts), Error> {
-        let bytecode = self.of_files(&tree, no_cache, tools)?;
+    ) -> Result<(FileTree, Counts, BTreeMap<ImagePath, Digest>), Error> {
+        let (bytecode, compiled) = self.of_files(&tree, no_cache, tools)?;
         if let Some(told) = bytecode.told() {
             tools.progress.detail(format!("function: {told}"));
         }
@@ -407,40 +447,57 @@ impl Compiler {
         for (path, member) in bytecode.members.values() {
             over.insert_file(path.clone(), Content::Member(member.clone()), false, &ours)?;
         }
-        for source in self.sources(&tree)? {
-            // Empty bytecode is passed over: a package's, that lies below, must not be taken for that of a file which
-            // is in its place and does not compile.
-            if !bytecode.has(source.path.as_str()) {
-                over.insert_file(source.cached, Content::bytes(""), false, &ours)?;
-            }
+        for path in bytecode.masks.values() {
+            over.insert_file(path.clone(), Content::bytes(""), false, &ours)?;
         }
         tree.merge(over)?;
-        Ok((tree, bytecode.counts()))
+        tree.merge(masks(self.pool.minor(), &tree)?)?;
+        Ok((tree, bytecode.counts(), compiled))
     }
 
-    fn of_files(&self, tree: &FileTree, no_cache: bool, tools: &Tools) -> Result<Bytecode, Error> {
+    /// The bytecode of the function's modules, and the digests of these as they were compiled.
+    fn of_files(
+        &self,
+        tree: &FileTree,
+        no_cache: bool,
+        tools: &Tools,
+    ) -> Result<(Bytecode, BTreeMap<ImagePath, Digest>), Error> {
         let sources = self.sources(tree)?;
-        let digests: Result<Vec<_>, Error> = sources
+        let digest = |source: &Source<'_>| match source.is_too_large() {
+            true => Ok(None),
+            false => source.content.digest().map(Some),
+        };
+        let digests = sources
             .iter()
-            .map(|source| source.content.digest().map_err(|e| unreadable(source, e)))
-            .collect();
-        let key = |digests: &[Digest]| {
+            .map(|source| digest(source).map_err(|e| unreadable(source, e)));
+        let digests: Vec<_> = digests.collect::<Result<_, _>>()?;
+        let key = |digests: &[Option<Digest>]| {
             let mut hasher = Hasher::default();
             for (source, digest) in sources.iter().zip(digests) {
                 hasher.field(source.path.as_str());
-                hasher.field(digest.as_bytes());
+                match digest {
+                    Some(digest) => hasher.field(digest.as_bytes()),
+                    None => hasher.field(source.content.size().to_string()),
+                }
             }
             let files = hasher.finish().to_string();
             MemoKey::new("bytecode 1", ["files".to_owned(), self.identity(), files])
         };
-        let known = Self::recall(&key(&digests?), &sources, &tools.store);
+        let compiled = |digests: Vec<Option<Digest>>| {
+            let digests = sources.iter().zip(digests);
+            let digests =
+                digests.filter_map(|(source, digest)| Some((source.path.clone(), digest?)));
+            digests.collect()
+        };
+        let known = Self::recall(&key(&digests), &sources, &tools.store);
         if let Some(known) = known.filter(|_| !no_cache) {
-            return Ok(known);
+            return Ok((known, compiled(digests)));
         }
         let (archived, digests) = self.archive(&sources, tools)?;
         // Remembered for what was compiled, which an editor may have changed meanwhile.
         tools.store.remember(&key(&digests), &archived)?;
-        read_back(archived, &sources, &tools.store)
+        let bytecode = read_back(archived, &sources, &tools.store)?;
+        Ok((bytecode, compiled(digests)))
     }
 
     /// The modules of a tree.
@@ -470,12 +527,12 @@ impl Compiler {
     }
 
     /// Compiles all of `sources` into an archive; beside it come the digests of what was read. No more than a few
-    /// files are in memory.
+    /// files are in memory, and few bytes if they are large.
     fn archive(
         &self,
         sources: &[Source<'_>],
         tools: &Tools,
-    ) -> Result<(Archived, Vec<Digest>), Error> {
+    ) -> Result<(Archived, Vec<Option<Digest>>), Error> {
         let written = |error| Error::Layer(layer::Error::Write(error));
         let mut writer = Writer {
             zip: zip::Writer::new(tools.store.writer()?),
@@ -483,25 +540,28 @@ impl Compiler {
             failed: Vec::new(),
         };
         let mut digests = Vec::new();
-        let mut waiting: VecDeque<(&Source<'_>, Pending)> = VecDeque::new();
+        let mut waiting: VecDeque<(&Source<'_>, u64, Pending)> = VecDeque::new();
+        let mut bytes = 0;
         for source in sources {
-            let mut text = Vec::new();
-            let opened = source.content.open().map_err(|e| unreadable(source, e))?;
-            let read = opened.take(MAX_SOURCE + 1).read_to_end(&mut text);
-            read.map_err(|e| unreadable(source, e))?;
-            digests.push(Digest::of(&text));
-            if text.len() as u64 > MAX_SOURCE {
+            if source.is_too_large() {
+                digests.push(None);
                 writer.fail(source, "is larger than 64 MiB".to_owned());
                 continue;
             }
-            if waiting.len() >= IN_FLIGHT
-                && let Some((source, pending)) = waiting.pop_front()
+            let size = source.content.size();
+            while (waiting.len() >= IN_FLIGHT || bytes + size > MAX_SOURCE)
+                && let Some((source, size, pending)) = waiting.pop_front()
             {
+                bytes -= size;
                 writer.add(source, pending.wait()?).map_err(written)?;
             }
-            waiting.push_back((source, self.pool.compile(source.path.to_string(), text)));
+            let text = source.read()?;
+            digests.push(Some(Digest::of(&text)));
+            bytes += size;
+            let pending = self.pool.compile(source.path.to_string(), text);
+            waiting.push_back((source, size, pending));
         }
-        for (source, pending) in waiting {
+        for (source, _, pending) in waiting {
             writer.add(source, pending.wait()?).map_err(written)?;
         }
         let (digest, _) = writer.zip.finish().map_err(written)?.commit()?;
@@ -535,8 +595,15 @@ fn read_back(
         let member = members.remove(source.cached.as_str())?;
         Some((source.path.clone(), (source.cached.clone(), member)))
     });
+    let members: BTreeMap<_, _> = found.collect();
+    let absent = sources
+        .iter()
+        .filter(|source| !members.contains_key(source.path));
     Ok(Bytecode {
-        members: found.collect(),
+        masks: absent
+            .map(|source| (source.path.clone(), source.cached.clone()))
+            .collect(),
+        members,
         failed: archived.failed,
     })
 }

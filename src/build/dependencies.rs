@@ -414,5 +414,6 @@ fn task_root(plan: &Plan, base: &Base) -> Place {
         interpreter: base.interpreter.clone(),
         target: target(plan, base),
         exclude: plan.exclude_in_packages.clone(),
+        over_bytecode: base.is_ours(),
     }
 }

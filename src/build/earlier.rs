@@ -28,7 +28,7 @@ use crate::registry::{self, Access};
 /// What each layer on the base was made for and which it is, the lowest first; then, behind a semicolon, what all
 /// layers of packages were made for together, which of the layers is the first of them, and what each lays claim
 /// to. One label, so that nothing of it can be a base's.
-const LABEL: &str = "lambimg.layers";
+pub(super) const LABEL: &str = "lambimg.layers";
 /// Where the claims of one are not said.
 const UNSAID: &str = "-";
 /// Enough of a digest to tell keys apart, in hexadecimal digits, and layers of one image.

@@ -28,6 +28,7 @@ pub mod verify;
 pub mod wheel_layers;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,13 +45,13 @@ use crate::build::pins::Bytecode;
 use crate::build::pushing::{Announcer, Destinations};
 use crate::build::wheel_layers::WheelLayer;
 use crate::digest::Digest;
-use crate::file_tree::{self, FileTree};
+use crate::file_tree::{self, Content, FileTree, ImagePath, Node};
 use crate::http::{self, Client, Secret};
 use crate::lambda::{Architecture, TASK_ROOT};
 use crate::oci;
 use crate::oci::compare;
 use crate::oci::image::{self, Addition, Edit, Image};
-use crate::oci::layer::{self, Layer};
+use crate::oci::layer::{self, Layer, Packing};
 use crate::oci::layout;
 use crate::oci::reference::{Name, Reference};
 use crate::plan::{Needs, Plan, ResolverChoice};
@@ -393,23 +394,25 @@ impl Tools {
     }
 
     /// The layer of `tree`, made unless one of the same bytes was made before, here or elsewhere, and may be
-    /// taken; with what it was made for.
+    /// taken; with what it was made for. Its files have the contents that are `known`.
     async fn layer_of(
         &self,
         plan: &Plan,
+        options: layer::Options,
         tree: FileTree,
+        known: Known,
         what: &str,
     ) -> Result<(Layer, Key), Error> {
-        let options = plan.layer_options();
         let key = |digest| Key::from(&tree_key(options, digest));
-        let (recalled, digest) = self.recall_of(plan, tree.clone()).await?;
+        let recalled = self.recall_of(plan, options, tree.clone(), Arc::clone(&known));
+        let (recalled, digest) = recalled.await?;
         if let Some(layer) = recalled {
             return Ok((layer, key(digest)));
         }
         if let Some(layer) = self.earlier.layer(&key(digest), self).await {
             return Ok((layer, key(digest)));
         }
-        let (layer, digest) = self.made_of(plan, tree, what).await?;
+        let (layer, digest) = self.made_of(options, tree, known, what).await?;
         Ok((layer, key(digest)))
     }
 
@@ -421,10 +424,12 @@ impl Tools {
         tree: FileTree,
         what: &str,
     ) -> Result<(Layer, Digest), Error> {
-        let (recalled, digest) = self.recall_of(plan, tree.clone()).await?;
+        let (options, known) = (plan.layer_options(), Known::default());
+        let recalled = self.recall_of(plan, options, tree.clone(), Arc::clone(&known));
+        let (recalled, digest) = recalled.await?;
         match recalled {
             Some(layer) => Ok((layer, digest)),
-            None => self.made_of(plan, tree, what).await,
+            None => self.made_of(options, tree, known, what).await,
         }
     }
 
@@ -432,12 +437,13 @@ impl Tools {
     async fn recall_of(
         &self,
         plan: &Plan,
+        options: layer::Options,
         tree: FileTree,
+        known: Known,
     ) -> Result<(Option<Layer>, Digest), Error> {
         let (store, no_cache) = (self.store.clone(), plan.policy.no_cache);
-        let options = plan.layer_options();
         let work = move || {
-            let digest = tree.digest()?;
+            let digest = tree.digest_with(&known)?;
             let recalled = layer::recall(&store, &tree_key(options, digest));
             Ok((recalled.filter(|_| !no_cache), digest))
         };
@@ -446,17 +452,18 @@ impl Tools {
 
     async fn made_of(
         &self,
-        plan: &Plan,
+        options: layer::Options,
         tree: FileTree,
+        known: Known,
         what: &str,
     ) -> Result<(Layer, Digest), Error> {
-        let (store, options) = (self.store.clone(), plan.layer_options());
+        let store = self.store.clone();
         let (progress, made) = (self.progress.clone(), self.made.clone());
         let label = format!("make {what}");
         let work = move || {
             let task = progress.task(label, None);
             // Remembered for what was read into it, which an editor may have changed meanwhile.
-            let (layer, digest) = layer::make(&store, &tree, options, &task)?;
+            let (layer, digest) = layer::make_expecting(&store, &tree, options, &known, &task)?;
             layer::remember(&store, &tree_key(options, digest), &layer)?;
             task.done();
             made.made(&layer);
@@ -465,6 +472,9 @@ impl Tools {
         self.block(work).await?
     }
 }
+
+/// The digests of files that something was made of already.
+type Known = Arc<BTreeMap<ImagePath, Digest>>;
 
 /// The key of the layer of a tree.
 fn tree_key(options: layer::Options, digest: Digest) -> MemoKey {
@@ -664,24 +674,33 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         tools.made.base(&base.image);
         let bootstrap = bootstrap::layer(plan, &base, compiler, tools);
         let dependencies = dependencies::layers(plan, &base, compiler, tools);
+        let options = plan.layer_options();
         let package = async {
-            if !is_package {
+            let (tree, options) = if is_package {
+                let tree = project::tree(plan, &base, &source, tools).await?;
+                // How a backend compresses is up to the machine that it runs on.
+                let packing = Packing::Recompressed;
+                (tree, layer::Options { packing, ..options })
+            } else if compiler.is_none() {
+                let is_ours = base.is_ours();
+                (masked(source.clone(), plan, is_ours)?, options)
+            } else {
                 return Ok(None);
-            }
-            let tree = project::tree(plan, &base, &source, tools).await?;
-            let layer = function_layer(plan, tree.clone(), compiler, tools).await?;
+            };
+            let layer = function_layer(plan, options, tree.clone(), compiler, tools).await?;
             Ok(Some((layer, tree)))
         };
         let (bootstrap, dependencies, package) =
             tokio::try_join!(bootstrap, dependencies, package)?;
         Ok((base, bootstrap, dependencies, package))
     };
-    // Files that are taken as they are wait for nothing.
+    // Files that are taken as they are wait for nothing, unless their bytecode may be the base's.
     let files = async {
-        if is_package {
+        if is_package || compiler.is_none() {
             return Ok(None);
         }
-        let layer = function_layer(plan, source.clone(), compiler, tools).await;
+        let options = plan.layer_options();
+        let layer = function_layer(plan, options, source.clone(), compiler, tools).await;
         layer.map(Some)
     };
     let (files, (base, bootstrap, dependencies, package)) = tokio::try_join!(files, from_base)?;
@@ -707,19 +726,70 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
 /// The layer of the function's files, with bytecode beside them where it can be had.
 async fn function_layer(
     plan: &Plan,
+    options: layer::Options,
     tree: FileTree,
     compiler: Option<&Compiler>,
     tools: &Tools,
 ) -> Result<((Layer, Key), Counts), Error> {
-    let Some(compiler) = compiler.cloned() else {
-        let layer = tools.layer_of(plan, tree, "function").await?;
-        return Ok((layer, Counts::default()));
+    let Some(compiler) = compiler else {
+        let layer = tools.layer_of(plan, options, tree, Known::default(), "function");
+        return Ok((layer.await?, Counts::default()));
     };
+    match compiled_layer(plan, options, tree.clone(), compiler, tools).await {
+        // Bytecode of what was there before would be taken for that of what is there now.
+        Err(Error::Layer(layer::Error::Changed { .. })) => {
+            let tree = listed_again(&tree)?;
+            compiled_layer(plan, options, tree, compiler, tools).await
+        }
+        result => result,
+    }
+}
+
+/// The layer of the function's files with bytecode beside them, of the very files that were compiled.
+async fn compiled_layer(
+    plan: &Plan,
+    options: layer::Options,
+    tree: FileTree,
+    compiler: &Compiler,
+    tools: &Tools,
+) -> Result<((Layer, Key), Counts), Error> {
     let (no_cache, owned) = (plan.policy.no_cache, tools.clone());
+    let compiler = compiler.clone();
     let compile = move || compiler.with_bytecode(tree, no_cache, &owned);
-    let (tree, counts) = tools.block(compile).await??;
-    let layer = tools.layer_of(plan, tree, "function").await?;
-    Ok((layer, counts))
+    let (tree, counts, compiled) = tools.block(compile).await??;
+    let layer = tools.layer_of(plan, options, tree, Arc::new(compiled), "function");
+    Ok((layer.await?, counts))
+}
+
+/// `tree`, which has no bytecode, over a base that has some if it `is_ours`.
+fn masked(mut tree: FileTree, plan: &Plan, is_ours: bool) -> Result<FileTree, file_tree::Error> {
+    if is_ours {
+        tree.merge(compiling::masks(plan.runtime.python.minor(), &tree)?)?;
+    }
+    Ok(tree)
+}
+
+/// The same files, as long as they are now.
+fn listed_again(tree: &FileTree) -> Result<FileTree, Error> {
+    let mut again = FileTree::default();
+    for (path, entry) in tree.iter() {
+        let mut node = entry.node.clone();
+        if let Node::File {
+            content: Content::File(file, size),
+            ..
+        } = &mut node
+        {
+            let listed = fs::metadata(&*file);
+            let listed = listed.map_err(|source| Error::File {
+                action: "read",
+                path: file.clone(),
+                source,
+            });
+            *size = listed?.len();
+        }
+        again.insert(path.clone(), node, &entry.owner)?;
+    }
+    Ok(again)
 }
 
 /// Makes the locks of what decides the plan's image, and gives their paths: that of the packages, unless there are

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::blob_store::{self, MemoKey};
 use crate::build::claims::{self, Claims};
-use crate::build::compiling::{Bytecode, Compiler, Counts};
+use crate::build::compiling::{self, Bytecode, Compiler, Counts};
 use crate::build::earlier::{Found, Key};
 use crate::build::layering::{self, Package, Rule};
 use crate::build::{Error, Tools, function};
@@ -33,7 +33,7 @@ use crate::python::wheel::{self, Archive, Placed, Placement};
 use crate::python::{Target, fetch};
 
 /// Changes whenever the tree of a wheel does.
-pub(super) const FORMAT: &str = "wheels 3";
+pub(super) const FORMAT: &str = "wheels 4";
 /// Changes whenever more is found in a wheel, or refused.
 const EXAMINED: &str = "examined 1";
 /// Layers made at once; more would wait for the disk.
@@ -50,6 +50,8 @@ pub(super) struct Place {
     pub(super) target: Target,
     /// Patterns of what is left out, in gitignore's language.
     pub(super) exclude: Vec<String>,
+    /// Whether bytecode may lie below that would be taken unseen for that of the wheels' modules.
+    pub(super) over_bytecode: bool,
 }
 
 /// Wheels, and where they can be had.
@@ -621,11 +623,18 @@ impl Stack {
             inputs.push(beside.digest()?.to_string());
         }
         inputs.extend(self.compiler.iter().map(Compiler::identity));
+        if self.is_masked() {
+            inputs.push("masked".to_owned());
+        }
         if !shadowed.is_empty() {
             inputs.push("without".to_owned());
             inputs.extend(shadowed.iter().cloned());
         }
         Ok(inputs)
+    }
+
+    fn is_masked(&self) -> bool {
+        self.compiler.is_none() && self.place.over_bytecode
     }
 
     fn beside(&self, group: usize) -> Option<&FileTree> {
@@ -748,6 +757,9 @@ impl Stack {
         }
         if let Some(beside) = self.beside(group) {
             tree.merge(beside.clone())?;
+        }
+        if self.is_masked() {
+            tree.merge(compiling::masks(self.place.target.python.minor(), &tree)?)?;
         }
         Ok(tree)
     }
@@ -877,39 +889,12 @@ impl Stack {
             let Some(winner) = groups.clone().next_back() else {
                 continue;
             };
-            for group in groups.clone().filter(|group| *group > winner) {
+            for group in groups.filter(|group| *group > winner) {
                 shadows[group].insert(collision.path.as_str().to_owned());
-            }
-            let winning = brought_by_last(&contested, &collision.path);
-            if let Some(cached) = self.stale(winning, &collision.path)? {
-                for group in groups.filter(|group| *group < winner) {
-                    shadows[group].insert(cached.clone());
-                }
             }
         }
         Ok((shadows, collisions))
     }
-
-    /// Where bytecode of a source that lost would stand for the one that won and has none.
-    fn stale(&self, winner: Option<usize>, source: &ImagePath) -> Result<Option<String>, Error> {
-        let Some((winner, compiler)) = winner.zip(self.compiler.as_ref()) else {
-            return Ok(None);
-        };
-        let Some(cached) = compiler.cached_path(source.as_str()) else {
-            return Ok(None);
-        };
-        let bytecode = self.bytecode(winner)?;
-        let is_compiled = bytecode.is_some_and(|bytecode| bytecode.has(source.as_str()));
-        Ok((!is_compiled).then_some(cached))
-    }
-}
-
-/// The last of the wheels that bring a path.
-fn brought_by_last(
-    contested: &BTreeMap<&ImagePath, Vec<usize>>,
-    path: &ImagePath,
-) -> Option<usize> {
-    contested.get(path)?.last().copied()
 }
 
 fn owner_of(wheel: &LockedWheel) -> String {

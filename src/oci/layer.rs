@@ -162,9 +162,36 @@ pub fn make(
     options: Options,
     task: &Task,
 ) -> Result<(Layer, Digest), Error> {
+    make_expecting(store, tree, options, &BTreeMap::new(), task)
+}
+
+/// As [`make`], of files whose contents must be those that are `expected`, because others follow from them.
+///
+/// # Errors
+/// See [`Error`], with [`Error::Changed`] for a file that is another one; no part of a layer is left then.
+pub fn make_expecting(
+    store: &BlobStore,
+    tree: &FileTree,
+    options: Options,
+    expected: &BTreeMap<ImagePath, Digest>,
+    task: &Task,
+) -> Result<(Layer, Digest), Error> {
     let seen = Contents::default();
     let layer = write(store, tree, options, &seen, task)?;
-    Ok((layer.commit()?, seen.digest_of(tree)))
+    let digests = seen.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut others = expected.iter();
+    if let Some((path, _)) = others.find(|&(path, digest)| digests.get(path) != Some(digest)) {
+        return Err(Error::Changed { path: path.clone() });
+    }
+    Ok((layer.commit()?, digest_of(tree, &digests)))
+}
+
+fn digest_of(tree: &FileTree, digests: &BTreeMap<ImagePath, Digest>) -> Digest {
+    let mut hasher = TreeHasher::default();
+    for (path, entry) in tree.iter() {
+        hasher.entry(path, &entry.node, digests.get(path).copied());
+    }
+    hasher.finish()
 }
 
 /// The digests of all files of a tree, as they were read.
@@ -196,17 +223,6 @@ impl Look for ContentLook<'_> {
         let mut digests = self.contents.0.lock();
         let digests = digests.as_mut().unwrap_or_else(PoisonError::get_mut);
         digests.insert(self.path, self.hasher.finish());
-    }
-}
-
-impl Contents {
-    fn digest_of(self, tree: &FileTree) -> Digest {
-        let digests = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut hasher = TreeHasher::default();
-        for (path, entry) in tree.iter() {
-            hasher.entry(path, &entry.node, digests.get(path).copied());
-        }
-        hasher.finish()
     }
 }
 
@@ -402,6 +418,25 @@ mod tests {
             )
         };
         archive.entries().unwrap().map(line).collect()
+    }
+
+    #[test]
+    fn what_others_follow_from_must_be_what_they_followed_from() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let mut tree = FileTree::default();
+        let path = ImagePath::new("app.py").unwrap();
+        let content = Content::bytes("x = 1\n");
+        tree.insert_file(path.clone(), content, false, &"function".into())
+            .unwrap();
+        let make = |text: &str| {
+            let expected = BTreeMap::from([(path.clone(), Digest::of(text))]);
+            let made = make_expecting(&store, &tree, Options::default(), &expected, &task());
+            made.map(|(_, digest)| digest == tree.digest_with(&expected).unwrap())
+        };
+        assert!(make("x = 1\n").unwrap());
+        let error = make("x = 2\n").unwrap_err();
+        assert!(matches!(error, Error::Changed { .. }), "{error}");
     }
 
     #[test]

@@ -219,6 +219,11 @@ impl Pool {
         &self.inner.identity
     }
 
+    /// The second number of the version that it compiles for.
+    pub fn minor(&self) -> u8 {
+        self.inner.minor
+    }
+
     /// See [`cached_path`].
     pub fn cached_path(&self, source: &str) -> Option<String> {
         cached_path(self.inner.minor, source)

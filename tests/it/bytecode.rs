@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -230,12 +231,14 @@ fn what_does_not_compile_is_left_as_it_is_and_counted() {
     let (files, told) = image(&project, &index, &[]);
     assert_eq!((&told["compiled"], &told["failed"]), (&json!(6), &json!(2)));
     assert_eq!(files["some/old.py"], old.as_bytes());
-    assert!(!files.contains_key("some/__pycache__/old.cpython-312.pyc"));
+    // Python passes over it, whatever lies below.
+    assert!(files["some/__pycache__/old.cpython-312.pyc"].is_empty());
     let again = image(&project, &index, &[]).1;
     assert_eq!(told, again, "counted although nothing was compiled again");
     let outcome = building(&project, &index, &["-v", "--no-cache"]).run();
     let lines = outcome.stderr.lines();
-    let lines: Vec<_> = lines.filter(|line| line.contains("uncompiled")).collect();
+    let mut lines: Vec<_> = lines.filter(|line| line.contains("uncompiled")).collect();
+    lines.sort_unstable();
     insta::assert_snapshot!(lines.join("\n"), @r"
     function: left uncompiled: /var/task/broken.py (SyntaxError: invalid syntax (broken.py, line 1))
     some-1.0-py3-none-any.whl: left uncompiled: /var/task/some/old.py (SyntaxError: Missing parentheses in call to 'print'. Did you mean print(...)? (old.py, line 1))
@@ -269,10 +272,8 @@ fn the_file_that_wins_has_the_bytecode() {
         let shared = &files["__pycache__/shared.cpython-312.pyc"];
         assert_eq!(text_in(shared, &project.beside("")), "second", "{layers}");
         assert!(files.contains_key("__pycache__/fixed.cpython-312.pyc"));
-        assert!(
-            !files.contains_key("__pycache__/broken.cpython-312.pyc"),
-            "{layers}"
-        );
+        let broken = &files["__pycache__/broken.cpython-312.pyc"];
+        assert!(broken.is_empty(), "{layers}");
 
         // The function is over both. Python passes over bytecode that is empty.
         project.file("fixed.py", "def\n");
@@ -282,6 +283,46 @@ fn the_file_that_wins_has_the_bytecode() {
         assert_eq!(text_in(shared, &project.beside("")), "function", "{layers}");
         assert!(files["__pycache__/fixed.cpython-312.pyc"].is_empty());
     }
+}
+
+#[test]
+fn a_link_in_the_function_is_not_taken_for_the_package_in_whose_place_it_is() {
+    let wheel = Wheel::pure("six", "1.0").member("six.py", "TEXT = 'package'\n");
+    let (project, index) = project(&[wheel]);
+    project.file("app.py", "def handler(event, context):\n    return 'ok'\n");
+    project.file("vendored/six.py", "TEXT = 'vendored'\n");
+    symlink("vendored/six.py", project.path().join("six.py")).unwrap();
+    let (files, _) = image(&project, &index, &[]);
+    assert!(files["__pycache__/six.cpython-312.pyc"].is_empty());
+    assert!(!files["vendored/__pycache__/six.cpython-312.pyc"].is_empty());
+}
+
+#[test]
+fn without_bytecode_that_of_a_base_is_not_taken_for_what_lies_over_it() {
+    let (project, index) = project(&[some()]);
+    image(&project, &index, &[]);
+    let base = project.beside("base");
+    fs::rename(project.beside("image"), &base).unwrap();
+    project.file("helper.py", "def where():\n    return 'changed'\n");
+    let layout = project.beside("over");
+    let base = format!("oci:{}", base.display());
+    let output = format!("oci:{}", layout.display());
+    let build = ["build", "--base", &base, "--no-bytecode", "-o", &output];
+    project.lambimg(build).index(&index.url()).succeed();
+    let files = Image::in_directory(&layout).files_below("var/task");
+    for name in ["", "some/", "some/deep/"] {
+        let prefix = format!("{name}__pycache__/");
+        let cached = files.iter().filter(|(path, _)| path.starts_with(&prefix));
+        let cached: Vec<_> = cached.collect();
+        assert!(!cached.is_empty(), "{name}");
+        for (path, entry) in cached {
+            assert!(entry.content.is_empty(), "{path}");
+        }
+    }
+    let other = building(&project, &index, &["--no-bytecode", "-o", &output]);
+    other.succeed();
+    let files = Image::in_directory(&layout).files_below("var/task");
+    assert!(!files.keys().any(|path| path.contains("__pycache__")));
 }
 
 #[test]
