@@ -14,7 +14,6 @@ use crate::build::layering::{self, Package, Rule};
 use crate::build::locking::{self, Known, Needed};
 use crate::build::wheel_layers::{self, Place, WheelLayer, Wheels};
 use crate::build::{Error, Tools, installed};
-use crate::digest::Digest;
 use crate::file_tree::FileTree;
 use crate::lambda::TASK_ROOT;
 use crate::plan::Plan;
@@ -362,11 +361,12 @@ async fn built(
             // It goes in as the function.
             Locked::Source(source) if is_project(plan, &source, directory) => {}
             Locked::Source(source) => {
-                let wheel = source::wheel_of(&source, directory, target, &workshop).await?;
+                let mut wheel = source::wheel_of(&source, directory, target, &workshop).await?;
+                let contents = contents(&wheel, tools).await?;
                 if !matches!(source.origin, Origin::Directory(_)) {
-                    let contents = contents(&wheel, tools).await?;
-                    tools.pins.settle_built(&source, target, contents)?;
+                    tools.pins.settle_built(&source, target, contents.digest)?;
                 }
+                wheel.built = Some(contents);
                 wheels.push(wheel);
             }
         }
@@ -374,10 +374,10 @@ async fn built(
     Ok(wheels)
 }
 
-/// The digest of what is in a wheel of the store. That of the wheel itself has the date of the build in it, which
+/// What is in a wheel of the store. The digest of the wheel itself has the date of the build in it, which
 /// no layer takes over.
-async fn contents(wheel: &LockedWheel, tools: &Tools) -> Result<Digest, Error> {
-    let key = MemoKey::new("contents 1", [wheel.digest.as_bytes()]);
+async fn contents(wheel: &LockedWheel, tools: &Tools) -> Result<wheel::Contents, Error> {
+    let key = MemoKey::new("contents 2", [wheel.digest.as_bytes()]);
     if let Some(known) = tools.store.recall(&key) {
         return Ok(known);
     }

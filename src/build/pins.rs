@@ -379,6 +379,7 @@ impl FileEntry {
                 digest,
                 size,
                 first_party: false,
+                built: None,
             }));
         }
         if !crate::python::lock::is_archive(&filename) {

@@ -24,7 +24,7 @@ use crate::build::earlier::{Found, Key};
 use crate::build::layering::{self, Package, Rule};
 use crate::build::{Error, Tools, function};
 use crate::file_tree::{self, Collision, Content, Entry, FileTree, ImagePath, Node};
-use crate::oci::layer::{self, Layer, Look, Options, Witness};
+use crate::oci::layer::{self, Layer, Look, Options, Packing, Witness};
 use crate::progress::Progress;
 use crate::python::credentials::Credentials;
 use crate::python::examination::{self, Examination, Examiner};
@@ -198,7 +198,8 @@ pub(super) async fn make(
     let packages = wheels.locked.iter().zip(&sizes);
     let packages = packages.map(|(wheel, &size)| Package {
         name: &wheel.name,
-        size,
+        // As much as its file, if that follows from what is in it.
+        size: wheel.built.map_or(size, |contents| contents.size),
         first_party: wheel.first_party,
     });
     let packages: Vec<_> = packages.collect();
@@ -206,7 +207,7 @@ pub(super) async fn make(
     if groups.is_empty() && beside.is_some() {
         groups.push(Vec::new());
     }
-    let expense = |group: &Vec<usize>| group.iter().map(|&place| sizes[place]).sum();
+    let expense = |group: &Vec<usize>| group.iter().map(|&place| packages[place].size).sum();
     let stack = Arc::new(Stack {
         expense: groups.iter().map(expense).collect(),
         groups,
@@ -618,7 +619,7 @@ impl Stack {
             place.exclude.join("\n"),
         ];
         let wheels = self.groups[group].iter();
-        inputs.extend(wheels.map(|&place| self.wheels.locked[place].digest.to_string()));
+        inputs.extend(wheels.map(|&place| self.wheels.locked[place].identity().to_string()));
         if let Some(beside) = self.beside(group) {
             inputs.push(beside.digest()?.to_string());
         }
@@ -633,6 +634,19 @@ impl Stack {
         Ok(inputs)
     }
 
+    /// How a group is compressed: how the backend of a wheel built here did is up to the machine that it ran on.
+    fn options(&self, group: usize) -> Options {
+        let mut wheels = self.groups[group].iter();
+        if wheels.any(|&place| self.wheels.locked[place].built.is_some()) {
+            let packing = Packing::Recompressed;
+            return Options {
+                packing,
+                ..self.options
+            };
+        }
+        self.options
+    }
+
     fn is_masked(&self) -> bool {
         self.compiler.is_none() && self.place.over_bytecode
     }
@@ -645,7 +659,7 @@ impl Stack {
     /// The keys of a group's layer and of what is known of it.
     fn keys(&self, group: usize, shadowed: &BTreeSet<String>) -> Result<(MemoKey, MemoKey), Error> {
         let inputs = self.inputs(group, shadowed)?;
-        let key = layer::memo_key(self.options, &inputs);
+        let key = layer::memo_key(self.options(group), &inputs);
         Ok((key, MemoKey::new("about 1", &inputs)))
     }
 
@@ -779,7 +793,7 @@ impl Stack {
             .tools
             .progress
             .task(format!("make {what}"), Some(size.sum()));
-        let written = layer::write(store, &tree, self.options, &witnesses, &task);
+        let written = layer::write(store, &tree, self.options(group), &witnesses, &task);
         let unnamed = written.map_err(|error| self.in_its_wheel(error, &tree))?;
         let mut told = Vec::new();
         let (mut left_out, mut counts) = (Vec::new(), Counts::default());

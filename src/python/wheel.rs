@@ -18,6 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use ignore::gitignore::Gitignore;
 use pep440_rs::Version;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hasher};
 use crate::file_tree::{self, Content, FileTree, ImagePath, PathError};
@@ -249,12 +250,20 @@ pub fn file_tree(archive: &Archive, placement: &Placement<'_>) -> Result<Placed,
     wheel.install()
 }
 
-/// The digest of what is in the wheel at `path`: of each member, in the order of names, its name, its bytes and
-/// whether it can be run. The archive's dates, order and compression have no part in it.
+/// What is in a wheel, whatever the dates, the order and the compression of its archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// Of each member, in the order of names, its name, its bytes and whether it can be run.
+    pub digest: Digest,
+    /// Bytes of all members, uncompressed.
+    pub size: u64,
+}
+
+/// What is in the wheel at `path`.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn contents(path: &Path) -> Result<Digest, Error> {
+pub fn contents(path: &Path) -> Result<Contents, Error> {
     let mut members = zip::open(path)?;
     members.sort_by(|a, b| a.name.cmp(&b.name));
     let mut hasher = Hasher::default();
@@ -269,7 +278,10 @@ pub fn contents(path: &Path) -> Result<Digest, Error> {
         hasher.update([u8::from(member.is_executable())]);
         hasher.update(digest.as_bytes());
     }
-    Ok(hasher.finish())
+    Ok(Contents {
+        digest: hasher.finish(),
+        size: members.iter().map(|member| member.size).sum(),
+    })
 }
 
 /// The text of the member `name`, if there is one.

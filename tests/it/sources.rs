@@ -187,6 +187,36 @@ fn an_sdist_is_built_once() {
 }
 
 #[test]
+fn how_a_backend_compresses_changes_nothing() {
+    let deflating = |project: &Project, name: &str| {
+        let level = format!("open({:?}).read()", project.beside("level"));
+        let options = format!("tag), \"w\", zipfile.ZIP_DEFLATED, compresslevel=int({level}))");
+        let backend = BACKEND.replace("tag), \"w\")", &options);
+        assert!(backend.contains(&options));
+        backend.replace("NAME", name)
+    };
+    let words: Vec<_> = (0..20_000).map(|n| format!("word {}\n", n * n)).collect();
+    let words = words.concat();
+    let sdist_of_one = Project::with_handler();
+    let more = [
+        ("backend.py", &*deflating(&sdist_of_one, "lower")),
+        ("src/lower/data/words.txt", &words),
+    ];
+    let source = sdist(&sdist_of_one, "lower", &more);
+    lock(&sdist_of_one, "lower", &source);
+    let own = package();
+    own.file("backend.py", deflating(&own, "orders"));
+    own.file("src/orders/data/words.txt", &words);
+    for project in [sdist_of_one, own] {
+        let built = |level: &str| {
+            fs::write(project.beside("level"), level).unwrap();
+            build(&project, &["--build", "lower", "--no-cache"]).succeed()
+        };
+        assert_eq!(built("1"), built("9"));
+    }
+}
+
+#[test]
 fn an_sdist_in_a_subdirectory_of_an_archive() {
     let project = Project::with_handler();
     let inner = project.beside("sdists").join("lower-1.0/python");

@@ -23,6 +23,7 @@ use crate::digest::{self, Digest};
 use crate::http::Url;
 use crate::python::markers;
 use crate::python::tags::FilenameError;
+use crate::python::wheel::Contents;
 use crate::python::{Misfit, Rank, Target, WheelFilename, normalize_name};
 
 /// Who speaks in a lock.
@@ -215,9 +216,16 @@ pub struct LockedWheel {
     pub size: Option<u64>,
     /// Whether it is the user's own: a file of this machine that they name, or built from their directory.
     pub first_party: bool,
+    /// What is in it, where it was built here: its bytes follow from when and on which machine that was.
+    pub built: Option<Contents>,
 }
 
 impl LockedWheel {
+    /// What decides the files in it.
+    pub fn identity(&self) -> Digest {
+        self.built.map_or(self.digest, |contents| contents.digest)
+    }
+
     /// The file that it is.
     pub fn file(&self) -> LockedFile {
         LockedFile {
@@ -635,6 +643,7 @@ impl Entry {
             digest: locked.digest,
             size: locked.size,
             first_party: self.first_party,
+            built: None,
         })
     }
 

@@ -331,6 +331,7 @@ impl Item {
                 location,
                 digest,
                 size: None,
+                built: None,
             }));
         }
         if !is_archive(&filename) {

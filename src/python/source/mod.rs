@@ -390,6 +390,7 @@ impl Job<'_> {
             digest: wheel.digest,
             size: store.size(&wheel.digest),
             first_party: matches!(self.origin, Origin::Directory(_)),
+            built: None,
             filename,
         })
     }
