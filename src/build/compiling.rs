@@ -42,10 +42,20 @@ const MAX_SOURCE: u64 = 64 << 20;
 /// with the last clone.
 #[derive(Debug, Clone)]
 pub struct Compiler {
-    pool: Pool,
-    executable: PathBuf,
+    by: By,
+    python: PythonVersion,
+    /// Implementation and version, in words.
+    name: String,
     implementation: String,
     version: String,
+}
+
+/// What compiles.
+#[derive(Debug, Clone)]
+enum By {
+    Pool(Pool),
+    /// Nothing, because the lock wants another than this.
+    Nobody(pins::Bytecode),
 }
 
 /// How many files were compiled, and how many do not compile.
@@ -219,7 +229,7 @@ pub(super) async fn find(
             let path = interpreter.executable.display();
             let text = format!("bytecode by {path}, Python {}", interpreter.version);
             tools.progress.detail(text);
-            Ok(Ok(Compiler::new(interpreter)))
+            Ok(Ok(Compiler::new(plan.runtime.python, interpreter)))
         }
         Err(tried) if must_be => Err(interpreter::Error::NotFound { minor, tried }.into()),
         Err(tried) => Ok(Err(tried)),
@@ -356,23 +366,53 @@ fn probed(
 }
 
 impl Compiler {
-    fn new(interpreter: Interpreter) -> Self {
+    fn new(python: PythonVersion, interpreter: Interpreter) -> Self {
+        let pool = Pool::new(&interpreter);
         Self {
-            pool: Pool::new(&interpreter),
-            executable: interpreter.executable,
+            python,
+            name: pool.identity().to_owned(),
+            by: By::Pool(pool),
             implementation: interpreter.implementation,
             version: interpreter.version,
         }
     }
 
+    /// One of the version that the lock demands, which must not change, where there is `instead` only: it has what
+    /// was compiled before.
+    pub(super) fn absent(
+        python: PythonVersion,
+        implementation: String,
+        version: String,
+        instead: pins::Bytecode,
+    ) -> Self {
+        Self {
+            by: By::Nobody(instead),
+            python,
+            name: format!("{implementation} {version}"),
+            implementation,
+            version,
+        }
+    }
+
+    /// What compiles.
+    fn pool(&self, tools: &Tools) -> Result<&Pool, Error> {
+        match &self.by {
+            By::Pool(pool) => Ok(pool),
+            By::Nobody(instead) => {
+                tools.pins.settle_bytecode(self.python, instead.clone())?;
+                Err(bytecode::Error::Gone.into())
+            }
+        }
+    }
+
     /// All that decides bytecode beside path and source: what a layer's key has in it.
     pub fn identity(&self) -> String {
-        format!("{}; {}; {FORMAT}", self.pool.identity(), bytecode::FORMAT)
+        format!("{}; {}; {FORMAT}", self.name, bytecode::FORMAT)
     }
 
     /// In words: `cpython 3.12.7`.
     pub fn name(&self) -> &str {
-        self.pool.identity()
+        &self.name
     }
 
     /// As a lock has it.
@@ -381,11 +421,6 @@ impl Compiler {
             implementation: self.implementation.clone(),
             version: self.version.clone(),
         }
-    }
-
-    /// The file that runs.
-    pub fn executable(&self) -> &Path {
-        &self.executable
     }
 
     /// What is told of an image with so much bytecode.
@@ -399,7 +434,7 @@ impl Compiler {
 
     /// Where the bytecode of the source at `path` lies.
     pub(super) fn cached_path(&self, path: &str) -> Option<String> {
-        self.pool.cached_path(path)
+        bytecode::cached_path(self.python.minor(), path)
     }
 
     /// The bytecode of a wheel's modules. Its programs are started by their paths, which takes no bytecode.
@@ -451,7 +486,7 @@ impl Compiler {
             over.insert_file(path.clone(), Content::bytes(""), false, &ours)?;
         }
         tree.merge(over)?;
-        tree.merge(masks(self.pool.minor(), &tree)?)?;
+        tree.merge(masks(self.python.minor(), &tree)?)?;
         Ok((tree, bytecode.counts(), compiled))
     }
 
@@ -505,7 +540,7 @@ impl Compiler {
         let mut sources = Vec::new();
         for (path, entry) in tree.iter() {
             if let Node::File { content, .. } = &entry.node
-                && let Some(cached) = self.pool.cached_path(path.as_str())
+                && let Some(cached) = self.cached_path(path.as_str())
             {
                 let cached = ImagePath::new(&cached).map_err(file_tree::Error::from)?;
                 sources.push(Source {
@@ -558,7 +593,7 @@ impl Compiler {
             let text = source.read()?;
             digests.push(Some(Digest::of(&text)));
             bytes += size;
-            let pending = self.pool.compile(source.path.to_string(), text);
+            let pending = self.pool(tools)?.compile(source.path.to_string(), text);
             waiting.push_back((source, size, pending));
         }
         for (source, _, pending) in waiting {

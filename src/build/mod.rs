@@ -842,7 +842,7 @@ async fn compiler(plan: &Plan, anew: bool, tools: &Tools) -> Result<Option<Compi
         return Ok(None);
     }
     let python = plan.runtime.python;
-    let demanded = match tools.pins.bytecode(python)? {
+    let pinned = match tools.pins.bytecode(python)? {
         Some(Bytecode::None) if !anew => {
             tools.progress.warn(format!(
                 "{} says that there was no CPython {python} to compile with, so each cold start compiles what it \
@@ -851,14 +851,26 @@ async fn compiler(plan: &Plan, anew: bool, tools: &Tools) -> Result<Option<Compi
             ));
             return Ok(None);
         }
-        Some(Bytecode::Interpreter { version, .. }) => Some(version),
+        Some(Bytecode::Interpreter {
+            implementation,
+            version,
+        }) => Some((implementation, version)),
         Some(Bytecode::None) | None => None,
     };
-    let mut found = compiling::find(plan, demanded.as_deref(), tools).await?;
+    let demanded = pinned.as_ref().map(|(_, version)| version);
+    let mut found = compiling::find(plan, demanded.map(String::as_str), tools).await?;
     if found.is_err() && demanded.is_some() {
         found = compiling::find(plan, None, tools).await?;
     }
     let actual = found.as_ref().map_or(Bytecode::None, Compiler::pinned);
+    // Where all was compiled before nobody is needed.
+    if plan.policy.locked
+        && let Some((implementation, version)) = pinned
+        && !matches!(&actual, Bytecode::Interpreter { version: has, .. } if *has == version)
+    {
+        let absent = Compiler::absent(python, implementation, version, actual);
+        return Ok(Some(absent));
+    }
     tools.pins.settle_bytecode(python, actual)?;
     match found {
         Ok(compiler) => Ok(Some(compiler)),

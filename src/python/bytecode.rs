@@ -219,16 +219,6 @@ impl Pool {
         &self.inner.identity
     }
 
-    /// The second number of the version that it compiles for.
-    pub fn minor(&self) -> u8 {
-        self.inner.minor
-    }
-
-    /// See [`cached_path`].
-    pub fn cached_path(&self, source: &str) -> Option<String> {
-        cached_path(self.inner.minor, source)
-    }
-
     /// Has `source` compiled as the file at `path`, an absolute one; waits while too many others wait.
     pub fn compile(&self, path: String, source: Vec<u8>) -> Pending {
         let (reply, receiver) = mpsc::channel();
@@ -498,18 +488,18 @@ mod tests {
         assert!(bytes.windows(name.len()).any(|window| window == name));
         let tag = python.minor;
         assert_eq!(
-            pool.cached_path("a/b/__init__.py"),
+            cached_path(tag, "a/b/__init__.py"),
             Some(format!("a/b/__pycache__/__init__.cpython-3{tag}.pyc"))
         );
         assert_eq!(
-            pool.cached_path("m.py"),
+            cached_path(tag, "m.py"),
             Some(format!("__pycache__/m.cpython-3{tag}.pyc"))
         );
-        assert_eq!(pool.cached_path("m.pyc"), None);
-        assert_eq!(pool.cached_path("a/.py"), None);
+        assert_eq!(cached_path(tag, "m.pyc"), None);
+        assert_eq!(cached_path(tag, "a/.py"), None);
         let longest = "m".repeat(LONGEST_NAME - format!(".cpython-3{tag}.pyc").len());
-        assert!(pool.cached_path(&format!("a/{longest}.py")).is_some());
-        assert_eq!(pool.cached_path(&format!("a/m{longest}.py")), None);
+        assert!(cached_path(tag, &format!("a/{longest}.py")).is_some());
+        assert_eq!(cached_path(tag, &format!("a/m{longest}.py")), None);
     }
 
     #[test]

@@ -347,6 +347,22 @@ fn without_an_interpreter_the_cost_is_told() {
 }
 
 #[test]
+fn a_locked_build_with_nothing_to_compile_needs_no_interpreter() {
+    let (project, index) = project(&[some()]);
+    let first = built(&project, &index, &[]);
+    let locked = || {
+        let run = building(&project, &index, &["--locked"]);
+        run.env("PATH", project.beside("nothing"))
+    };
+    assert_eq!(first, locked().succeed());
+    project.file("helper.py", "def where():\n    return 'changed'\n");
+    let outcome = locked().run();
+    assert_ne!(outcome.code, Some(0));
+    let said = "for the bytecode of Python 3.12, and there is none";
+    assert!(outcome.stderr.contains(said), "{}", outcome.rendering());
+}
+
+#[test]
 fn an_interpreter_that_is_named_must_do() {
     let (project, index) = project(&[some()]);
     let other = python("3.11");
