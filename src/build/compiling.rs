@@ -454,7 +454,7 @@ impl Compiler {
         let listing = sources.iter().map(|source| source.path.as_str());
         let mut inputs = vec!["wheel".to_owned(), self.identity(), wheel.to_string()];
         inputs.extend(listing.map(str::to_owned));
-        let key = MemoKey::new("bytecode 1", inputs);
+        let key = MemoKey::new("bytecode 2", inputs);
         if let Some(known) = Self::recall(&key, &sources, &tools.store).filter(|_| !no_cache) {
             return Ok(known);
         }
@@ -498,9 +498,12 @@ impl Compiler {
         tools: &Tools,
     ) -> Result<(Bytecode, BTreeMap<ImagePath, Digest>), Error> {
         let sources = self.sources(tree)?;
-        let digest = |source: &Source<'_>| match source.is_too_large() {
-            true => Ok(None),
-            false => source.content.digest().map(Some),
+        let digest = |source: &Source<'_>| {
+            if source.is_too_large() {
+                Ok(None)
+            } else {
+                source.content.digest().map(Some)
+            }
         };
         let digests = sources
             .iter()
@@ -516,7 +519,7 @@ impl Compiler {
                 }
             }
             let files = hasher.finish().to_string();
-            MemoKey::new("bytecode 1", ["files".to_owned(), self.identity(), files])
+            MemoKey::new("bytecode 2", ["files".to_owned(), self.identity(), files])
         };
         let compiled = |digests: Vec<Option<Digest>>| {
             let digests = sources.iter().zip(digests);

@@ -2,8 +2,8 @@
 //!
 //! Four arms: base, bootstrap, dependencies, function. The function is listed first, because that costs
 //! nothing and finds mistakes; then its layer is made while bootstrap and dependencies wait for what the
-//! base says of itself. A project that goes in as its wheel waits for that too. They share no state, and their
-//! results are stacked in a fixed order, so that no timing can reach a byte.
+//! base says of itself. A project that goes in as its wheel waits for that too, as does one without bytecode.
+//! They share no state, and their results are stacked in a fixed order, so that no timing can reach a byte.
 
 pub mod base;
 pub mod bootstrap;
@@ -682,11 +682,12 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
                 let packing = Packing::Recompressed;
                 (tree, layer::Options { packing, ..options })
             } else if compiler.is_none() {
-                let is_ours = base.is_ours();
-                (masked(source.clone(), plan, is_ours)?, options)
+                (source.clone(), options)
             } else {
                 return Ok(None);
             };
+            let is_masked = compiler.is_none() && base.is_ours();
+            let tree = if is_masked { masked(tree, plan)? } else { tree };
             let layer = function_layer(plan, options, tree.clone(), compiler, tools).await?;
             Ok(Some((layer, tree)))
         };
@@ -756,16 +757,14 @@ async fn compiled_layer(
     let (no_cache, owned) = (plan.policy.no_cache, tools.clone());
     let compiler = compiler.clone();
     let compile = move || compiler.with_bytecode(tree, no_cache, &owned);
-    let (tree, counts, compiled) = tools.block(compile).await??;
-    let layer = tools.layer_of(plan, options, tree, Arc::new(compiled), "function");
+    let (tree, counts, digests) = tools.block(compile).await??;
+    let layer = tools.layer_of(plan, options, tree, Arc::new(digests), "function");
     Ok((layer.await?, counts))
 }
 
-/// `tree`, which has no bytecode, over a base that has some if it `is_ours`.
-fn masked(mut tree: FileTree, plan: &Plan, is_ours: bool) -> Result<FileTree, file_tree::Error> {
-    if is_ours {
-        tree.merge(compiling::masks(plan.runtime.python.minor(), &tree)?)?;
-    }
+/// `tree`, which has no bytecode, over a base that has some.
+fn masked(mut tree: FileTree, plan: &Plan) -> Result<FileTree, file_tree::Error> {
+    tree.merge(compiling::masks(plan.runtime.python.minor(), &tree)?)?;
     Ok(tree)
 }
 

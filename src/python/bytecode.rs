@@ -28,7 +28,7 @@ const QUEUE: usize = 16;
 /// As long as one file may take, in seconds of the interpreter's own time, so that a busy machine changes nothing.
 const LIMIT: u32 = 60;
 /// As long as an interpreter may take until it is there.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// More than any file system takes for a name, in bytes.
 const LONGEST_NAME: usize = 255;
 /// More than any module; an answer that says to be longer is none.
