@@ -60,7 +60,7 @@ pub enum Refusal {
         /// What the old one is.
         wanted: String,
     },
-    /// The C library is older than what the packages were chosen for.
+    /// The C library is another than the one that the packages were chosen for.
     #[error(
         "the base `{base}` has glibc {has}, and the packages of the image were chosen for {wanted}"
     )]
@@ -69,7 +69,7 @@ pub enum Refusal {
         base: String,
         /// What it has.
         has: Glibc,
-        /// What is needed.
+        /// What they were chosen for.
         wanted: Glibc,
     },
     /// It is not known what a base has.
@@ -382,7 +382,8 @@ async fn same_system(
     let wanted = label.and_then(|text| text.parse().ok());
     let wanted = wanted.or(old.glibc()).unwrap_or(runtime.glibc);
     let has = new.glibc().unwrap_or(wanted);
-    if has < wanted {
+    // For a newer one a build may choose other wheels, and the keys of its layers have it.
+    if has != wanted {
         return Err(Refusal::Glibc {
             base: new.name.clone(),
             has,

@@ -72,12 +72,36 @@ fn digest_of(printed: &str) -> &str {
 
 /// Gives a base of OCI's types in `registry` another environment and one more layer, under the same tag.
 fn renew(registry: &Registry, repository: &str, tag: &str) {
-    let list = registry.manifest(repository, tag).unwrap();
-    let mut list: Value = serde_json::from_slice(&list).unwrap();
     let mut tree = Tree::default();
     let layer = tree.file("etc/renewed", "renewed", 0o644).layer();
     registry.put_blob(repository, layer.content.clone());
-    let descriptor = |content: &[u8], media_type: &Value| json!({"mediaType": media_type, "digest": digest(content), "size": content.len()});
+    edit_images(registry, repository, [tag, tag], |manifest, config| {
+        let env = config["config"]["Env"].as_array_mut().unwrap();
+        env[0] = json!("PATH=/renewed/bin:/usr/local/bin:/usr/bin:/bin");
+        env.push(json!("RENEWED=1"));
+        let diff_ids = config["rootfs"]["diff_ids"].as_array_mut().unwrap();
+        diff_ids.push(json!(layer.diff_id));
+        let history = config["history"].as_array_mut().unwrap();
+        history.push(json!({"created_by": "renewed", "created": "2026-01-01T00:00:00Z"}));
+        let layers = manifest["layers"].as_array_mut().unwrap();
+        let media_type = layers[0]["mediaType"].clone();
+        layers.push(descriptor(&layer.content, &media_type));
+    });
+}
+
+fn descriptor(content: &[u8], media_type: &Value) -> Value {
+    json!({"mediaType": media_type, "digest": digest(content), "size": content.len()})
+}
+
+/// Puts under the second tag what is under the first, each image with its documents edited.
+fn edit_images(
+    registry: &Registry,
+    repository: &str,
+    [from, to]: [&str; 2],
+    edit: impl Fn(&mut Value, &mut Value),
+) {
+    let list = registry.manifest(repository, from).unwrap();
+    let mut list: Value = serde_json::from_slice(&list).unwrap();
     for entry in list["manifests"].as_array_mut().unwrap() {
         if entry["platform"]["os"] == "unknown" {
             continue;
@@ -86,19 +110,10 @@ fn renew(registry: &Registry, repository: &str, tag: &str) {
         let mut manifest: Value = serde_json::from_slice(&manifest.unwrap()).unwrap();
         let config = registry.blob(repository, manifest["config"]["digest"].as_str().unwrap());
         let mut config: Value = serde_json::from_slice(&config.unwrap()).unwrap();
-        let env = config["config"]["Env"].as_array_mut().unwrap();
-        env[0] = json!("PATH=/renewed/bin:/usr/local/bin:/usr/bin:/bin");
-        env.push(json!("RENEWED=1"));
-        let diff_ids = config["rootfs"]["diff_ids"].as_array_mut().unwrap();
-        diff_ids.push(json!(layer.diff_id));
-        let history = config["history"].as_array_mut().unwrap();
-        history.push(json!({"created_by": "renewed", "created": "2026-01-01T00:00:00Z"}));
+        edit(&mut manifest, &mut config);
         let config = config.to_string().into_bytes();
         registry.put_blob(repository, config.clone());
         manifest["config"] = descriptor(&config, &manifest["config"]["mediaType"]);
-        let layers = manifest["layers"].as_array_mut().unwrap();
-        let media_type = layers[0]["mediaType"].clone();
-        layers.push(descriptor(&layer.content, &media_type));
         let manifest_bytes = manifest.to_string().into_bytes();
         let media_type = manifest["mediaType"].as_str().unwrap();
         let name = digest(&manifest_bytes);
@@ -107,7 +122,7 @@ fn renew(registry: &Registry, repository: &str, tag: &str) {
         entry["size"] = json!(manifest_bytes.len());
     }
     let media_type = list["mediaType"].as_str().unwrap().to_owned();
-    registry.put_manifest(repository, tag, &media_type, list.to_string().into_bytes());
+    registry.put_manifest(repository, to, &media_type, list.to_string().into_bytes());
 }
 
 /// The property that rebasing has to have, on bases of both families, with and without a runtime client.
@@ -225,6 +240,27 @@ fn what_may_not_run_is_refused() {
         let outcome = rebase(&project, &["app:1", "--onto", onto]);
         assert_eq!(outcome.code, Some(code), "{}", outcome.rendering());
         insta::with_settings!({snapshot_suffix => what}, { assert_said!(outcome) });
+    }
+}
+
+/// Wheels and the runtime client are chosen for the C library: a build there may give others.
+#[test]
+fn a_base_of_another_c_library_is_refused() {
+    let (project, index, registry) = (project(), index(), Registry::start());
+    let base = Base::bare("3.12").copy_to(&registry);
+    let (repository, mut tags) = ("library/python", Vec::new());
+    for glibc in ["2.34", "2.36"] {
+        edit_images(&registry, repository, ["3.12", glibc], |_, config| {
+            config["config"]["Labels"] = json!({"lambimg.glibc": glibc});
+        });
+        tags.push(base.replace("3.12", glibc));
+    }
+    for (from, to) in [(0, 1), (1, 0)] {
+        build(&project, &index, &tags[from], "app:1");
+        let outcome = rebase(&project, &["-q", "app:1", "--onto", &tags[to]]);
+        assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+        let told = format!("has glibc {}", ["2.34", "2.36"][to]);
+        assert!(outcome.stderr.contains(&told), "{}", outcome.rendering());
     }
 }
 
