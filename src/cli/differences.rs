@@ -37,11 +37,12 @@ pub(crate) fn table(report: &Report, sides: [&str; 2]) -> String {
             row.second,
             cause.map_or(String::new(), ToString::to_string),
         ]
+        .map(|cell| visible(&cell))
     }));
     lines.extend(report.further.iter().map(|(place, count)| {
         let files = if *count == 1 { "file" } else { "files" };
         let text = format!("{}: {count} more {files}", layers(place));
-        [text, String::new(), String::new(), String::new()]
+        [visible(&text), String::new(), String::new(), String::new()]
     }));
     let width = |column: usize| {
         let cells = lines.iter().map(|line| line[column].chars().count());
@@ -55,6 +56,19 @@ pub(crate) fn table(report: &Report, sides: [&str; 2]) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
     }
     text
+}
+
+/// With what would steer a terminal escaped: the images may be anybody's.
+fn visible(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 /// The whole report as JSON.
@@ -269,4 +283,51 @@ fn shortened(text: &str) -> String {
     }
     let start: String = text.chars().take(WIDEST).collect();
     format!("{start}…")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lambimg::build::verify::Finding;
+    use lambimg::digest::Digest;
+
+    #[test]
+    fn names_of_others_steer_no_terminal() {
+        let place = Place {
+            first: 0..1,
+            second: 0..1,
+            what: Some("\u{9b}2J".to_owned()),
+        };
+        let dates = Difference::Dates {
+            place: place.clone(),
+            first: 1 << 40,
+            second: u64::MAX,
+            files: 1,
+        };
+        let file = Difference::File {
+            place,
+            path: "a\u{1b}[2Jb\nc".to_owned(),
+            change: Change::OnlyFirst,
+        };
+        let finding = |difference| Finding {
+            difference,
+            cause: None,
+        };
+        let report = Report {
+            first: Digest::of("a"),
+            second: Digest::of("b"),
+            same: false,
+            findings: vec![finding(dates), finding(file)],
+            further: Vec::new(),
+        };
+        let text = table(&report, ["FIRST", "SECOND"]);
+        let controls = |c: char| c.is_control() && c != '\n';
+        assert!(
+            !text.contains(controls) && text.lines().count() == 3,
+            "{text}"
+        );
+        for part in [r"(\u{9b}2J)", r"a\u{1b}[2Jb\nc", "second 1099511627776"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 }

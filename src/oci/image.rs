@@ -166,8 +166,14 @@ pub(super) fn base_annotations(
     annotations
 }
 
-/// A date as image documents write it.
+/// The last second of the year 9999.
+const LAST_DATE: u64 = 253_402_300_799;
+
+/// A date as image documents write it; one that they cannot write as the number of its second.
 pub fn date(epoch: u64) -> String {
+    if epoch > LAST_DATE {
+        return format!("second {epoch}");
+    }
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(epoch)).to_string()
 }
 

@@ -138,7 +138,18 @@ pub fn is_retyped(first: &Image, second: &Image) -> bool {
         let layers = image.manifest.layers.iter().map(|layer| layer.digest);
         layers.collect::<Vec<_>>()
     };
+    // Docker's documents have no annotations.
+    let same_annotations = |one: &BTreeMap<_, _>, other: &BTreeMap<_, _>| {
+        one == other
+            || (first.manifest.family == Family::Docker && one.is_empty())
+            || (second.manifest.family == Family::Docker && other.is_empty())
+    };
+    let layers = first.manifest.layers.iter().zip(&second.manifest.layers);
+    let annotated = layers.map(|(one, other)| (&one.annotations, &other.annotations));
+    let of_manifests = (&first.manifest.annotations, &second.manifest.annotations);
+    let mut annotated = annotated.chain([of_manifests]);
     first.manifest.family != second.manifest.family
+        && annotated.all(|(one, other)| same_annotations(one, other))
         && first.manifest.config.digest == second.manifest.config.digest
         && digests(first) == digests(second)
 }
