@@ -46,6 +46,18 @@ fn locked() -> Project {
     project
 }
 
+/// Of uv what the jobs use: it notes what is to be installed.
+const INSTALL: &str = "[ \"$1\" != python ] || echo \"$@\" >> ../installed\n";
+
+/// The very interpreter that the lock names was installed, once.
+fn assert_installed(project: &Project) {
+    let lock = fs::read_to_string(project.path().join("lambimg.lock")).unwrap();
+    let lock: toml::Table = lock.parse().unwrap();
+    let version = lock["bytecode"][0]["version"].as_str().unwrap();
+    let installed = fs::read_to_string(project.beside("installed")).unwrap();
+    assert_eq!(installed, format!("python install {version}\n"));
+}
+
 /// Runs a step's shell as GitHub does, with these variables.
 fn step(project: &Project, shell: &str, variables: &BTreeMap<&str, String>) -> Outcome {
     let mut command = Command::new("bash");
@@ -53,6 +65,7 @@ fn step(project: &Project, shell: &str, variables: &BTreeMap<&str, String>) -> O
     command.current_dir(project.path());
     let lambimg = format!("exec {} \"$@\"\n", env!("CARGO_BIN_EXE_lambimg"));
     let run = project.run_by(command).script("lambimg", &lambimg);
+    let run = run.script("uv", INSTALL);
     let mut run = run.script("aws", "printf '%s\\n' \"$@\" > ../deployed\n");
     for (name, value) in variables {
         run = run.env(name, value);
@@ -112,7 +125,8 @@ fn the_workflow_for_github_builds_pushes_and_deploys() {
         assert_eq!(outcome.code, Some(0), "{shell}\n{}", outcome.rendering());
         ran.push(wanted["name"].as_str().unwrap());
     }
-    assert_eq!(ran, ["Build", "Build and push", "Deploy"]);
+    assert_eq!(ran, ["Interpreter", "Build", "Build and push", "Deploy"]);
+    assert_installed(&project);
     let outputs = outputs(&project);
     let digest = &outputs["digest"];
     assert_eq!(outputs["image"], format!("{image}@{digest}"));
@@ -153,7 +167,8 @@ fn the_job_for_gitlab_builds_and_pushes() {
     let outcome = step(&project, &script.join("\n"), &variables);
     assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
     assert!(registry.kept().manifests.contains_key("main"));
-    let made = fs::read(project.path().join("image.json")).unwrap();
+    assert_installed(&project);
+    let made = fs::read(project.path().join(".lambimg-image.json")).unwrap();
     let made: Value = serde_json::from_slice(&made).unwrap();
     assert_eq!(
         made["pushed"][0]["tags"],
