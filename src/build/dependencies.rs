@@ -3,7 +3,7 @@
 //! What is needed is `locking`'s to say. Files are looked up whose lock does not say where they are, and what
 //! a lock has as sources is built first. How wheels become layers is `wheel_layers`' to know.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::blob_store::MemoKey;
@@ -333,14 +333,16 @@ pub(super) async fn of_lines(
         locked
     } else {
         let entries = locking::of_lines(plan, target, lines, tools).await?;
-        let locked = lock::choose(&entries, target, &plan.builds)?;
+        let mut locked = lock::choose(&entries, target, &plan.builds)?;
+        // As they are read from the lock the next time, whoever's machine that is.
+        locking::from_project(plan, &mut locked, tools)?;
         let pins = &tools.pins;
         pins.settle_runtime_client(target, lines, locked.clone());
         locked
     };
     Ok(Wheels {
-        locked: built(plan, target, locked, Path::new(""), tools).await?,
-        directory: PathBuf::new(),
+        locked: built(plan, target, locked, &plan.project, tools).await?,
+        directory: plan.project.clone(),
         credentials: tools.credentials.clone(),
     })
 }

@@ -17,7 +17,9 @@ use crate::plan::{Needs, Plan, ResolverChoice};
 use crate::python::credentials::Credentials;
 use crate::python::index::Indexes;
 use crate::python::lock::pylock::Pylock;
-use crate::python::lock::{self, Entry, Format, Locked, Wanted, hashed};
+use crate::python::lock::{
+    self, Entry, Format, Location, Locked, LockedSource, Origin, Wanted, hashed,
+};
 use crate::python::lock_text::{Difference, Limits};
 use crate::python::requirements::{self, Inputs, Requirements};
 use crate::python::resolve::{self, Resolver, relative_path};
@@ -254,6 +256,36 @@ pub(super) async fn of_lines(
     Ok(lock.entries(&request(&Wanted::default(), target))?)
 }
 
+/// Has the paths of files that are chosen of [`of_lines`] start from the project.
+pub(super) fn from_project(plan: &Plan, chosen: &mut [Locked], tools: &Tools) -> Result<(), Error> {
+    let real = |path: PathBuf| {
+        path.canonicalize().map_err(|source| Error::File {
+            action: "read",
+            path,
+            source,
+        })
+    };
+    let root = real(tools.store.root().to_owned())?;
+    for locked in chosen {
+        let location = match locked {
+            Locked::Wheel(wheel) => &mut wheel.location,
+            Locked::Source(LockedSource {
+                origin: Origin::Archive { file, .. },
+                ..
+            }) => &mut file.location,
+            Locked::Source(_) => continue,
+        };
+        if let Location::Path(path) = location {
+            let whole = root.join(&path);
+            // A link may have another name than the file, and the name tells what is in it.
+            let directory = real(directory_of(&whole))?;
+            let name = whole.file_name().unwrap_or_default();
+            *path = relative_path(&directory.join(name), &plan.project);
+        }
+    }
+    Ok(())
+}
+
 impl Bound {
     /// Each name that is asked for has to be in the lock.
     fn check_names(&self, entries: &[Entry]) -> Result<(), Error> {
@@ -362,9 +394,10 @@ pub(super) async fn lock(
         .as_ref()
         .map(|text| in_file(path, text.parse::<Pylock>()));
     let before = before.transpose()?;
-    let lock = question
+    let (lock, kept) = question
         .make(plan, &bound, previous, upgrade, tools)
         .await?;
+    kept?;
     if let Upgrade::Packages(names) = upgrade {
         let has = |lock: &Pylock, name: &String| lock.names().any(|own| own == *name);
         let nowhere = |name: &&String| {
@@ -444,11 +477,23 @@ impl<'a> Question<'a> {
                 reason,
             });
         }
-        self.make(plan, bound, previous, &Upgrade::Nothing, tools)
-            .await
+        let (lock, kept) = self
+            .make(plan, bound, previous, &Upgrade::Nothing, tools)
+            .await?;
+        match kept {
+            // A checkout that cannot be written is built all the same.
+            Err(Error::File { source, .. }) if is_read_only(&source) => {
+                tools.progress.warn(format!(
+                    "{} cannot be kept, so the next build resolves anew",
+                    path.display()
+                ));
+                Ok(lock)
+            }
+            kept => kept.map(|()| lock),
+        }
     }
 
-    /// Makes the lock anew and keeps it.
+    /// Makes the lock anew and keeps it, if it can be kept.
     async fn make(
         &self,
         plan: &Plan,
@@ -456,7 +501,7 @@ impl<'a> Question<'a> {
         previous: Option<String>,
         upgrade: &Upgrade,
         tools: &Tools,
-    ) -> Result<Pylock, Error> {
+    ) -> Result<(Pylock, Result<(), Error>), Error> {
         let path = &bound.lock;
         let verb = if previous.is_some() {
             "updated"
@@ -468,18 +513,11 @@ impl<'a> Question<'a> {
         // Before it is kept: what must not be taken must not be found there the next time.
         let entries = entries_of(&lock, plan, self.target)?;
         bound.check_hashes(&lock::choose(&entries, self.target, &plan.builds)?)?;
-        match write_lock(path, &text) {
-            Ok(()) => tools.progress.step(format!("{verb} {}", path.display())),
-            // A checkout that cannot be written is built all the same.
-            Err(Error::File { source, .. }) if is_read_only(&source) => {
-                tools.progress.warn(format!(
-                    "{} cannot be kept, so the next build resolves anew",
-                    path.display()
-                ));
-            }
-            Err(error) => return Err(error),
+        let kept = write_lock(path, &text);
+        if kept.is_ok() {
+            tools.progress.step(format!("{verb} {}", path.display()));
         }
-        Ok(lock)
+        Ok((lock, kept))
     }
 
     async fn resolve(

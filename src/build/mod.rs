@@ -64,6 +64,11 @@ use crate::registry::pull;
 use crate::registry::push::{self, Summary};
 use crate::registry::{self, Registries};
 
+/// The name of all that this room decides of an image's bytes: how layers are grouped, scripts that start the
+/// function, the layout of the base `host`, config and labels. Another number where any of it comes out otherwise.
+pub(super) const FORMAT: &str = "image 1";
+/// The label by which an image says which interpreter compiled what is in it, as `cpython 3.12.7`.
+const BYTECODE_LABEL: &str = "lambimg.bytecode";
 /// Blobs fetched at once for an output that needs them all.
 const PARALLEL: usize = 4;
 
@@ -585,7 +590,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     };
     // The first failure ends both: of an image that never comes nothing has to be sent.
     let (parts, ()) = tokio::try_join!(parts, early)?;
-    tools.pins.keep(&tools.progress)?;
+    tools.pins.keep(false, &tools.progress)?;
     let Parts {
         base,
         bootstrap,
@@ -616,6 +621,11 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     let mut edit = edit(plan, &base, is_bootstrapped);
     edit.labels
         .extend(earlier::label(&made, &dependencies, first));
+    // Whatever was taken over, and so not counted.
+    if let Some(report) = &bytecode {
+        let compiler = format!("{} {}", report.implementation, report.version);
+        edit.labels.insert(BYTECODE_LABEL.to_owned(), compiler);
+    }
     let additions: Vec<_> = made
         .iter()
         .map(|made| Addition {
@@ -817,7 +827,7 @@ pub async fn lock(plan: Plan, renewal: Renewal, tools: &Tools) -> Result<Vec<Pat
         dependencies::of_lines(&plan, &base, lines, tools).await?;
     }
     compiler(&plan, true, tools).await?;
-    tools.pins.keep(&tools.progress)?;
+    tools.pins.keep(true, &tools.progress)?;
     let rest = tools.pins.path().map(Path::to_owned);
     Ok(packages.into_iter().chain(rest).collect())
 }

@@ -4,12 +4,13 @@
 //! written, and what it does not decide is refused with the part and the reason. It knows no registry, no
 //! resolver and no interpreter.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::build::locking::{Upgrade, is_read_only, read_optional, write_lock};
+use crate::build::locking::{Upgrade, directory_of, is_read_only, read_optional, write_lock};
 use crate::build::pins::{self, BaseKey, Built, Bytecode, Found, Pins, RuntimeClient};
-use crate::build::{Error, compiling, wheel_layers};
+use crate::build::{self, Error, compiling, wheel_layers};
 use crate::digest::Digest;
 use crate::lambda::Architecture;
 use crate::oci::layer;
@@ -92,6 +93,8 @@ pub struct Renewal {
 /// For whom a lock is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asker {
+    /// The project's directory, without links in it.
+    pub project: PathBuf,
     /// The base: a reference, a place or `host`.
     pub base: String,
     /// The interpreter that `host` is made of, if one was named.
@@ -123,6 +126,8 @@ struct Inner {
 struct State {
     /// As it was read or last written.
     text: Option<String>,
+    /// What it said then.
+    before: Pins,
     pins: Pins,
     /// What differs from that.
     notes: Vec<String>,
@@ -138,6 +143,7 @@ fn formats() -> String {
         source::FORMAT,
         bytecode::FORMAT,
         compiling::FORMAT,
+        build::FORMAT,
     ];
     all.join("; ")
 }
@@ -181,13 +187,9 @@ impl Pinning {
     pub fn open(plan: &Plan, renewal: Renewal) -> Result<Self, Error> {
         let path = plan.project.join(pins::FILE);
         let text = read_optional(&path)?;
-        let read = text.as_deref().map(str::parse::<Pins>).transpose();
-        let mut pins = read
-            .map_err(|source| Error::PinsFile {
-                path: path.clone(),
-                source,
-            })?
-            .unwrap_or_default();
+        let read = text.as_deref().map(|text| parse(&path, text)).transpose()?;
+        let mut pins = read.unwrap_or_default();
+        let before = pins.clone();
         let mut notes = Vec::new();
         let wanted = formats();
         let has = std::mem::replace(&mut pins.formats, wanted.clone());
@@ -200,6 +202,7 @@ impl Pinning {
         let inner = Inner {
             path,
             asker: Asker {
+                project: plan.project.clone(),
                 base: match &plan.base {
                     plan::Base::Host(_) => "host".to_owned(),
                     named => named.to_string(),
@@ -217,6 +220,7 @@ impl Pinning {
             renewal,
             state: Mutex::new(State {
                 text,
+                before,
                 pins,
                 notes,
                 floating: None,
@@ -315,12 +319,15 @@ impl Pinning {
             Refusal::Stale { from, .. } => format!("{key} was made from {from}"),
             _ => format!("{key} for {architecture} was not in it"),
         };
-        if digest_before.is_none()
-            && let Ok(before) = before
-        {
-            // What was pinned for another architecture stays.
-            found.digests = found.digests.or(before.digests);
-            found.created = before.created.or(found.created);
+        if let Ok(before) = before {
+            // What was pinned for another architecture stays, and is not replaced unless all is.
+            let is_moved = inner.renewal.base || digest_before.is_some();
+            if is_moved {
+                found.digests = found.digests.or(before.digests);
+            } else {
+                found.digests = before.digests.or(found.digests);
+                found.created = before.created.or(found.created);
+            }
         }
         if matches!(plan.base, plan::Base::Registry(_)) && asked.is_none() {
             state.floating = Some(key.reference.clone());
@@ -516,26 +523,31 @@ impl Pinning {
         Ok(())
     }
 
-    /// Writes the lock, if there is anything new in it, and says so.
+    /// Writes the lock, if there is anything new in it, and says so. Where it `must` be kept, a directory that cannot
+    /// be written is an error, else a warning.
     ///
     /// # Errors
-    /// Those of writing; a directory that cannot be written is none.
-    pub(super) fn keep(&self, progress: &Progress) -> Result<(), Error> {
+    /// Those of reading it again and of writing.
+    pub(super) fn keep(&self, must: bool, progress: &Progress) -> Result<(), Error> {
         let Some(inner) = self.0.as_deref().filter(|inner| !inner.locked) else {
             return Ok(());
         };
         let mut state = inner.state();
-        let text = state.pins.write();
-        if state.text.as_ref() == Some(&text) {
+        let (before, pins) = (state.before.clone(), state.pins.clone());
+        if state.text.as_ref() == Some(&pins.write()) {
             return Ok(());
         }
         let path = inner.path.display();
-        match write_lock(&inner.path, &text) {
+        let merged = |there: Option<Pins>| match there {
+            Some(there) => Some(pins.settled_over(&before, there)),
+            None => Some(pins.clone()),
+        };
+        match replace(&inner.path, state.text.as_deref(), merged) {
             Ok(()) if state.text.is_none() => progress.step(format!("made {path}")),
             Ok(()) if state.notes.is_empty() => progress.step(format!("updated {path}")),
             Ok(()) => progress.step(format!("updated {path}: {}", state.notes.join("; "))),
             // A checkout that cannot be written is built all the same.
-            Err(Error::File { source, .. }) if is_read_only(&source) => {
+            Err(Error::File { source, .. }) if !must && is_read_only(&source) => {
                 progress.warn(format!(
                     "{path} cannot be kept, so the next build decides anew what it would say"
                 ));
@@ -550,47 +562,103 @@ impl Pinning {
             Err(error) => return Err(error),
         }
         state.notes.clear();
-        state.text = Some(text);
+        state.text = Some(pins.write());
+        state.before = pins;
         Ok(())
     }
 }
 
-/// Has the lock of `project`, if it pins the base that an image has left, pin the one that the image is on now.
-///
-/// # Errors
-/// When the lock cannot be read or written.
-pub(super) fn follow(
-    project: &Path,
-    reference: &Reference,
-    from: Digest,
-    found: Found,
-    progress: &Progress,
-) -> Result<(), Error> {
-    let path = project.join(pins::FILE);
-    let Some(text) = read_optional(&path)? else {
-        return Ok(());
-    };
-    let mut pins: Pins = text.parse().map_err(|source| Error::PinsFile {
-        path: path.clone(),
+fn parse(path: &Path, text: &str) -> Result<Pins, Error> {
+    text.parse().map_err(|source| Error::PinsFile {
+        path: path.to_owned(),
         source,
-    })?;
-    let name = reference.to_string();
-    let is_left = |base: &&mut pins::Base| {
-        let digests =
-            [Architecture::X86_64, Architecture::Arm64].map(|each| base.found.digests.get(each));
-        base.key.reference == name && digests.contains(&Some(from))
-    };
-    let Some(base) = pins.bases.iter_mut().find(is_left) else {
-        return Ok(());
-    };
-    base.found = found;
-    let text = pins.write();
-    write_lock(&path, &text)?;
-    progress.step(format!(
-        "updated {}: the base {name} is the new one",
-        path.display()
-    ));
-    Ok(())
+    })
+}
+
+/// Writes what `merged` makes of the lock as it is now, if anything; it is given where it is not what `known` says.
+/// Who else does the same waits meanwhile.
+fn replace(
+    path: &Path,
+    known: Option<&str>,
+    merged: impl FnOnce(Option<Pins>) -> Option<Pins>,
+) -> Result<(), Error> {
+    let directory = File::open(directory_of(path));
+    // Where nothing can be locked, as on some networks, nobody waits.
+    let _guard = directory.ok().filter(|directory| directory.lock().is_ok());
+    let there = read_optional(path)?.filter(|text| known != Some(text));
+    let there = there.map(|text| parse(path, &text)).transpose()?;
+    match merged(there) {
+        Some(pins) => write_lock(path, &pins.write()),
+        None => Ok(()),
+    }
+}
+
+/// The lock of a project whose image is moved to another base.
+#[derive(Debug)]
+pub(super) struct Follower {
+    path: PathBuf,
+    reference: String,
+    from: Digest,
+}
+
+impl Follower {
+    /// The lock of `project`, if it pins the base that the image leaves.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn of(
+        project: &Path,
+        reference: &Reference,
+        from: Digest,
+    ) -> Result<Option<Self>, Error> {
+        let path = project.join(pins::FILE);
+        let Some(text) = read_optional(&path)? else {
+            return Ok(None);
+        };
+        let mut pins = parse(&path, &text)?;
+        let follower = Self {
+            path,
+            reference: reference.to_string(),
+            from,
+        };
+        let is_left = follower.left(&mut pins).is_some();
+        Ok(is_left.then_some(follower))
+    }
+
+    fn left<'a>(&self, pins: &'a mut Pins) -> Option<&'a mut pins::Base> {
+        pins.bases.iter_mut().find(|base| {
+            let of_each = [Architecture::X86_64, Architecture::Arm64];
+            let digests = of_each.map(|each| base.found.digests.get(each));
+            base.key.reference == self.reference && digests.contains(&Some(self.from))
+        })
+    }
+
+    /// Has the lock pin the base that the image is on now. One that cannot be written is told.
+    ///
+    /// # Errors
+    /// When it cannot be read any more.
+    pub(super) fn follow(&self, found: Found, progress: &Progress) -> Result<(), Error> {
+        let moved = |there: Option<Pins>| {
+            let mut pins = there?;
+            let base = self.left(&mut pins)?;
+            // An architecture that is not there now stays where it is.
+            let digests = found.digests.or(base.found.digests);
+            base.found = Found { digests, ..found };
+            Some(pins)
+        };
+        let path = self.path.display();
+        match replace(&self.path, None, moved) {
+            Ok(()) => progress.step(format!(
+                "updated {path}: the base {} is the new one",
+                self.reference
+            )),
+            Err(Error::File { source, .. }) if is_read_only(&source) => progress.warn(format!(
+                "{path} cannot be kept, so the next build is on the base that the image has left"
+            )),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
 }
 
 impl Inner {
@@ -683,16 +751,108 @@ fn source_of(sources: &LockedSource) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::pins::Digests;
     use crate::config::{Project, Setting};
     use std::fs;
 
     /// The lock of a project in `directory`, as a build with or without `--locked` has it.
     fn open(directory: &Path, locked: bool, renewal: Renewal) -> Result<Pinning, Error> {
+        Pinning::open(&plan(directory, locked, "x86_64"), renewal)
+    }
+
+    fn plan(directory: &Path, locked: bool, architecture: &str) -> Plan {
         let project = Project::read(directory).unwrap();
         let mut request = plan::Request::default();
-        request.config.handler = Some(Setting::flag("app.handler".to_owned(), "--handler"));
+        let flag = |text: &str, name| Some(Setting::flag(text.to_owned(), name));
+        request.config.handler = flag("app.handler", "--handler");
+        request.config.arch = flag(architecture, "--arch");
+        request.config.base = flag("r.test/base:1", "--base");
         request.policy.locked = locked;
-        Pinning::open(&plan::make(&project, request).unwrap(), renewal)
+        plan::make(&project, request).unwrap()
+    }
+
+    /// What is at a base's tag: an image for each architecture, or for arm64 alone.
+    fn at_tag(x86: Option<&str>, arm: &str) -> Found {
+        let arm = Digests::default().with(Architecture::Arm64, Digest::of(arm));
+        Found {
+            digests: match x86 {
+                Some(text) => arm.with(Architecture::X86_64, Digest::of(text)),
+                None => arm,
+            },
+            ..Found::default()
+        }
+    }
+
+    #[test]
+    fn another_architecture_moves_no_pin() {
+        let directory = tempfile::tempdir().unwrap();
+        let (directory, silent) = (directory.path(), Progress::default());
+        let settle = |architecture, renewal, found| {
+            let plan = plan(directory, false, architecture);
+            let pinning = Pinning::open(&plan, renewal).unwrap();
+            pinning.settle_base(&plan, found).unwrap();
+            pinning.keep(true, &silent).unwrap();
+            let pins: Pins = text(directory).parse().unwrap();
+            let digests = pins.bases[0].found.digests;
+            [Architecture::X86_64, Architecture::Arm64].map(|each| digests.get(each))
+        };
+        let some = |text: &str| Some(Digest::of(text));
+        let alone = Found {
+            digests: Digests::default().with(Architecture::X86_64, Digest::of("x86")),
+            ..Found::default()
+        };
+        let first = settle("x86_64", Renewal::default(), alone);
+        assert_eq!(first, [some("x86"), None]);
+        let both = at_tag(Some("newer x86"), "arm");
+        let second = settle("arm64", Renewal::default(), both);
+        assert_eq!(second, [some("x86"), some("arm")]);
+        let renewal = || Renewal {
+            base: true,
+            ..Renewal::default()
+        };
+        let gone = settle("arm64", renewal(), at_tag(None, "newer arm"));
+        assert_eq!(gone, [some("x86"), some("newer arm")]);
+        let both = at_tag(Some("newest x86"), "newest arm");
+        let all = settle("arm64", renewal(), both);
+        assert_eq!(all, [some("newest x86"), some("newest arm")]);
+    }
+
+    #[test]
+    fn two_builds_at_once_keep_what_both_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let (directory, silent) = (directory.path(), Progress::default());
+        let [one, other] = [(); 2].map(|()| open(directory, false, Renewal::default()).unwrap());
+        one.settle_bytecode(python(), cpython("3.12.7")).unwrap();
+        let newer = "3.13".parse().unwrap();
+        other.settle_bytecode(newer, cpython("3.13.1")).unwrap();
+        one.keep(false, &silent).unwrap();
+        other.keep(false, &silent).unwrap();
+        let read = open(directory, true, Renewal::default()).unwrap();
+        assert_eq!(read.bytecode(python()).unwrap(), Some(cpython("3.12.7")));
+        assert_eq!(read.bytecode(newer).unwrap(), Some(cpython("3.13.1")));
+    }
+
+    #[test]
+    fn an_image_that_moves_takes_its_base_alone_along() {
+        let directory = tempfile::tempdir().unwrap();
+        let (directory, silent) = (directory.path(), Progress::default());
+        let plan = plan(directory, false, "x86_64");
+        let reference = Reference::read("r.test/base:1").unwrap();
+        let of = |from: &str| Follower::of(directory, &reference, Digest::of(from)).unwrap();
+        assert!(of("old").is_none());
+        let pinning = Pinning::open(&plan, Renewal::default()).unwrap();
+        pinning
+            .settle_base(&plan, at_tag(Some("old"), "arm"))
+            .unwrap();
+        pinning.keep(true, &silent).unwrap();
+        assert!(of("another").is_none());
+        let new = Found {
+            digests: Digests::default().with(Architecture::X86_64, Digest::of("new")),
+            ..Found::default()
+        };
+        of("old").unwrap().follow(new, &silent).unwrap();
+        let pins: Pins = text(directory).parse().unwrap();
+        assert_eq!(pins.bases[0].found, at_tag(Some("new"), "arm"));
     }
 
     fn python() -> PythonVersion {
@@ -725,7 +885,7 @@ mod tests {
         let first = open(directory, false, Renewal::default()).unwrap();
         assert_eq!(first.bytecode(python()).unwrap(), None);
         first.settle_bytecode(python(), cpython("3.12.7")).unwrap();
-        first.keep(&silent).unwrap();
+        first.keep(false, &silent).unwrap();
 
         let locked = open(directory, true, Renewal::default()).unwrap();
         assert_eq!(locked.bytecode(python()).unwrap(), Some(cpython("3.12.7")));
@@ -736,14 +896,14 @@ mod tests {
         let absent = locked.bytecode("3.13".parse().unwrap());
         insta::assert_snapshot!(refusal(&absent.unwrap_err()),
             @"does not have the interpreter for the bytecode of Python 3.13");
-        locked.keep(&silent).unwrap();
+        locked.keep(false, &silent).unwrap();
         let before = text(directory);
 
         // None to be had is something that a lock can say.
         let next = open(directory, false, Renewal::default()).unwrap();
         next.settle_bytecode("3.13".parse().unwrap(), Bytecode::None)
             .unwrap();
-        next.keep(&silent).unwrap();
+        next.keep(false, &silent).unwrap();
         assert!(text(directory).starts_with(&before), "{}", text(directory));
         let read = open(directory, true, Renewal::default()).unwrap();
         let none = read.bytecode("3.13".parse().unwrap());
@@ -756,7 +916,7 @@ mod tests {
         let anew = open(directory, false, renewal).unwrap();
         assert_eq!(anew.bytecode(python()).unwrap(), None);
         anew.settle_bytecode(python(), cpython("3.12.9")).unwrap();
-        anew.keep(&silent).unwrap();
+        anew.keep(false, &silent).unwrap();
         assert!(text(directory).contains("\"3.12.9\""));
     }
 
@@ -765,7 +925,7 @@ mod tests {
         let pinning = Pinning::default();
         assert_eq!(pinning.bytecode(python()).unwrap(), None);
         pinning.settle_bytecode(python(), Bytecode::None).unwrap();
-        pinning.keep(&Progress::default()).unwrap();
+        pinning.keep(false, &Progress::default()).unwrap();
         assert_eq!(pinning.path(), None);
     }
 

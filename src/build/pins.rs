@@ -428,6 +428,37 @@ impl Pins {
         Ok(())
     }
 
+    /// What is `there` now, with what `self` has otherwise than `before`: what others settled meanwhile stays.
+    #[must_use]
+    pub fn settled_over(&self, before: &Self, mut there: Self) -> Self {
+        if there.formats != self.formats {
+            there.formats.clone_from(&self.formats);
+            there.built.clear();
+        }
+        for base in self.bases.iter().filter(|it| !before.bases.contains(it)) {
+            let mut base = base.clone();
+            let mut others = there.bases.iter();
+            if let Some(other) = others.find(|other| other.key == base.key)
+                && other.checksum == base.checksum
+            {
+                base.found.digests = base.found.digests.or(other.found.digests);
+            }
+            there.set_base(base);
+        }
+        let bytecode = self.bytecode.iter();
+        for (python, bytecode) in bytecode.filter(|it| !before.bytecode.contains(it)) {
+            there.set_bytecode(*python, bytecode.clone());
+        }
+        let clients = self.runtime_clients.iter();
+        for client in clients.filter(|it| !before.runtime_clients.contains(it)) {
+            there.set_runtime_client(client.clone());
+        }
+        for built in self.built.iter().filter(|it| !before.built.contains(it)) {
+            there.set_built(built.clone());
+        }
+        there
+    }
+
     /// Puts in the pin of a base, in place of the one that there was.
     pub fn set_base(&mut self, base: Base) {
         self.bases.retain(|other| other.key != base.key);
@@ -590,6 +621,32 @@ mod tests {
             },
             checksum: Digest::of(reference),
         }
+    }
+
+    #[test]
+    fn what_others_settled_meanwhile_stays() {
+        let cpython = |version: &str| Bytecode::Interpreter {
+            implementation: "cpython".to_owned(),
+            version: version.to_owned(),
+        };
+        let of = |architecture, text: &str| Base {
+            found: Found {
+                digests: Digests::default().with(architecture, Digest::of(text)),
+                ..Found::default()
+            },
+            ..base("host")
+        };
+        let mut before = Pins::default();
+        before.set_bytecode("3.12".parse().unwrap(), cpython("3.12.7"));
+        let (mut ours, mut there) = (before.clone(), before.clone());
+        ours.set_base(of(Architecture::Arm64, "arm"));
+        there.set_base(of(Architecture::X86_64, "x86"));
+        there.set_bytecode("3.12".parse().unwrap(), cpython("3.12.8"));
+        let merged = ours.settled_over(&before, there.clone());
+        assert_eq!(merged.bytecode, there.bytecode);
+        let digests = merged.bases[0].found.digests;
+        assert_eq!(digests.get(Architecture::Arm64), Some(Digest::of("arm")));
+        assert_eq!(digests.get(Architecture::X86_64), Some(Digest::of("x86")));
     }
 
     fn file(url: &str) -> Locked {

@@ -9,7 +9,8 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use crate::build::base::{self, GLIBC_LABEL};
-use crate::build::{self, Error, Pushed, Tools, bootstrap, pinning};
+use crate::build::pinning::Follower;
+use crate::build::{self, Error, Pushed, Tools, bootstrap};
 use crate::digest::Digest;
 use crate::lambda::{self, Runtime};
 use crate::oci::image::{BASE_DIGEST, BASE_NAME, Image};
@@ -135,8 +136,8 @@ pub struct Request {
     pub names: Vec<Name>,
     /// Whether it goes to the registries that are among the names.
     pub push: bool,
-    /// The project whose lock is to follow, if it pins the base that is left.
-    pub project: Option<PathBuf>,
+    /// The project whose lock is to follow if it pins the base that is left, and the base that it is built on.
+    pub project: Option<(PathBuf, Reference)>,
 }
 
 /// What came of it.
@@ -177,7 +178,15 @@ pub async fn rebase(request: &Request, tools: &Tools) -> Result<Rebased, Error> 
     task.done();
     let new = base::with_origins(fetched, &onto);
     let to = new.manifest.digest();
-    let moved = if to == from {
+    let (is_current, is_renamed) = (to == from, name.as_ref() != Some(&without_digest(&onto)));
+    let follower = match &request.project {
+        // What is built next is to stand on it, too.
+        Some((project, base)) if !is_current && *base == onto => {
+            Follower::of(project, &onto, from)?
+        }
+        _ => None,
+    };
+    let moved = if is_current && !is_renamed {
         image
     } else {
         // The name alone may be another image's by now.
@@ -194,9 +203,8 @@ pub async fn rebase(request: &Request, tools: &Tools) -> Result<Rebased, Error> 
     } else {
         Vec::new()
     };
-    // What is built next is to stand on it, too.
-    if let Some(project) = &request.project {
-        pinning::follow(project, &onto, from, found, &tools.progress)?;
+    if let Some(follower) = follower {
+        follower.follow(found, &tools.progress)?;
     }
     Ok(Rebased {
         image: moved,
@@ -230,6 +238,13 @@ fn names(request: &Request) -> Result<Vec<Name>, Refusal> {
         digest: None,
         ..name
     }])
+}
+
+fn without_digest(reference: &Reference) -> Reference {
+    Reference {
+        digest: None,
+        ..reference.clone()
+    }
 }
 
 /// What an image says of its base.

@@ -12,7 +12,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::blob_store::{self, BlobStore};
-use crate::build::{self, Error, Tools};
+use crate::build::{self, Error, Tools, earlier};
 use crate::digest::Digest;
 use crate::lambda::{ENTRY_POINT, RUNTIME_DIR};
 use crate::oci::Descriptor;
@@ -58,6 +58,8 @@ pub enum Cause {
     Lock(Vec<Package>),
     /// The bytecode is another interpreter's; its magic numbers, where they differ.
     Interpreter(Option<(u16, u16)>),
+    /// Other interpreters compiled, as the images say.
+    Compilers(String, String),
     /// One of the two has no bytecode.
     Bytecode,
     /// `SOURCE_DATE_EPOCH`.
@@ -66,6 +68,8 @@ pub enum Cause {
     Sources,
     /// Flags, variables or the project's configuration.
     Settings,
+    /// What layers were made for differs, and what came of it does not.
+    Tools,
     /// Another version of this tool.
     Lambimg,
 }
@@ -116,6 +120,12 @@ impl fmt::Display for Cause {
                 "another interpreter: bytecode of magic number {first}, not {second}"
             ),
             Self::Interpreter(None) => f.write_str("another interpreter of the same Python"),
+            Self::Compilers(first, second) => {
+                write!(f, "another interpreter: {first}, not {second}")
+            }
+            Self::Tools => {
+                f.write_str("another interpreter of the same Python, or another lambimg")
+            }
             Self::Bytecode => f.write_str("bytecode in one alone"),
             Self::Epoch => f.write_str("another SOURCE_DATE_EPOCH"),
             Self::Sources => f.write_str("the function's sources"),
@@ -257,7 +267,35 @@ fn or_damage(error: compare::Error, stores: [&BlobStore; 2]) -> Error {
     }
 }
 
+/// Without what follows from the rest: where layers differ, so does what they were made for.
+fn telling(mut found: Vec<Difference>) -> Vec<Difference> {
+    let is_of_layers = |difference: &Difference| match difference {
+        Difference::Types { .. } | Difference::Document { .. } | Difference::Spelling { .. } => {
+            false
+        }
+        Difference::Base { .. }
+        | Difference::Compression { .. }
+        | Difference::Form { .. }
+        | Difference::Dates { .. }
+        | Difference::File { .. } => true,
+    };
+    if found.iter().any(is_of_layers) {
+        found.retain(|difference| match difference {
+            Difference::Document { key, .. } => !is_of_keys(key),
+            _ => true,
+        });
+    }
+    found
+}
+
+/// Whether a config's key says what layers were made for.
+fn is_of_keys(key: &str) -> bool {
+    let label = key.strip_prefix("config.Labels.");
+    label == Some(earlier::LABEL)
+}
+
 fn report(digests: (Digest, Digest), found: Vec<Difference>) -> Report {
+    let found = telling(found);
     let clues = Clues::of(&found);
     let mut told: Vec<Finding> = Vec::new();
     let mut further: Vec<(Place, usize)> = Vec::new();
@@ -375,6 +413,18 @@ impl Clues {
         let is_set_by_projects = key == "config.Cmd" || key == "architecture";
         if key.ends_with("created") && first.is_some() && second.is_some() {
             Cause::Epoch
+        } else if key.strip_prefix("config.Labels.") == Some(build::BYTECODE_LABEL) {
+            match (
+                first.and_then(Value::as_str),
+                second.and_then(Value::as_str),
+            ) {
+                (Some(first), Some(second)) => {
+                    Cause::Compilers(first.to_owned(), second.to_owned())
+                }
+                _ => Cause::Bytecode,
+            }
+        } else if is_of_keys(key) {
+            Cause::Tools
         } else if of_base || key.starts_with("config.Labels.lambimg.") {
             Cause::Base
         } else if in_history && !self.packages.is_empty() {
@@ -542,6 +592,33 @@ mod tests {
             contents(b"1", b"2"),
         );
         assert_eq!(causes(vec![runtime]), ["another lambimg"]);
+    }
+
+    #[test]
+    fn what_layers_were_made_for_is_told_where_nothing_else_is() {
+        let label = |name: &str, first: &str, second: &str| Difference::Document {
+            key: format!("config.Labels.{name}"),
+            first: Some(first.into()),
+            second: Some(second.into()),
+        };
+        let keys = || label("lambimg.layers", "1", "2");
+        let tools = "another interpreter of the same Python, or another lambimg";
+        assert_eq!(causes(vec![keys()]), [tools]);
+        let glibc = || label("lambimg.glibc", "2.26", "2.34");
+        assert_eq!(causes(vec![glibc(), keys()]), ["another base", tools]);
+        let compiler = label("lambimg.bytecode", "cpython 3.12.7", "cpython 3.12.8");
+        let pyc = file(
+            "one 1",
+            "a/__pycache__/b.cpython-312.pyc",
+            contents(b"1", b"2"),
+        );
+        assert_eq!(
+            causes(vec![compiler, keys(), pyc]),
+            [
+                "another interpreter: cpython 3.12.7, not cpython 3.12.8",
+                "another interpreter of the same Python",
+            ]
+        );
     }
 
     #[test]

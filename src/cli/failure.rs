@@ -158,6 +158,17 @@ impl Failure {
         )
     }
 
+    /// A proof takes nothing from the cache.
+    pub(crate) fn offline_proof() -> Self {
+        Self::plain(
+            "`verify` builds with an empty cache, and cannot without a network".to_owned(),
+            hint(
+                "leave out `--offline`; `--against IMAGE` compares with another image, and builds nothing",
+                USAGE,
+            ),
+        )
+    }
+
     /// There is no job to tell.
     pub(crate) fn no_github_job(variable: &str) -> Self {
         Self::plain(
@@ -552,7 +563,7 @@ fn of_cause(cause: &Cause) -> &'static str {
             "pin the base: name it with its digest, as `base = \"REPOSITORY:TAG@sha256:…\"`"
         }
         Cause::Lock(_) => "check out the commit that the image was built from, with its locks",
-        Cause::Interpreter(_) | Cause::Bytecode => {
+        Cause::Interpreter(_) | Cause::Compilers(..) | Cause::Bytecode => {
             "compile with the very interpreter that the image was built with, or build without bytecode"
         }
         Cause::Epoch => "set SOURCE_DATE_EPOCH to what it was when the image was built",
@@ -560,12 +571,19 @@ fn of_cause(cause: &Cause) -> &'static str {
             "check out the commit that the image was built from; `lambimg build --dry-run` lists the function's files"
         }
         Cause::Settings => "give the flags and variables that the image was built with",
+        Cause::Tools => "build with the interpreter and the lambimg that the image was built with",
         Cause::Lambimg => "build with the lambimg that the image was built with",
     }
 }
 
 /// Whatever the lock lacks or has otherwise, making it anew for the same puts that right.
 fn of_refusal(refusal: &Refusal, asker: &Asker) -> Advice {
+    let is_here = std::env::current_dir().is_ok_and(|here| here == asker.project);
+    let project = if is_here {
+        String::new()
+    } else {
+        format!(" {}", asker.project.display())
+    };
     if let Refusal::Interpreter {
         locked: Bytecode::Interpreter { version, .. },
         ..
@@ -574,12 +592,12 @@ fn of_refusal(refusal: &Refusal, asker: &Asker) -> Advice {
         return hint(
             format!(
                 "have that very version here, as by `uv python install {version}`; or lock again with the one that is \
-                 here: `lambimg lock`"
+                 here: `lambimg lock{project}`"
             ),
             REFUSED,
         );
     }
-    let mut command = format!("lambimg lock --base {}", asker.base);
+    let mut command = format!("lambimg lock{project} --base {}", asker.base);
     if let Some(path) = &asker.interpreter {
         let _ = write!(command, " --interpreter {}", path.display());
     }

@@ -94,6 +94,9 @@ enum Verb {
     /// Push an image to a registry
     Push(PushArguments),
     /// Move an image to the newest of its base, or to another, without building it again
+    ///
+    /// Where the project in the current directory is configured for that base, and its lambimg.lock pins what the
+    /// image leaves, the lock follows.
     Rebase(RebaseArguments),
     /// Build an image again in a fresh cache and compare it byte for byte, or compare two images
     Verify(Box<VerifyArguments>),

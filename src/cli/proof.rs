@@ -77,15 +77,23 @@ pub(crate) fn rebase(
         Reference::read(text)
     });
     let names: Result<_, _> = wanted.tags.iter().map(|name| name.parse()).collect();
+    let results = wanted.results.open(terminal)?;
+    let project = Project::read(Path::new("."))?;
+    let config = config_of(&project, &wanted.pushing.config(), arguments)?;
+    // One that says none of its own accord is built on no base that could be followed.
+    let followed = match plan::base(&project, &config) {
+        Ok(plan::Base::Registry(base)) => Some((project.root.clone(), base)),
+        _ => None,
+    };
     let request = rebase::Request {
         image: wanted.image.clone(),
         onto: onto.transpose()?,
         names: names?,
         push: wanted.push,
-        project: Some(Project::read(Path::new("."))?.root),
+        project: followed,
     };
-    let results = wanted.results.open(terminal)?;
-    let tools = tools_for_images(&wanted.pushing.config(), arguments, terminal)?;
+    let reach = reach::reach(&project.root, &config)?;
+    let tools = tools(None, &reach, false, terminal)?;
     let done = block_on(rebase::rebase(&request, &tools))?;
     cache::tell_damage(&tools);
     let rebased = results.or_partly(done)?;
@@ -108,12 +116,15 @@ pub(crate) fn verify(
     wanted: &VerifyArguments,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
+    if wanted.needs.offline {
+        return Err(Failure::offline_proof());
+    }
     // Removed with all that is in it when this ends.
     let own = tempfile::Builder::new().prefix("lambimg-verify-").tempdir();
     let own = own.map_err(|error| Failure::no_directory(&std::env::temp_dir(), &error))?;
     let report = match &wanted.against {
         Some(other) => {
-            let tools = tools_for_images(&Config::default(), arguments, terminal)?;
+            let tools = tools_for_images(arguments, terminal)?;
             block_on(verify::compare(&wanted.image, other, own.path(), &tools))??
         }
         None => build_again(arguments, wanted, own.path(), terminal)?,
@@ -121,18 +132,18 @@ pub(crate) fn verify(
     print_report(&report, wanted, terminal)
 }
 
-/// Tools for work on images; of the project at hand only what is said of registries counts.
-fn tools_for_images(
-    flags: &Config,
-    arguments: &Arguments,
-    terminal: &Terminal,
-) -> Result<Tools, Failure> {
-    let project = Project::read(Path::new("."))?;
-    let config = flags
+fn config_of(project: &Project, flags: &Config, arguments: &Arguments) -> Result<Config, Failure> {
+    Ok(flags
         .clone()
         .or(arguments.config())
         .or(Config::from_variables(surroundings::settings()?)?)
-        .or(project.config);
+        .or(project.config.clone()))
+}
+
+/// Tools for work on images; of the project at hand only what is said of registries counts.
+fn tools_for_images(arguments: &Arguments, terminal: &Terminal) -> Result<Tools, Failure> {
+    let project = Project::read(Path::new("."))?;
+    let config = config_of(&project, &Config::default(), arguments)?;
     let reach = reach::reach(&project.root, &config)?;
     tools(None, &reach, false, terminal)
 }
@@ -164,7 +175,6 @@ fn build_again(
             locked: true,
             // A proof takes nothing from anybody.
             no_cache: true,
-            offline: wanted.needs.offline,
             ..Policy::default()
         },
         epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
@@ -172,7 +182,7 @@ fn build_again(
         ..Request::default()
     };
     let plan = plan::make(&project, request)?;
-    let tools = tools(Some(&project.root), &reach, wanted.needs.offline, terminal)?;
+    let tools = tools(Some(&project.root), &reach, false, terminal)?;
     block_on(verify::verify(&wanted.image, plan, directory, &tools))?.map_err(Failure::from)
 }
 

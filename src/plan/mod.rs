@@ -494,6 +494,14 @@ fn read_path(setting: &Setting, root: &Path) -> PathBuf {
     }
 }
 
+/// The base that `config` names for `project`, or its runtime's own.
+///
+/// # Errors
+/// See [`Error`].
+pub fn base(project: &Project, config: &Config) -> Result<Base, Error> {
+    read_base(config, project, read_runtime(config.python.as_ref())?)
+}
+
 fn read_base(config: &Config, project: &Project, runtime: &Runtime) -> Result<Base, Error> {
     let interpreter = config
         .interpreter

@@ -215,6 +215,12 @@ fn a_directory_that_cannot_be_written_is_built() {
     let outcome = shop.project.run_by(unshare).run();
     assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
     assert!(!shop.project.path().join("lambimg.lock").exists());
+    // What is run to have a lock has failed without.
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    unshare.args([env!("CARGO_BIN_EXE_lambimg"), "lock", "--base", &shop.base]);
+    let lock = expect_failure(USAGE, shop.project.run_by(unshare).run());
+    assert!(lock.stderr.contains("lambimg.lock"), "{}", lock.rendering());
     assert_said!(outcome);
 }
 
@@ -312,6 +318,41 @@ fn the_runtime_client_comes_from_the_lock() {
         none.rendering()
     );
     assert_said!(stale);
+}
+
+/// Paths in a lock are meant from its project, whoever reads it from where.
+#[test]
+fn a_runtime_client_of_a_directory_is_found_from_the_project() {
+    let project = Project::with_handler();
+    let links = project.beside("links");
+    fs::create_dir(&links).unwrap();
+    for (name, version) in CLIENT {
+        let wheel = Wheel::pure(name, version);
+        fs::write(links.join(wheel.file_name()), wheel.bytes()).unwrap();
+    }
+    let base = Base::bare("3.12").reference();
+    let run = |verb: &str, flags: &[&str], from: &Path| {
+        let mut lambimg = Command::new(env!("CARGO_BIN_EXE_lambimg"));
+        lambimg.args([verb, "--base", &base, "--glibc", "2.36"]);
+        lambimg.args(flags).arg(project.path()).current_dir(from);
+        let run = project.run_by(lambimg).no_index();
+        let run = run.env("UV_NO_INDEX", "1").env("PIP_NO_INDEX", "1");
+        let links = links.to_str().unwrap();
+        run.env("UV_FIND_LINKS", links).env("PIP_FIND_LINKS", links)
+    };
+    run("lock", &[], &project.path()).succeed();
+    let wheels = table(&project)["runtime-client"][0]["wheels"].clone();
+    for wheel in wheels.as_array().unwrap() {
+        let path = wheel["path"].as_str().unwrap();
+        assert!(path.starts_with("../links/"), "{path}");
+    }
+    let first = run("build", &["--locked"], &project.path()).succeed();
+    fs::remove_dir_all(project.cache()).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    assert_eq!(
+        run("build", &["--locked"], elsewhere.path()).succeed(),
+        first
+    );
 }
 
 // --- what is built from sources -----------------------------------------------------------------

@@ -168,6 +168,8 @@ fn a_moved_image_is_the_one_that_a_build_on_the_new_base_gives() {
 fn an_image_follows_its_base_under_its_own_name() {
     let (project, index, registry) = (project(), index(), Registry::start());
     let base = of_tree(&registry, &base_tree("first", "1"));
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    project.file("pyproject.toml", format!("{settings}base = \"{base}\"\n"));
     let was = build(&project, &index, &base, "app:1");
     let current = rebase(&project, &["app:1"]);
     assert_eq!((current.code, &current.stdout), (Some(0), &was));
