@@ -41,7 +41,8 @@ fn locked() -> Project {
     let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
     let base = Base::aws("3.12").reference();
     project.file("pyproject.toml", format!("{settings}base = \"{base}\"\n"));
-    project.lambimg(["build"]).succeed();
+    let build = project.lambimg(["build"]);
+    build.env("LAMBIMG_BYTECODE", "true").succeed();
     fs::remove_dir_all(project.cache()).unwrap();
     project
 }
@@ -65,7 +66,7 @@ fn step(project: &Project, shell: &str, variables: &BTreeMap<&str, String>) -> O
     command.current_dir(project.path());
     let lambimg = format!("exec {} \"$@\"\n", env!("CARGO_BIN_EXE_lambimg"));
     let run = project.run_by(command).script("lambimg", &lambimg);
-    let run = run.script("uv", INSTALL);
+    let run = run.script("uv", INSTALL).env("LAMBIMG_BYTECODE", "true");
     let mut run = run.script("aws", "printf '%s\\n' \"$@\" > ../deployed\n");
     for (name, value) in variables {
         run = run.env(name, value);

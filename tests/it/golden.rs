@@ -61,27 +61,27 @@ const OUTPUTS: [(&str, &str, &str); 10] = [
     (
         "Docker's types: config",
         DOCUMENTS,
-        "sha256:aee098fd7814fd472486fc948bfd7ea32bf05add59b68e3972022b5f1956ba99",
+        "sha256:8002a5c3c1cd483015a0dbe6f6ae26e6e24203b54ef0f9b05da669323a28127b",
     ),
     (
         "Docker's types: manifest",
         DOCUMENTS,
-        "sha256:e4844738dea7a46f0de4a399aefe40add5ec7a221467f7428e066418505d5395",
+        "sha256:290bb63e166a50a7ee1a51539a485dcc80875f5427a87b4026ca37a93676e8c7",
     ),
     (
         "Docker's types: lambimg's own labels",
         KEYS,
-        "sha256:1e1206ad1b7503e171e37655a9197f130b6b7a62e7dc6a43c7909783ac42acd3",
+        "sha256:442304ba90b7d5d208a18179e75997c89de3a57bf1bdf793d3a59adb1b9673d6",
     ),
     (
         "OCI's types: config",
         DOCUMENTS,
-        "sha256:c3f7e309bfaffec50c87d74a5e074b7e26a29a34e80255f218a9b13e0396323d",
+        "sha256:fdf41f60dae003addab8c7675611300fcc67490d04c6a9d011458197dce9e8fe",
     ),
     (
         "OCI's types: manifest",
         DOCUMENTS,
-        "sha256:950b5fa8ba3b6dec05cae617b88d002a1c2a96e1aa83c356bb53f42dba68e6a5",
+        "sha256:1b3aacaee0435ee0e00fa1bf9a15bdbc524b1e1740972e6d9845c269f53ceaf9",
     ),
     (
         "bootstrap layer",
@@ -91,7 +91,7 @@ const OUTPUTS: [(&str, &str, &str); 10] = [
     (
         "bootstrap config",
         DOCUMENTS,
-        "sha256:26d089da8eb3a455a80b246a1ec1dc05eabd878d9846abb301b04eb94a2bff09",
+        "sha256:1b387d0d360160d214351482598ccaf912e2fd656cb9c6a0903edc2f5132ae56",
     ),
 ];
 

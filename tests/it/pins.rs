@@ -220,7 +220,8 @@ fn a_directory_that_cannot_be_written_is_built() {
     unshare.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]);
     unshare.args([env!("CARGO_BIN_EXE_lambimg"), "lock", "--base", &shop.base]);
     let lock = expect_failure(USAGE, shop.project.run_by(unshare).run());
-    assert!(lock.stderr.contains("lambimg.lock"), "{}", lock.rendering());
+    let said = lock.stderr.contains("cannot write into");
+    assert!(said, "{}", lock.rendering());
     assert_said!(outcome);
 }
 
@@ -276,7 +277,9 @@ fn the_runtime_client_comes_from_the_lock() {
     };
     run("lock", &[]).succeed();
     let before = pins(&project);
-    let wheels = table(&project)["runtime-client"][0]["wheels"].clone();
+    let lock = table(&project);
+    let client = &lock["runtime-client"][0];
+    let wheels = client.get("wheels").unwrap_or_else(|| panic!("{client}"));
     let names = wheels.as_array().unwrap().iter();
     let names: Vec<_> = names.map(|wheel| wheel["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["awslambdaric", "simplejson", "snapshot-restore-py"]);
@@ -341,7 +344,9 @@ fn a_runtime_client_of_a_directory_is_found_from_the_project() {
         run.env("UV_FIND_LINKS", links).env("PIP_FIND_LINKS", links)
     };
     run("lock", &[], &project.path()).succeed();
-    let wheels = table(&project)["runtime-client"][0]["wheels"].clone();
+    let lock = table(&project);
+    let client = &lock["runtime-client"][0];
+    let wheels = client.get("wheels").unwrap_or_else(|| panic!("{client}"));
     for wheel in wheels.as_array().unwrap() {
         let path = wheel["path"].as_str().unwrap();
         assert!(path.starts_with("../links/"), "{path}");
