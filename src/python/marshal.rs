@@ -402,7 +402,6 @@ fn uses(nodes: &[Node<'_>], root: Id) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::io::Write as _;
     use std::path::{Path, PathBuf};
     use std::process::{Command, Stdio};
@@ -495,16 +494,15 @@ print(count)
     /// All interpreters of known release lines on this machine.
     fn interpreters() -> Vec<(u8, PathBuf)> {
         let told = Command::new("sh")
-            .args(["-c", "printf '%s\n%s' \"$PATH\" \"$HOME\""])
+            .args([
+                "-c",
+                "printf '%s\n%s' \"$PATH\" \"${PYENV_ROOT:-$HOME/.pyenv}\"",
+            ])
             .output();
         let told = String::from_utf8(told.unwrap().stdout).unwrap();
-        let (directories, home) = told.split_once('\n').unwrap();
+        let (directories, pyenv) = told.split_once('\n').unwrap();
         let directories: Vec<_> = directories.split(':').map(PathBuf::from).collect();
-        let home = PathBuf::from(home);
-        let roots = [
-            home.join(".pyenv/versions"),
-            home.join(".local/share/uv/python"),
-        ];
+        let roots = [PathBuf::from(pyenv).join("versions")];
         let found = (8..=14).filter_map(|minor| {
             let candidates = interpreter::candidates(minor, &directories, &roots);
             let found = interpreter::find(minor, &candidates).ok()?;
@@ -517,7 +515,6 @@ print(count)
     fn the_standard_library_has_one_form_whatever_was_compiled_before() {
         let interpreters = interpreters();
         assert!(!interpreters.is_empty(), "a CPython of 3.8 to 3.14");
-        let mut had_differed = BTreeSet::new();
         for (minor, python) in interpreters {
             let forwards = run(&python, COMPILE, "forwards", "0", b"");
             let backwards = run(&python, COMPILE, "backwards", "1", b"");
@@ -533,9 +530,6 @@ print(count)
                 let form = canonical(one, minor).unwrap();
                 assert!(form == canonical(other, minor).unwrap(), "3.{minor}");
                 assert!(form == canonical(&form, minor).unwrap(), "3.{minor}");
-                if one != other {
-                    had_differed.insert(minor);
-                }
                 for dumped in [*one, &form] {
                     pairs.extend(u32::try_from(dumped.len()).unwrap().to_le_bytes());
                     pairs.extend(dumped);
@@ -547,10 +541,6 @@ print(count)
                 count.to_string()
             );
         }
-        assert!(
-            !had_differed.is_empty(),
-            "no interpreter needs this any more"
-        );
     }
 
     /// A code object of 3.12 whose constants are these objects.
