@@ -52,7 +52,9 @@ PATH="$(cd "$target/release" && pwd):$directory:$PATH:$tools"
 export LAMBIMG_CACHE_DIR="$work/cache"
 
 say "An image of examples/hello on this machine's Python $python"
-lambimg build examples/hello --base host --python "$python" -t hello:demo -o "oci:$work/image"
+# A copy, because a build leaves its lock beside the project.
+cp -R examples/hello "$work/hello"
+lambimg build "$work/hello" --base host --python "$python" -t hello:demo -o "oci:$work/image"
 
 say "Its answer under Lambda's runtime interface emulator, to $(cat examples/hello/event.json)"
 mkdir "$work/root"
