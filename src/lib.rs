@@ -12,7 +12,7 @@
 //! | [`file_tree`] | files bound for an image, sorted, with their owners | time, owner, raw mode; tar |
 //! | [`blob_store`] | bytes by digest on disk; answers by the digest of their inputs | what blobs mean |
 //! | [`oci`] | the image specification, and Docker's schema 2 | registries, Python, Lambda |
-//! | [`python`] | what the PyPA specifications and the tools' locks say; indexes, resolvers, sources | images |
+//! | [`python`] | what the PyPA specifications and the tools' locks say; indexes, resolvers, sources, bytecode | images |
 //! | [`lambda`] | Lambda's runtimes, paths, handlers | AWS accounts |
 //! | [`aws`] | the few calls of AWS: ECR's logins and repositories | what is pushed, and how |
 //! | [`registry`] | the distribution specification | Python, Lambda, what is in a layer |

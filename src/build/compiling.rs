@@ -683,16 +683,9 @@ fn unreadable(source: &Source<'_>, error: io::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn installed() -> Interpreter {
-        ["/usr/local/bin/python3", "/usr/bin/python3"]
-            .iter()
-            .find_map(|path| interpreter::probe(Path::new(path)).ok())
-            .expect("a python3 in /usr/local/bin or /usr/bin")
-    }
-
     #[test]
     fn a_lock_gets_the_version_that_it_demands_or_none() {
-        let real = installed();
+        let real = interpreter::installed();
         let minor = real.minor;
         let versions = ["3.1.9", "3.1.10", "3.1.10rc1"].map(PathBuf::from);
         let ask = |path: &Path| {
@@ -724,7 +717,7 @@ mod tests {
     fn an_interpreter_is_asked_again_when_its_files_are_others() {
         let directory = tempfile::tempdir().unwrap();
         let store = BlobStore::open(directory.path().join("store")).unwrap();
-        let real = installed().executable;
+        let real = interpreter::installed().executable;
         let first = probed(&real, &store, false).unwrap();
         assert_eq!(probed(&real, &store, false).unwrap(), first);
         let key = MemoKey::new("interpreter 1", [real.as_os_str().as_encoded_bytes()]);

@@ -1,8 +1,8 @@
 //! Layers of earlier images, taken over by what they were made for: the repository is everybody's cache.
 //!
-//! An image says in its labels what decided each layer that was put on its base. Labels, because Docker's
-//! manifests have no annotations, because a copy into other media types keeps them, and because a manifest is to
-//! stay small. What they say is believed, so nobody is asked but the repositories that are pushed to and
+//! An image says in a label what decided each layer that was put on its base. A label, because Docker's manifests
+//! have no annotations, because a copy into other media types keeps it, and because a manifest is to stay
+//! small. What it says is believed, so nobody is asked but the repositories that are pushed to and
 //! those that the user names. It knows keys, not what they are made of.
 
 use std::collections::{BTreeMap, BTreeSet};

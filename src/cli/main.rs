@@ -524,9 +524,7 @@ fn run_lock(
         .or(project.config.clone());
     let reach = reach::reach(&project.root, &config)?;
     // Whichever function is called, the lock is the same.
-    config
-        .handler
-        .get_or_insert_with(|| Setting::flag("any.handler".to_owned(), "--handler"));
+    any_handler(&mut config);
     let request = Request {
         config,
         policy: Policy {
@@ -552,6 +550,13 @@ fn run_lock(
     Ok(())
 }
 
+/// Has a plan ask for no handler of whoever needs none.
+fn any_handler(config: &mut Config) {
+    config
+        .handler
+        .get_or_insert_with(|| Setting::flag("any.handler".to_owned(), "--handler"));
+}
+
 fn run_outdated(
     arguments: &Arguments,
     wanted: &OutdatedArguments,
@@ -565,9 +570,7 @@ fn run_outdated(
         .or(project.config.clone());
     let reach = reach::reach(&project.root, &config)?;
     // The base is the same whichever function is called, and whatever it needs.
-    config
-        .handler
-        .get_or_insert_with(|| Setting::flag("any.handler".to_owned(), "--handler"));
+    any_handler(&mut config);
     let request = Request {
         config,
         today: surroundings::today(),

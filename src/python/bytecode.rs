@@ -410,13 +410,6 @@ mod tests {
     use super::*;
     use crate::python::interpreter;
 
-    fn installed() -> Interpreter {
-        ["/usr/local/bin/python3", "/usr/bin/python3"]
-            .iter()
-            .find_map(|path| interpreter::probe(Path::new(path)).ok())
-            .expect("a python3 in /usr/local/bin or /usr/bin")
-    }
-
     fn bytecode(pool: &Pool, source: &str) -> Vec<u8> {
         let pending = pool.compile("/var/task/m.py".to_owned(), source.into());
         match pending.wait().unwrap() {
@@ -448,7 +441,7 @@ mod tests {
 
     #[test]
     fn neither_order_nor_the_number_of_processes_changes_a_byte() {
-        let python = installed();
+        let python = interpreter::installed();
         let one = Pool::with(&python, 1, 60.0);
         let three = Pool::with(&python, 3, 60.0);
         let modules = modules();
@@ -480,7 +473,7 @@ mod tests {
 
     #[test]
     fn the_header_is_that_of_an_unchecked_hash_and_the_path_the_one_given() {
-        let python = installed();
+        let python = interpreter::installed();
         let pool = Pool::with(&python, 1, 60.0);
         let bytes = bytecode(&pool, "x = 1\n");
         assert_eq!(bytes[4..8], [1, 0, 0, 0]);
@@ -504,7 +497,7 @@ mod tests {
 
     #[test]
     fn what_does_not_compile_is_told_and_the_next_file_is_compiled() {
-        let pool = Pool::with(&installed(), 1, 60.0);
+        let pool = Pool::with(&interpreter::installed(), 1, 60.0);
         let syntax = refused(&pool, b"print 'two'\n");
         assert!(syntax.starts_with("SyntaxError: "), "{syntax}");
         let encoding = refused(&pool, b"# coding: nonsense\n");
@@ -515,7 +508,7 @@ mod tests {
 
     #[test]
     fn one_that_takes_too_long_is_an_error_and_replaced() {
-        let pool = Pool::with(&installed(), 1, 0.05);
+        let pool = Pool::with(&interpreter::installed(), 1, 0.05);
         let long = "x = [1, 'a', y, f(z)]\n".repeat(200_000);
         let error = pool
             .compile("/m.py".to_owned(), long.into())
@@ -528,7 +521,7 @@ mod tests {
     /// A program that does as `lines` say before it is the interpreter with the same arguments.
     fn wrapped(lines: &str, directory: &Path) -> Interpreter {
         use std::os::unix::fs::PermissionsExt as _;
-        let mut python = installed();
+        let mut python = interpreter::installed();
         let script = directory.join("python");
         let real = python.executable.display();
         let text = format!("#!/bin/sh\n{lines}\nexec {real} \"$@\"\n");
@@ -578,7 +571,7 @@ esac"#;
         let python = wrapped(lines, directory.path());
         let pool = Pool::with(&python, 1, 60.0);
         let source = "def f():\n    'doc'\n    assert f\n";
-        let plain = Pool::with(&installed(), 1, 60.0);
+        let plain = Pool::with(&interpreter::installed(), 1, 60.0);
         assert!(bytecode(&pool, source) == bytecode(&plain, source));
     }
 
@@ -593,7 +586,7 @@ esac"#;
 
     #[test]
     fn another_interpreter_than_the_chosen_one_is_no_use() {
-        let mut python = installed();
+        let mut python = interpreter::installed();
         python.version = "3.1.4".to_owned();
         let pool = Pool::with(&python, 1, 60.0);
         let error = pool

@@ -436,6 +436,15 @@ fn telling_line(text: &str) -> String {
     line.chars().take(200).collect()
 }
 
+/// An interpreter of this machine, where systems put theirs: for tests.
+#[cfg(test)]
+pub(crate) fn installed() -> Interpreter {
+    ["/usr/local/bin/python3", "/usr/bin/python3"]
+        .iter()
+        .find_map(|path| probe(Path::new(path)).ok())
+        .expect("a python3 in /usr/local/bin or /usr/bin")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -457,14 +466,6 @@ mod tests {
         fs::write(&text, format!("#!/bin/sh\n{body}\n")).unwrap();
         install(&text, &path);
         path
-    }
-
-    /// An interpreter of this machine, where systems put theirs.
-    fn installed() -> Interpreter {
-        ["/usr/local/bin/python3", "/usr/bin/python3"]
-            .iter()
-            .find_map(|path| probe(Path::new(path)).ok())
-            .expect("a python3 in /usr/local/bin or /usr/bin")
     }
 
     fn without(directory: &Path, error: &Error) -> String {

@@ -402,18 +402,10 @@ fn libraries_of_another_processor_are_passed_over() {
     assert_eq!(made.closure("/program").unwrap(), ["/lib64/liba.so"]);
 }
 
-/// An interpreter of this machine, where systems put theirs.
-fn installed() -> Interpreter {
-    ["/usr/local/bin/python3", "/usr/bin/python3"]
-        .iter()
-        .find_map(|path| interpreter::probe(Path::new(path)).ok())
-        .expect("a python3 in /usr/local/bin or /usr/bin")
-}
-
 #[test]
 fn libraries_are_found_where_the_loader_finds_them() {
     let host = Host::at("/");
-    let python = installed();
+    let python = interpreter::installed();
     let mut files = vec![
         python.executable.clone(),
         host.walk(Path::new(SHELL)).unwrap().real,
@@ -489,7 +481,7 @@ fn inside(root: &Path, variables: &[(&str, &str)], command: &[&str]) -> Output {
 
 #[test]
 fn python_and_the_shell_run_inside_it() {
-    let python = installed();
+    let python = interpreter::installed();
     let tree = file_tree(&python, &Progress::default()).unwrap();
     let root = tempfile::tempdir().unwrap();
     materialise(&tree, root.path());
