@@ -10,6 +10,8 @@ use lambimg::oci::compare::{Change, Difference, Kind, Place};
 use lambimg::oci::image;
 use serde_json::{Value, json};
 
+use crate::terminal::visible;
+
 /// The version of the shape.
 const VERSION: u32 = 1;
 /// As many characters of a value as a table has room for.
@@ -56,19 +58,6 @@ pub(crate) fn table(report: &Report, sides: [&str; 2]) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
     }
     text
-}
-
-/// With what would steer a terminal escaped: the images may be anybody's.
-fn visible(text: &str) -> String {
-    let mut shown = String::new();
-    for character in text.chars() {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
 }
 
 /// The whole report as JSON.
@@ -234,6 +223,16 @@ fn changed(change: &Change) -> (&'static str, String, String) {
             format!("owner {}:{}", first.0, first.1),
             format!("owner {}:{}", second.0, second.1),
         ),
+        Change::Attributes { first, second } => {
+            let side = |text: &String| {
+                if text.is_empty() {
+                    NOTHING.to_owned()
+                } else {
+                    shortened(text)
+                }
+            };
+            ("attributes", side(first), side(second))
+        }
         Change::Target { first, second } => {
             ("target", format!("-> {first}"), format!("-> {second}"))
         }

@@ -98,6 +98,7 @@ impl Terminal {
     fn event(&self, event: Event, running: &mut HashMap<u64, Running>) {
         match event {
             Event::Started { task, label, total } => {
+                let label = visible(&label);
                 let bar = self.bars.as_ref().map(|bars| bars.add(bar(&label, total)));
                 running.insert(
                     task,
@@ -132,19 +133,15 @@ impl Terminal {
             }
             Event::Step(text) => {
                 if self.steps {
-                    self.line(&text);
+                    self.line(&visible(&text));
                 }
             }
             Event::Detail(text) => {
                 if self.verbose {
-                    self.line(&text);
+                    self.line(&visible(&text));
                 }
             }
-            Event::Warning(text) => {
-                if self.warnings {
-                    self.line(&format!("{} {text}", self.paint("33;1", "warning:")));
-                }
-            }
+            Event::Warning(text) => self.warn(&text),
         }
     }
 
@@ -172,7 +169,15 @@ impl Terminal {
     /// Says something that is no result.
     pub(crate) fn step(&self, text: &str) {
         if self.steps {
-            self.line(text);
+            self.line(&visible(text));
+        }
+    }
+
+    /// Says something that the user should know.
+    pub(crate) fn warn(&self, text: &str) {
+        if self.warnings {
+            let text = visible(text);
+            self.line(&format!("{} {text}", self.paint("33;1", "warning:")));
         }
     }
 
@@ -183,7 +188,7 @@ impl Terminal {
         }
         for made in &built.made {
             let size = HumanBytes(made.layer.size);
-            self.line(&format!("layer {} {size}", made.what));
+            self.line(&format!("layer {} {size}", visible(&made.what)));
         }
         self.pushed(&built.pushed);
     }
@@ -235,22 +240,36 @@ impl Terminal {
         self.line(&format!(
             "{} {}",
             self.paint("31;1", "error:"),
-            failure.message
+            visible(&failure.message)
         ));
         let mut last = failure.message.as_str();
         for cause in &failure.causes {
             if !last.contains(cause.as_str()) {
-                self.line(&format!("  caused by: {cause}"));
+                self.line(&format!("  caused by: {}", visible(cause)));
             }
             last = cause;
         }
         if let Some(hint) = &failure.hint {
+            let hint = visible(hint);
             self.line(&format!("\n{} {hint}", self.paint("36;1", "hint:")));
         }
         if self.verbose && failure.code == failure::BUG {
             self.line("please report this with the command that led to it");
         }
     }
+}
+
+/// With what would steer a terminal escaped, for paths and texts may be anybody's; lines stay lines.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && !matches!(character, '\n' | '\t') {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 struct Running {
@@ -326,7 +345,7 @@ pub(crate) fn outdated_table(found: &Outdated) -> String {
             text,
             "{what:<8} {:<71} {}",
             digest.as_deref().unwrap_or("-"),
-            dated.created.as_deref().unwrap_or("-")
+            visible(dated.created.as_deref().unwrap_or("-"))
         );
     }
     text

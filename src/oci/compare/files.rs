@@ -72,6 +72,13 @@ pub enum Change {
         /// In the second.
         second: (u64, u64),
     },
+    /// Which device it is, and extended attributes such as capabilities.
+    Attributes {
+        /// In the first image.
+        first: String,
+        /// In the second.
+        second: String,
+    },
     /// Where it leads.
     Target {
         /// In the first image.
@@ -117,6 +124,7 @@ struct Entry {
     owner: (u64, u64),
     date: u64,
     target: String,
+    attributes: String,
     size: u64,
     contents: Digest,
     head: Vec<u8>,
@@ -215,6 +223,12 @@ fn attributes(first: &Entry, second: &Entry) -> Vec<Change> {
             second: second.owner,
         });
     }
+    if first.attributes != second.attributes {
+        found.push(Change::Attributes {
+            first: first.attributes.clone(),
+            second: second.attributes.clone(),
+        });
+    }
     if first.target != second.target {
         found.push(Change::Target {
             first: first.target.clone(),
@@ -273,6 +287,7 @@ fn list(blob: impl Read, layer: usize, tree: &mut Tree) -> io::Result<Digest> {
         let mut head = Vec::with_capacity(HEAD);
         entry.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
         let (contents, size) = Digest::of_reader(&mut head.as_slice().chain(&mut entry))?;
+        let attributes = attributes_of(&mut entry)?;
         let header = entry.header();
         let target = entry.link_name_bytes().map(|target| text(&target));
         tree.insert(
@@ -285,6 +300,7 @@ fn list(blob: impl Read, layer: usize, tree: &mut Tree) -> io::Result<Digest> {
                 owner: (header.uid()?, header.gid()?),
                 date: header.mtime()?,
                 target: target.unwrap_or_default(),
+                attributes,
                 size,
                 contents,
                 head,
@@ -295,6 +311,32 @@ fn list(blob: impl Read, layer: usize, tree: &mut Tree) -> io::Result<Digest> {
     io::copy(&mut tar, &mut io::sink())?;
     let (_, digest, _) = tar.hash.finish();
     Ok(digest)
+}
+
+/// What decides what a file is and does, beside mode and contents.
+fn attributes_of(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<String> {
+    let mut words = Vec::new();
+    let header = entry.header();
+    if let tar::EntryType::Char | tar::EntryType::Block = header.entry_type() {
+        let kind = char::from(header.entry_type().as_byte());
+        let (major, minor) = (header.device_major()?, header.device_minor()?);
+        let letter = if kind == '3' { 'c' } else { 'b' };
+        words.push(format!(
+            "{letter} {}:{}",
+            major.unwrap_or_default(),
+            minor.unwrap_or_default()
+        ));
+    }
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        let extension = extension?;
+        let name = extension.key().ok();
+        if let Some(name) = name.and_then(|name| name.strip_prefix("SCHILY.xattr.")) {
+            let value = extension.value_bytes().escape_ascii();
+            words.push(format!("{name}={value}"));
+        }
+    }
+    words.sort();
+    Ok(words.join(" "))
 }
 
 fn text(bytes: &[u8]) -> String {

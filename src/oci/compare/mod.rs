@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::digest::Digest;
 use crate::oci::image::{BASE_DIGEST, BASE_NAME, Image, MADE_BY};
-use crate::oci::{Descriptor, Family};
+use crate::oci::{Config, Descriptor, Family};
 
 pub use files::{At, Change, Kind};
 
@@ -248,6 +248,31 @@ fn configs(first: &Image, second: &Image) -> Vec<Difference> {
     }
     let (left, right) = (readable(&one.value), readable(&other.value));
     values("", Some(&left), Some(&right), &mut found);
+    // Of one name the last counts, for some readers; for others it is the first.
+    let lists = [one, other].map(|config| json!(config.env));
+    if left["config"]["Env"] == right["config"]["Env"] {
+        let [left, right] = &lists;
+        let sorted = |config: &Config| config.env.iter().cloned().collect::<BTreeSet<_>>();
+        let is_repeated = |config: &Config| {
+            let names = config.env.iter().map(|line| line.split('=').next());
+            names.collect::<BTreeSet<_>>().len() != config.env.len()
+        };
+        if sorted(one) != sorted(other) || (is_repeated(one) && one.env != other.env) {
+            values("config.Env", Some(left), Some(right), &mut found);
+        }
+    }
+    let same_layers = |(number, id): (usize, &Digest)| {
+        let blob = |image: &Image| image.manifest.layers.get(number).map(|layer| layer.digest);
+        let theirs = other.diff_ids.get(number)?;
+        (blob(first) == blob(second) && theirs != id).then_some((number, *id, *theirs))
+    };
+    for (number, ours, theirs) in one.diff_ids.iter().enumerate().filter_map(same_layers) {
+        found.push(Difference::Document {
+            key: format!("rootfs.diff_ids.{number}"),
+            first: Some(json!(ours)),
+            second: Some(json!(theirs)),
+        });
+    }
     if found.is_empty() && one.diff_ids == other.diff_ids {
         found.push(Difference::Spelling {
             what: "config",
@@ -351,8 +376,9 @@ fn align(first: &Image, second: &Image) -> (Vec<Difference>, Vec<Place>) {
     let all = (first.manifest.layers.len(), second.manifest.layers.len());
     let bases = (base_of(first), base_of(second));
     let (mut left, mut right) = (0..all.0, 0..all.1);
+    let digest = |image: &Image| image.config.labels.get(BASE_DIGEST).cloned();
     if let (Some(of_first), Some(of_second)) = bases
-        && of_first != of_second
+        && digest(first) != digest(second)
         && one > 0
         && other > 0
     {

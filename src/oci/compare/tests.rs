@@ -262,3 +262,104 @@ fn a_tar_that_the_config_does_not_mean_is_an_error() {
         "{error}"
     );
 }
+
+/// The image with its config edited.
+fn edited(image: &Image, edit: impl Fn(&mut Value)) -> Image {
+    let mut value = image.config.value.clone();
+    edit(&mut value);
+    let config = oci::to_json(&value);
+    let mut manifest: Value = serde_json::from_slice(&image.manifest.raw).unwrap();
+    manifest["config"] = json!(Descriptor::of(image.manifest.family.config(), &config));
+    Image {
+        manifest: Manifest::read(oci::to_json(&manifest)).unwrap(),
+        config: Config::read(config).unwrap(),
+        origins: BTreeMap::new(),
+    }
+}
+
+fn keys(found: &[Difference]) -> Vec<&str> {
+    let mut keys = Vec::new();
+    for difference in found {
+        keys.push(match difference {
+            Difference::Document { key, .. } => key.as_str(),
+            Difference::Spelling { .. } => "spelling",
+            _ => "other",
+        });
+    }
+    keys
+}
+
+#[test]
+fn what_means_something_else_is_no_spelling() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(directory.path()).unwrap();
+    let files = tree(&[("a/b", "x")]);
+    let one = image(&store, &[("function", &files)], Options::default());
+    let with_env = |env: &[&str]| edited(&one, |config| config["config"]["Env"] = json!(env));
+    let env = |first: &[&str], second: &[&str]| {
+        let found = differences(&store, &with_env(first), &with_env(second));
+        keys(&found).join(" ")
+    };
+    assert_eq!(env(&["A=1", "B=2"], &["B=2", "A=1"]), "spelling");
+    assert_eq!(env(&["A=1", "A=2"], &["A=2", "A=1", "A=2"]), "config.Env");
+    assert_eq!(env(&["A=1", "A=2"], &["A=2"]), "config.Env");
+    assert_eq!(env(&["A=1"], &["A=2"]), "config.Env.A");
+    let other = edited(&one, |config| {
+        config["rootfs"]["diff_ids"] = json!([Digest::of("other")]);
+    });
+    let found = differences(&store, &one, &other);
+    assert_eq!(keys(&found), ["rootfs.diff_ids.0"]);
+}
+
+/// A layer of one file with this header, as another tool may make it.
+fn foreign(store: &BlobStore, header: &mut tar::Header, capability: Option<&[u8]>) -> layer::Layer {
+    let mut archive = tar::Builder::new(Vec::new());
+    header.set_path("bin/ping").unwrap();
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(0);
+    header.set_cksum();
+    if let Some(capability) = capability {
+        let extension = [("SCHILY.xattr.security.capability", capability)];
+        archive.append_pax_extensions(extension).unwrap();
+    }
+    archive.append(header, io::empty()).unwrap();
+    let tar = archive.into_inner().unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    io::Write::write_all(&mut gzip, &tar).unwrap();
+    let blob = gzip.finish().unwrap();
+    layer::Layer {
+        digest: store.put(&blob).unwrap(),
+        size: blob.len() as u64,
+        diff_id: Digest::of(&tar),
+    }
+}
+
+#[test]
+fn capabilities_and_devices_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(directory.path()).unwrap();
+    let image = |layer: layer::Layer| {
+        let what = "foreign".to_owned();
+        let edit = Edit::default();
+        stack(&scratch(Family::Docker), &[Addition { layer, what }], &edit).unwrap()
+    };
+    let told = |first: layer::Layer, second: layer::Layer| {
+        told_files(&differences(&store, &image(first), &image(second))).join("\n")
+    };
+    let mut file = tar::Header::new_ustar();
+    let plain = foreign(&store, &mut file, None);
+    let capable = foreign(&store, &mut file, Some(b"\x01cap"));
+    insta::assert_snapshot!(told(plain, capable), @r#"0..1/0..1 bin/ping Attributes { first: "", second: "security.capability=\\x01cap" }"#);
+    let device = |minor| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Char);
+        header.set_device_major(1).unwrap();
+        header.set_device_minor(minor).unwrap();
+        foreign(&store, &mut header, None)
+    };
+    let (null, zero) = (device(3), device(5));
+    insta::assert_snapshot!(told(null, zero), @r#"0..1/0..1 bin/ping Attributes { first: "c 1:3", second: "c 1:5" }"#);
+}
