@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -68,10 +68,16 @@ struct Job {
 impl ResultArguments {
     /// Where results go, found out before anything is done.
     pub(crate) fn open<'a>(&'a self, terminal: &'a Terminal) -> Result<Results<'a>, Failure> {
+        let github = self.github.then(Job::find).transpose()?;
+        let job = github.iter();
+        let job = job.flat_map(|job| job.summary.iter().chain([&job.output]));
+        for path in self.metadata_file.iter().chain(job) {
+            try_to_write(path).map_err(|error| Failure::cannot_write(path, &error))?;
+        }
         Ok(Results {
             metadata_file: self.metadata_file.as_deref(),
             format: self.result_format,
-            github: self.github.then(Job::find).transpose()?,
+            github,
             terminal,
         })
     }
@@ -101,7 +107,10 @@ impl Results<'_> {
     pub(crate) fn or_partly<T>(&self, done: Result<T, build::Error>) -> Result<T, Failure> {
         if let Err(build::Error::PartlyPushed { pushed, image, .. }) = &done {
             self.terminal.pushed(pushed);
-            self.tell_pushed(image, pushed)?;
+            // Why the push ended is more than that this cannot be told.
+            if let Err(failure) = self.tell_pushed(image, pushed) {
+                self.terminal.warn(&failure.message);
+            }
         }
         Ok(done?)
     }
@@ -129,16 +138,17 @@ impl Results<'_> {
         pushed: &[Pushed],
     ) -> Result<(), Failure> {
         let text = format!("{document:#}\n");
-        if let Some(path) = self.metadata_file {
-            std::fs::write(path, &text).map_err(|error| Failure::cannot_write(path, &error))?;
-        }
-        if let Some(job) = &self.github {
-            job.tell(document, references, pushed)?;
-        }
-        self.terminal.print(&match self.format {
+        let file = self.metadata_file.map_or(Ok(()), |path| {
+            fs::write(path, &text).map_err(|error| Failure::cannot_write(path, &error))
+        });
+        let github = self.github.as_ref();
+        let github = github.map_or(Ok(()), |job| job.tell(document, references, pushed));
+        // One that fails keeps no other from being told.
+        let printed = self.terminal.print(&match self.format {
             ResultFormat::Json => text,
             ResultFormat::References => lines(references),
-        })
+        });
+        printed.and(file).and(github)
     }
 }
 
@@ -224,6 +234,19 @@ fn summary(document: &Value, image: &str) -> String {
     }
     text.push('\n');
     text
+}
+
+/// Finds out whether a file can be written, and leaves what is there.
+fn try_to_write(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        // Whoever reads a pipe would take its closing for the end.
+        Ok(file) if !file.is_file() && !file.is_dir() => Ok(()),
+        Ok(_) => File::options().append(true).open(path).map(drop),
+        Err(_) => {
+            File::create_new(path)?;
+            fs::remove_file(path)
+        }
+    }
 }
 
 fn append(path: &Path, text: &str) -> Result<(), Failure> {

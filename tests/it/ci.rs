@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -50,13 +51,14 @@ fn locked() -> Project {
 /// Of uv what the jobs use: it notes what is to be installed.
 const INSTALL: &str = "[ \"$1\" != python ] || echo \"$@\" >> ../installed\n";
 
-/// The very interpreter that the lock names was installed, once.
-fn assert_installed(project: &Project) {
+/// The very interpreter that the lock names was installed, once in each job.
+fn assert_installed(project: &Project, jobs: usize) {
     let lock = fs::read_to_string(project.path().join("lambimg.lock")).unwrap();
     let lock: toml::Table = lock.parse().unwrap();
     let version = lock["bytecode"][0]["version"].as_str().unwrap();
     let installed = fs::read_to_string(project.beside("installed")).unwrap();
-    assert_eq!(installed, format!("python install {version}\n"));
+    let once = format!("python install {version}\n");
+    assert_eq!(installed, once.repeat(jobs));
 }
 
 /// Runs a step's shell as GitHub does, with these variables.
@@ -94,7 +96,14 @@ fn outputs(project: &Project) -> BTreeMap<String, String> {
 #[test]
 fn the_workflow_for_github_builds_pushes_and_deploys() {
     let workflow = yaml("examples/ci/github.yml");
-    let job = &workflow["jobs"]["image"];
+    let jobs = ["try", "image"].map(|name| &workflow["jobs"][name]);
+    let job = jobs[1];
+    // Whoever asks for changes gets no identity.
+    assert_eq!(
+        jobs[0]["permissions"],
+        serde_json::json!({"contents": "read"})
+    );
+    assert_eq!(job["if"], "github.event_name == 'push'");
     let registry = Registry::bent(|_, _| None);
     let project = locked();
     let image = registry.name("x").trim_end_matches(":x").to_owned();
@@ -113,7 +122,8 @@ fn the_workflow_for_github_builds_pushes_and_deploys() {
         ),
     ]);
     let mut ran = Vec::new();
-    for wanted in job["steps"].as_array().unwrap() {
+    let steps = jobs.map(|job| job["steps"].as_array().unwrap());
+    for wanted in steps.into_iter().flatten() {
         let Some(shell) = wanted["run"].as_str() else {
             assert!(wanted["uses"].is_string(), "{wanted}");
             continue;
@@ -126,8 +136,17 @@ fn the_workflow_for_github_builds_pushes_and_deploys() {
         assert_eq!(outcome.code, Some(0), "{shell}\n{}", outcome.rendering());
         ran.push(wanted["name"].as_str().unwrap());
     }
-    assert_eq!(ran, ["Interpreter", "Build", "Build and push", "Deploy"]);
-    assert_installed(&project);
+    assert_eq!(
+        ran,
+        [
+            "Interpreter to try with",
+            "Build",
+            "Interpreter",
+            "Build and push",
+            "Deploy"
+        ]
+    );
+    assert_installed(&project, 2);
     let outputs = outputs(&project);
     let digest = &outputs["digest"];
     assert_eq!(outputs["image"], format!("{image}@{digest}"));
@@ -152,13 +171,17 @@ fn the_workflow_for_github_builds_pushes_and_deploys() {
 #[test]
 fn the_job_for_gitlab_builds_and_pushes() {
     let job = &yaml("examples/ci/gitlab.yml")["image"];
+    let token = job["variables"]["AWS_WEB_IDENTITY_TOKEN_FILE"].as_str();
+    assert_eq!(token, Some("$CI_PROJECT_DIR/.lambimg-aws-token"));
     let registry = Registry::bent(|_, _| None);
     let project = locked();
     let image = registry.name("x").trim_end_matches(":x").to_owned();
-    let token = project.beside("aws-token").display().to_string();
+    let identity = project.path().join(".lambimg-aws-token");
+    let token = identity.display().to_string();
     let variables = BTreeMap::from([
         ("IMAGE", image.clone()),
         ("CI_COMMIT_REF_SLUG", "main".to_owned()),
+        ("CI_DEFAULT_BRANCH", "main".to_owned()),
         ("CI_COMMIT_SHA", "0123abc".to_owned()),
         ("GITLAB_TOKEN", "a.b.c".to_owned()),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", token),
@@ -168,7 +191,13 @@ fn the_job_for_gitlab_builds_and_pushes() {
     let outcome = step(&project, &script.join("\n"), &variables);
     assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
     assert!(registry.kept().manifests.contains_key("main"));
-    assert_installed(&project);
+    assert_installed(&project, 1);
+    let permissions = fs::metadata(&identity).unwrap().permissions();
+    assert_eq!(permissions.mode() & 0o777, 0o600);
+    let last = job["after_script"][0].as_str().unwrap();
+    let cleaned = step(&project, last, &variables);
+    assert_eq!(cleaned.code, Some(0), "{}", cleaned.rendering());
+    assert!(!identity.exists());
     let made = fs::read(project.path().join(".lambimg-image.json")).unwrap();
     let made: Value = serde_json::from_slice(&made).unwrap();
     assert_eq!(
@@ -176,6 +205,26 @@ fn the_job_for_gitlab_builds_and_pushes() {
         serde_json::json!(["main", "0123abc"])
     );
     assert_eq!(made["pushed"][0]["repository"], image);
+}
+
+/// A file that cannot be written is found before anything is pushed.
+#[test]
+fn where_results_cannot_go_nothing_is_done() {
+    let registry = Registry::bent(|_, _| None);
+    let project = locked();
+    let target = registry.name("main");
+    let nowhere = project.beside("none/told.json").display().to_string();
+    let push = ["build", "--push", "-t", &target, "--metadata-file"];
+    let outcome = project.lambimg([&push[..], &[&nowhere]].concat()).run();
+    assert_eq!(outcome.code, Some(1), "{}", outcome.rendering());
+    assert!(registry.kept().manifests.is_empty());
+    let told = project.beside("told.json");
+    let wrong = ["--handler", "absent.handler", "--locked"];
+    let outcome = project
+        .lambimg([&push[..], &[told.to_str().unwrap()], &wrong].concat())
+        .run();
+    assert_ne!(outcome.code, Some(0), "{}", outcome.rendering());
+    assert!(!told.exists(), "nothing was done");
 }
 
 #[test]
