@@ -245,6 +245,27 @@ const KEYS: [&str; 32] = [
 ];
 
 impl Config {
+    /// What flags gave, as they are written: flag and value, one for each value of a list.
+    pub fn flags(&self) -> Vec<(&'static str, String)> {
+        let mut config = self.clone();
+        let mut flags = Vec::new();
+        for key in KEYS {
+            let given = match config.slot(key) {
+                Some(Slot::Text(Some(setting)) | Slot::Number(Some(setting))) => {
+                    (setting.place.clone(), vec![setting.value.clone()])
+                }
+                Some(Slot::List(Some(setting)) | Slot::Pairs(Some(setting))) => {
+                    (setting.place.clone(), setting.value.clone())
+                }
+                _ => continue,
+            };
+            if let (Place::Flag(flag), values) = given {
+                flags.extend(values.into_iter().map(|value| (flag, value)));
+            }
+        }
+        flags
+    }
+
     fn slot(&mut self, key: &str) -> Option<Slot<'_>> {
         Some(match key {
             "python" => Slot::Text(&mut self.python),

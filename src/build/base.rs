@@ -53,9 +53,13 @@ pub struct Base {
 impl Base {
     /// Whether layers of this tool's are in it, whose bytecode Python takes without a look at its source.
     pub(super) fn is_ours(&self) -> bool {
-        let labels = &self.image.config.labels;
-        labels.contains_key(earlier::LABEL)
+        is_ours(&self.image.config)
     }
+}
+
+/// Whether the image of this config has layers of this tool's.
+pub(super) fn is_ours(config: &Config) -> bool {
+    config.labels.contains_key(earlier::LABEL)
 }
 
 /// Pins the plan's base.
@@ -284,8 +288,11 @@ fn found_in(image: &Image, plan: &Plan) -> Found {
     }
 }
 
+/// The config's date, if it is one: what else stands there is no word for a lock.
 fn created(config: &Config) -> Option<String> {
-    config.value["created"].as_str().map(str::to_owned)
+    let date = config.value["created"].as_str()?;
+    let is_date = |byte: u8| byte.is_ascii_digit() || b"-:.+TZtz".contains(&byte);
+    (date.len() <= 40 && date.bytes().all(is_date)).then(|| date.to_owned())
 }
 
 /// Reads an image's documents from a registry into the store.
@@ -537,4 +544,28 @@ pub(super) fn with_origins(mut image: Image, reference: &Reference) -> Image {
         .map(|layer| (layer.digest, reference.clone()))
         .collect();
     image
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_date_is_taken_for_one() {
+        let of = |text: &str| {
+            let config = json!({"architecture": "amd64", "os": "linux", "created": text,
+                "rootfs": {"type": "layers", "diff_ids": []}});
+            let config = Config::read(config.to_string().into_bytes());
+            created(&config.unwrap())
+        };
+        for date in [
+            "2026-11-01T00:00:00Z",
+            "2026-11-01t00:00:00.123456789+02:00",
+        ] {
+            assert_eq!(of(date).as_deref(), Some(date));
+        }
+        for other in ["x\n<<<<<<< y", "\u{1b}[2J", "yesterday"] {
+            assert_eq!(of(other), None, "{other:?}");
+        }
+    }
 }

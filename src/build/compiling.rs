@@ -36,7 +36,7 @@ pub(super) const FORMAT: &str = "zip 1: stored below 16 KiB, else zlib-rs 0.6.8 
 /// Files between being read and being written: as many as keep all interpreters busy.
 const IN_FLIGHT: usize = 32;
 /// No module is larger, in bytes; what is, is data in Python's dress. Nor are all that wait together.
-const MAX_SOURCE: u64 = 64 << 20;
+const MAX_SOURCE: u64 = 16 << 20;
 
 /// Compiles for one build. Cheap to clone; the interpreters it starts, none before there is something to compile, end
 /// with the last clone.
@@ -197,7 +197,8 @@ impl Source<'_> {
 /// Finds the interpreter that compiles for the plan's runtime, of the version that is `demanded` if one is, or says
 /// why each that was tried does not.
 ///
-/// Its architecture does not count: the magic number and the bytecode are those of a release line, on whatever
+/// Its architecture does not count but for floating-point constants, which compilers fold by the machine's own
+/// library of mathematics: the magic number and the bytecode are those of a release line, on whatever
 /// machine (<https://docs.python.org/3/library/importlib.html#importlib.util.MAGIC_NUMBER>).
 ///
 /// # Errors

@@ -240,8 +240,9 @@ impl Earlier {
             let mut found = layers(prior).iter().flatten();
             let found = found.find(|found| found.key == *key);
             if let Some(found) = found
-                && self.take(prior, &found.layer, tools).await
+                && is_there(prior, &found.layer, tools).await
             {
+                self.take(prior, [found]);
                 return Some(found.clone());
             }
         }
@@ -266,9 +267,10 @@ impl Earlier {
             };
             let looks = layers
                 .iter()
-                .map(|found| self.take(prior, &found.layer, tools));
+                .map(|found| is_there(prior, &found.layer, tools));
             let found: Vec<bool> = stream::iter(looks).buffered(PARALLEL).collect().await;
             if found.into_iter().all(|found| found) {
+                self.take(prior, &layers);
                 return Some(layers);
             }
         }
@@ -281,20 +283,11 @@ impl Earlier {
         taken.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Proves that a layer is still there.
-    async fn take(&self, prior: &Prior, layer: &Layer, tools: &Tools) -> bool {
-        let look = async {
-            let repository = tools
-                .registries
-                .repository(&prior.reference, prior.access)?;
-            repository.has_blob(&layer.digest).await
-        };
-        let is_there = look.await.is_ok_and(|is_there| is_there);
-        if is_there {
-            let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-            taken.insert(layer.digest, prior.reference.clone());
-        }
-        is_there
+    /// Notes where layers come from that are proven to be there.
+    fn take<'a>(&self, prior: &Prior, layers: impl IntoIterator<Item = &'a Found>) {
+        let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let layers = layers.into_iter();
+        taken.extend(layers.map(|found| (found.layer.digest, prior.reference.clone())));
     }
 
     async fn priors(&self, tools: &Tools) -> &[Prior] {
@@ -341,5 +334,14 @@ impl Earlier {
                 None
             }
         }
+    }
+}
+
+/// Proves that a layer is still there.
+async fn is_there(prior: &Prior, layer: &Layer, tools: &Tools) -> bool {
+    let repository = tools.registries.repository(&prior.reference, prior.access);
+    match repository {
+        Ok(repository) => repository.has_blob(&layer.digest).await.unwrap_or(false),
+        Err(_) => false,
     }
 }

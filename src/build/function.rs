@@ -30,7 +30,7 @@ const LEFT_OUT: &str = "\
 .gitattributes
 .gitmodules
 .venv/
-__pycache__/
+__pycache__
 *.py[cod]
 .mypy_cache/
 .pytest_cache/

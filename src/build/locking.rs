@@ -552,6 +552,8 @@ pub(super) fn is_read_only(error: &io::Error) -> bool {
 }
 
 pub(super) fn write_lock(path: &Path, text: &str) -> Result<(), Error> {
+    // Where a link leads, somebody else may read it too.
+    let path = &real_path(path);
     let directory = path.parent().filter(|parent| *parent != Path::new(""));
     let directory = directory.unwrap_or(Path::new("."));
     blob_store::replace_file(path, text.as_bytes(), directory).map_err(|error| match error {
@@ -566,6 +568,17 @@ pub(super) fn write_lock(path: &Path, text: &str) -> Result<(), Error> {
         },
         other => other.into(),
     })
+}
+
+/// Where the links at `path` lead, though there may be nothing yet.
+fn real_path(path: &Path) -> PathBuf {
+    match fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(_) => match fs::read_link(path) {
+            Ok(target) => directory_of(path).join(target),
+            Err(_) => path.to_owned(),
+        },
+    }
 }
 
 /// uv resolves for any target; pip only under an interpreter like the target's, whose markers it takes.

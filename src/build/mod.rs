@@ -59,7 +59,7 @@ use crate::progress::Progress;
 use crate::python::credentials::Credentials;
 use crate::python::index::Indexes;
 use crate::python::source::{self, Workshop};
-use crate::python::{self, PythonVersion, interpreter};
+use crate::python::{self, PythonVersion, interpreter, marshal};
 use crate::registry::pull;
 use crate::registry::push::{self, Summary};
 use crate::registry::{self, Registries};
@@ -69,6 +69,8 @@ use crate::registry::{self, Registries};
 pub(super) const FORMAT: &str = "image 1";
 /// The label by which an image says which interpreter compiled what is in it, as `cpython 3.12.7`.
 const BYTECODE_LABEL: &str = "lambimg.bytecode";
+/// What a build says of its own layers, and never of its base's.
+const OWN_LABELS: [&str; 2] = [BYTECODE_LABEL, earlier::LABEL];
 /// Blobs fetched at once for an output that needs them all.
 const PARALLEL: usize = 4;
 
@@ -621,10 +623,15 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     let mut edit = edit(plan, &base, is_bootstrapped);
     edit.labels
         .extend(earlier::label(&made, &dependencies, first));
+    let built_on = &base.image.config.labels;
     // Whatever was taken over, and so not counted.
     if let Some(report) = &bytecode {
         let compiler = format!("{} {}", report.implementation, report.version);
         edit.labels.insert(BYTECODE_LABEL.to_owned(), compiler);
+    } else if built_on.contains_key(BYTECODE_LABEL) {
+        // What the base says of its own layers is not so of these.
+        edit.labels
+            .insert(BYTECODE_LABEL.to_owned(), pins::NONE.to_owned());
     }
     let additions: Vec<_> = made
         .iter()
@@ -851,6 +858,13 @@ async fn compiler(plan: &Plan, anew: bool, tools: &Tools) -> Result<Option<Compi
         return Ok(None);
     }
     let python = plan.runtime.python;
+    if !marshal::knows(python.minor()) {
+        tools.progress.warn(format!(
+            "this lambimg does not know the bytecode of Python {python}, so each cold start compiles what it imports: \
+             a later one may, and `bytecode = false` says that none is wanted"
+        ));
+        return Ok(None);
+    }
     let pinned = match tools.pins.bytecode(python)? {
         Some(Bytecode::None) if !anew => {
             tools.progress.warn(format!(
@@ -874,13 +888,29 @@ async fn compiler(plan: &Plan, anew: bool, tools: &Tools) -> Result<Option<Compi
     let actual = found.as_ref().map_or(Bytecode::None, Compiler::pinned);
     // Where all was compiled before nobody is needed.
     if plan.policy.locked
-        && let Some((implementation, version)) = pinned
+        && let Some((implementation, version)) = pinned.clone()
         && !matches!(&actual, Bytecode::Interpreter { version: has, .. } if *has == version)
     {
         let absent = Compiler::absent(python, implementation, version, actual);
         return Ok(Some(absent));
     }
-    tools.pins.settle_bytecode(python, actual)?;
+    match pinned {
+        // The lock stays: this machine may be the one that lacks something.
+        Some((implementation, version)) if !anew => {
+            let locked = Bytecode::Interpreter {
+                implementation,
+                version,
+            };
+            if locked != actual {
+                tools.progress.warn(format!(
+                    "{} has {locked} for the bytecode of Python {python}, and there is {actual}, so the image is \
+                     another: have that version here, or lock again by `lambimg lock`",
+                    pins::FILE
+                ));
+            }
+        }
+        _ => tools.pins.settle_bytecode(python, actual)?,
+    }
     match found {
         Ok(compiler) => Ok(Some(compiler)),
         Err(tried) => {

@@ -18,9 +18,9 @@ use crate::oci::layout::Place;
 use crate::oci::reference::Reference;
 use crate::plan::{self, Plan};
 use crate::progress::Progress;
-use crate::python::lock::{Builds, Locked, LockedSource, Origin};
+use crate::python::lock::{Locked, LockedSource, Origin};
 use crate::python::resolve::relative_path;
-use crate::python::{Glibc, PythonVersion, Target, bytecode, source};
+use crate::python::{PythonVersion, Target, bytecode, source};
 
 /// Why a lock that must not change does not do, as a clause that follows its name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,18 +95,8 @@ pub struct Renewal {
 pub struct Asker {
     /// The project's directory, without links in it.
     pub project: PathBuf,
-    /// The base: a reference, a place or `host`.
-    pub base: String,
-    /// The interpreter that `host` is made of, if one was named.
-    pub interpreter: Option<PathBuf>,
-    /// The Python.
-    pub python: PythonVersion,
-    /// The architecture.
-    pub architecture: Architecture,
-    /// The base's C library, if the user says it.
-    pub glibc: Option<Glibc>,
-    /// Which packages may be built.
-    pub builds: Builds,
+    /// What flags gave, as they are written.
+    pub flags: Vec<(&'static str, String)>,
 }
 
 /// The lock of one run; without one nothing is decided and nothing kept. Cheap to clone.
@@ -203,18 +193,7 @@ impl Pinning {
             path,
             asker: Asker {
                 project: plan.project.clone(),
-                base: match &plan.base {
-                    plan::Base::Host(_) => "host".to_owned(),
-                    named => named.to_string(),
-                },
-                interpreter: match &plan.base {
-                    plan::Base::Host(interpreter) => interpreter.clone(),
-                    _ => None,
-                },
-                python: plan.runtime.python,
-                architecture: plan.architecture,
-                glibc: plan.glibc,
-                builds: plan.builds.clone(),
+                flags: plan.flags.clone(),
             },
             locked: plan.policy.locked,
             renewal,
@@ -258,9 +237,15 @@ impl Pinning {
         let state = inner.state();
         let refusal = match state.standing(&key, asked) {
             Ok(found) => match found.digests.get(plan.architecture) {
-                Some(digest) => return Ok(Some(digest)),
+                Some(digest) if asked.is_none_or(|asked| asked == digest) => {
+                    return Ok(Some(digest));
+                }
+                // Which images an index has its own bytes tell, and nothing else may.
+                Some(_) => return Ok(None),
                 // The others are not to move with it.
-                None if !inner.locked && found.index.is_some() => return Ok(found.index),
+                None if !inner.locked && asked.is_none() && found.index.is_some() => {
+                    return Ok(found.index);
+                }
                 None => Refusal::Lacks(format!("{key} for {}", plan.architecture)),
             },
             Err(refusal) => refusal,
@@ -302,8 +287,9 @@ impl Pinning {
             (Err(refusal), ..) => refusal.clone(),
         };
         if inner.locked {
-            // What the reference decides needs no lock.
-            return if asked.is_some() {
+            // What the reference decides needs no lock, but one that has it otherwise is wrong.
+            let is_contradicted = matches!(refusal, Refusal::Base { .. });
+            return if asked.is_some() && !is_contradicted {
                 Ok(())
             } else {
                 Err(inner.refuse(refusal))
@@ -320,6 +306,7 @@ impl Pinning {
             _ => format!("{key} for {architecture} was not in it"),
         };
         if let Ok(before) = before {
+            let seen = found.digests;
             // What was pinned for another architecture stays, and is not replaced unless all is.
             let is_moved = inner.renewal.base || digest_before.is_some();
             if is_moved {
@@ -327,6 +314,10 @@ impl Pinning {
             } else {
                 found.digests = before.digests.or(found.digests);
                 found.created = before.created.or(found.created);
+            }
+            // An index is told only as long as all that is pinned is in it.
+            if found.digests != seen {
+                found.index = before.index.filter(|index| found.index == Some(*index));
             }
         }
         if matches!(plan.base, plan::Base::Registry(_)) && asked.is_none() {
@@ -534,7 +525,9 @@ impl Pinning {
         };
         let mut state = inner.state();
         let (before, pins) = (state.before.clone(), state.pins.clone());
-        if state.text.as_ref() == Some(&pins.write()) {
+        // A checkout may have other line ends.
+        let is_same = |text: &String| text.replace("\r\n", "\n") == pins.write();
+        if state.text.as_ref().is_some_and(is_same) {
             return Ok(());
         }
         let path = inner.path.display();

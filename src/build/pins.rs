@@ -23,7 +23,7 @@ pub const FILE: &str = "lambimg.lock";
 const HEADER: &str = "# Made by lambimg; commit it. `lambimg lock` makes it anew.\n";
 const VERSION: u32 = 1;
 /// An interpreter's implementation where there is none.
-const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 
 /// Why a text is no `lambimg.lock`.
 #[derive(Debug, thiserror::Error)]
@@ -256,14 +256,14 @@ impl FromStr for Pins {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // No line of ours begins so, and what TOML makes of it would not say what it is.
+        // What TOML makes of a merge's marks would not say what they are.
         let is_mark = |line: &str| {
             ["<<<<<<< ", "||||||| ", ">>>>>>> "].map(|mark| line.starts_with(mark)) != [false; 3]
         };
-        if let Some(at) = text.lines().position(is_mark) {
-            return Err(Error::Conflict { line: at + 1 });
-        }
-        let document = read(text)?;
+        let document = read(text).map_err(|error| {
+            let at = text.lines().position(is_mark);
+            at.map_or(error, |at| Error::Conflict { line: at + 1 })
+        })?;
         let bytecode = document.bytecode.into_iter().map(BytecodeEntry::read);
         let clients = document.runtime_client.into_iter();
         let clients = clients.map(RuntimeClientEntry::read);

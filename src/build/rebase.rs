@@ -99,6 +99,14 @@ pub enum Refusal {
         /// Where the old one has it.
         wanted: String,
     },
+    /// Python takes bytecode of one base without a look at its source, and not that of the other.
+    #[error("the base `{base}` {}", whose_layers(*.new))]
+    Bytecode {
+        /// The new base.
+        base: String,
+        /// Whether the new base has layers of ours.
+        new: bool,
+    },
     /// The image has no name of its own.
     #[error("the image `{0}` has no name")]
     NoName(String),
@@ -122,6 +130,14 @@ fn which_client(new: bool) -> &'static str {
         "the runtime client, and the old one does not"
     } else {
         "no runtime client, and the old one does"
+    }
+}
+
+fn whose_layers(new: bool) -> &'static str {
+    if new {
+        "was made by lambimg, and the old one was not: its bytecode may be taken for that of the image's own files"
+    } else {
+        "was not made by lambimg, and the old one was: the image has files that hide bytecode of the old one"
     }
 }
 
@@ -197,15 +213,16 @@ pub async fn rebase(request: &Request, tools: &Tools) -> Result<Rebased, Error> 
         let old = old_base(name.as_ref(), from, tools).await?;
         moved(&image, (name.as_ref(), &old), (&onto, &new), tools).await?
     };
+    // Before the image has its name: whatever fails from here on, another run finds the rest to do.
+    if let Some(follower) = follower {
+        follower.follow(found, &tools.progress)?;
+    }
     build::keep(&moved, &names, tools)?;
     let pushed = if request.push {
         build::push_all(&moved, &references, tools).await?
     } else {
         Vec::new()
     };
-    if let Some(follower) = follower {
-        follower.follow(found, &tools.progress)?;
-    }
     Ok(Rebased {
         image: moved,
         names,
@@ -295,6 +312,15 @@ async fn moved(
         }
         .into());
     }
+    // Masks, which hide a base's bytecode, are made by a build.
+    let ours = [&old, &new].map(|base| base::is_ours(&base.image.config));
+    if ours[0] != ours[1] {
+        return Err(Refusal::Bytecode {
+            base: new.name,
+            new: ours[1],
+        }
+        .into());
+    }
     let runtime = same_python(&old, &new, tools).await?;
     let is_bootstrapped = !client.0 && base::has_runtime_client(&image.config);
     let interpreters = [&old, &new].map(|base| base::interpreter(&base.image.config, runtime));
@@ -310,6 +336,7 @@ async fn moved(
     let glibc = same_system(image, &old, &new, runtime, tools).await?;
     let mut to = Move {
         base: Some((Some(onto.clone()), new.image.manifest.digest())),
+        own_labels: build::OWN_LABELS.map(str::to_owned).into(),
         ..Move::default()
     };
     if is_bootstrapped {

@@ -457,7 +457,8 @@ impl Stack {
         };
         if let Some(layers) = earlier.packages(key, count, &self.tools).await {
             for (done, layer) in done.iter_mut().zip(layers) {
-                *done = Some(taken(layer));
+                // What is known here says more.
+                done.get_or_insert_with(|| taken(layer));
             }
             return Ok(true);
         }

@@ -37,7 +37,7 @@ Exit codes:
 
 /// Findings, or refused.
 pub(crate) const REFUSED: u8 = 1;
-const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 const INPUT: u8 = 3;
 const NETWORK: u8 = 4;
 const AWS: u8 = 5;
@@ -500,6 +500,21 @@ fn of_build(error: &build::Error) -> Advice {
     }
 }
 
+/// Those flags that decide what is locked.
+const LOCK_FLAGS: [&str; 11] = [
+    "--python",
+    "--arch",
+    "--requirements",
+    "--base",
+    "--glibc",
+    "--interpreter",
+    "--resolver",
+    "--exclude-newer",
+    "--extra",
+    "--group",
+    "--build",
+];
+
 fn of_rebase(error: &rebase::Refusal) -> Advice {
     match error {
         rebase::Refusal::NoBase | rebase::Refusal::OtherLayers { .. } => {
@@ -516,6 +531,7 @@ fn of_rebase(error: &rebase::Refusal) -> Advice {
         rebase::Refusal::System { .. }
         | rebase::Refusal::Glibc { .. }
         | rebase::Refusal::RuntimeClient { .. }
+        | rebase::Refusal::Bytecode { .. }
         | rebase::Refusal::Interpreter { .. } => hint(
             "name a base of the same kind by `--onto`, or build again on the new one",
             REFUSED,
@@ -578,43 +594,36 @@ fn of_cause(cause: &Cause) -> &'static str {
 
 /// Whatever the lock lacks or has otherwise, making it anew for the same puts that right.
 fn of_refusal(refusal: &Refusal, asker: &Asker) -> Advice {
+    let mut command = "lambimg lock".to_owned();
     let is_here = std::env::current_dir().is_ok_and(|here| here == asker.project);
-    let project = if is_here {
-        String::new()
-    } else {
-        format!(" {}", asker.project.display())
+    if !is_here {
+        let _ = write!(command, " {}", in_shell(&asker.project.to_string_lossy()));
+    }
+    let flags = asker.flags.iter();
+    for (flag, value) in flags.filter(|(flag, _)| LOCK_FLAGS.contains(flag)) {
+        let _ = write!(command, " {flag} {}", in_shell(value));
+    }
+    let text = match refusal {
+        Refusal::Interpreter {
+            locked: Bytecode::Interpreter { version, .. },
+            ..
+        } => format!(
+            "have that very version here, as by `uv python install {version}`; or lock again with the one that is \
+             here: `{command}`"
+        ),
+        _ => format!("run `{command}`, look at what changed, and commit it"),
     };
-    if let Refusal::Interpreter {
-        locked: Bytecode::Interpreter { version, .. },
-        ..
-    } = refusal
-    {
-        return hint(
-            format!(
-                "have that very version here, as by `uv python install {version}`; or lock again with the one that is \
-                 here: `lambimg lock{project}`"
-            ),
-            REFUSED,
-        );
+    hint(text, REFUSED)
+}
+
+/// A word as a shell takes it for one.
+fn in_shell(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
-    let mut command = format!("lambimg lock{project} --base {}", asker.base);
-    if let Some(path) = &asker.interpreter {
-        let _ = write!(command, " --interpreter {}", path.display());
-    }
-    let (python, architecture) = (asker.python, asker.architecture);
-    let _ = write!(command, " --python {python} --arch {architecture}");
-    if let Some(glibc) = asker.glibc {
-        let _ = write!(command, " --glibc {glibc}");
-    }
-    let all = asker.builds.all.then_some(":all:");
-    let names = asker.builds.names.iter().map(String::as_str);
-    for name in all.into_iter().chain(names) {
-        let _ = write!(command, " --build {name}");
-    }
-    hint(
-        format!("run `{command}`, look at what changed, and commit it"),
-        REFUSED,
-    )
 }
 
 fn foreign_lock_hint(path: &Path) -> String {

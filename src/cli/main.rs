@@ -578,7 +578,15 @@ fn run_outdated(
     };
     let plan = plan::make(&project, request)?;
     let tools = tools(Some(&project.root), &reach, false, terminal)?;
-    let found = block_on(outdated::outdated(&plan, &tools))??;
+    let found = block_on(outdated::outdated(&plan, &tools))?.map_err(|error| {
+        let is_unpinned = matches!(error, build::Error::Pinned { .. });
+        let mut failure = Failure::from(error);
+        // That code says that there is a newer base.
+        if is_unpinned {
+            failure.code = failure::USAGE;
+        }
+        failure
+    })?;
     terminal.print(&match wanted.format.format {
         Format::Table => terminal::outdated_table(&found),
         Format::Json => terminal::outdated_json(&found),

@@ -25,6 +25,8 @@ pub struct Move {
     pub variables: (Variables, Variables),
     /// Labels that a build sets by what the new base has.
     pub labels: BTreeMap<String, String>,
+    /// Labels that are the image's own, even where the old base has the same.
+    pub own_labels: BTreeSet<String>,
     /// Whether entry point and working directory are the image's own, even where the old base has the same.
     pub has_own_start: bool,
 }
@@ -183,7 +185,9 @@ fn labels(image: &Config, old: &Config, new: &Config, to: &Move) -> BTreeMap<Str
     let mut labels = new.labels.clone();
     labels.retain(|name, _| !old.labels.contains_key(name) || image.labels.contains_key(name));
     let own = image.labels.iter();
-    let own = own.filter(|(name, value)| old.labels.get(*name) != Some(value));
+    let own = own.filter(|(name, value)| {
+        old.labels.get(*name) != Some(value) || to.own_labels.contains(*name)
+    });
     let of_base = [image::BASE_NAME, image::BASE_DIGEST];
     let own = own.filter(|(name, _)| !of_base.contains(&&***name));
     labels.extend(own.map(|(name, value)| (name.clone(), value.clone())));
@@ -314,9 +318,27 @@ mod tests {
             variables: (pairs("/bin:/opt"), pairs("/sbin:/opt")),
             labels: BTreeMap::from([("glibc".to_owned(), "2.36".to_owned())]),
             has_own_start: true,
+            ..Move::default()
         };
         let moved = rebase(&image, &old, &new, &to).unwrap();
         assert_eq!(moved, build(&new, &edit("/sbin:/opt", "2.36")));
+    }
+
+    /// The old base may say the same of its layers as the image of its own.
+    #[test]
+    fn what_a_build_says_of_its_own_layers_stays() {
+        let (old, new) = (old(Family::Oci), new(Family::Oci));
+        let edit = Edit {
+            labels: BTreeMap::from([("vendor".to_owned(), "old".to_owned())]),
+            ..Edit::default()
+        };
+        let to = Move {
+            base: to_base(&new),
+            own_labels: BTreeSet::from(["vendor".to_owned()]),
+            ..Move::default()
+        };
+        let moved = rebase(&build(&old, &edit), &old, &new, &to).unwrap();
+        assert_eq!(moved, build(&new, &edit));
     }
 
     #[test]

@@ -271,6 +271,8 @@ pub struct Plan {
     pub policy: Policy,
     /// The date of everything, in seconds since 1970.
     pub epoch: u64,
+    /// What flags gave, as they are written, for whoever tells the user a command.
+    pub flags: Vec<(&'static str, String)>,
     /// What the user should know before.
     pub warnings: Vec<String>,
 }
@@ -281,6 +283,7 @@ pub struct Plan {
 /// See [`Error`].
 pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
     let config = request.config;
+    let flags = config.flags();
     let runtime = read_runtime(config.python.as_ref())?;
     let names = read_names(project, config.tags.as_ref())?;
     let push: Vec<_> = names.iter().filter_map(Name::reference).collect();
@@ -339,6 +342,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         push: if request.push { push } else { Vec::new() },
         cache_from: read_references(config.cache_from.as_ref())?,
         policy: request.policy,
+        flags,
         epoch: read_epoch(request.epoch)?,
         warnings: runtime.warning(&request.today).into_iter().collect(),
         project: project.root.clone(),

@@ -70,11 +70,22 @@ def answer(status, data):
     answers.write(struct.pack("<BI", status, len(data)) + data)
     answers.flush()
 
-def refuses(error):
+def refuses(error, source):
     if isinstance(error, (SyntaxError, ValueError, OverflowError, RecursionError)):
         return True
-    # The parser's own limit, which is a count.
-    return isinstance(error, MemoryError) and "Parser stack overflowed" in str(error)
+    if not isinstance(error, MemoryError):
+        return False
+    # The parser's own limit, which is a count; before 3.12 it has no words.
+    if sys.version_info >= (3, 12):
+        return "Parser stack overflowed" in str(error)
+    if str(error) or len(source) > 1 << 20:
+        return False
+    try:
+        # More than so small a source can take: where it is to be had, memory was not short.
+        bytearray(256 << 20)
+    except MemoryError:
+        return False
+    return True
 
 magic = importlib.util.MAGIC_NUMBER
 
@@ -89,7 +100,7 @@ def serve():
             code, status = None, 0
         except Exception as error:
             data = ("%s: %s" % (type(error).__name__, error)).encode("utf-8", "replace")[:1000]
-            status = 1 if refuses(error) else 2
+            status = 1 if refuses(error, source) else 2
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         answer(status, data)
 
@@ -504,6 +515,16 @@ mod tests {
         assert!(encoding.starts_with("SyntaxError: "), "{encoding}");
         assert!(refused(&pool, b"x = 1\0").contains("null bytes"));
         assert!(!bytecode(&pool, "# coding: latin-1\nx = 1\n").is_empty());
+    }
+
+    /// Before Python 3.12 the parser says so as if memory were short.
+    #[test]
+    fn what_is_nested_too_deep_is_left_as_it_is() {
+        let pool = Pool::with(&interpreter::installed(), 1, 60.0);
+        let chain = "elif x == 1: pass\n".repeat(7_000);
+        let reason = refused(&pool, format!("if x: pass\n{chain}").as_bytes());
+        assert!(reason.contains("Error"), "{reason}");
+        assert!(!bytecode(&pool, "x = 1\n").is_empty());
     }
 
     #[test]

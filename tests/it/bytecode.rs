@@ -346,6 +346,42 @@ fn without_an_interpreter_the_cost_is_told() {
     assert!(!quiet.run().stderr.contains("warning"));
 }
 
+/// A machine that lacks something decides nothing for others.
+#[test]
+fn without_the_interpreter_that_is_locked_the_lock_stays() {
+    let (project, index) = project(&[some()]);
+    built(&project, &index, &[]);
+    let lock = || fs::read_to_string(project.path().join("lambimg.lock")).unwrap();
+    let before = lock();
+    let run = building(&project, &index, &[]).env("PATH", project.beside("nothing"));
+    let outcome = run.run();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    let said = "for the bytecode of Python 3.12, and there is none, so the image is another";
+    assert!(outcome.stderr.contains(said), "{}", outcome.rendering());
+    assert_eq!(lock(), before);
+}
+
+/// What a module is called may be anybody's.
+#[test]
+fn names_do_not_steer_the_terminal() {
+    let (project, index) = project(&[]);
+    project.file("a\u{1b}[31mred.py", "def\n");
+    let outcome = building(&project, &index, &["-v"]).run();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    assert!(outcome.stderr.contains("a\\u{1b}[31mred.py"));
+    assert!(!outcome.stderr.contains('\u{1b}'));
+}
+
+#[test]
+fn a_link_called_as_the_cache_is_stays_out() {
+    let (project, index) = project(&[]);
+    fs::create_dir(project.path().join("cache_here")).unwrap();
+    let link = project.path().join("__pycache__");
+    symlink("cache_here", link).unwrap();
+    let files = image(&project, &index, &[]).0;
+    assert!(files["__pycache__/app.cpython-312.pyc"].len() > 16);
+}
+
 #[test]
 fn a_locked_build_with_nothing_to_compile_needs_no_interpreter() {
     let (project, index) = project(&[some()]);

@@ -204,6 +204,52 @@ fn a_base_by_its_digest_needs_no_lock() {
     assert!(!shop.project.path().join("lambimg.lock").exists());
 }
 
+/// What an index has its own bytes tell: a lock that says otherwise is wrong.
+#[test]
+fn a_digest_in_the_reference_is_stronger_than_the_lock() {
+    let mut shop = Shop::open();
+    let list = shop.registry.manifest("lambda/python", "3.12").unwrap();
+    shop.base = format!("{}@{}", shop.base, digest(&list));
+    let first = shop.built(&["--arch", "x86_64"]);
+    let list: Value = serde_json::from_slice(&list).unwrap();
+    let own = list["manifests"][0]["digest"].as_str().unwrap();
+    let other = list["manifests"][1]["digest"].as_str().unwrap();
+    edit(
+        &shop.project,
+        &format!("x86_64 = \"{own}\""),
+        &format!("x86_64 = \"{other}\""),
+    );
+    let locked = shop.run("build", &["--arch", "x86_64", "--locked"]).run();
+    let locked = expect_failure(REFUSED, locked);
+    assert!(locked.stderr.contains(own), "{}", locked.rendering());
+    assert_eq!(first, shop.built(&["--arch", "x86_64"]));
+    assert!(pins(&shop.project).contains(&format!("x86_64 = \"{own}\"")));
+    // The digest of one architecture's image is none of the other's.
+    shop.base = shop.base.replace(&digest_in(&shop.base), own);
+    shop.built(&["--arch", "x86_64"]);
+    let arm = shop.run("build", &["--arch", "arm64"]).run();
+    assert_ne!(arm.code, Some(0), "{}", arm.rendering());
+}
+
+fn digest_in(reference: &str) -> String {
+    reference.split_once('@').unwrap().1.to_owned()
+}
+
+/// Links are for those who read the file elsewhere, and other line ends come from a checkout.
+#[test]
+fn a_lock_is_written_where_it_is_and_left_where_it_says_the_same() {
+    let shop = Shop::open();
+    let lock = shop.project.path().join("lambimg.lock");
+    std::os::unix::fs::symlink("elsewhere.lock", &lock).unwrap();
+    shop.built(&[]);
+    assert!(fs::symlink_metadata(&lock).unwrap().is_symlink());
+    let text = pins(&shop.project).replace('\n', "\r\n");
+    shop.project.file("elsewhere.lock", &text);
+    let again = shop.run("build", &[]).run();
+    assert!(!again.stderr.contains("lock"), "{}", again.rendering());
+    assert_eq!(pins(&shop.project), text);
+}
+
 #[test]
 fn a_directory_that_cannot_be_written_is_built() {
     let shop = Shop::open();
@@ -550,7 +596,8 @@ fn a_merge_conflict_in_the_lock() {
 #[test]
 fn outdated_compares_the_lock_with_the_registry() {
     let shop = Shop::open();
-    let none = expect_failure(REFUSED, shop.run("outdated", &[]).run());
+    // Not the code of a newer base.
+    let none = expect_failure(USAGE, shop.run("outdated", &[]).run());
     shop.built(&[]);
     let before = pins(&shop.project);
     let current = shop.run("outdated", &[]).run();

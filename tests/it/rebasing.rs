@@ -266,6 +266,50 @@ fn a_base_of_another_c_library_is_refused() {
     }
 }
 
+/// Who hides a base's bytecode is a build, which knows whether there is any.
+#[test]
+fn a_base_of_ours_and_one_of_others_are_no_ground_for_each_other() {
+    let (project, index, registry) = (project(), index(), Registry::start());
+    let base = Base::bare("3.12").copy_to(&registry);
+    edit_images(
+        &registry,
+        "library/python",
+        ["3.12", "ours"],
+        |_, config| {
+            config["config"]["Labels"] = json!({"lambimg.layers": ""});
+        },
+    );
+    let ours = base.replace("3.12", "ours");
+    for (from, to, said) in [
+        (&base, &ours, "was made by lambimg"),
+        (&ours, &base, "was not made by lambimg"),
+    ] {
+        build(&project, &index, from, "app:1");
+        let outcome = rebase(&project, &["-q", "app:1", "--onto", to]);
+        assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+        assert!(outcome.stderr.contains(said), "{}", outcome.rendering());
+    }
+}
+
+/// What failed is found by the next run, and by the next build.
+#[test]
+fn the_lock_follows_although_the_push_fails() {
+    let (project, index, registry) = (project(), index(), Registry::start());
+    let base = of_tree(&registry, &base_tree("first", "1"));
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    project.file("pyproject.toml", format!("{settings}base = \"{base}\"\n"));
+    build(&project, &index, &base, "app:1");
+    of_tree(&registry, &base_tree("second", "1"));
+    let nowhere = ["app:1", "-t", "127.0.0.1:1/app:1", "--push"];
+    let outcome = rebase(&project, &nowhere);
+    assert_eq!(outcome.code, Some(4), "{}", outcome.rendering());
+    let lock = fs::read_to_string(project.path().join("lambimg.lock")).unwrap();
+    let list = registry.manifest("lambda/python", "3.12").unwrap();
+    let list: Value = serde_json::from_slice(&list).unwrap();
+    let new = list["manifests"][0]["digest"].as_str().unwrap();
+    assert!(lock.contains(new), "{lock}");
+}
+
 /// Where neither config nor name tells, the layers do.
 #[test]
 fn another_system_is_refused() {
