@@ -3,6 +3,8 @@
 //! The runtimes are data, one file each in `base-images/`, embedded. Nothing here calls AWS or knows an
 //! account; dates are compared as the texts they are, with a today that the caller gives.
 
+pub mod check;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;

@@ -6,6 +6,7 @@
 
 mod archive;
 pub mod compare;
+pub mod flatten;
 pub mod image;
 mod inflate;
 pub mod layer;

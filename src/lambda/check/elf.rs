@@ -1,0 +1,5 @@
+//! Rules of programs and libraries: processor, C library, what they need.
+
+use crate::lambda::check::Rule;
+
+pub(super) const RULES: &[Rule] = &[];

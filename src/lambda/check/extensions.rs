@@ -1,0 +1,5 @@
+//! Rules of external extensions in `/opt/extensions`.
+
+use crate::lambda::check::Rule;
+
+pub(super) const RULES: &[Rule] = &[];

@@ -1,0 +1,5 @@
+//! Rules of the runtime's age.
+
+use crate::lambda::check::Rule;
+
+pub(super) const RULES: &[Rule] = &[];

@@ -1,0 +1,223 @@
+//! Lambda's rules, one function each: an image as it is → what Lambda would say of it, told before Lambda does.
+//!
+//! A rule is pure: what it looks at was read before, the documents as their bytes are and of the files what
+//! [`contents`] keeps of them. It gives facts, and why Lambda cares; who shows them in which form, and with
+//! which exit code, is not known here. Where an image came from is not known either.
+
+pub mod contents;
+pub mod subject;
+
+mod bytecode;
+mod config;
+mod elf;
+mod extensions;
+mod handler;
+mod layers;
+mod lifecycle;
+mod manifest;
+mod secrets;
+mod size;
+mod wheels;
+
+#[cfg(test)]
+mod testing;
+
+use std::fmt;
+use std::str::FromStr;
+
+use subject::{Documents, Subject};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Good to know.
+    Note,
+    /// It works today or mostly, and may not tomorrow.
+    Warning,
+    /// Lambda refuses the image, or the function fails.
+    Error,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// What a rule looks at.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    /// Manifest and config alone: cheap enough for every build.
+    Documents(fn(&Documents) -> Vec<Fault>),
+    /// The files too.
+    Files(fn(&Subject) -> Vec<Fault>),
+}
+
+/// A rule of Lambda's.
+#[derive(Debug)]
+pub struct Rule {
+    /// `LMB` and three digits, the same for ever.
+    pub id: &'static str,
+    /// How bad it is at worst.
+    pub level: Level,
+    /// What should hold, in one line.
+    pub title: &'static str,
+    /// Why Lambda cares, with the text or code that the user would have met.
+    pub why: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+    look: Look,
+}
+
+impl Rule {
+    /// Whether it needs manifest and config alone.
+    pub fn is_cheap(&self) -> bool {
+        matches!(self.look, Look::Documents(_))
+    }
+}
+
+/// One thing that a rule found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    message: String,
+    layer: Option<usize>,
+    path: Option<String>,
+    value: Option<String>,
+    remedy: Option<String>,
+    level: Option<Level>,
+}
+
+impl Fault {
+    /// What is so, in one line without an end stop.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            layer: None,
+            path: None,
+            value: None,
+            remedy: None,
+            level: None,
+        }
+    }
+
+    /// In which layer, counted from 0, the lowest.
+    pub(crate) fn layer(mut self, layer: usize) -> Self {
+        self.layer = Some(layer);
+        self
+    }
+
+    /// At which path of the image.
+    pub(crate) fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// The value that is wrong.
+    pub(crate) fn value(mut self, value: impl Into<String>) -> Self {
+        self.value = Some(value.into());
+        self
+    }
+
+    /// What to do, where the rule's own word is too general.
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// How bad this one is, where it is less than the rule's worst.
+    pub(crate) fn level(mut self, level: Level) -> Self {
+        self.level = Some(level);
+        self
+    }
+}
+
+/// What was found, by which rule.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// The rule.
+    pub rule: &'static Rule,
+    /// How bad it is.
+    pub level: Level,
+    /// What is so.
+    pub message: String,
+    /// In which layer, counted from 0, the lowest.
+    pub layer: Option<usize>,
+    /// At which path of the image.
+    pub path: Option<String>,
+    /// The value that is wrong.
+    pub value: Option<String>,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// All rules, by their identifiers.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    let rooms = [
+        manifest::RULES,
+        config::RULES,
+        layers::RULES,
+        handler::RULES,
+        elf::RULES,
+        wheels::RULES,
+        bytecode::RULES,
+        extensions::RULES,
+        lifecycle::RULES,
+        secrets::RULES,
+        size::RULES,
+    ];
+    rooms.into_iter().flatten()
+}
+
+/// A text that names no rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no rule `{0}`")]
+pub struct NoRule(pub String);
+
+impl FromStr for &'static Rule {
+    type Err = NoRule;
+
+    fn from_str(text: &str) -> Result<Self, NoRule> {
+        let wanted = rules().find(|rule| rule.id.eq_ignore_ascii_case(text.trim()));
+        wanted.ok_or_else(|| NoRule(text.to_owned()))
+    }
+}
+
+/// Applies every rule, the worst findings first.
+pub fn check(subject: &Subject) -> Vec<Finding> {
+    findings(|rule| match rule.look {
+        Look::Documents(find) => find(&subject.documents),
+        Look::Files(find) => find(subject),
+    })
+}
+
+/// Applies the cheap rules.
+pub fn check_documents(documents: &Documents) -> Vec<Finding> {
+    findings(|rule| match rule.look {
+        Look::Documents(find) => find(documents),
+        Look::Files(_) => Vec::new(),
+    })
+}
+
+fn findings(find: impl Fn(&'static Rule) -> Vec<Fault>) -> Vec<Finding> {
+    let mut found: Vec<_> = rules()
+        .flat_map(|rule| {
+            let faults = find(rule).into_iter();
+            faults.map(move |fault| Finding {
+                rule,
+                level: fault.level.unwrap_or(rule.level),
+                message: fault.message,
+                layer: fault.layer,
+                path: fault.path,
+                value: fault.value,
+                remedy: fault.remedy.unwrap_or_else(|| rule.remedy.to_owned()),
+            })
+        })
+        .collect();
+    // Stable: within a level the rules' own order stays.
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+    found
+}

@@ -1,0 +1,227 @@
+//! What the rules look at: an image's documents as their bytes are, its layers, and the flattened tree.
+//!
+//! Documents are read leniently: a rule is to say what is wrong with one, so nothing here fails on a field
+//! that is missing or of another kind. This file never opens anything itself.
+
+use serde_json::Value;
+
+use crate::digest::Digest;
+use crate::lambda::check::contents::Seen;
+use crate::lambda::{self, Runtime};
+use crate::oci::Descriptor;
+use crate::oci::flatten::{Found, Layer, Tree};
+use crate::python::PythonVersion;
+
+/// A document and what was said of it where it is named.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// Its bytes.
+    pub raw: Vec<u8>,
+    /// The same as JSON; null where they are none.
+    pub value: Value,
+    /// The media type that it came with: of the descriptor or the registry's answer.
+    pub media_type: Option<String>,
+    /// What the document that names it says of it, if one does.
+    pub stated: Option<(Digest, u64)>,
+}
+
+impl Document {
+    /// A document of these bytes.
+    pub fn new(raw: Vec<u8>, media_type: Option<String>, stated: Option<(Digest, u64)>) -> Self {
+        Self {
+            value: serde_json::from_slice(&raw).unwrap_or_default(),
+            raw,
+            media_type,
+            stated,
+        }
+    }
+}
+
+/// An image's documents.
+#[derive(Debug, Clone)]
+pub struct Documents {
+    /// The index that the image's name led to, where it led to one.
+    pub index: Option<Document>,
+    /// The manifest; none where the image's form has none, as Docker's archives.
+    pub manifest: Option<Document>,
+    /// The config.
+    pub config: Document,
+    /// The architecture that the user asked for, in OCI's word.
+    pub wanted: Option<&'static str>,
+    /// The day, as `YYYY-MM-DD`.
+    pub today: String,
+}
+
+impl Documents {
+    /// What the config says of running: a field of its `config` object, null if absent.
+    pub fn run(&self, field: &str) -> &Value {
+        &self.config.value["config"][field]
+    }
+
+    /// A list of texts of that object; what is no text is left out.
+    pub fn list(&self, field: &str) -> Vec<&str> {
+        let items = self.run(field).as_array().into_iter().flatten();
+        items.filter_map(Value::as_str).collect()
+    }
+
+    /// The entry point and its arguments, as Lambda runs them.
+    pub fn command(&self) -> Vec<&str> {
+        [self.list("Entrypoint"), self.list("Cmd")].concat()
+    }
+
+    /// The variables in their order, as name and value.
+    pub fn variables(&self) -> Vec<(&str, &str)> {
+        let split = |line: &'_ str| {
+            line.split_once('=')
+                .map_or((line.len(), line.len()), |(n, _)| (n.len(), n.len() + 1))
+        };
+        let lines = self.list("Env").into_iter();
+        lines
+            .map(|line| {
+                let (end, start) = split(line);
+                (&line[..end], &line[start..])
+            })
+            .collect()
+    }
+
+    /// The value of a variable.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        let mut all = self.variables().into_iter().rev();
+        all.find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// `amd64` or whatever the config says; empty if nothing.
+    pub fn architecture(&self) -> &str {
+        self.config.value["architecture"]
+            .as_str()
+            .unwrap_or_default()
+    }
+
+    /// The directory that the function starts in; the root where none is said.
+    pub fn working_dir(&self) -> &str {
+        match self.run("WorkingDir").as_str() {
+            None | Some("") => "/",
+            Some(directory) => directory,
+        }
+    }
+
+    /// The layers that the manifest names and that can be read as descriptors, lowest first.
+    pub fn layers(&self) -> Vec<Descriptor> {
+        let manifest = self.manifest.as_ref().map(|manifest| &manifest.value);
+        let layers = manifest.and_then(|manifest| manifest["layers"].as_array());
+        let layers = layers.into_iter().flatten();
+        layers
+            .filter_map(|layer| serde_json::from_value(layer.clone()).ok())
+            .collect()
+    }
+
+    /// The digests of the uncompressed layers as the config has them, lowest first.
+    pub fn diff_ids(&self) -> Vec<&str> {
+        let ids = self.config.value["rootfs"]["diff_ids"].as_array();
+        ids.into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect()
+    }
+
+    /// Whether the entry point is that of AWS's own base images, which takes the handler alone.
+    pub fn has_aws_entry_point(&self) -> bool {
+        let entry = self.list("Entrypoint");
+        matches!(&*entry, [only] if only.trim_start_matches('/') == lambda::ENTRY_POINT)
+    }
+}
+
+/// Which Python the function runs on, and where it looks for modules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Python {
+    /// The release line.
+    pub version: PythonVersion,
+    /// The interpreter's path in the image, below the root.
+    pub interpreter: String,
+    /// Directories of `sys.path` below the root, in Python's order; they may be missing.
+    pub path: Vec<String>,
+    /// Which of them are the standard library's.
+    pub standard: Vec<String>,
+}
+
+/// An image, read.
+#[derive(Debug)]
+pub struct Subject {
+    /// Its documents.
+    pub documents: Documents,
+    /// Its layers, lowest first.
+    pub layers: Vec<Layer<Seen>>,
+    /// Their files, upper ones over lower ones.
+    pub tree: Tree,
+    /// How many of the lowest layers are the base's: what is wrong there is not the user's to mend.
+    pub base: usize,
+    /// The Python of the image, if there is one.
+    pub python: Option<Python>,
+}
+
+impl Subject {
+    /// Puts an image together.
+    pub fn new(documents: Documents, layers: Vec<Layer<Seen>>) -> Self {
+        let tree = Tree::new(&layers);
+        let mut subject = Self {
+            base: base_of(&layers),
+            python: None,
+            documents,
+            layers,
+            tree,
+        };
+        subject.python = super::handler::python_of(&subject);
+        subject
+    }
+
+    /// The entry at a path, as [`Tree::get`].
+    pub fn get(&self, path: &str) -> Option<Found<'_, Seen>> {
+        self.tree.get(path, &self.layers)
+    }
+
+    /// The entry that a path leads to when links are followed, and its own path.
+    pub fn find(&self, path: &str) -> Option<(String, Found<'_, Seen>)> {
+        let path = self.tree.resolve(path, &self.layers).ok()?;
+        let found = self.get(&path)?;
+        Some((path, found))
+    }
+
+    /// The files that layers above the base bring and that no upper layer hides: path and entry, sorted.
+    pub fn added(&self) -> impl Iterator<Item = (&str, Found<'_, Seen>)> {
+        let all = self.tree.paths();
+        all.filter_map(|path| Some((path, self.get(path)?)))
+            .filter(|(_, found)| found.layer >= self.base)
+    }
+
+    /// The runtime of Lambda that the image's Python is.
+    pub fn runtime(&self) -> Option<&'static Runtime> {
+        lambda::runtime(self.python.as_ref()?.version)
+    }
+}
+
+/// How many of the lowest layers are the base's.
+///
+/// It ends where the last of a system's and a runtime's own files comes for the first time. Where no layer is
+/// above that, there is no telling the base from the rest, and nothing is taken for a base.
+fn base_of(layers: &[Layer<Seen>]) -> usize {
+    let first = |is_mark: &dyn Fn(&str) -> bool| {
+        let mut numbered = layers.iter().enumerate();
+        numbered
+            .find(|(_, layer)| layer.entries.iter().any(|entry| is_mark(&entry.path())))
+            .map_or(0, |(number, _)| number + 1)
+    };
+    let interpreter = |path: &str| {
+        let name = path.strip_prefix("var/lang/bin/python3.");
+        let name = name.or_else(|| path.strip_prefix("usr/local/bin/python3."));
+        let name = name.or_else(|| path.strip_prefix("usr/bin/python3."));
+        name.is_some_and(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let marks: [&dyn Fn(&str) -> bool; 4] = [
+        &interpreter,
+        &|path| path == lambda::ENTRY_POINT,
+        &|path| path == "var/runtime/bootstrap",
+        &|path| path == "etc/os-release" || path == "usr/lib/os-release",
+    ];
+    let base = marks.into_iter().map(first).max().unwrap_or(0);
+    if base < layers.len() { base } else { 0 }
+}

@@ -1,0 +1,176 @@
+//! Images for the rules' tests: layers of plain tar and gzip, read by the real reader.
+
+use serde_json::{Value, json};
+
+use crate::digest::Digest;
+use crate::lambda::check::contents::Contents;
+use crate::lambda::check::subject::{Document, Documents, Subject};
+use crate::lambda::check::{Finding, check};
+use crate::oci::flatten;
+use crate::oci::{Descriptor, Family};
+
+/// An image under way.
+pub(super) struct Forge {
+    layers: Vec<tar::Builder<Vec<u8>>>,
+    /// The config's `config` object.
+    pub(super) run: Value,
+    /// The config around it, and the manifest: merged over what is made.
+    pub(super) config: Value,
+    pub(super) manifest: Value,
+    pub(super) wanted: Option<&'static str>,
+    pub(super) today: &'static str,
+    /// How the files are looked at.
+    pub(super) contents: Contents,
+}
+
+impl Forge {
+    /// An image of one empty layer.
+    pub(super) fn new() -> Self {
+        Self {
+            layers: vec![tar::Builder::new(Vec::new())],
+            run: json!({}),
+            config: json!({"os": "linux", "architecture": "amd64"}),
+            manifest: json!({}),
+            wanted: None,
+            today: "2026-11-23",
+            contents: Contents::default(),
+        }
+    }
+
+    /// Further files go into a new layer.
+    pub(super) fn layer(mut self) -> Self {
+        self.layers.push(tar::Builder::new(Vec::new()));
+        self
+    }
+
+    /// A directory of mode 0755; its parents are not made.
+    pub(super) fn dir(self, path: &str) -> Self {
+        self.entry(path, tar::EntryType::Directory, 0o755, b"", None)
+    }
+
+    /// A file of mode 0644.
+    pub(super) fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        self.entry(path, tar::EntryType::Regular, 0o644, content.as_ref(), None)
+    }
+
+    /// A file of mode 0755.
+    pub(super) fn program(self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        self.entry(path, tar::EntryType::Regular, 0o755, content.as_ref(), None)
+    }
+
+    /// A symbolic link.
+    pub(super) fn link(self, path: &str, target: &str) -> Self {
+        self.entry(path, tar::EntryType::Symlink, 0o777, b"", Some(target))
+    }
+
+    /// Any entry, its name as given.
+    pub(super) fn entry(
+        mut self,
+        path: &str,
+        kind: tar::EntryType,
+        mode: u32,
+        content: &[u8],
+        target: Option<&str>,
+    ) -> Self {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(content.len() as u64);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(315_532_800);
+        // The crate's own setters refuse `..` and absolute names, which are what some rules are about.
+        let raw = header.as_old_mut();
+        raw.name[..path.len()].copy_from_slice(path.as_bytes());
+        if let Some(target) = target {
+            raw.linkname[..target.len()].copy_from_slice(target.as_bytes());
+        }
+        header.set_cksum();
+        let layer = self.layers.last_mut().expect("there is a layer");
+        layer
+            .append(&header, content)
+            .expect("a vector is written to");
+        self
+    }
+
+    /// The image, read.
+    pub(super) fn subject(self) -> Subject {
+        use std::io::Write as _;
+        let mut layers = Vec::new();
+        let mut descriptors = Vec::new();
+        let mut diff_ids = Vec::new();
+        for layer in self.layers {
+            let tar = layer.into_inner().expect("a tar ends");
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(&tar).expect("a vector is written to");
+            let blob = gzip.finish().expect("a vector is written to");
+            let descriptor = Descriptor::of(Family::Docker.layer(), &blob);
+            let read = flatten::read(&descriptor, &*blob, |entry| self.contents.reader(entry));
+            layers.push(read.expect("bytes can be read"));
+            descriptors.push(descriptor);
+            diff_ids.push(Digest::of(&tar).to_string());
+        }
+        let mut config = json!({
+            "config": self.run,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        merge(&mut config, self.config);
+        let raw = config.to_string().into_bytes();
+        let descriptor = Descriptor::of(Family::Docker.config(), &raw);
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": Family::Docker.manifest(),
+            "config": &descriptor,
+            "layers": descriptors,
+        });
+        merge(&mut manifest, self.manifest);
+        let documents = Documents {
+            index: None,
+            manifest: Some(Document::new(
+                manifest.to_string().into_bytes(),
+                Some(Family::Docker.manifest().to_owned()),
+                None,
+            )),
+            config: Document::new(
+                raw,
+                Some(descriptor.media_type),
+                Some((descriptor.digest, descriptor.size)),
+            ),
+            wanted: self.wanted,
+            today: self.today.to_owned(),
+        };
+        Subject::new(documents, layers)
+    }
+
+    /// What all rules find, a line each: rule, level, layer, path, message.
+    pub(super) fn findings(self) -> String {
+        let lines: Vec<_> = check(&self.subject()).iter().map(line).collect();
+        lines.join("\n")
+    }
+}
+
+fn line(finding: &Finding) -> String {
+    let layer = finding.layer.map(|layer| format!(" {layer}"));
+    let path = finding.path.as_ref().map(|path| format!(" {path}"));
+    format!(
+        "{} {}{}{}: {}",
+        finding.rule.id,
+        finding.level,
+        layer.unwrap_or_default(),
+        path.unwrap_or_default(),
+        finding.message
+    )
+}
+
+/// Puts the fields of `over` over those of `into`; null removes one.
+fn merge(into: &mut Value, over: Value) {
+    if let (Some(into), Value::Object(over)) = (into.as_object_mut(), over) {
+        for (key, value) in over {
+            if value.is_null() {
+                into.remove(&key);
+            } else {
+                into.insert(key, value);
+            }
+        }
+    }
+}
