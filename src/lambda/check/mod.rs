@@ -10,11 +10,13 @@ pub mod subject;
 mod bytecode;
 mod config;
 mod elf;
+mod entry;
 mod extensions;
 mod handler;
 mod layers;
 mod lifecycle;
 mod manifest;
+mod program;
 mod secrets;
 mod size;
 mod wheels;
@@ -133,6 +135,16 @@ impl Fault {
         self.level = Some(level);
         self
     }
+}
+
+/// As many faults of one rule are enough; the last says how many more there are.
+pub(super) fn folded(mut faults: Vec<Fault>, most: usize) -> Vec<Fault> {
+    let more = faults.len().saturating_sub(most);
+    faults.truncate(most);
+    if let Some(last) = faults.last_mut().filter(|_| more > 0) {
+        last.message = format!("{}, and {more} more of the kind", last.message);
+    }
+    faults
 }
 
 /// What was found, by which rule.

@@ -1,5 +1,7 @@
 //! Images for the rules' tests: layers of plain tar and gzip, read by the real reader.
 
+use std::ops::Range;
+
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
@@ -8,6 +10,7 @@ use crate::lambda::check::subject::{Document, Documents, Subject};
 use crate::lambda::check::{Finding, check};
 use crate::oci::flatten;
 use crate::oci::{Descriptor, Family};
+use crate::python::elf::testing::elf;
 
 /// An image under way.
 pub(super) struct Forge {
@@ -35,6 +38,58 @@ impl Forge {
             today: "2026-11-23",
             contents: Contents::default(),
         }
+    }
+
+    /// A function on a base as AWS's are, of programs that are little more than their headers; further files go
+    /// into the function's layer, the second.
+    pub(super) fn sound() -> Self {
+        let program = elf(62, &["GLIBC_2.17"]);
+        let mut image = Self::new();
+        for directory in [
+            "etc",
+            "opt",
+            "tmp",
+            "usr",
+            "usr/bin",
+            "var",
+            "var/lang",
+            "var/lang/bin",
+        ] {
+            image = image.dir(directory);
+        }
+        let mut image = image
+            .link("bin", "usr/bin")
+            .file(
+                "etc/os-release",
+                "NAME=\"Amazon Linux\"\nID=\"amzn\"\nVERSION_ID=\"2023\"\n",
+            )
+            .program("lambda-entrypoint.sh", "#!/bin/sh\n")
+            .program("usr/bin/env", &program)
+            .program("usr/bin/sh", &program)
+            .program("var/lang/bin/python3.12", &program)
+            .link("var/lang/bin/python3", "python3.12")
+            .dir("var/runtime")
+            .program("var/runtime/bootstrap", "#!/bin/sh\n")
+            .layer()
+            .dir("var")
+            .dir("var/task")
+            .file(
+                "var/task/app.py",
+                "def handler(event, context):\n    return event\n",
+            );
+        image.run = json!({
+            "Cmd": ["app.handler"],
+            "Entrypoint": ["/lambda-entrypoint.sh"],
+            "Env": [
+                "LANG=en_US.UTF-8",
+                "TZ=:/etc/localtime",
+                "PATH=/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+                "LAMBDA_TASK_ROOT=/var/task",
+                "LAMBDA_RUNTIME_DIR=/var/runtime",
+            ],
+            "WorkingDir": "/var/task",
+        });
+        image
     }
 
     /// Further files go into a new layer.
@@ -140,6 +195,15 @@ impl Forge {
             today: self.today.to_owned(),
         };
         Subject::new(documents, layers)
+    }
+
+    /// What the rules of a range of identifiers find, as [`Forge::findings`].
+    pub(super) fn findings_of(self, range: Range<&str>) -> String {
+        let findings = check(&self.subject());
+        let of_range = findings
+            .iter()
+            .filter(|finding| range.contains(&finding.rule.id));
+        of_range.map(line).collect::<Vec<_>>().join("\n")
     }
 
     /// What all rules find, a line each: rule, level, layer, path, message.

@@ -1,0 +1,230 @@
+//! Whether Linux can start a file of the image as Lambda's user: what it is, its mode, its first line, the
+//! program that its first line names, its processor.
+//!
+//! Which file is started, and what is said of one that cannot be, is the rules' affair.
+
+use std::fmt;
+
+use crate::lambda::Architecture;
+use crate::lambda::check::contents::Seen;
+use crate::lambda::check::subject::Subject;
+use crate::oci::flatten::{Entry, Found, Kind, Missing};
+use crate::python::Machine;
+use crate::python::elf::{MAGIC, Watched};
+
+/// Where programs are looked for if no `PATH` says it: what container runtimes set.
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// As many scripts may be each other's interpreters, as by Linux.
+const MAX_SCRIPTS: usize = 4;
+/// From so many ELF files on, they tell what the image is for.
+const ENOUGH: usize = 3;
+
+/// Why a file cannot be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// Nothing is there; where the path ends.
+    Missing(Missing),
+    /// It is a name that no directory of `PATH` has.
+    NotInPath,
+    /// It is no regular file but this.
+    NotAFile(&'static str),
+    /// Others than the owner may not run it, by this mode.
+    NotExecutable(u32),
+    /// It is a script that others than the owner may not read, by this mode.
+    Unreadable(u32),
+    /// It is neither ELF nor a script; what it is instead.
+    Format(&'static str),
+    /// Its first line ends in CR LF.
+    CarriageReturn(String),
+    /// The program that its first line names cannot be started.
+    Interpreter {
+        /// As the line has it.
+        named: String,
+        /// Why not.
+        obstacle: Box<Obstacle>,
+    },
+    /// It is for another processor.
+    Machine {
+        /// Its own.
+        own: String,
+        /// The image's.
+        image: Machine,
+    },
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(Missing::Nothing(path)) => write!(f, "there is nothing at `/{path}`"),
+            Self::Missing(Missing::Loop(path)) => {
+                write!(f, "symbolic links go round in circles at `/{path}`")
+            }
+            Self::NotInPath => f.write_str("no directory of `PATH` has it"),
+            Self::NotAFile(kind) => write!(f, "it is {kind}"),
+            Self::NotExecutable(mode) => {
+                write!(f, "others than its owner may not run it (mode {mode:04o})")
+            }
+            Self::Unreadable(mode) => write!(
+                f,
+                "it is a script, and others than its owner may not read it (mode {mode:04o})"
+            ),
+            Self::Format(what) => write!(f, "it is neither an ELF file nor a script: {what}"),
+            Self::CarriageReturn(line) => {
+                write!(f, "its first line, `{line}`, ends in CR LF")
+            }
+            Self::Interpreter { named, obstacle } => {
+                write!(f, "its interpreter `{named}` cannot run: {obstacle}")
+            }
+            Self::Machine { own, image } => {
+                write!(f, "it is for {own}, and the image for {image}")
+            }
+        }
+    }
+}
+
+/// What keeps Linux from starting the file at `path` of the image, if anything does.
+pub(super) fn obstacle(image: &Subject, path: &str) -> Option<Obstacle> {
+    started(image, path, 0)
+}
+
+fn started(image: &Subject, path: &str, scripts: usize) -> Option<Obstacle> {
+    let real = match image.tree.resolve(path, &image.layers) {
+        Ok(real) => real,
+        Err(missing) => return Some(Obstacle::Missing(missing)),
+    };
+    // The root, and directories that no layer lists, have no entry.
+    let Some(Found { entry, .. }) = image.get(&real) else {
+        return Some(Obstacle::NotAFile("a directory"));
+    };
+    match entry.kind {
+        Kind::File => {}
+        // Its target is hidden or never was: what it holds cannot be told.
+        Kind::Hardlink => return None,
+        Kind::Directory => return Some(Obstacle::NotAFile("a directory")),
+        _ => return Some(Obstacle::NotAFile("no regular file")),
+    }
+    if entry.mode & 0o001 == 0 {
+        return Some(Obstacle::NotExecutable(entry.mode));
+    }
+    let seen = entry.seen.as_ref()?;
+    if seen.head.starts_with(MAGIC) {
+        wrong_machine(image, seen)
+    } else if seen.head.starts_with(b"#!") {
+        script(image, entry, &seen.head, scripts)
+    } else {
+        Some(Obstacle::Format(match &*seen.head {
+            [] => "it is empty",
+            [0xef, 0xbb, 0xbf, b'#', b'!', ..] => "a byte order mark stands before its `#!`",
+            _ => "its first line does not begin with `#!`",
+        }))
+    }
+}
+
+fn wrong_machine(image: &Subject, seen: &Seen) -> Option<Obstacle> {
+    let wanted = machine(image)?;
+    match &seen.elf {
+        Watched::Elf(Ok(facts)) if !facts.is_for(wanted) => Some(Obstacle::Machine {
+            own: facts.machine_name(),
+            image: wanted,
+        }),
+        _ => None,
+    }
+}
+
+fn script(image: &Subject, entry: &Entry<Seen>, head: &[u8], scripts: usize) -> Option<Obstacle> {
+    if entry.mode & 0o004 == 0 {
+        return Some(Obstacle::Unreadable(entry.mode));
+    }
+    let line = head.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(&line[2..]);
+    if line.ends_with('\r') {
+        let line = line.trim_end_matches('\r');
+        return Some(Obstacle::CarriageReturn(format!("#!{line}")));
+    }
+    let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
+    let Some(named) = words.next() else {
+        return Some(Obstacle::Format("its `#!` names no interpreter"));
+    };
+    if scripts >= MAX_SCRIPTS {
+        return None;
+    }
+    let found = if named.starts_with('/') {
+        named.to_owned()
+    } else {
+        format!("{}/{named}", image.documents.working_dir())
+    };
+    let failed = |named: &str, obstacle| Obstacle::Interpreter {
+        named: named.to_owned(),
+        obstacle: Box::new(obstacle),
+    };
+    if let Some(obstacle) = started(image, &found, scripts + 1) {
+        return Some(failed(named, obstacle));
+    }
+    if !found.ends_with("/env") {
+        return None;
+    }
+    // `env` looks its first argument up that is neither an option nor a variable.
+    let program = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
+    let obstacle = match in_path(image, program) {
+        Some(path) => started(image, &path, scripts + 1)?,
+        None => Obstacle::NotInPath,
+    };
+    Some(failed(program, obstacle))
+}
+
+/// Where a command is found that is a name alone, or any path as it is.
+pub(super) fn in_path(image: &Subject, name: &str) -> Option<String> {
+    if name.contains('/') {
+        return Some(name.to_owned());
+    }
+    let directories = image.documents.variable("PATH").unwrap_or(USUAL_PATH);
+    let paths = directories
+        .split(':')
+        .map(|directory| format!("{}/{name}", directory.trim_end_matches('/')));
+    let mut paths = paths.filter(|path| path.starts_with('/'));
+    paths.find(|path| {
+        let found = image.find(path);
+        found.is_some_and(|(_, found)| found.entry.kind == Kind::File)
+    })
+}
+
+/// The processor that the config names.
+fn stated_machine(image: &Subject) -> Option<Machine> {
+    let architecture: Architecture = image.documents.architecture().parse().ok()?;
+    Some(architecture.machine())
+}
+
+/// The processor that the image's programs are for, and how many there are, where they tell another than the
+/// config names: then it is the config that is wrong.
+pub(super) fn other_machine(image: &Subject) -> Option<(Machine, usize)> {
+    let stated = stated_machine(image)?;
+    let other = match stated {
+        Machine::X86_64 => Machine::Aarch64,
+        Machine::Aarch64 => Machine::X86_64,
+    };
+    let (mut all, mut others) = (0, 0);
+    for found in image.tree.paths().filter_map(|path| image.get(path)) {
+        let elf = found.entry.seen.as_ref().map(|seen| &seen.elf);
+        if let Some(Watched::Elf(Ok(facts))) = elf
+            && (image.base == 0 || found.layer < image.base)
+        {
+            all += 1;
+            others += usize::from(facts.is_for(other));
+        }
+    }
+    (others >= ENOUGH && others * 10 > all * 9).then_some((other, others))
+}
+
+/// The processor that the image is for: its programs' if they contradict the config.
+pub(super) fn machine(image: &Subject) -> Option<Machine> {
+    let other = other_machine(image).map(|(machine, _)| machine);
+    other.or_else(|| stated_machine(image))
+}
+
+/// Whether the image has no program at all: a system that is no system, of which nothing can be said.
+pub(super) fn is_hollow(image: &Subject) -> bool {
+    let found = image.tree.paths().filter_map(|path| image.get(path));
+    !found
+        .filter_map(|found| found.entry.seen.as_ref())
+        .any(|seen| seen.head.starts_with(MAGIC))
+}
