@@ -1,42 +1,587 @@
-//! Rules of the layers as archives.
+//! Rules of the layers as archives: names, kinds, modes, whiteouts, links.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use crate::lambda;
+use crate::lambda::check::contents::Seen;
+use crate::lambda::check::modes;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule};
-use crate::oci::flatten::Kind;
+use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::oci::flatten::{self, Entry, Kind, Layer, Tree};
 
-pub(super) const RULES: &[Rule] = &[Rule {
-    id: "LMB036",
-    level: Level::Error,
-    title: "A layer has no hard links",
-    why: "Lambda's unpacker refuses them when it optimises the image: the function's state becomes `Failed` with \
-          `InvalidImage (ImageLayerFailure: UnsupportedImageLayerDetected)`.",
-    remedy: "Make each of the two names a file of its own, or one a symbolic link.",
-    look: Look::Files(has_no_hard_links),
-}];
+/// As many findings of one rule are shown.
+const MOST: usize = 10;
+/// What an entry's name begins with that hides one of a lower layer.
+const WHITEOUT: &str = ".wh.";
+/// What an entry's name begins with that says something of its directory.
+const MARK: &str = ".wh..wh.";
+/// Where files come from that the image need not have.
+const OF_THE_SYSTEM: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
+const UNSUPPORTED: &str = "Lambda's unpacker, unlike Docker's, does not take it: the function's state becomes \
+                           `Failed` with `InvalidImage (ImageLayerFailure: UnsupportedImageLayerDetected)`.";
 
-fn has_no_hard_links(image: &Subject) -> Vec<Fault> {
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "LMB035",
+        level: Level::Error,
+        title: "A layer lists each directory before what is in it",
+        why: UNSUPPORTED,
+        remedy: "Make the layer with the directories above each file in it, before the file.",
+        look: Look::Files(lists_directories_first),
+    },
+    Rule {
+        id: "LMB036",
+        level: Level::Error,
+        title: "A layer has no hard links",
+        why: UNSUPPORTED,
+        remedy: "Make each of the two names a file of its own, or one a symbolic link.",
+        look: Look::Files(has_no_hard_links),
+    },
+    Rule {
+        id: "LMB037",
+        level: Level::Error,
+        title: "A layer has files, directories and links alone",
+        why: "Lambda's unpacker is stricter than Docker's, and devices and pipes are nothing that a function could use: \
+              expect `InvalidImage (ImageLayerFailure: UnsupportedImageLayerDetected)`.",
+        remedy: "Leave devices and pipes out of the image; `/dev` is Lambda's.",
+        look: Look::Files(has_no_devices),
+    },
+    Rule {
+        id: "LMB038",
+        level: Level::Error,
+        title: "Names in a layer do not begin with a slash",
+        why: "The image specification has names below the root; unpackers strip the slash, or refuse the layer: expect \
+              `InvalidImage (ImageLayerFailure: UnsupportedImageLayerDetected)`.",
+        remedy: "Make the layer from within the directory that becomes the root.",
+        look: Look::Files(has_relative_names),
+    },
+    Rule {
+        id: "LMB039",
+        level: Level::Error,
+        title: "Names in a layer do not have `..` in them",
+        why: "Unpackers refuse such a layer, or leave the file out, for it would be written outside the image: expect \
+              `InvalidImage (ImageLayerFailure: UnsupportedImageLayerDetected)`.",
+        remedy: "Make the layer from within the directory that becomes the root.",
+        look: Look::Files(stays_below_the_root),
+    },
+    Rule {
+        id: "LMB040",
+        level: Level::Warning,
+        title: "A layer has each name once",
+        why: "Which of the two is in the function's file system is the unpacker's choice; Docker takes the last.",
+        remedy: "Make the layer anew instead of appending to it.",
+        look: Look::Files(has_each_name_once),
+    },
+    Rule {
+        id: "LMB041",
+        level: Level::Warning,
+        title: "A whiteout hides a file of a lower layer",
+        why: "It removes nothing: the file that was meant is still in the image under another path, or never was.",
+        remedy: "Correct the whiteout's path, or remove it.",
+        look: Look::Files(hides_something),
+    },
+    Rule {
+        id: "LMB042",
+        level: Level::Warning,
+        title: "A layer does not hide what it has itself",
+        why: "A whiteout is for lower layers; whether the layer's own file is there is the unpacker's choice.",
+        remedy: "Remove either the file or the whiteout from the layer.",
+        look: Look::Files(does_not_hide_its_own),
+    },
+    Rule {
+        id: "LMB043",
+        level: Level::Error,
+        title: "Lambda's user can read the function's files",
+        why: "The function runs as a user who owns no file of the image: `PermissionError`, or \
+              `Runtime.ImportModuleError: Unable to import module`.",
+        remedy: "Give directories mode 0755 and files 0644, as `COPY --chmod=u=rwX,go=rX` does.",
+        look: Look::Files(modes::can_be_read),
+    },
+    Rule {
+        id: "LMB044",
+        level: Level::Warning,
+        title: "No added program changes its user",
+        why: "Lambda's sandbox gives no other user's rights: the set-user-id or set-group-id bit has no effect there, \
+              and is a risk elsewhere.",
+        remedy: "Remove the bit with `chmod ug-s`.",
+        look: Look::Files(modes::changes_no_user),
+    },
+    Rule {
+        id: "LMB045",
+        level: Level::Warning,
+        title: "Names in a layer are UTF-8",
+        why: "Python finds such a file under a name of replacement characters only, and tools that read the image may \
+              refuse it.",
+        remedy: "Rename the file.",
+        look: Look::Files(has_utf8_names),
+    },
+    Rule {
+        id: "LMB046",
+        level: Level::Warning,
+        title: "Symbolic links in the task root lead to a file of the image",
+        why: "Opening it fails with `FileNotFoundError`, importing it with `Runtime.ImportModuleError`: what a link leads to \
+              on the machine that built the image is not in it.",
+        remedy: "Copy the file itself, or what the link leads to beside it.",
+        look: Look::Files(links_lead_somewhere),
+    },
+];
+
+/// Faults of single entries: those of added layers each, of the base's one note a layer.
+fn of_entries(image: &Subject, say: impl Fn(usize, &Entry<Seen>) -> Option<Fault>) -> Vec<Fault> {
+    let mut notes = Vec::new();
     let mut faults = Vec::new();
     for (number, layer) in image.layers.iter().enumerate() {
-        let links = layer.entries.iter();
-        for entry in links.filter(|entry| entry.kind == Kind::Hardlink) {
-            let target = entry.target.as_deref().unwrap_or_default();
-            let fault = Fault::new(format!("it is a hard link to `{target}`"));
-            faults.push(fault.layer(number).path(entry.path()));
+        let entries = layer.entries.iter();
+        let found = entries.filter_map(|entry| {
+            let fault = say(number, entry)?;
+            Some(fault.layer(number).path(entry.path()))
+        });
+        if number < image.base {
+            let found = folded(found.collect(), 1).into_iter();
+            notes.extend(found.map(|fault| fault.level(Level::Note)));
+        } else {
+            faults.extend(found);
         }
+    }
+    notes.extend(folded(faults, MOST));
+    notes
+}
+
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The directory that a path is in.
+pub(super) fn above(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(directory, _)| directory)
+}
+
+/// Whether a path is a directory or something in it.
+pub(super) fn is_below(path: &str, directory: &str) -> bool {
+    let rest = path.strip_prefix(directory);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn leaves_the_root(entry: &Entry<Seen>) -> bool {
+    entry.name.split('/').any(|part| part == "..")
+}
+
+fn lists_directories_first(image: &Subject) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (number, layer) in image.layers.iter().enumerate() {
+        let missing = unlisted(layer);
+        let Some((directory, child)) = missing.first() else {
+            continue;
+        };
+        let listed = layer.entries.iter().any(|entry| entry.path() == *directory);
+        let what = if listed {
+            format!("the directory comes after `{child}`, which is in it")
+        } else {
+            format!("the layer has `{child}` and does not list this directory")
+        };
+        let more = match missing.len() {
+            1 => String::new(),
+            2 => ", nor one more before what is in it".to_owned(),
+            count => format!(", nor {} more before what is in them", count - 1),
+        };
+        let fault = Fault::new(format!("{what}{more}"));
+        let fault = fault.layer(number).path(directory);
+        faults.push(if number < image.base {
+            fault.level(Level::Note)
+        } else {
+            fault
+        });
     }
     faults
 }
 
+/// Directories that a layer has something in before it lists them, with the first such thing.
+fn unlisted(layer: &Layer<Seen>) -> Vec<(String, String)> {
+    let mut listed = BTreeSet::new();
+    let mut missing = Vec::new();
+    for entry in &layer.entries {
+        let path = entry.path();
+        // A whiteout makes nothing, and needs no directory to be there.
+        if leaves_the_root(entry) || last_part(&path).starts_with(WHITEOUT) {
+            continue;
+        }
+        for (end, _) in path.match_indices('/') {
+            let directory = &path[..end];
+            if !listed.contains(directory) {
+                listed.insert(directory.to_owned());
+                missing.push((directory.to_owned(), path.clone()));
+            }
+        }
+        listed.insert(path);
+    }
+    missing
+}
+
+fn has_no_hard_links(image: &Subject) -> Vec<Fault> {
+    of_entries(image, |_, entry| {
+        let target = entry.target.as_deref().unwrap_or_default();
+        let is_link = entry.kind == Kind::Hardlink;
+        is_link.then(|| Fault::new(format!("it is a hard link to `{target}`")))
+    })
+}
+
+fn has_no_devices(image: &Subject) -> Vec<Fault> {
+    of_entries(image, |_, entry| {
+        let kind = match entry.kind {
+            Kind::Device => "a device".to_owned(),
+            Kind::Fifo => "a pipe".to_owned(),
+            // `g` is a comment on the whole archive, as git makes.
+            Kind::Other(letter) if letter != b'g' => {
+                format!("an entry of kind `{}`", letter.escape_ascii())
+            }
+            _ => return None,
+        };
+        Some(Fault::new(format!("it is {kind}")))
+    })
+}
+
+fn has_relative_names(image: &Subject) -> Vec<Fault> {
+    of_entries(image, |_, entry| {
+        let is_absolute = entry.name.starts_with('/') && !entry.path().is_empty();
+        is_absolute.then(|| Fault::new(format!("its name is `{}`", entry.name)))
+    })
+}
+
+fn stays_below_the_root(image: &Subject) -> Vec<Fault> {
+    of_entries(image, |_, entry| {
+        leaves_the_root(entry).then(|| Fault::new(format!("its name is `{}`", entry.name)))
+    })
+}
+
+fn has_each_name_once(image: &Subject) -> Vec<Fault> {
+    let twice = image.layers.iter().map(|layer| {
+        let mut entries = BTreeMap::new();
+        let mut twice = BTreeSet::new();
+        for (number, entry) in layer.entries.iter().enumerate() {
+            let path = entry.path();
+            // A directory that is said again as it was said before.
+            let same = |earlier: &Entry<Seen>| {
+                entry.kind == Kind::Directory
+                    && earlier.kind == Kind::Directory
+                    && earlier.mode == entry.mode
+            };
+            if path.is_empty() || leaves_the_root(entry) || matches!(entry.kind, Kind::Other(_)) {
+                continue;
+            }
+            match entries.insert(path, entry) {
+                Some(earlier) if !same(earlier) => {
+                    twice.insert(number);
+                }
+                _ => {}
+            }
+        }
+        twice
+    });
+    let twice: Vec<_> = twice.collect();
+    let mut faults = Vec::new();
+    for (number, (layer, twice)) in image.layers.iter().zip(twice).enumerate() {
+        let found = twice.into_iter().map(|at| {
+            let fault = Fault::new("the layer has this name more than once");
+            fault.layer(number).path(layer.entries[at].path())
+        });
+        let found: Vec<_> = found.collect();
+        faults.extend(if number < image.base {
+            let found = folded(found, 1).into_iter();
+            found.map(|fault| fault.level(Level::Note)).collect()
+        } else {
+            folded(found, MOST)
+        });
+    }
+    faults
+}
+
+/// The path that a whiteout hides, if the entry is one that hides a single path.
+fn hidden_by(entry: &Entry<Seen>) -> Option<String> {
+    let path = entry.path();
+    let name = last_part(&path);
+    if name.starts_with(MARK) {
+        return None;
+    }
+    let name = name.strip_prefix(WHITEOUT)?;
+    Some(flatten::normal(&format!("{}/{name}", above(&path))))
+}
+
+/// The whiteouts of a layer above the base, with what each hides.
+fn whiteouts(layer: &Layer<Seen>) -> Vec<(&Entry<Seen>, String)> {
+    let all = layer.entries.iter();
+    all.filter_map(|entry| Some((entry, hidden_by(entry)?)))
+        .collect()
+}
+
+/// The paths that a layer brings.
+fn brought(layer: &Layer<Seen>) -> BTreeSet<String> {
+    let paths = layer.entries.iter().map(Entry::path);
+    paths
+        .filter(|path| !last_part(path).starts_with(WHITEOUT))
+        .collect()
+}
+
+/// Whether there is something at a path, or below it.
+fn has_at(paths: &BTreeSet<String>, path: &str) -> bool {
+    let below = format!("{path}/");
+    let mut from = paths.range::<str, _>((Bound::Included(&*below), Bound::Unbounded));
+    paths.contains(path) || from.next().is_some_and(|next| next.starts_with(&below))
+}
+
+fn hides_something(image: &Subject) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (number, layer) in image.layers.iter().enumerate().skip(image.base) {
+        let whiteouts = whiteouts(layer);
+        if whiteouts.is_empty() {
+            continue;
+        }
+        let (lower, own) = (Tree::new(&image.layers[..number]), brought(layer));
+        for (entry, hidden) in whiteouts {
+            if !lower.contains(&hidden) && !has_at(&own, &hidden) {
+                let message = format!("no lower layer has `{hidden}`");
+                faults.push(Fault::new(message).layer(number).path(entry.path()));
+            }
+        }
+    }
+    folded(faults, MOST)
+}
+
+fn does_not_hide_its_own(image: &Subject) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (number, layer) in image.layers.iter().enumerate().skip(image.base) {
+        let whiteouts = whiteouts(layer);
+        if whiteouts.is_empty() {
+            continue;
+        }
+        let own = brought(layer);
+        for (entry, hidden) in whiteouts {
+            if has_at(&own, &hidden) {
+                let message = format!("the layer has `{hidden}` itself");
+                faults.push(Fault::new(message).layer(number).path(entry.path()));
+            }
+        }
+    }
+    folded(faults, MOST)
+}
+
+/// Whether a name was not UTF-8: its bytes beyond ASCII are escaped then, and a backslash is two.
+fn is_escaped(name: &str) -> bool {
+    let mut rest = name;
+    while let Some((_, behind)) = rest.split_once('\\') {
+        rest = behind;
+        if let Some(after) = behind.strip_prefix('\\') {
+            rest = after;
+        } else if let [
+            b'x',
+            b'8'..=b'9' | b'a'..=b'f',
+            b'0'..=b'9' | b'a'..=b'f',
+            ..,
+        ] = behind.as_bytes()
+        {
+            return true;
+        }
+    }
+    false
+}
+
+fn has_utf8_names(image: &Subject) -> Vec<Fault> {
+    of_entries(image, |number, entry| {
+        let added = number >= image.base;
+        (added && is_escaped(&entry.name)).then(|| Fault::new("its name is not UTF-8"))
+    })
+}
+
+fn links_lead_somewhere(image: &Subject) -> Vec<Fault> {
+    let roots = [lambda::TASK_ROOT, "opt"];
+    let added = image.added();
+    let faults = added.filter_map(|(path, found)| {
+        let target = found.entry.target.as_deref()?;
+        // Those of extensions have their own rule.
+        let of_interest =
+            roots.iter().any(|root| is_below(path, root)) && above(path) != "opt/extensions";
+        if found.entry.kind != Kind::Symlink || !of_interest || is_made_at_run_time(path, target) {
+            return None;
+        }
+        if image.tree.resolve(path, &image.layers).is_ok() {
+            return None;
+        }
+        let message = format!("the symbolic link leads to `{target}`, where nothing is");
+        Some(
+            Fault::new(message)
+                .layer(found.layer)
+                .path(path)
+                .value(target),
+        )
+    });
+    folded(faults.collect(), MOST)
+}
+
+/// Whether a link leads where files are only when the function runs.
+fn is_made_at_run_time(path: &str, target: &str) -> bool {
+    let mut whole: Vec<&str> = if target.starts_with('/') {
+        Vec::new()
+    } else {
+        above(path).split('/').collect()
+    };
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                whole.pop();
+            }
+            part => whole.push(part),
+        }
+    }
+    whole
+        .first()
+        .is_some_and(|first| OF_THE_SYSTEM.contains(first))
+}
+
 #[cfg(test)]
 mod tests {
+    use tar::EntryType;
+
+    use super::is_escaped;
     use crate::lambda::check::testing::Forge;
 
+    fn found(image: Forge) -> String {
+        image.findings_of("LMB035".."LMB050")
+    }
+
     #[test]
-    fn hard_links_are_found() {
-        let image =
-            Forge::new()
-                .file("a", "x")
-                .entry("b", tar::EntryType::Link, 0o644, b"", Some("a"));
-        insta::assert_snapshot!(image.findings(), @"LMB036 error 0 b: it is a hard link to `a`");
+    fn a_sound_image_has_no_findings() {
+        assert_eq!(found(Forge::sound()), "");
+        let image = Forge::sound()
+            .dir("./")
+            .file("./var/task/./ünicode\\x2d.txt", "x")
+            .dir("var/task/")
+            .link("var/task/data", "/tmp/data")
+            .link("var/task/python", "../../var/lang/bin/python3")
+            .dir("opt")
+            .file("opt/.wh..wh..opq", "")
+            .file("opt/.wh..wh.plnk", "")
+            .dir("root")
+            .entry("root/secret", EntryType::Regular, 0o600, b"", None)
+            .dir("etc")
+            .entry("etc/shadow", EntryType::Regular, 0o000, b"", None)
+            .entry(
+                "pax_global_header",
+                EntryType::XGlobalHeader,
+                0o666,
+                b"",
+                None,
+            )
+            .layer()
+            .file("var/task/.wh.data", "");
+        assert_eq!(found(image), "");
+    }
+
+    #[test]
+    fn directories_that_are_not_listed_first() {
+        let of = |image: Forge| found(image);
+        let new = || Forge::sound().layer();
+        insta::assert_snapshot!(of(new().file("app/src/main.py", "x").file("app/src/b.py", "x")), @"LMB035 error 2 app: the layer has `app/src/main.py` and does not list this directory, nor one more before what is in it");
+        insta::assert_snapshot!(of(new().file("app/main.py", "x").dir("app").dir("app/lib")), @"LMB035 error 2 app: the directory comes after `app/main.py`, which is in it");
+        insta::assert_snapshot!(of(new().dir("var").file("var/task/b.py", "x")), @"LMB035 error 2 var/task: the layer has `var/task/b.py` and does not list this directory");
+        let base = Forge::new()
+            .file("etc/os-release", "ID=some\n")
+            .layer()
+            .dir("etc");
+        insta::assert_snapshot!(of(base), @"LMB035 note 0 etc: the layer has `etc/os-release` and does not list this directory");
+    }
+
+    #[test]
+    fn entries_of_other_kinds() {
+        let image = Forge::sound()
+            .entry(
+                "var/task/b",
+                EntryType::Link,
+                0o644,
+                b"",
+                Some("var/task/app.py"),
+            )
+            .entry("var/task/null", EntryType::Char, 0o666, b"", None)
+            .entry("var/task/disk", EntryType::Block, 0o666, b"", None)
+            .entry("var/task/pipe", EntryType::Fifo, 0o666, b"", None);
+        insta::assert_snapshot!(found(image), @"
+        LMB036 error 1 var/task/b: it is a hard link to `var/task/app.py`
+        LMB037 error 1 var/task/null: it is a device
+        LMB037 error 1 var/task/disk: it is a device
+        LMB037 error 1 var/task/pipe: it is a pipe
+        ");
+        let base = Forge::new()
+            .dir("dev")
+            .entry("dev/null", EntryType::Char, 0o666, b"", None)
+            .entry("dev/zero", EntryType::Char, 0o666, b"", None)
+            .file("os-release", "x")
+            .entry("b", EntryType::Link, 0o644, b"", Some("os-release"))
+            .dir("etc")
+            .file("etc/os-release", "x")
+            .layer()
+            .dir("etc");
+        insta::assert_snapshot!(found(base), @"
+        LMB036 note 0 b: it is a hard link to `os-release`
+        LMB037 note 0 dev/null: it is a device, and 1 more of the kind
+        ");
+        let many = (0..30).fold(Forge::sound(), |image, number| {
+            image.entry(
+                &format!("l{number}"),
+                EntryType::Link,
+                0o644,
+                b"",
+                Some("var/task/app.py"),
+            )
+        });
+        let many = found(many);
+        assert_eq!(many.lines().count(), 10);
+        insta::assert_snapshot!(many.lines().last().unwrap(), @"LMB036 error 1 l9: it is a hard link to `var/task/app.py`, and 20 more of the kind");
+    }
+
+    #[test]
+    fn names() {
+        let image = Forge::sound().file("/var/task/b.py", "x").dir("/");
+        insta::assert_snapshot!(found(image), @"LMB038 error 1 var/task/b.py: its name is `/var/task/b.py`");
+        let image = Forge::sound().file("var/task/../../evil", "x");
+        insta::assert_snapshot!(found(image), @"LMB039 error 1 var/task/../../evil: its name is `var/task/../../evil`");
+        let image = Forge::sound()
+            .file("var/task/app.py", "x")
+            .dir("./var/task");
+        insta::assert_snapshot!(found(image), @"LMB040 warning 1 var/task/app.py: the layer has this name more than once");
+        assert!(is_escaped("caf\\xe9") && is_escaped("\\\\\\xff"));
+        for name in ["café", "a\\x2db", "\\\\xe9", "\\xe", "\\"] {
+            assert!(!is_escaped(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn whiteouts() {
+        let image = Forge::sound().file("var/task/.wh.gone.py", "");
+        insta::assert_snapshot!(found(image), @"LMB041 warning 1 var/task/.wh.gone.py: no lower layer has `var/task/gone.py`");
+        let image = Forge::sound().file("var/task/.wh.app.py", "");
+        insta::assert_snapshot!(found(image), @"LMB042 warning 1 var/task/.wh.app.py: the layer has `var/task/app.py` itself");
+        let image = Forge::sound()
+            .layer()
+            .file("var/.wh.task", "")
+            .dir("var")
+            .dir("var/task")
+            .file("var/task/b.py", "");
+        insta::assert_snapshot!(found(image), @"LMB042 warning 2 var/.wh.task: the layer has `var/task` itself");
+    }
+
+    #[test]
+    fn links_to_nowhere() {
+        let image = Forge::sound()
+            .link("var/task/config", "/home/me/config")
+            .link("var/task/above", "../../../../../outside")
+            .link("var/task/circle", "circle")
+            .dir("etc")
+            .link("etc/nowhere", "gone");
+        insta::assert_snapshot!(found(image), @"
+        LMB046 warning 1 var/task/above: the symbolic link leads to `../../../../../outside`, where nothing is
+        LMB046 warning 1 var/task/circle: the symbolic link leads to `circle`, where nothing is
+        LMB046 warning 1 var/task/config: the symbolic link leads to `/home/me/config`, where nothing is
+        ");
     }
 }

@@ -16,6 +16,7 @@ mod handler;
 mod layers;
 mod lifecycle;
 mod manifest;
+mod modes;
 mod program;
 mod secrets;
 mod size;

@@ -1,0 +1,152 @@
+//! Rules of the layers' modes: what Lambda's user may read, and whose rights programs take. Their place in the
+//! table of rules is in [`layers`](super::layers).
+
+use std::collections::BTreeSet;
+
+use crate::lambda;
+use crate::lambda::check::entry;
+use crate::lambda::check::layers::{above, is_below};
+use crate::lambda::check::subject::Subject;
+use crate::lambda::check::{Fault, Level, folded};
+use crate::oci::flatten::{self, Kind};
+
+/// As many findings of one rule are shown.
+const MOST: usize = 10;
+/// Where a distribution's package manager puts programs.
+const OF_PACKAGES: [&str; 5] = ["bin/", "lib/", "lib64/", "sbin/", "usr/"];
+
+/// Directories whose files the function reads.
+fn roots(image: &Subject) -> Vec<String> {
+    let mut roots: Vec<String> = [lambda::TASK_ROOT, lambda::RUNTIME_DIR, "opt"]
+        .map(str::to_owned)
+        .into();
+    let python = image.python.iter().flat_map(|python| &python.path);
+    roots.extend(python.map(|directory| flatten::normal(directory)));
+    roots.push(flatten::normal(image.documents.working_dir()));
+    roots.retain(|root| !root.is_empty());
+    roots
+}
+
+pub(super) fn can_be_read(image: &Subject) -> Vec<Fault> {
+    let roots = roots(image);
+    let entry = entry::path_of(image).map(|path| flatten::normal(&path));
+    // On the way to the function's files, the directories alone matter.
+    let above_roots: BTreeSet<&str> = roots
+        .iter()
+        .chain(&entry)
+        .flat_map(|root| root.match_indices('/').map(|(end, _)| &root[..end]))
+        .collect();
+    let mut faults: Vec<_> = closed_root(image).into_iter().collect();
+    let mut closed: Vec<&str> = Vec::new();
+    for (path, found) in image.added() {
+        let is_root = roots.iter().any(|root| is_below(path, root));
+        let is_above = above_roots.contains(path);
+        // What is in a closed directory needs no word of its own; of programs their own rules speak.
+        let is_program = entry.as_deref() == Some(path) || above(path) == "opt/extensions";
+        if !(is_root || is_above) || closed.iter().any(|directory| is_below(path, directory)) {
+            continue;
+        }
+        let mode = found.entry.mode;
+        let (needed, what) = match found.entry.kind {
+            // Python lists directories; others are only passed through.
+            Kind::Directory if is_root => (0o005, "look into this directory"),
+            Kind::Directory => (0o001, "pass through this directory"),
+            Kind::File if is_root && !is_program => (0o004, "read this file"),
+            _ => continue,
+        };
+        if mode & needed == needed {
+            continue;
+        }
+        if found.entry.kind == Kind::Directory {
+            closed.push(path);
+        }
+        let message = format!("others than its owner may not {what} (mode {mode:04o})");
+        let fault = Fault::new(message).layer(found.layer).path(path);
+        let is_code = [".py", ".pyc", ".so"].iter().any(|end| path.ends_with(end));
+        faults.push(if found.entry.kind == Kind::File && !is_code {
+            fault.level(Level::Warning)
+        } else {
+            fault
+        });
+    }
+    folded(faults, MOST)
+}
+
+/// The root directory itself, as the last layer that lists it has it.
+fn closed_root(image: &Subject) -> Option<Fault> {
+    let mut added = image.layers.iter().enumerate().skip(image.base).rev();
+    let (layer, root) = added.find_map(|(number, layer)| {
+        let mut entries = layer.entries.iter().rev();
+        let root = entries.find(|entry| entry.path().is_empty())?;
+        Some((number, root))
+    })?;
+    let mode = root.mode;
+    let message =
+        format!("others than its owner may not pass through the root directory (mode {mode:04o})");
+    (root.kind == Kind::Directory && mode & 0o001 == 0)
+        .then(|| Fault::new(message).layer(layer).path("/"))
+}
+
+pub(super) fn changes_no_user(image: &Subject) -> Vec<Fault> {
+    let added = image.added();
+    let faults = added.filter_map(|(path, found)| {
+        let mode = found.entry.mode;
+        // Set-group-id without the right to run it was a kind of lock once.
+        let changes = mode & 0o4000 != 0 || mode & 0o2010 == 0o2010;
+        if found.entry.kind != Kind::File || !changes {
+            return None;
+        }
+        let bit = if mode & 0o4000 == 0 { "group" } else { "user" };
+        let message = format!("it has the set-{bit}-id bit (mode {mode:04o})");
+        let fault = Fault::new(message).layer(found.layer).path(path);
+        // Package managers bring such programs, and nobody asked for them.
+        let of_packages = OF_PACKAGES.iter().any(|start| path.starts_with(start));
+        Some(if of_packages {
+            fault.level(Level::Note)
+        } else {
+            fault
+        })
+    });
+    folded(faults.collect(), MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use tar::EntryType;
+
+    use crate::lambda::check::testing::Forge;
+
+    fn found(image: Forge) -> String {
+        image.findings_of("LMB035".."LMB050")
+    }
+
+    #[test]
+    fn modes() {
+        let mode = |image: Forge, path: &str, mode| {
+            image.entry(path, EntryType::Regular, mode, b"x", None)
+        };
+        let directory = |image: Forge, path: &str, mode| {
+            image.entry(path, EntryType::Directory, mode, b"", None)
+        };
+        let image = mode(Forge::sound(), "var/task/closed.py", 0o600);
+        insta::assert_snapshot!(found(mode(image, "var/task/data.json", 0o640)), @"
+        LMB043 error 1 var/task/closed.py: others than its owner may not read this file (mode 0600)
+        LMB043 warning 1 var/task/data.json: others than its owner may not read this file (mode 0640)
+        ");
+        let image = directory(Forge::sound(), "var/task/closed", 0o700);
+        insta::assert_snapshot!(found(mode(image, "var/task/closed/b.py", 0o600)), @"LMB043 error 1 var/task/closed: others than its owner may not look into this directory (mode 0700)");
+        let image = directory(Forge::sound().layer().dir("var"), "var/task", 0o711);
+        insta::assert_snapshot!(found(image), @"LMB043 error 2 var/task: others than its owner may not look into this directory (mode 0711)");
+        insta::assert_snapshot!(found(directory(Forge::sound().layer(), "var", 0o750)), @"LMB043 error 2 var: others than its owner may not pass through this directory (mode 0750)");
+        insta::assert_snapshot!(found(directory(Forge::sound().layer(), "./", 0o700)), @"LMB043 error 2 /: others than its owner may not pass through the root directory (mode 0700)");
+        assert_eq!(found(directory(Forge::sound().layer(), "var", 0o711)), "");
+        let image = mode(Forge::sound(), "var/task/tool", 0o4755);
+        let image = mode(image, "var/task/group", 0o2755);
+        let image = directory(image, "var/task/shared", 0o2755);
+        insta::assert_snapshot!(found(mode(image.dir("usr"), "usr/su", 0o4755)), @"
+        LMB044 warning 1 var/task/group: it has the set-group-id bit (mode 2755)
+        LMB044 warning 1 var/task/tool: it has the set-user-id bit (mode 4755)
+        LMB044 note 1 usr/su: it has the set-user-id bit (mode 4755)
+        ");
+    }
+}
