@@ -75,6 +75,8 @@ pub struct Lifecycle {
     pub preview_since: Option<String>,
     /// From when on it gets no more updates.
     pub deprecation: Option<String>,
+    /// From when on its operating system is maintained no more.
+    pub os_end: Option<String>,
 }
 
 impl Lifecycle {
