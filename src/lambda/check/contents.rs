@@ -4,6 +4,7 @@
 //! up to a limit; of everything else a few words are.
 
 use crate::digest::{Digest, Hasher};
+use crate::lambda::check::secrets::{Search, Secret};
 use crate::oci::flatten::{Entry, Reader};
 use crate::python::elf::{Watch, Watched};
 
@@ -23,6 +24,8 @@ pub struct Seen {
     pub digest: Option<Digest>,
     /// What an ELF file says of itself.
     pub elf: Watched,
+    /// A key or token in a text file that is not large.
+    pub secret: Option<Secret>,
 }
 
 /// How files of an image are looked at.
@@ -36,12 +39,13 @@ impl Contents {
     /// The reader of an entry's contents.
     pub fn reader(&self, entry: &Entry<Seen>) -> Option<Box<dyn Reader<Seen = Seen>>> {
         let path = entry.path();
-        let kept = self.wanted.contains(&path);
+        let kept = self.wanted.contains(&path) || path.ends_with(".dist-info/RECORD");
         Some(Box::new(Watching {
             head: Vec::new(),
             kept: kept.then(Vec::new),
             hasher: Some(Hasher::default()),
             elf: Watch::new(entry.size),
+            search: Search::new(&path, entry.size),
         }))
     }
 }
@@ -51,6 +55,7 @@ struct Watching {
     kept: Option<Vec<u8>>,
     hasher: Option<Hasher>,
     elf: Watch,
+    search: Option<Search>,
 }
 
 impl Reader for Watching {
@@ -67,6 +72,9 @@ impl Reader for Watching {
             hasher.update(bytes);
         }
         self.elf.bytes(bytes);
+        if let Some(search) = &mut self.search {
+            search.bytes(bytes);
+        }
     }
 
     fn end(self: Box<Self>) -> Seen {
@@ -75,6 +83,7 @@ impl Reader for Watching {
             kept: self.kept.map(Into::into),
             digest: self.hasher.map(Hasher::finish),
             elf: self.elf.end(),
+            secret: self.search.and_then(Search::end),
         }
     }
 }
