@@ -1,5 +1,299 @@
 //! Rules of what makes an image large, and need not.
 
-use crate::lambda::check::Rule;
+use std::collections::BTreeMap;
 
-pub(super) const RULES: &[Rule] = &[];
+use crate::lambda;
+use crate::lambda::check::subject::Subject;
+use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::oci::flatten::Kind;
+
+/// Less is not worth a word, in bytes.
+const WORTH: u64 = 5 << 20;
+/// What is shipped and never seen may be so much, in bytes.
+const WORTH_HIDDEN: u64 = 10 << 20;
+/// As many findings of one rule are shown.
+const MOST: usize = 5;
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "LMB102",
+        level: Level::Note,
+        title: "No tests and caches are shipped",
+        why: "Nothing reads them when the function runs; the image is pushed, pulled and kept with them.",
+        remedy: "Exclude them from the packages, and build with `pip install --no-cache-dir`.",
+        look: Look::Files(ships_no_tests),
+    },
+    Rule {
+        id: "LMB103",
+        level: Level::Note,
+        title: "A large file is there once",
+        why: "Both copies are pushed, pulled and kept.",
+        remedy: "Make one of them a symbolic link to the other, or leave it out.",
+        look: Look::Files(has_large_files_once),
+    },
+    Rule {
+        id: "LMB104",
+        level: Level::Note,
+        title: "The AWS SDK is there once",
+        why: "AWS's base images have it, and those bytes are cached near every function.",
+        remedy: "Leave boto3 and botocore out of the requirements, unless the version matters.",
+        look: Look::Files(has_the_sdk_once),
+    },
+    Rule {
+        id: "LMB105",
+        level: Level::Note,
+        title: "No layer ships much that an upper layer hides",
+        why: "What an upper layer replaces or removes is pushed, pulled and counted all the same.",
+        remedy: "Add and remove the files in one step of the build, or leave them out.",
+        look: Look::Files(ships_little_unseen),
+    },
+];
+
+/// A size as people read it.
+fn megabytes(bytes: u64) -> String {
+    format!("{} MB", bytes.div_ceil(1 << 20))
+}
+
+/// The outermost directory of a path that holds tests or a cache.
+fn useless(path: &str) -> Option<&str> {
+    let caches = [
+        "root/.cache",
+        "var/cache/dnf",
+        "var/cache/yum",
+        "var/cache/apt",
+        "var/lib/apt/lists",
+    ];
+    let cache = caches.into_iter().find(|cache| {
+        let rest = path.strip_prefix(cache);
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    });
+    if let Some(cache) = cache {
+        return Some(&path[..cache.len()]);
+    }
+    let installed = path.contains("/site-packages/")
+        || path.starts_with(lambda::TASK_ROOT)
+        || path.starts_with("opt/python/");
+    let mut ends = path.match_indices('/');
+    let (end, _) = ends.find(|(end, _)| {
+        let name = path[..*end].rsplit('/').next();
+        name.is_some_and(|name| matches!(name, "tests" | "test"))
+    })?;
+    installed.then_some(&path[..end])
+}
+
+fn ships_no_tests(image: &Subject) -> Vec<Fault> {
+    let mut sizes: BTreeMap<(&str, usize), u64> = BTreeMap::new();
+    for (path, found) in image
+        .added()
+        .filter(|(_, found)| found.entry.kind == Kind::File)
+    {
+        if let Some(directory) = useless(path) {
+            *sizes.entry((directory, found.layer)).or_default() += found.entry.size;
+        }
+    }
+    let mut large: Vec<_> = sizes
+        .into_iter()
+        .filter(|(_, size)| *size >= WORTH)
+        .collect();
+    large.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    let faults = large.into_iter().map(|((directory, layer), size)| {
+        let message = format!("{} that no function reads", megabytes(size));
+        Fault::new(message).layer(layer).path(directory)
+    });
+    folded(faults.collect(), MOST)
+}
+
+fn has_large_files_once(image: &Subject) -> Vec<Fault> {
+    let mut first = BTreeMap::new();
+    let mut faults = Vec::new();
+    for (path, found) in image.added() {
+        let entry = image.tree.get(path, &image.layers).map(|found| found.entry);
+        let digest = entry.and_then(|entry| entry.seen.as_ref()?.digest);
+        let (Some(digest), true) = (digest, found.entry.size >= WORTH) else {
+            continue;
+        };
+        match first.get(&digest.to_string()) {
+            // Two names of one file are one file.
+            Some((_, number)) if std::ptr::eq(*number, found.entry) => {}
+            Some((other, _)) => {
+                let message = format!("it is `{other}` again, {}", megabytes(found.entry.size));
+                faults.push(Fault::new(message).layer(found.layer).path(path));
+            }
+            None => {
+                first.insert(digest.to_string(), (path, found.entry));
+            }
+        }
+    }
+    folded(faults, MOST)
+}
+
+/// The version of a distribution that is installed in a directory.
+fn version_in<'a>(
+    image: &'a Subject,
+    directory: &str,
+    name: &str,
+    is_added: bool,
+) -> Option<(&'a str, &'a str)> {
+    let mut paths = image.tree.paths_below(directory);
+    paths.find_map(|path| {
+        let rest = path.strip_prefix(directory)?.strip_prefix('/')?;
+        let version = rest.strip_prefix(name)?.strip_prefix('-')?;
+        let version = version.strip_suffix(".dist-info/METADATA")?;
+        let layer = image.get(path)?.layer;
+        let fits = !version.contains('/') && (layer >= image.base) == is_added;
+        fits.then_some((path, version))
+    })
+}
+
+fn has_the_sdk_once(image: &Subject) -> Vec<Fault> {
+    if image.base == 0 {
+        return Vec::new();
+    }
+    let library = image.tree.paths_below("var/lang/lib").find_map(|path| {
+        let version = path.strip_prefix("var/lang/lib/")?;
+        (version.starts_with("python3.") && !version.contains('/'))
+            .then(|| format!("{path}/site-packages"))
+    });
+    let bases = [lambda::RUNTIME_DIR.to_owned()].into_iter().chain(library);
+    let bases: Vec<_> = bases.collect();
+    let mut twice = Vec::new();
+    for name in ["boto3", "botocore"] {
+        let own = version_in(image, lambda::TASK_ROOT, name, true);
+        let mut of_base = bases.iter();
+        let of_base = of_base.find_map(|base| version_in(image, base, name, false));
+        if let (Some((_, own)), Some((_, base))) = (own, of_base) {
+            twice.push(format!("{name} {own}, and the base {base}"));
+        }
+    }
+    let size = |name: &str| -> u64 {
+        let below = image
+            .tree
+            .paths_below(&format!("{}/{name}", lambda::TASK_ROOT));
+        let found = below.filter_map(|path| image.get(path));
+        found.map(|found| found.entry.size).sum()
+    };
+    let size = size("boto3") + size("botocore");
+    if twice.is_empty() || size < WORTH {
+        return Vec::new();
+    }
+    let message = format!(
+        "the task root has {} ({})",
+        twice.join("; "),
+        megabytes(size)
+    );
+    vec![Fault::new(message).path(lambda::TASK_ROOT)]
+}
+
+fn ships_little_unseen(image: &Subject) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (number, layer) in image.layers.iter().enumerate().skip(image.base) {
+        let hidden = layer.entries.iter().filter_map(|entry| {
+            let path = entry.path();
+            let seen = image.get(&path).is_some_and(|found| found.layer == number);
+            (entry.kind == Kind::File && !seen).then_some((entry.size, path))
+        });
+        let (mut size, mut count) = (0, 0);
+        let mut largest = (0, String::new());
+        for (bytes, path) in hidden {
+            size += bytes;
+            count += 1;
+            largest = largest.max((bytes, path));
+        }
+        if size >= WORTH_HIDDEN {
+            let message = format!(
+                "{} in {count} files of this layer are hidden by upper layers, most of it in this one",
+                megabytes(size)
+            );
+            faults.push(Fault::new(message).layer(number).path(largest.1));
+        }
+    }
+    folded(faults, MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::lambda::check::testing::Forge;
+
+    fn found(image: Forge) -> String {
+        image.findings_of("LMB102".."LMB106")
+    }
+
+    fn megabytes(count: usize) -> Vec<u8> {
+        vec![b'x'; count << 20]
+    }
+
+    #[test]
+    fn tests_and_caches() {
+        assert_eq!(found(Forge::sound()), "");
+        let image = Forge::sound()
+            .file("var/task/some/tests/data", megabytes(4))
+            .file("var/task/some/tests/a/tests/data", megabytes(3))
+            .file("var/task/other/tests/data", megabytes(4))
+            .file("var/task/contests/data", megabytes(6))
+            .file("usr/src/tests/data", megabytes(7))
+            .file("root/.cache/pip/http/a", megabytes(8));
+        insta::assert_snapshot!(found(image), @"
+        LMB102 note 1 root/.cache: 8 MB that no function reads
+        LMB102 note 1 var/task/some/tests: 7 MB that no function reads
+        ");
+    }
+
+    #[test]
+    fn files_that_are_there_twice() {
+        let image = Forge::sound()
+            .file("var/task/a", megabytes(5))
+            .file("var/task/b", megabytes(5))
+            .entry(
+                "var/task/link",
+                tar::EntryType::Link,
+                0o644,
+                b"",
+                Some("var/task/a"),
+            )
+            .file("var/task/small", megabytes(4))
+            .file("var/task/small-again", megabytes(4));
+        insta::assert_snapshot!(found(image), @"LMB103 note 1 var/task/b: it is `var/task/a` again, 5 MB");
+    }
+
+    #[test]
+    fn the_sdk_twice() {
+        let base = || {
+            Forge::new()
+                .program("lambda-entrypoint.sh", "#!/bin/sh\n")
+                .file(
+                    "var/lang/lib/python3.12/site-packages/boto3-1.40.4.dist-info/METADATA",
+                    "",
+                )
+                .file(
+                    "var/lang/lib/python3.12/site-packages/botocore-1.40.4.dist-info/METADATA",
+                    "",
+                )
+                .layer()
+        };
+        let image = base()
+            .file("var/task/boto3-1.43.1.dist-info/METADATA", "")
+            .file("var/task/botocore-1.43.1.dist-info/METADATA", "")
+            .file("var/task/botocore/data", megabytes(6));
+        insta::assert_snapshot!(found(image), @"LMB104 note var/task: the task root has boto3 1.43.1, and the base 1.40.4; botocore 1.43.1, and the base 1.40.4 (6 MB)");
+        assert_eq!(
+            found(base().file("var/task/botocore/data", megabytes(6))),
+            ""
+        );
+    }
+
+    #[test]
+    fn what_upper_layers_hide() {
+        let image = Forge::sound()
+            .file("var/task/model", megabytes(9))
+            .file("var/task/a", megabytes(2))
+            .layer()
+            .file("var/task/.wh.model", "")
+            .file("var/task/a", "small");
+        insta::assert_snapshot!(found(image), @"LMB105 note 1 var/task/model: 11 MB in 2 files of this layer are hidden by upper layers, most of it in this one");
+        let less = Forge::sound()
+            .file("var/task/model", megabytes(9))
+            .layer()
+            .file("var/task/.wh.model", "");
+        assert_eq!(found(less), "");
+    }
+}
