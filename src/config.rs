@@ -179,6 +179,17 @@ pub struct Config {
     pub create_repository: Option<Setting>,
     /// What a repository that is made is like.
     pub repository: Repository,
+    /// How images are checked.
+    pub check: Check,
+}
+
+/// How images are checked: the table `check`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Check {
+    /// Identifiers of rules that are not applied, each with its own place.
+    pub ignore: Vec<Setting>,
+    /// `true` where warnings count as errors.
+    pub strict: Option<Setting>,
 }
 
 /// What a repository that is made is like: the table `repository`.
@@ -202,14 +213,16 @@ enum Slot<'a> {
     Text(&'a mut Option<Setting>),
     Number(&'a mut Option<Setting>),
     List(&'a mut Option<Setting<Vec<String>>>),
+    /// A list of texts whose places are told one by one.
+    Each(&'a mut Vec<Setting>),
     /// A table of texts, kept as `KEY=VALUE`.
     Pairs(&'a mut Option<Setting<Vec<String>>>),
 }
 
-/// The key of a table whose keys stand behind it and a dot.
-const TABLE: &str = "repository";
+/// The keys of tables whose keys stand behind them and a dot.
+const TABLES: [&str; 2] = ["repository", "check"];
 
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 34] = [
     "python",
     "arch",
     "handler",
@@ -242,6 +255,8 @@ const KEYS: [&str; 32] = [
     "repository.tags",
     "repository.encryption",
     "repository.kms-key",
+    "check.ignore",
+    "check.strict",
 ];
 
 impl Config {
@@ -300,6 +315,8 @@ impl Config {
             "repository.tags" => Slot::Pairs(&mut self.repository.tags),
             "repository.encryption" => Slot::Text(&mut self.repository.encryption),
             "repository.kms-key" => Slot::Text(&mut self.repository.kms_key),
+            "check.ignore" => Slot::Each(&mut self.check.ignore),
+            "check.strict" => Slot::Text(&mut self.check.strict),
             _ => return None,
         })
     }
@@ -349,6 +366,10 @@ impl Config {
                 encryption: self.repository.encryption.or(other.repository.encryption),
                 kms_key: self.repository.kms_key.or(other.repository.kms_key),
             },
+            check: Check {
+                ignore: [other.check.ignore, self.check.ignore].concat(),
+                strict: self.check.strict.or(other.check.strict),
+            },
         }
     }
 
@@ -369,10 +390,11 @@ impl Config {
                 continue;
             }
             let key = rest.to_lowercase().replace('_', "-");
-            let key = match key.strip_prefix("repository-") {
-                Some(rest) => format!("{TABLE}.{rest}"),
-                None => key,
-            };
+            let below = TABLES.iter().find_map(|table| {
+                let rest = key.strip_prefix(table)?.strip_prefix('-')?;
+                Some(format!("{table}.{rest}"))
+            });
+            let key = below.unwrap_or(key);
             let place = Place::Variable(name.clone());
             match config.slot(&key) {
                 Some(Slot::Text(slot) | Slot::Number(slot)) => {
@@ -381,6 +403,13 @@ impl Config {
                 Some(Slot::List(slot) | Slot::Pairs(slot)) => {
                     let value = text.split(',').map(|item| item.trim().to_owned()).collect();
                     *slot = Some(Setting { value, place });
+                }
+                Some(Slot::Each(slot)) => {
+                    let items = text.split(',').map(|item| Setting {
+                        value: item.trim().to_owned(),
+                        place: place.clone(),
+                    });
+                    slot.extend(items);
                 }
                 None => {
                     let nearest = nearest(&key).map(|key| {
@@ -424,20 +453,27 @@ impl Config {
         let mut config = Self::default();
         for (key, value) in table {
             let name = key.get_ref().as_ref();
-            let below = value.get_ref().as_table().filter(|_| name == TABLE);
-            let Some(below) = below else {
-                config.set(name, value, place(key.span()))?;
+            let table = value.get_ref().as_table();
+            let Some(below) = table.filter(|_| TABLES.contains(&name)) else {
+                config.set(name, value, &place, key.span())?;
                 continue;
             };
             for (key, value) in below {
-                let name = format!("{TABLE}.{}", key.get_ref());
-                config.set(&name, value, place(key.span()))?;
+                let name = format!("{name}.{}", key.get_ref());
+                config.set(&name, value, &place, key.span())?;
             }
         }
         Ok(Some(config))
     }
 
-    fn set(&mut self, name: &str, value: &Spanned<DeValue<'_>>, place: Place) -> Result<(), Error> {
+    fn set(
+        &mut self,
+        name: &str,
+        value: &Spanned<DeValue<'_>>,
+        place_of: &impl Fn(Range<usize>) -> Place,
+        key: Range<usize>,
+    ) -> Result<(), Error> {
+        let place = place_of(key);
         let kind = |wanted| Error::Kind {
             key: name.to_owned(),
             place: place.clone(),
@@ -461,11 +497,21 @@ impl Config {
                 let value = texts(value).ok_or_else(|| kind("a list of texts"))?;
                 *slot = Some(Setting { value, place });
             }
+            Some(Slot::Each(slot)) => {
+                let items = value.get_ref().as_array();
+                for item in items.ok_or_else(|| kind("a list of texts"))? {
+                    let text = item.get_ref().as_str();
+                    slot.push(Setting {
+                        value: text.ok_or_else(|| kind("a list of texts"))?.to_owned(),
+                        place: place_of(item.span()),
+                    });
+                }
+            }
             Some(Slot::Pairs(slot)) => {
                 let value = pairs(value).ok_or_else(|| kind("a table of texts"))?;
                 *slot = Some(Setting { value, place });
             }
-            None if name == TABLE => return Err(kind("a table")),
+            None if TABLES.contains(&name) => return Err(kind("a table")),
             None => {
                 return Err(Error::UnknownKey {
                     key: name.to_owned(),
@@ -780,6 +826,28 @@ mod tests {
         assert_eq!(config.repository.kms_key.unwrap().value, "k");
         insta::assert_snapshot!(error("[tool.lambimg.repository]\nscan = true"), @"unknown key `repository.scan` in `pyproject.toml` line 2");
         insta::assert_snapshot!(error("[tool.lambimg]\nrepository = 1"), @"`repository` in `pyproject.toml` line 2 must be a table");
+        let config =
+            read("[tool.lambimg.check]\nstrict = true\nignore = [\n 'LMB001',\n 'LMB002'\n]");
+        let ignored = config.check.ignore.iter();
+        let ignored: Vec<_> = ignored
+            .map(|setting| format!("{} {}", setting.value, setting.place))
+            .collect();
+        assert_eq!(
+            ignored,
+            [
+                "LMB001 `pyproject.toml` line 4",
+                "LMB002 `pyproject.toml` line 5"
+            ]
+        );
+        let variable = (
+            "LAMBIMG_CHECK_IGNORE".to_owned(),
+            "LMB003, LMB004".to_owned(),
+        );
+        let merged = Config::from_variables([variable]).unwrap().or(config);
+        let ids: Vec<_> = merged.check.ignore.iter().map(|id| &*id.value).collect();
+        assert_eq!(ids, ["LMB001", "LMB002", "LMB003", "LMB004"]);
+        assert_eq!(merged.check.strict.unwrap().value, "true");
+        insta::assert_snapshot!(error("[tool.lambimg.check]\nignore = 'LMB001'"), @"");
         insta::assert_snapshot!(error("[tool.lambimg]\nmirrors = ['a']"), @"`mirrors` in `pyproject.toml` line 2 must be a table of texts");
     }
 

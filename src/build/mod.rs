@@ -5,9 +5,11 @@
 //! base says of itself. A project that goes in as its wheel waits for that too, as does one without bytecode.
 //! They share no state, and their results are stacked in a fixed order, so that no timing can reach a byte.
 
+pub mod approval;
 pub mod base;
 pub mod bootstrap;
 pub mod cache;
+pub mod checking;
 mod claims;
 pub mod compiling;
 pub mod dependencies;
@@ -47,6 +49,7 @@ use crate::build::wheel_layers::WheelLayer;
 use crate::digest::Digest;
 use crate::file_tree::{self, Content, FileTree, ImagePath, Node};
 use crate::http::{self, Client, Secret};
+use crate::lambda::check::Finding;
 use crate::lambda::{Architecture, TASK_ROOT};
 use crate::oci;
 use crate::oci::compare;
@@ -232,6 +235,9 @@ pub enum Error {
     /// Two images cannot be compared.
     #[error(transparent)]
     Compare(#[from] compare::Error),
+    /// Lambda would refuse what was built, for these reasons.
+    #[error("Lambda would refuse this image: {}", messages(.0))]
+    Refused(Vec<Finding>),
     /// A part of the work was given up.
     #[error("the work was interrupted")]
     Interrupted,
@@ -320,6 +326,12 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] blob_store::Error),
+}
+
+fn messages(findings: &[Finding]) -> String {
+    let messages = findings.iter();
+    let messages = messages.map(|found| format!("{} ({})", found.message, found.rule.id));
+    messages.collect::<Vec<_>>().join("; ")
 }
 
 fn or_known(names: &[String]) -> String {
@@ -643,6 +655,8 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     let mut image = image::stack(&base.image, &additions, &edit)?;
     tell_taken(&made, &tools.progress);
     image.origins.extend(taken);
+    // Before anything has its name, and anybody else the image.
+    approval::approve(&image, plan, &tools.progress)?;
     let mut built = Built {
         plan: Arc::clone(plan),
         image,

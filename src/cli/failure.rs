@@ -3,6 +3,7 @@
 //! The library states facts; flags, keys and commands are named only here. Every variant is matched, so
 //! that a new one does not compile until its remedy is decided.
 
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::io;
@@ -16,6 +17,7 @@ use lambimg::build::verify::{Cause, Report};
 use lambimg::build::{self, function, host_base, pins, rebase};
 use lambimg::config;
 use lambimg::http;
+use lambimg::lambda::check::{Finding, NoRule};
 use lambimg::oci::{self, layer, layout, reference};
 use lambimg::plan;
 use lambimg::python::index::{self, settings};
@@ -166,6 +168,54 @@ impl Failure {
                 "leave out `--offline`; `--against IMAGE` compares with another image, and builds nothing",
                 USAGE,
             ),
+        )
+    }
+
+    /// What is to be checked is nothing.
+    pub(crate) fn neither_image_nor_project(text: &str, known: &BTreeSet<String>) -> Self {
+        let text = http::redact_name(text);
+        let known = if known.is_empty() {
+            "which is empty".to_owned()
+        } else {
+            format!(
+                "only {}",
+                Vec::from_iter(known.iter().map(String::as_str)).join(", ")
+            )
+        };
+        Self::plain(
+            format!("`{text}` is neither an image in the store, {known}, nor a directory"),
+            hint(
+                format!(
+                    "an image elsewhere is `docker://{text}`, `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`; \
+                     a project is its directory's path"
+                ),
+                USAGE,
+            ),
+        )
+    }
+
+    /// Flags of a build are given for what is built already.
+    pub(crate) fn image_is_not_built(image: &str) -> Self {
+        let image = http::redact_name(image);
+        Self::plain(
+            format!("`{image}` is an image, and flags of a build are given"),
+            hint(
+                "leave them out, or give a project's directory, as `./app`; an image may have `--arch` alone",
+                USAGE,
+            ),
+        )
+    }
+
+    /// A form that rules or findings are not told in.
+    pub(crate) fn no_rules_to_tell(format: &str) -> Self {
+        let told = if format == "sarif" {
+            "findings, and not rules alone"
+        } else {
+            "the list of rules, and not findings"
+        };
+        Self::plain(
+            format!("`--format {format}` is for {told}"),
+            hint("take `text` or `json`", USAGE),
         )
     }
 
@@ -339,6 +389,38 @@ impl From<config::Error> for Failure {
     }
 }
 
+impl From<NoRule> for Failure {
+    fn from(error: NoRule) -> Self {
+        Self::new(&error, of_no_rule(&error))
+    }
+}
+
+fn of_no_rule(error: &NoRule) -> Advice {
+    let list = "`lambimg check --list` has all";
+    match error.nearest {
+        Some(nearest) => hint(format!("did you mean `{nearest}`? {list}"), USAGE),
+        None => hint(list, USAGE),
+    }
+}
+
+/// Why Lambda would refuse, what to do, and how to go on all the same.
+fn reasons(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    let mut rules = BTreeSet::new();
+    for finding in findings {
+        let _ = writeln!(text, "{}: {}", finding.rule.id, finding.remedy);
+        if rules.insert(format!("{:?}", finding.rule.id)) {
+            let _ = writeln!(text, "  {}", finding.rule.why);
+        }
+    }
+    let rules = Vec::from_iter(rules).join(", ");
+    let _ = write!(
+        text,
+        "no name was given to it; `ignore = [{rules}]` under `[tool.lambimg.check]` has it built all the same"
+    );
+    text
+}
+
 impl From<plan::Error> for Failure {
     fn from(error: plan::Error) -> Self {
         let advice = match &error {
@@ -374,6 +456,7 @@ impl From<plan::Error> for Failure {
                 "leave it out, or list what the project needs in `pyproject.toml`",
                 USAGE,
             ),
+            plan::Error::NoRule { error, .. } => of_no_rule(error),
             plan::Error::Epoch(_) => hint(
                 "unset it, or set it as `git log -1 --format=%ct` prints it",
                 USAGE,
@@ -466,6 +549,7 @@ fn of_build(error: &build::Error) -> Advice {
             "the layer is no whole tar in gzip: have its image made again",
             INPUT,
         ),
+        build::Error::Refused(findings) => hint(reasons(findings), REFUSED),
         build::Error::Interrupted => (None, REFUSED),
         build::Error::HostBase(error) => of_host_base(error),
         build::Error::Interpreter(error) => of_interpreter(error),

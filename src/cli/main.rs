@@ -8,10 +8,13 @@
     reason = "what documents an argument is its help text"
 )]
 
+mod check;
 mod differences;
 mod failure;
+mod findings;
 mod proof;
 mod results;
+mod sarif;
 mod surroundings;
 mod terminal;
 
@@ -35,6 +38,7 @@ use lambimg::progress::in_words;
 use lambimg::python::normalize_name;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::check::CheckArguments;
 use crate::failure::Failure;
 use crate::proof::{RebaseArguments, VerifyArguments};
 use crate::results::ResultArguments;
@@ -100,6 +104,8 @@ enum Verb {
     Rebase(RebaseArguments),
     /// Build an image again in a fresh cache and compare it byte for byte, or compare two images
     Verify(Box<VerifyArguments>),
+    /// Apply every rule of Lambda's to an image, or to what a project gives; exit code 1 on errors
+    Check(Box<CheckArguments>),
     /// Ask whether the registry has a newer base than the lock; exit code 1 if so
     Outdated(OutdatedArguments),
     /// List the runtimes: Python, system, glibc, image, dates
@@ -397,6 +403,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
     match &arguments.verb {
         Verb::Outdated(wanted) => return run_outdated(arguments, wanted, terminal),
+        Verb::Check(wanted) => return check::check(arguments, wanted, terminal),
         Verb::Build(wanted) => run_build(arguments, wanted, terminal),
         Verb::Lock(wanted) => run_lock(arguments, wanted, terminal),
         Verb::Push(push) => run_push(arguments, push, terminal),

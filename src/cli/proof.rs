@@ -132,7 +132,12 @@ pub(crate) fn verify(
     print_report(&report, wanted, terminal)
 }
 
-fn config_of(project: &Project, flags: &Config, arguments: &Arguments) -> Result<Config, Failure> {
+/// Flags, then variables, then the project's file.
+pub(crate) fn config_of(
+    project: &Project,
+    flags: &Config,
+    arguments: &Arguments,
+) -> Result<Config, Failure> {
     Ok(flags
         .clone()
         .or(arguments.config())

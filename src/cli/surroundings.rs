@@ -77,6 +77,11 @@ fn path_variable(name: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
+/// The current directory; empty where there is none any more.
+pub(crate) fn directory() -> PathBuf {
+    env::current_dir().unwrap_or_default()
+}
+
 /// The day, as `YYYY-MM-DD`; only warnings are told it.
 pub(crate) fn today() -> String {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
@@ -216,7 +221,7 @@ impl Surroundings {
 
     /// What pip and uv are told of indexes, wherever that stands.
     fn of_indexes(&self, project: Option<&Path>) -> Result<indexes::Surroundings, Failure> {
-        let here = env::current_dir().unwrap_or_default();
+        let here = directory();
         let directory = project.map_or_else(|| here.clone(), |project| here.join(project));
         Ok(indexes::Surroundings {
             variables: variables(),

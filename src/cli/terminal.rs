@@ -27,6 +27,11 @@ use serde_json::json;
 use crate::failure::{self, Failure};
 use crate::surroundings;
 
+/// Columns of results that are not for a terminal.
+const WIDTH: usize = 100;
+/// A terminal that says it has fewer columns is not believed.
+const NARROWEST: usize = 20;
+
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressMode {
@@ -47,6 +52,7 @@ pub(crate) struct Terminal {
     warnings: bool,
     verbose: bool,
     colour: bool,
+    result_colour: bool,
 }
 
 impl Terminal {
@@ -56,12 +62,14 @@ impl Terminal {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let able = tty && !dumb;
         let bars = mode == ProgressMode::Auto && able && !surroundings::is_set("CI") && !quiet;
+        let plain = surroundings::is_set("NO_COLOR");
         Self {
             bars: bars.then(MultiProgress::new),
             steps: mode != ProgressMode::None && !quiet,
             warnings: !quiet,
             verbose,
-            colour: able && !surroundings::is_set("NO_COLOR"),
+            colour: able && !plain,
+            result_colour: io::stdout().is_terminal() && !dumb && !plain,
         }
     }
 
@@ -70,6 +78,34 @@ impl Terminal {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
             text.to_owned()
+        }
+    }
+
+    /// As [`Self::paint`], for stdout.
+    pub(crate) fn paint_result(&self, code: &str, text: &str) -> String {
+        if self.result_colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// As many columns as results may have.
+    pub(crate) fn width() -> usize {
+        let size = rustix::termios::tcgetwinsize(io::stdout());
+        let columns = size.map(|size| usize::from(size.ws_col)).unwrap_or(0);
+        if columns < NARROWEST { WIDTH } else { columns }
+    }
+
+    /// Whether more is to be told.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Says what may not have been meant.
+    pub(crate) fn note(&self, text: &str) {
+        if self.warnings {
+            self.line(&format!("{} {text}", self.paint("36;1", "note:")));
         }
     }
 
@@ -363,7 +399,23 @@ pub(crate) fn outdated_json(found: &Outdated) -> String {
     format!("{value:#}\n")
 }
 
-fn counted(count: usize, what: &str) -> String {
+/// With what would steer a terminal escaped: the images may be anybody's.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars() {
+        // The marks of writing from right to left have lines read otherwise than they are.
+        let is_mark = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if character.is_control() || is_mark {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// A number and what is counted, as `2 layers`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, Listed, Place, Project, Setting};
 use crate::http;
+use crate::lambda::check::{NoRule, Rule};
 use crate::lambda::{self, Architecture, Handler, HandlerError, Runtime};
 use crate::oci::layer::{self, Packing};
 use crate::oci::layout;
@@ -107,6 +108,14 @@ pub enum Error {
         name: String,
         /// What says what the function needs, if anything does.
         file: Option<PathBuf>,
+    },
+    /// A rule is to be left out that there is none of.
+    #[error("{place} leaves out the rule `{}`, and there is no such rule", error.text)]
+    NoRule {
+        /// What was written, and the rule that is most like it.
+        error: NoRule,
+        /// Where it stands.
+        place: Place,
     },
     /// `SOURCE_DATE_EPOCH` is no date.
     #[error(
@@ -275,6 +284,10 @@ pub struct Plan {
     pub flags: Vec<(&'static str, String)>,
     /// What the user should know before.
     pub warnings: Vec<String>,
+    /// Identifiers of rules of Lambda's that are not applied to what is built.
+    pub ignored: BTreeSet<&'static str>,
+    /// The day, as `YYYY-MM-DD`, for what these rules say alone.
+    pub today: String,
 }
 
 /// Makes the plan for `project`.
@@ -284,6 +297,7 @@ pub struct Plan {
 pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
     let config = request.config;
     let flags = config.flags();
+    let ignored = ignored(&config)?;
     let runtime = read_runtime(config.python.as_ref())?;
     let names = read_names(project, config.tags.as_ref())?;
     let push: Vec<_> = names.iter().filter_map(Name::reference).collect();
@@ -345,6 +359,8 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         flags,
         epoch: read_epoch(request.epoch)?,
         warnings: runtime.warning(&request.today).into_iter().collect(),
+        ignored,
+        today: request.today,
         project: project.root.clone(),
         names,
         runtime,
@@ -383,6 +399,41 @@ fn bad_value(setting: &Setting, wanted: &'static str) -> Error {
         place: setting.place.clone(),
         wanted,
     }
+}
+
+/// The identifiers of the rules of Lambda's that are not to be applied.
+///
+/// # Errors
+/// [`Error::NoRule`].
+pub fn ignored(config: &Config) -> Result<BTreeSet<&'static str>, Error> {
+    let read = |setting: &Setting| {
+        let rule: Result<&'static Rule, _> = setting.value.parse();
+        let place = setting.place.clone();
+        rule.map_or_else(
+            |error| Err(Error::NoRule { error, place }),
+            |rule| Ok(rule.id),
+        )
+    };
+    config.check.ignore.iter().map(read).collect()
+}
+
+/// The architecture, where one is named.
+///
+/// # Errors
+/// [`Error::Value`].
+pub fn wanted_architecture(config: &Config) -> Result<Option<Architecture>, Error> {
+    let setting = config.arch.as_ref();
+    setting
+        .map(|setting| read_architecture(Some(setting)))
+        .transpose()
+}
+
+/// Whether a check takes warnings for errors.
+///
+/// # Errors
+/// [`Error::Value`].
+pub fn is_strict(config: &Config) -> Result<bool, Error> {
+    read_bool(config.check.strict.as_ref())
 }
 
 fn read_bool(setting: Option<&Setting>) -> Result<bool, Error> {

@@ -187,15 +187,32 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
 
 /// A text that names no rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no rule `{0}`")]
-pub struct NoRule(pub String);
+#[error("there is no rule `{text}`")]
+pub struct NoRule {
+    /// What was written.
+    pub text: String,
+    /// The identifier that looks most like it, if one does.
+    pub nearest: Option<&'static str>,
+}
+
+impl NoRule {
+    fn new(text: &str) -> Self {
+        let wanted = text.trim().to_uppercase();
+        let distance = |id: &&str| strsim::damerau_levenshtein(id, &wanted);
+        let nearest = rules().map(|rule| rule.id).min_by_key(distance);
+        Self {
+            text: text.to_owned(),
+            nearest: nearest.filter(|id| distance(id) <= 2),
+        }
+    }
+}
 
 impl FromStr for &'static Rule {
     type Err = NoRule;
 
     fn from_str(text: &str) -> Result<Self, NoRule> {
         let wanted = rules().find(|rule| rule.id.eq_ignore_ascii_case(text.trim()));
-        wanted.ok_or_else(|| NoRule(text.to_owned()))
+        wanted.ok_or_else(|| NoRule::new(text))
     }
 }
 

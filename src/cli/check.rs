@@ -1,0 +1,329 @@
+//! The verb `check`: every rule that Lambda has, applied to an image or to what a project gives.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use lambimg::blob_store::BlobStore;
+use lambimg::build::{self, approval, checking};
+use lambimg::config::{Check, Config, Project, Setting};
+use lambimg::http;
+use lambimg::lambda::check::subject::Subject;
+use lambimg::lambda::check::{self, Rule};
+use lambimg::oci::layout::{self, Place};
+use lambimg::oci::reference::Name;
+use lambimg::plan::reach::{self, Reach};
+use lambimg::plan::{self, Policy, Request};
+
+use crate::Arguments;
+use crate::FunctionArguments;
+use crate::NeedsArguments;
+use crate::block_on;
+use crate::failure::{self, Failure};
+use crate::findings::{self, Checked};
+use crate::limit_store;
+use crate::proof::config_of;
+use crate::sarif::{self, Sources};
+use crate::surroundings::{self, Surroundings};
+use crate::terminal::Terminal;
+use crate::tools;
+
+#[derive(Debug, Args)]
+#[command(mut_arg("path", |path| path.value_name("IMAGE|PATH").help(TARGET)))]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    needs: NeedsArguments,
+
+    #[command(flatten)]
+    function: FunctionArguments,
+
+    /// Fail rather than make or change a lock of the project
+    #[arg(long)]
+    locked: bool,
+
+    /// Leave out a rule, as LMB036 (repeatable, or with commas)
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    ignore: Vec<String>,
+
+    /// Exit with 1 on warnings too
+    #[arg(long)]
+    strict: bool,
+
+    /// Say what a rule wants, why, and what to do, and check nothing
+    #[arg(long, value_name = "ID", conflicts_with_all = ["NeedsArguments", "FunctionArguments"])]
+    explain: Option<String>,
+
+    /// List all rules, and check nothing
+    #[arg(long, conflicts_with_all = ["explain", "NeedsArguments", "FunctionArguments"])]
+    list: bool,
+
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    format: CheckFormat,
+}
+
+/// What the one argument may be.
+const TARGET: &str = "A name in the store, oci:DIR, oci-archive:FILE, docker-archive:FILE or a registry reference \
+                      behind `docker://`; or a project's directory, which is built first";
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum CheckFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs; see docs/check.md
+    Json,
+    /// For code scanning in CI: SARIF 2.1.0
+    Sarif,
+    /// The documentation of all rules
+    #[value(hide = true)]
+    Markdown,
+}
+
+/// What is to be checked.
+enum Target {
+    /// An image, by what the user calls it.
+    Image(String),
+    /// A project.
+    Project(PathBuf),
+}
+
+/// Applies the rules, or tells of them.
+pub(crate) fn check(
+    arguments: &Arguments,
+    wanted: &CheckArguments,
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    if let Some(id) = &wanted.explain {
+        let rule: &'static Rule = id.parse()?;
+        return tell(wanted, &[rule], terminal);
+    }
+    if wanted.list {
+        return tell(wanted, &check::rules().collect::<Vec<_>>(), terminal);
+    }
+    if wanted.format == CheckFormat::Markdown {
+        return Err(Failure::no_rules_to_tell("markdown"));
+    }
+    let run = Run {
+        arguments,
+        wanted,
+        terminal,
+        today: surroundings::today(),
+    };
+    match wanted.target(terminal)? {
+        Target::Image(image) => run.image(&image),
+        Target::Project(path) => run.project(&path),
+    }
+}
+
+/// Tells of rules.
+fn tell(
+    wanted: &CheckArguments,
+    rules: &[&'static Rule],
+    terminal: &Terminal,
+) -> Result<ExitCode, Failure> {
+    let is_list = wanted.list;
+    let text = match wanted.format {
+        CheckFormat::Text if is_list => findings::list(rules),
+        CheckFormat::Text => rules
+            .iter()
+            .map(|rule| findings::explanation(rule, Terminal::width()))
+            .collect(),
+        CheckFormat::Json if is_list => findings::list_json(rules),
+        CheckFormat::Json => rules.iter().map(|rule| findings::rule_text(rule)).collect(),
+        CheckFormat::Markdown => findings::markdown(rules),
+        CheckFormat::Sarif => return Err(Failure::no_rules_to_tell("sarif")),
+    };
+    terminal.print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl CheckArguments {
+    fn config(&self) -> Config {
+        let ignore = self.ignore.iter();
+        let ignore = ignore.map(|id| Setting::flag(id.trim().to_owned(), "--ignore"));
+        let strict = self
+            .strict
+            .then(|| Setting::flag("true".to_owned(), "--strict"));
+        Config {
+            check: Check {
+                ignore: ignore.collect(),
+                strict,
+            },
+            ..Config::default()
+        }
+    }
+
+    /// What decides how a project is built.
+    fn building(&self) -> Config {
+        self.function.config().or(self.needs.config())
+    }
+
+    /// An image where the text is of an image's form or a name in the store, else a directory.
+    fn target(&self, terminal: &Terminal) -> Result<Target, Failure> {
+        let path = self.needs.path.clone();
+        let Some(text) = path.to_str() else {
+            return Ok(Target::Project(path));
+        };
+        let image = || Target::Image(text.to_owned());
+        if text.starts_with("docker://") || text.parse::<Place>().is_ok() {
+            return Ok(image());
+        }
+        let starts = ["./", "../", "/"];
+        if [".", ".."].contains(&text) || starts.iter().any(|start| text.starts_with(start)) {
+            return Ok(Target::Project(path));
+        }
+        let known = names_in_store();
+        let name = text.parse::<Name>().ok().map(|name| name.tagged());
+        if name.is_some_and(|name| known.contains(&name)) {
+            if path.is_dir() {
+                terminal.note(&format!(
+                    "`{text}` is an image in the store, which is checked, and a directory, which `./{text}` would be"
+                ));
+            }
+            return Ok(image());
+        }
+        if path.is_dir() {
+            return Ok(Target::Project(path));
+        }
+        Err(Failure::neither_image_nor_project(text, &known))
+    }
+}
+
+/// The names there are; a store that cannot be read has none, and says so itself when it is used.
+fn names_in_store() -> BTreeSet<String> {
+    let here = Surroundings::read();
+    let Ok(directory) = here.store_directory() else {
+        return BTreeSet::new();
+    };
+    let listed = layout::list(BlobStore::at(directory).root()).unwrap_or_default();
+    listed.into_iter().filter_map(|image| image.name).collect()
+}
+
+/// One check under way.
+struct Run<'a> {
+    arguments: &'a Arguments,
+    wanted: &'a CheckArguments,
+    terminal: &'a Terminal,
+    today: String,
+}
+
+impl Run<'_> {
+    fn image(&self, text: &str) -> Result<ExitCode, Failure> {
+        let building = self.wanted.building();
+        let architecture = plan::wanted_architecture(&building)?.map(|known| known.oci());
+        let others = Config {
+            arch: None,
+            ..building
+        };
+        if others != Config::default() || self.wanted.locked {
+            return Err(Failure::image_is_not_built(text));
+        }
+        // Of the project at hand only what is said of registries and of checks counts.
+        let project = Project::read(Path::new("."))?;
+        let config = config_of(&project, &self.wanted.config(), self.arguments)?;
+        let rules = Rules::of(&config)?;
+        let reach = reach::reach(&project.root, &config)?;
+        let tools = tools(None, &reach, self.wanted.needs.offline, self.terminal)?;
+        let open = checking::open(text, architecture, &self.today, &tools);
+        let subject = block_on(open)??;
+        self.report(&http::redact_name(text), &subject, None, &rules)
+    }
+
+    fn project(&self, path: &Path) -> Result<ExitCode, Failure> {
+        let limit = surroundings::cache_limit()?;
+        let project = Project::read(path)?;
+        let flags = self.wanted.building().or(self.wanted.config());
+        let config = config_of(&project, &flags, self.arguments)?;
+        let rules = Rules::of(&config)?;
+        let reach = reach::reach(&project.root, &config)?;
+        let subject = self.build(&project, config, &reach, limit)?;
+        let sources = Sources::of(&project.root, &surroundings::directory());
+        let name = path.to_string_lossy();
+        self.report(&name, &subject, Some(&sources), &rules)
+    }
+
+    /// What the project gives, in the store under no name.
+    fn build(
+        &self,
+        project: &Project,
+        config: Config,
+        reach: &Reach,
+        limit: Option<u64>,
+    ) -> Result<Subject, Failure> {
+        let offline = self.wanted.needs.offline;
+        let request = Request {
+            config,
+            own_files: Surroundings::read().cache().into_iter().collect(),
+            policy: Policy {
+                locked: self.wanted.locked,
+                offline,
+                ..Policy::default()
+            },
+            epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
+            today: self.today.clone(),
+            ..Request::default()
+        };
+        let mut plan = plan::make(project, request)?;
+        plan.names.clear();
+        // All rules are applied to what comes of it, and none twice.
+        plan.ignored = check::rules().map(|rule| rule.id).collect();
+        let architecture = plan.architecture.oci();
+        let tools = tools(Some(&project.root), reach, offline, self.terminal)?;
+        let work = async {
+            let built = build::build(plan, &tools).await?;
+            approval::subject_of(built.image, Some(architecture), &self.today, &tools).await
+        };
+        let subject = block_on(work)?;
+        limit_store(limit, &tools, self.terminal);
+        Ok(subject?)
+    }
+
+    fn report(
+        &self,
+        name: &str,
+        subject: &Subject,
+        sources: Option<&Sources>,
+        rules: &Rules,
+    ) -> Result<ExitCode, Failure> {
+        let found = check::check(subject);
+        let total = found.len();
+        let findings: Vec<_> = found
+            .into_iter()
+            .filter(|finding| !rules.ignored.contains(finding.rule.id))
+            .collect();
+        let checked = Checked {
+            name,
+            ignored: total - findings.len(),
+            subject,
+            findings,
+        };
+        self.terminal.print(&match self.wanted.format {
+            CheckFormat::Json => checked.json(),
+            CheckFormat::Sarif => sarif::report(&checked, sources),
+            CheckFormat::Text | CheckFormat::Markdown => checked.text(self.terminal),
+        })?;
+        self.terminal.step(&checked.summary());
+        Ok(if checked.fails(rules.strict) {
+            ExitCode::from(failure::REFUSED)
+        } else {
+            ExitCode::SUCCESS
+        })
+    }
+}
+
+/// How the rules are applied.
+struct Rules {
+    ignored: BTreeSet<&'static str>,
+    strict: bool,
+}
+
+impl Rules {
+    fn of(config: &Config) -> Result<Self, Failure> {
+        Ok(Self {
+            ignored: plan::ignored(config)?,
+            strict: plan::is_strict(config)?,
+        })
+    }
+}
