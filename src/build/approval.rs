@@ -76,3 +76,32 @@ pub async fn subject_of(
     };
     tools.block(read).await?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_refused_unless_they_are_ignored() {
+        let rule = check::rules().next().unwrap();
+        let finding = |level| Finding {
+            rule,
+            level,
+            message: "it is so".to_owned(),
+            layer: None,
+            path: None,
+            value: None,
+            remedy: "Change it.".to_owned(),
+        };
+        let all = || {
+            [Level::Error, Level::Warning, Level::Note]
+                .map(finding)
+                .to_vec()
+        };
+        let (errors, others) = judged(all(), &BTreeSet::new());
+        assert_eq!((errors.len(), others.len()), (1, 2));
+        insta::assert_snapshot!(Error::Refused(errors), @"Lambda would refuse this image: it is so (LMB001)");
+        let (errors, others) = judged(all(), &[rule.id].into());
+        assert_eq!((errors.len(), others.len()), (0, 0));
+    }
+}

@@ -9,6 +9,7 @@
 mod build;
 mod bytecode;
 mod cache;
+mod checking;
 mod ci;
 mod dependencies;
 mod earlier;
