@@ -847,7 +847,7 @@ mod tests {
         let ids: Vec<_> = merged.check.ignore.iter().map(|id| &*id.value).collect();
         assert_eq!(ids, ["LMB001", "LMB002", "LMB003", "LMB004"]);
         assert_eq!(merged.check.strict.unwrap().value, "true");
-        insta::assert_snapshot!(error("[tool.lambimg.check]\nignore = 'LMB001'"), @"");
+        insta::assert_snapshot!(error("[tool.lambimg.check]\nignore = 'LMB001'"), @"`check.ignore` in `pyproject.toml` line 2 must be a list of texts");
         insta::assert_snapshot!(error("[tool.lambimg]\nmirrors = ['a']"), @"`mirrors` in `pyproject.toml` line 2 must be a table of texts");
     }
 

@@ -9,6 +9,7 @@ use lambimg::blob_store::BlobStore;
 use lambimg::build::{self, approval, checking};
 use lambimg::config::{Check, Config, Project, Setting};
 use lambimg::http;
+use lambimg::lambda::Architecture;
 use lambimg::lambda::check::subject::Subject;
 use lambimg::lambda::check::{self, Rule};
 use lambimg::oci::layout::{self, Place};
@@ -212,7 +213,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn image(&self, text: &str) -> Result<ExitCode, Failure> {
         let building = self.wanted.building();
-        let architecture = plan::wanted_architecture(&building)?.map(|known| known.oci());
+        let architecture = plan::wanted_architecture(&building)?.map(Architecture::oci);
         let others = Config {
             arch: None,
             ..building

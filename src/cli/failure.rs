@@ -174,13 +174,11 @@ impl Failure {
     /// What is to be checked is nothing.
     pub(crate) fn neither_image_nor_project(text: &str, known: &BTreeSet<String>) -> Self {
         let text = http::redact_name(text);
-        let known = if known.is_empty() {
+        let names: Vec<_> = known.iter().map(String::as_str).collect();
+        let known = if names.is_empty() {
             "which is empty".to_owned()
         } else {
-            format!(
-                "only {}",
-                Vec::from_iter(known.iter().map(String::as_str)).join(", ")
-            )
+            format!("only {}", names.join(", "))
         };
         Self::plain(
             format!("`{text}` is neither an image in the store, {known}, nor a directory"),
@@ -413,7 +411,7 @@ fn reasons(findings: &[Finding]) -> String {
             let _ = writeln!(text, "  {}", finding.rule.why);
         }
     }
-    let rules = Vec::from_iter(rules).join(", ");
+    let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
     let _ = write!(
         text,
         "no name was given to it; `ignore = [{rules}]` under `[tool.lambimg.check]` has it built all the same"
@@ -1483,6 +1481,30 @@ fn of_resolver(said: &str) -> Advice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lambimg::lambda::check;
+
+    #[test]
+    fn what_lambda_would_refuse_is_told_with_reason_and_remedy() {
+        let finding = |value: &str| Finding {
+            rule: check::rules().next().unwrap(),
+            level: check::Level::Error,
+            message: format!("the name leads to {value}"),
+            layer: None,
+            path: None,
+            value: None,
+            remedy: format!("Do something about {value}."),
+        };
+        let error = build::Error::Refused(vec![finding("an index"), finding("another")]);
+        let failure = Failure::from(error);
+        assert_eq!(failure.code, REFUSED);
+        insta::assert_snapshot!(format!("{}\n{}", failure.message, failure.hint.unwrap()), @r#"
+        Lambda would refuse this image: the name leads to an index (LMB001); the name leads to another (LMB001)
+        LMB001: Do something about an index.
+          Lambda takes no image index (manifest list), not even of one platform, and answers `InvalidParameterValueException: The image manifest, config or layer media type for the source image is not supported.`; `docker buildx` makes an index when it adds attestations.
+        LMB001: Do something about another.
+        no name was given to it; `ignore = ["LMB001"]` under `[tool.lambimg.check]` has it built all the same
+        "#);
+    }
 
     #[test]
     fn a_repository_of_ecr_is_made_by_a_command() {

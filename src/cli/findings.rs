@@ -256,7 +256,68 @@ pub(crate) fn markdown(rules: &[&'static Rule]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::wrapped;
+    use lambimg::lambda::check;
+    use lambimg::lambda::check::subject::{Document, Documents};
+
+    use super::*;
+    use crate::terminal::ProgressMode;
+
+    fn subject() -> Subject {
+        let documents = Documents {
+            index: None,
+            manifest: None,
+            config: Document::new(b"{}".to_vec(), None, None),
+            wanted: None,
+            today: "2026-11-23".to_owned(),
+        };
+        Subject::new(documents, Vec::new())
+    }
+
+    fn finding(level: Level) -> Finding {
+        Finding {
+            rule: check::rules().next().unwrap(),
+            level,
+            message: "it is so".to_owned(),
+            layer: None,
+            path: None,
+            value: Some("because".to_owned()),
+            remedy: "Change it.".to_owned(),
+        }
+    }
+
+    #[test]
+    fn errors_fail_and_with_strict_warnings_do() {
+        let subject = subject();
+        let checked = |levels: &[Level]| Checked {
+            name: "app:1",
+            subject: &subject,
+            findings: levels.iter().map(|level| finding(*level)).collect(),
+            ignored: 1,
+        };
+        let fails = |levels: &[Level]| {
+            let checked = checked(levels);
+            (checked.fails(false), checked.fails(true))
+        };
+        assert_eq!(fails(&[]), (false, false));
+        assert_eq!(fails(&[Level::Note]), (false, false));
+        assert_eq!(fails(&[Level::Warning, Level::Note]), (false, true));
+        assert_eq!(fails(&[Level::Error]), (true, true));
+        let all = checked(&[Level::Error, Level::Error, Level::Warning, Level::Note]);
+        insta::assert_snapshot!(all.summary(), @"2 errors, 1 warning, 1 note and 1 ignored in 0 layers, 0 B unpacked");
+        let terminal = Terminal::new(ProgressMode::None, true, false);
+        insta::assert_snapshot!(all.text(&terminal), @"
+        error LMB001: it is so (because)
+            Change it.
+        error LMB001: it is so (because)
+            Change it.
+
+        warning LMB001: it is so (because)
+            Change it.
+
+        note LMB001: it is so (because)
+            Change it.
+        ");
+    }
 
     #[test]
     fn lines_end_before_the_edge() {

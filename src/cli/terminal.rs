@@ -93,7 +93,7 @@ impl Terminal {
     /// As many columns as results may have.
     pub(crate) fn width() -> usize {
         let size = rustix::termios::tcgetwinsize(io::stdout());
-        let columns = size.map(|size| usize::from(size.ws_col)).unwrap_or(0);
+        let columns = size.map_or(0, |size| usize::from(size.ws_col));
         if columns < NARROWEST { WIDTH } else { columns }
     }
 

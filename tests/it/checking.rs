@@ -535,6 +535,28 @@ fn what_umoci_changes_is_checked() {
     assert!(found.contains("LMB036"), "{found:?}");
 }
 
+/// The base's variable becomes the image's.
+#[test]
+#[ignore = "its rule is not in yet"]
+fn a_build_refuses_what_lambda_would() {
+    let project = Project::with_handler();
+    let registry = Registry::start();
+    let mut forge = Forge::sound();
+    let variables = forge.run["Env"].as_array_mut().unwrap();
+    variables.push(json!("AWS_LAMBDA_RUNTIME_API=127.0.0.1:9001"));
+    let base = forge.push(&registry, "lambda/python", "3.12");
+    let target = registry.name("app:1");
+    let build = ["build", "--base", &base, "--push", "-t", &target];
+    let outcome = project.lambimg(build).run();
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    assert_eq!(registry.tags("app"), [""; 0]);
+    assert!(
+        outcome.stderr.contains("Lambda would refuse this image"),
+        "{}",
+        outcome.rendering()
+    );
+}
+
 // --- How it is told -----------------------------------------------------------------------------
 
 /// A project with an image of two hard links beside it, one with a name that would steer a terminal.
@@ -613,7 +635,9 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
         }
         Value::Array(list) => {
             let path = format!("{path}[]");
-            list.iter().for_each(|value| keys(value, &path, found));
+            for value in list {
+                keys(value, &path, found);
+            }
         }
         _ => {}
     }
