@@ -118,14 +118,9 @@ pub(super) fn read_docker(
     architecture: Option<&str>,
     store: &BlobStore,
 ) -> Result<Image, Error> {
-    let malformed = |detail: String| no_docker_archive(&place.path, detail);
     let members = Members::index(&place.path)?;
-    let listing: Value = serde_json::from_slice(&members.read(LISTING_FILE)?)
-        .map_err(|e| malformed(e.to_string()))?;
-    let entry = choose(&listing, place)?;
-    let config_path = entry["Config"].as_str();
-    let config_path = config_path.ok_or_else(|| malformed("it names no config".to_owned()))?;
-    let config = Config::read(members.read(config_path)?)?;
+    let entry = listing(&members, place)?;
+    let config = Config::read(members.read(config_path(&entry, place)?)?)?;
     config.require_any(architecture)?;
     store.put(&config.raw)?;
     let layers = take_layers(&members, &entry["Layers"], &config.diff_ids, store)?;
@@ -136,6 +131,25 @@ pub(super) fn read_docker(
         config,
         origins: BTreeMap::new(),
     })
+}
+
+/// What Docker's archive says of the image that `place` names.
+///
+/// # Errors
+/// When it is none, or lacks the image.
+pub(super) fn listing(members: &Members, place: &Place) -> Result<Value, Error> {
+    let listing = serde_json::from_slice(&members.read(LISTING_FILE)?)
+        .map_err(|e| no_docker_archive(&place.path, e.to_string()))?;
+    choose(&listing, place).cloned()
+}
+
+/// Where the config lies of an image that is listed so.
+///
+/// # Errors
+/// When the listing does not say.
+pub(super) fn config_path<'a>(entry: &'a Value, place: &Place) -> Result<&'a str, Error> {
+    let path = entry["Config"].as_str();
+    path.ok_or_else(|| no_docker_archive(&place.path, "it names no config".to_owned()))
 }
 
 fn no_docker_archive(path: &Path, detail: String) -> Error {
@@ -242,10 +256,16 @@ fn docker_manifest(config: &Config, layers: &[Descriptor]) -> Result<Manifest, o
     Manifest::read(oci::to_json(&manifest))
 }
 
+/// As many links one after another are followed.
+const MAX_LINKS: usize = 8;
+
 /// Where the files of a tar archive lie, so that they can be read in any order.
-pub(super) struct Members {
+#[derive(Debug)]
+pub struct Members {
     path: PathBuf,
     extents: BTreeMap<String, (u64, u64)>,
+    /// Where links lead; Docker up to 24 wrote a layer once and linked to it from further images.
+    links: BTreeMap<String, String>,
 }
 
 impl Members {
@@ -256,20 +276,48 @@ impl Members {
     pub(super) fn index(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(failed("read", path))?;
         let mut archive = tar::Archive::new(file);
-        let mut extents = BTreeMap::new();
+        let (mut extents, mut links) = (BTreeMap::new(), BTreeMap::new());
         let entries = archive.entries_with_seek().map_err(failed("read", path))?;
         for entry in entries {
             let entry = entry.map_err(failed("read", path))?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let name = name.trim_start_matches("./").to_owned();
-            if entry.header().entry_type().is_file() {
+            let name = clean(&name);
+            let kind = entry.header().entry_type();
+            if kind.is_file() {
                 extents.insert(name, (entry.raw_file_position(), entry.size()));
+            } else if let Some(target) = entry.link_name_bytes() {
+                let target = String::from_utf8_lossy(&target).into_owned();
+                let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
+                let target = if kind.is_symlink() {
+                    clean(&format!("{directory}/{target}"))
+                } else {
+                    clean(&target)
+                };
+                links.insert(name, target);
             }
         }
         Ok(Self {
             path: path.to_owned(),
             extents,
+            links,
         })
+    }
+
+    /// Position and size of a file, links followed.
+    fn extent(&self, name: &str) -> Option<(u64, u64)> {
+        let mut name = clean(name);
+        for _ in 0..MAX_LINKS {
+            match self.links.get(&name) {
+                Some(target) => name.clone_from(target),
+                None => break,
+            }
+        }
+        self.extents.get(&name).copied()
+    }
+
+    /// The number of bytes of a file, if the archive has it.
+    pub(super) fn size(&self, name: &str) -> Option<u64> {
+        self.extent(name).map(|(_, size)| size)
     }
 
     /// A file of the archive, of any size.
@@ -278,7 +326,7 @@ impl Members {
     /// When the archive has none of that name.
     pub(super) fn open(&self, name: &str) -> io::Result<impl Read + use<>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("it has no `{name}`"));
-        let (position, size) = *self.extents.get(name).ok_or_else(missing)?;
+        let (position, size) = self.extent(name).ok_or_else(missing)?;
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(position))?;
         Ok(file.take(size))
@@ -289,8 +337,7 @@ impl Members {
     /// # Errors
     /// When the archive has none of that name, or it is larger than any document.
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
-        let size = self.extents.get(name).map(|(_, size)| *size);
-        if size.is_some_and(|size| size > oci::MAX_DOCUMENT) {
+        if self.size(name).is_some_and(|size| size > oci::MAX_DOCUMENT) {
             return Err(layout::too_large(&self.path, name));
         }
         let mut bytes = Vec::new();
@@ -299,6 +346,21 @@ impl Members {
             .map_err(failed("read", &self.path))?;
         Ok(bytes)
     }
+}
+
+/// A member's name without `.` and `..`.
+fn clean(name: &str) -> String {
+    let mut parts = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 #[cfg(test)]

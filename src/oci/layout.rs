@@ -320,6 +320,20 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>, Error> {
     listed(entries.transpose()?.unwrap_or_default(), directory)
 }
 
+/// As [`list`], of what has to be a layout.
+pub(super) fn list_layout(directory: &Path) -> Result<Vec<Listed>, Error> {
+    // An absent index is a layout without images only where there is a layout.
+    let layout = directory.join(LAYOUT_FILE);
+    fs::metadata(&layout).map_err(failed("read", &layout))?;
+    list(directory)
+}
+
+/// The images of a layout in an archive.
+pub(super) fn list_archive(members: &Members, path: &Path) -> Result<Vec<Listed>, Error> {
+    let index = parse_index(&members.read(INDEX_FILE)?, path)?;
+    listed(index_entries(&index, path)?, path)
+}
+
 fn listed(entries: &[Value], path: &Path) -> Result<Vec<Listed>, Error> {
     let read = |entry: &Value| {
         let descriptor = serde_json::from_value::<Descriptor>(entry.clone());
@@ -341,7 +355,7 @@ fn listed(entries: &[Value], path: &Path) -> Result<Vec<Listed>, Error> {
     entries.iter().map(read).collect()
 }
 
-fn choose<'a>(
+pub(super) fn choose<'a>(
     images: &'a [Listed],
     wanted: Option<&str>,
     architecture: Option<&str>,
@@ -500,7 +514,7 @@ fn is_there(path: &Path, descriptor: &Descriptor) -> bool {
 }
 
 /// Opens a file; one that would wait for a writer, or never end, is refused.
-fn open_regular(path: &Path) -> io::Result<File> {
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     if fs::metadata(path)?.is_file() {
         File::open(path)
     } else {
@@ -544,19 +558,14 @@ fn copy_blob(
 pub fn read(place: &Place, architecture: Option<&str>, store: &BlobStore) -> Result<Image, Error> {
     match place.form {
         Form::OciDirectory => {
-            let directory = place.path.clone();
-            // An absent index is a layout without images only where there is a layout.
-            let layout = directory.join(LAYOUT_FILE);
-            fs::metadata(&layout).map_err(failed("read", &layout))?;
-            let entries = list(&place.path)?;
-            let blobs = directory.join("blobs/sha256");
+            let entries = list_layout(&place.path)?;
+            let blobs = place.path.join("blobs/sha256");
             let open = |digest: &Digest| open_regular(&blobs.join(digest.hex()));
             import(place, &entries, architecture, store, open)
         }
         Form::OciArchive => {
             let members = Members::index(&place.path)?;
-            let index = parse_index(&members.read(INDEX_FILE)?, &place.path)?;
-            let entries = listed(index_entries(&index, &place.path)?, &place.path)?;
+            let entries = list_archive(&members, &place.path)?;
             let open = |digest: &Digest| members.open(&format!("blobs/sha256/{}", digest.hex()));
             import(place, &entries, architecture, store, open)
         }

@@ -11,6 +11,7 @@ pub mod image;
 mod inflate;
 pub mod layer;
 pub mod layout;
+pub mod opened;
 pub mod rebase;
 pub mod reference;
 mod splice;
