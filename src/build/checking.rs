@@ -1,49 +1,77 @@
-//! Images opened for Lambda's rules, wherever they are.
+//! An image opened for its rules, from wherever it lies: every layer read once, and nothing proven.
+//!
+//! What is wrong with an image is for the rules to say, so it is no error here as long as there is something to
+//! look at. Blobs of layouts and archives are read in place; a registry's layers come into the store. Which rules
+//! there are is not known here.
 
-use crate::build::approval::subject_of;
-use crate::build::{self, Error, Tools, base, no_image};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::build::{self, Error, PARALLEL, Tools};
 use crate::lambda::Architecture;
+use crate::lambda::check::contents::{Contents, Seen};
 use crate::lambda::check::subject::{Document, Documents, Subject};
+use crate::oci::Descriptor;
+use crate::oci::flatten::{self, Layer};
 use crate::oci::image::Image;
-use crate::oci::layout;
-use crate::oci::reference::Reference;
+use crate::oci::layout::{self, Place};
+use crate::oci::opened::{self, Blobs, Raw};
+use crate::oci::reference::{Name, Reference};
+use crate::progress::{Progress, Task};
+use crate::registry;
+use crate::registry::pull::Source;
 
-/// Finds an image by what the user calls it, as [`build::open`], and reads it for every rule. Of an index it is the
-/// image for `architecture`, in OCI's word.
+/// Indexes inside indexes are followed so deep.
+const MAX_DEPTH: usize = 4;
+
+/// An image under way.
+struct Opened {
+    documents: opened::Documents,
+    blobs: Blobs,
+    /// What stands in messages for the place.
+    place: String,
+    /// Layers that could not be had, by their numbers, and why.
+    lost: BTreeMap<usize, String>,
+}
+
+/// Opens the image that the user calls `text`, as [`build::open`] understands it, and reads its layers. Of an index
+/// it is the image for `architecture`, else the first that Lambda could run. `today` is a day, as `YYYY-MM-DD`.
 ///
 /// # Errors
-/// See [`Error`].
+/// When there is nothing to look at, and those of networks and disks.
 pub async fn open(
     text: &str,
     architecture: Option<&str>,
     today: &str,
     tools: &Tools,
 ) -> Result<Subject, Error> {
-    let wanted = architecture.and_then(|word| word.parse().ok());
+    let wanted = architecture.and_then(|name| name.parse::<Architecture>().ok());
     let wanted = wanted.map(Architecture::oci);
-    let image = if let Some(rest) = text.strip_prefix("docker://") {
-        let reference = Reference::read(rest).map_err(|_| no_image(text, tools))?;
-        let image = base::fetch(&reference, wanted, &tools.registries, &tools.store).await?;
-        base::with_origins(image, &reference)
-    } else if let Ok(place) = text.parse::<layout::Place>() {
-        let store = tools.store.clone();
-        let read = move || layout::read(&place, wanted, &store);
-        tools.block(read).await??
+    let opened = if let Some(rest) = text.strip_prefix("docker://") {
+        let reference = Reference::read(rest).map_err(|_| build::no_image(text, tools))?;
+        remote(&reference, wanted, tools).await?
+    } else if let Ok(place) = text.parse::<Place>() {
+        let own = place.clone();
+        let opened = tools.block(move || opened::open(&own, wanted)).await??;
+        Opened::new(opened, place.path.display().to_string())
     } else {
-        build::open(text, tools).await?
+        stored(text, tools).await?
     };
-    subject_of(image, wanted, today, tools).await
+    let (progress, today) = (tools.progress.clone(), today.to_owned());
+    let work = move || read(opened, wanted, today, &progress);
+    tools.block(work).await?
 }
 
-/// The documents of an image that is at hand.
+/// The documents of an image that was just made, or opened with proof.
 pub fn of_image(image: &Image, today: &str, wanted: Option<&'static str>) -> Documents {
-    let manifest = &image.manifest;
-    let config = &manifest.config;
+    let config = &image.manifest.config;
     Documents {
         index: None,
         manifest: Some(Document::new(
-            manifest.raw.clone(),
-            Some(manifest.descriptor().media_type),
+            image.manifest.raw.clone(),
+            Some(image.manifest.family.manifest().to_owned()),
             None,
         )),
         config: Document::new(
@@ -53,5 +81,246 @@ pub fn of_image(image: &Image, today: &str, wanted: Option<&'static str>) -> Doc
         ),
         wanted,
         today: today.to_owned(),
+    }
+}
+
+impl Opened {
+    fn new((documents, blobs): (opened::Documents, Blobs), place: String) -> Self {
+        Self {
+            documents,
+            blobs,
+            place,
+            lost: BTreeMap::new(),
+        }
+    }
+
+    /// Brings layers into the store that are not there, where it is known who has them.
+    async fn bring(
+        &mut self,
+        origin: impl Fn(&Descriptor) -> Option<Reference>,
+        tools: &Tools,
+    ) -> Result<(), Error> {
+        let layers = self.documents.layers.iter().enumerate();
+        let mut absent: BTreeMap<_, (Descriptor, Reference, Vec<usize>)> = BTreeMap::new();
+        for (number, layer) in layers {
+            let Some(layer) = layer else { continue };
+            if tools.store.size(&layer.digest).is_none()
+                && let Some(origin) = origin(layer)
+            {
+                let of_digest = absent.entry(layer.digest);
+                let (_, _, numbers) =
+                    of_digest.or_insert_with(|| (layer.clone(), origin, Vec::new()));
+                numbers.push(number);
+            }
+        }
+        let fetched: Vec<_> = stream::iter(absent.into_values())
+            .map(async |(layer, origin, numbers)| {
+                let why = fetch(&layer, &origin, tools).await?;
+                Ok::<_, Error>(why.map(|why| (why, numbers)))
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
+        for (why, numbers) in fetched.into_iter().flatten() {
+            let each = numbers.into_iter().map(|number| (number, why.clone()));
+            self.lost.extend(each);
+        }
+        Ok(())
+    }
+}
+
+/// Fetches a layer; why it is not to be had, where that is the image's own fault.
+async fn fetch(
+    layer: &Descriptor,
+    origin: &Reference,
+    tools: &Tools,
+) -> Result<Option<String>, Error> {
+    let source = tools.registries.source(origin)?;
+    let fetched = with_true_size(layer, async |layer: &Descriptor| {
+        source.fetch(layer, &tools.store, &tools.progress).await
+    });
+    match fetched.await {
+        Ok(()) => Ok(None),
+        Err(error) if is_of_image(&error) => Ok(Some(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks again by the size that came, where the one in the manifest was wrong.
+async fn with_true_size<T>(
+    blob: &Descriptor,
+    ask: impl AsyncFn(&Descriptor) -> Result<T, registry::Error>,
+) -> Result<T, registry::Error> {
+    match ask(blob).await {
+        Err(registry::Error::Length { actual, .. }) => {
+            let mut blob = blob.clone();
+            blob.size = actual;
+            ask(&blob).await
+        }
+        answer => answer,
+    }
+}
+
+/// Whether it is the image that is wrong, and not the way to it.
+fn is_of_image(error: &registry::Error) -> bool {
+    matches!(
+        error,
+        registry::Error::Length { .. }
+            | registry::Error::Digest { .. }
+            | registry::Error::NotFound { .. }
+            | registry::Error::Status { status: 404, .. }
+    )
+}
+
+async fn stored(text: &str, tools: &Tools) -> Result<Opened, Error> {
+    let name: Name = text.parse().map_err(|_| build::no_image(text, tools))?;
+    let name = name.tagged();
+    let opened = match opened::find(&tools.store, &name) {
+        Err(layout::Error::NoImage { .. }) => return Err(build::no_image(&name, tools)),
+        found => found?,
+    };
+    let mut opened = Opened::new(opened, tools.store.root().display().to_string());
+    let origin = |layer: &Descriptor| build::origin_of(&layer.digest, tools);
+    opened.bring(origin, tools).await?;
+    Ok(opened)
+}
+
+async fn remote(
+    reference: &Reference,
+    architecture: Option<&str>,
+    tools: &Tools,
+) -> Result<Opened, Error> {
+    let wrong = |source| registry::Error::Document {
+        reference: reference.to_string(),
+        source,
+    };
+    let source = tools.registries.source(reference)?;
+    let mut document = manifest(&source, &reference.version()).await?;
+    let mut index = None;
+    for _ in 0..MAX_DEPTH {
+        let selected = opened::select(&document, architecture).map_err(wrong)?;
+        let Some(descriptor) = selected else { break };
+        let mut inner = manifest(&source, &descriptor.digest.to_string()).await?;
+        inner.stated = Some((descriptor.digest, descriptor.size));
+        index.get_or_insert(std::mem::replace(&mut document, inner));
+    }
+    let config = opened::config_of(&document).map_err(wrong)?;
+    let bytes = with_true_size(&config, async |config: &Descriptor| {
+        source.small_blob(config).await
+    });
+    let documents = opened::Documents {
+        config: Raw {
+            bytes: bytes.await?,
+            media_type: Some(config.media_type),
+            stated: Some((config.digest, config.size)),
+        },
+        layers: opened::layers_of(&document),
+        index,
+        manifest: Some(document),
+    };
+    let blobs = Blobs::of_store(&tools.store);
+    let mut opened = Opened::new((documents, blobs), reference.to_string());
+    opened.bring(|_| Some(reference.clone()), tools).await?;
+    Ok(opened)
+}
+
+async fn manifest(source: &Source, version: &str) -> Result<Raw, registry::Error> {
+    let (bytes, media_type) = source.manifest(version).await?;
+    Ok(Raw {
+        bytes,
+        media_type: media_type.map(|text| {
+            let end = text.find(';').unwrap_or(text.len());
+            text[..end].trim().to_owned()
+        }),
+        stated: None,
+    })
+}
+
+/// Reads all layers, and puts the image together.
+fn read(
+    opened: Opened,
+    wanted: Option<&'static str>,
+    today: String,
+    progress: &Progress,
+) -> Result<Subject, Error> {
+    let Opened {
+        documents,
+        blobs,
+        place,
+        lost,
+    } = opened;
+    let document = |raw: Raw| Document::new(raw.bytes, raw.media_type, raw.stated);
+    let has_digests = documents.manifest.is_some();
+    let layers = documents.layers;
+    let documents = Documents {
+        index: documents.index.map(document),
+        manifest: documents.manifest.map(document),
+        config: document(documents.config),
+        wanted,
+        today,
+    };
+    // A layer that is named by no digest has its place all the same.
+    let nameless = || Descriptor::of("", b"");
+    let named: Vec<_> = layers.iter().map(Option::is_some).collect();
+    let stated: Vec<_> = layers
+        .into_iter()
+        .map(|layer| layer.unwrap_or_else(nameless))
+        .collect();
+    let open = |number: usize| -> io::Result<Told> {
+        let layer: &Descriptor = &stated[number];
+        if lost.contains_key(&number) || !named[number] {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let label = format!("read layer {}", number + 1);
+        Ok(Told {
+            inner: blobs.layer(number, layer)?,
+            task: progress.task(label, Some(layer.size)),
+        })
+    };
+    let contents = Contents::default();
+    let read = flatten::read_all(&stated, open, |entry| contents.reader(entry));
+    let mut layers: Vec<Layer<Seen>> = Vec::new();
+    for (number, layer) in read.into_iter().enumerate() {
+        let mut layer = match layer {
+            Ok(layer) => layer,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut layer = Layer::unread(stated[number].clone());
+                let why = lost.get(&number).cloned();
+                layer.damage = Some(why.unwrap_or_else(|| "it is not there".to_owned()));
+                layer
+            }
+            Err(source) => {
+                let (action, path) = ("read a layer of", place.into());
+                return Err(layout::Error::Io {
+                    action,
+                    path,
+                    source,
+                }
+                .into());
+            }
+        };
+        if !has_digests {
+            layer.stated.digest = layer.digest;
+            layer.stated.size = layer.size;
+        }
+        layers.push(layer);
+    }
+    Ok(Subject::new(documents, layers))
+}
+
+/// Tells of the bytes of a layer as they are read.
+struct Told {
+    inner: Box<dyn Read + Send>,
+    task: Task,
+}
+
+impl Read for Told {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.task.advance(count as u64);
+        if count == 0 {
+            self.task.done();
+        }
+        Ok(count)
     }
 }

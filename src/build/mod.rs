@@ -1133,17 +1133,22 @@ pub async fn open(text: &str, tools: &Tools) -> Result<Image, Error> {
         found => found?,
     };
     for layer in &image.manifest.layers {
-        if let Some(origin) = tools.store.recall::<Origin>(&origin_key(&layer.digest)) {
-            let reference = Reference {
-                registry: origin.registry,
-                repository: origin.repository,
-                tag: None,
-                digest: None,
-            };
+        if let Some(reference) = origin_of(&layer.digest, tools) {
             image.origins.insert(layer.digest, reference);
         }
     }
     Ok(image)
+}
+
+/// The repository that was seen to have a blob.
+fn origin_of(blob: &Digest, tools: &Tools) -> Option<Reference> {
+    let origin = tools.store.recall::<Origin>(&origin_key(blob))?;
+    Some(Reference {
+        registry: origin.registry,
+        repository: origin.repository,
+        tag: None,
+        digest: None,
+    })
 }
 
 fn no_image(name: &str, tools: &Tools) -> Error {
