@@ -30,6 +30,8 @@ use std::str::FromStr;
 
 use subject::{Documents, Subject};
 
+use crate::oci::flatten::Layer;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -56,7 +58,9 @@ impl fmt::Display for Level {
 enum Look {
     /// Manifest and config alone: cheap enough for every build.
     Documents(fn(&Documents) -> Vec<Fault>),
-    /// The files too.
+    /// The layers too, as they are packed, be they whole or not.
+    Layers(fn(&Subject) -> Vec<Fault>),
+    /// The files too; where a layer cannot be read, what is missing says nothing.
     Files(fn(&Subject) -> Vec<Fault>),
 }
 
@@ -218,9 +222,12 @@ impl FromStr for &'static Rule {
 
 /// Applies every rule, the worst findings first.
 pub fn check(subject: &Subject) -> Vec<Finding> {
+    let is_whole = subject.layers.iter().all(Layer::is_whole);
     findings(|rule| match rule.look {
         Look::Documents(find) => find(&subject.documents),
-        Look::Files(find) => find(subject),
+        Look::Layers(find) => find(subject),
+        Look::Files(find) if is_whole => find(subject),
+        Look::Files(_) => Vec::new(),
     })
 }
 
@@ -228,7 +235,7 @@ pub fn check(subject: &Subject) -> Vec<Finding> {
 pub fn check_documents(documents: &Documents) -> Vec<Finding> {
     findings(|rule| match rule.look {
         Look::Documents(find) => find(documents),
-        Look::Files(_) => Vec::new(),
+        Look::Layers(_) | Look::Files(_) => Vec::new(),
     })
 }
 

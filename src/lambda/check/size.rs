@@ -7,6 +7,11 @@ use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{Fault, Level, Look, Rule, folded};
 use crate::oci::flatten::Kind;
 
+/// The most that an image may have unpacked, in bytes. AWS writes 10 GB; what is between that and 10 GiB is told
+/// as a warning.
+const MOST_UNPACKED: u64 = 10 << 30;
+const SAFE: u64 = 10_000_000_000;
+
 /// Less is not worth a word, in bytes.
 const WORTH: u64 = 5 << 20;
 /// What is shipped and never seen may be so much, in bytes.
@@ -15,6 +20,14 @@ const WORTH_HIDDEN: u64 = 10 << 20;
 const MOST: usize = 5;
 
 pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "LMB101",
+        level: Level::Error,
+        title: "All layers unpacked are no more than 10 GB",
+        why: "Lambda takes images of up to 10 GB uncompressed, all layers counted, and what upper layers hide counts too.",
+        remedy: "Leave packages out, or put large files elsewhere than in the image.",
+        look: Look::Files(fits),
+    },
     Rule {
         id: "LMB102",
         level: Level::Note,
@@ -48,6 +61,19 @@ pub(super) const RULES: &[Rule] = &[
         look: Look::Files(ships_little_unseen),
     },
 ];
+
+fn fits(image: &Subject) -> Vec<Fault> {
+    let sum: u64 = image.layers.iter().map(|layer| layer.unpacked).sum();
+    if sum <= SAFE {
+        return Vec::new();
+    }
+    let fault = Fault::new(format!("the layers have {sum} bytes unpacked")).value(sum.to_string());
+    vec![if sum > MOST_UNPACKED {
+        fault
+    } else {
+        fault.level(Level::Warning)
+    }]
+}
 
 /// A size as people read it.
 fn megabytes(bytes: u64) -> String {
@@ -212,7 +238,7 @@ fn ships_little_unseen(image: &Subject) -> Vec<Fault> {
 
 #[cfg(test)]
 mod tests {
-    use crate::lambda::check::testing::Forge;
+    use crate::lambda::check::testing::{Forge, told};
 
     fn found(image: Forge) -> String {
         image.findings_of("LMB102".."LMB106")
@@ -295,5 +321,26 @@ mod tests {
             .layer()
             .file("var/task/.wh.model", "");
         assert_eq!(found(less), "");
+    }
+
+    #[test]
+    fn ten_gigabytes_are_the_most() {
+        let of = |sizes: [u64; 2]| {
+            let mut subject = Forge::new().dir("a/").layer().dir("a/").subject();
+            subject.layers[0].unpacked = sizes[0];
+            subject.layers[1].unpacked = sizes[1];
+            let all = told(&subject);
+            let own = all.lines().find(|line| line.starts_with("LMB101"));
+            own.unwrap_or_default().to_owned()
+        };
+        assert_eq!(of([5_000_000_000; 2]), "");
+        assert_eq!(
+            of([5_000_000_000, 5_000_000_001]),
+            "LMB101 warning: the layers have 10000000001 bytes unpacked"
+        );
+        assert_eq!(
+            of([10 << 30, 1]),
+            "LMB101 error: the layers have 10737418241 bytes unpacked"
+        );
     }
 }

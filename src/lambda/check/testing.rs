@@ -150,15 +150,12 @@ impl Forge {
 
     /// The image, read.
     pub(super) fn subject(self) -> Subject {
-        use std::io::Write as _;
         let mut layers = Vec::new();
         let mut descriptors = Vec::new();
         let mut diff_ids = Vec::new();
         for layer in self.layers {
             let tar = layer.into_inner().expect("a tar ends");
-            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            gzip.write_all(&tar).expect("a vector is written to");
-            let blob = gzip.finish().expect("a vector is written to");
+            let blob = gzip(&tar);
             let descriptor = Descriptor::of(Family::Docker.layer(), &blob);
             let read = flatten::read(&descriptor, &*blob, |entry| self.contents.reader(entry));
             layers.push(read.expect("bytes can be read"));
@@ -208,9 +205,37 @@ impl Forge {
 
     /// What all rules find, a line each: rule, level, layer, path, message.
     pub(super) fn findings(self) -> String {
-        let lines: Vec<_> = check(&self.subject()).iter().map(line).collect();
-        lines.join("\n")
+        told(&self.subject())
     }
+
+    /// The digest of a layer's tar.
+    pub(super) fn diff_id(&self, layer: usize) -> String {
+        Digest::of(tar_of(self.layers[layer].get_ref())).to_string()
+    }
+
+    /// The descriptor of the lowest layer.
+    pub(super) fn lowest(&self) -> Descriptor {
+        let tar = tar_of(self.layers[0].get_ref());
+        Descriptor::of(Family::Docker.layer(), &gzip(&tar))
+    }
+}
+
+/// What all rules find in an image, a line each: rule, level, layer, path, message.
+pub(super) fn told(subject: &Subject) -> String {
+    let lines: Vec<_> = check(subject).iter().map(line).collect();
+    lines.join("\n")
+}
+
+/// A tar with its end.
+fn tar_of(entries: &[u8]) -> Vec<u8> {
+    [entries, &[0; 1024]].concat()
+}
+
+fn gzip(tar: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(tar).expect("a vector is written to");
+    gzip.finish().expect("a vector is written to")
 }
 
 fn line(finding: &Finding) -> String {
