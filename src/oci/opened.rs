@@ -306,3 +306,119 @@ fn open_docker(place: &Place) -> Result<(Documents, Blobs), Error> {
     };
     Ok((documents, Blobs::Docker(members, paths)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn put(directory: &Path, bytes: &[u8]) -> Descriptor {
+        let descriptor = Descriptor::of("some/type", bytes);
+        fs::write(
+            directory.join("blobs/sha256").join(descriptor.digest.hex()),
+            bytes,
+        )
+        .unwrap();
+        descriptor
+    }
+
+    fn layout(directory: &Path, entry: &Descriptor) {
+        fs::write(
+            directory.join("oci-layout"),
+            r#"{"imageLayoutVersion":"1.0.0"}"#,
+        )
+        .unwrap();
+        let index = json!({"schemaVersion": 2, "manifests": [entry]});
+        fs::write(directory.join("index.json"), index.to_string()).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_read_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        fs::create_dir_all(directory.join("blobs/sha256")).unwrap();
+        let config = put(directory, b"no JSON");
+        let layer = json!({"mediaType": "a", "digest": config.digest, "size": -1});
+        let manifest =
+            json!({"config": {"digest": config.digest}, "layers": [layer, {"digest": "sha512:0"}]});
+        let manifest = put(directory, manifest.to_string().as_bytes());
+        let entry = |descriptor: &Descriptor, platform: &str| {
+            let (os, architecture) = platform.split_once('/').unwrap();
+            json!({"mediaType": "m", "digest": descriptor.digest, "size": descriptor.size + 1,
+                   "platform": {"os": os, "architecture": architecture}})
+        };
+        let index = json!({"manifests": [entry(&config, "unknown/unknown"), entry(&manifest, "linux/arm64")]});
+        let index = put(directory, index.to_string().as_bytes());
+        layout(directory, &index);
+        let place: Place = format!("oci:{}", directory.display()).parse().unwrap();
+        let (documents, blobs) = open(&place, Some("amd64")).unwrap();
+        assert!(documents.index.is_some());
+        let stated = documents.manifest.unwrap().stated;
+        assert_eq!(stated, Some((manifest.digest, manifest.size + 1)));
+        assert_eq!(documents.config.bytes, b"no JSON");
+        let [Some(layer), None] = &*documents.layers else {
+            panic!("{:?}", documents.layers)
+        };
+        assert_eq!(layer.size, 0);
+        let mut bytes = Vec::new();
+        blobs
+            .layer(0, layer)
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        assert_eq!(bytes, b"no JSON");
+
+        let only = json!({"manifests": [entry(&config, "unknown/unknown")]});
+        layout(directory, &put(directory, only.to_string().as_bytes()));
+        let error = open(&place, None).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @"the image index has no image for Linux, only unknown/unknown");
+    }
+
+    #[test]
+    fn layers_of_docker_archives_are_found_through_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image.tar");
+        let mut archive = tar::Builder::new(fs::File::create(&path).unwrap());
+        let listing =
+            br#"[{"Config": "c.json", "Layers": ["a/layer.tar", "b/layer.tar", "c/layer.tar"]}]"#;
+        for (name, bytes) in [
+            ("a/layer.tar", &b"one"[..]),
+            ("manifest.json", listing),
+            ("c.json", b"{}"),
+        ] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            archive.append_data(&mut header, name, bytes).unwrap();
+        }
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        archive
+            .append_link(&mut header, "b/layer.tar", "../a/layer.tar")
+            .unwrap();
+        archive.into_inner().unwrap();
+        let place: Place = format!("docker-archive:{}", path.display())
+            .parse()
+            .unwrap();
+        let (documents, blobs) = open(&place, None).unwrap();
+        assert_eq!(documents.manifest, None);
+        let sizes: Vec<_> = documents
+            .layers
+            .iter()
+            .flatten()
+            .map(|layer| layer.size)
+            .collect();
+        assert_eq!(sizes, [3, 3, 0]);
+        let read = |number: usize| {
+            let mut text = String::new();
+            let layer = documents.layers[number].as_ref().unwrap();
+            blobs.layer(number, layer)?.read_to_string(&mut text)?;
+            Ok::<_, io::Error>(text)
+        };
+        assert_eq!(read(1).unwrap(), "one");
+        assert_eq!(read(2).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -431,7 +431,7 @@ fn has_true_layers(image: &Subject) -> Vec<Fault> {
 /// Layers that the manifest names by no digest that can be read.
 fn nameless(image: &Documents) -> Vec<usize> {
     let manifest = image.manifest.iter();
-    let layers = manifest.flat_map(|manifest| manifest.value["layers"].as_array());
+    let layers = manifest.filter_map(|manifest| manifest.value["layers"].as_array());
     let layers = layers.flatten().enumerate();
     let has_digest = |layer: &Value| {
         let digest = layer["digest"].as_str();
