@@ -5,7 +5,12 @@
 //! sections, and a table larger than any real one is a fault. It never knows wheels, nor which machine
 //! is the target.
 
-use std::io::{self, Read, Seek, SeekFrom};
+mod watch;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::io::{Read, Seek};
 use std::ops::Range;
 
 use object::Endianness;
@@ -18,6 +23,8 @@ use object::read::{ReadCache, ReadRef};
 use serde::{Deserialize, Serialize};
 
 use crate::python::{Glibc, Machine};
+
+pub use watch::{Watch, Watched};
 
 /// What every ELF file begins with.
 pub const MAGIC: &[u8; 4] = b"\x7fELF";
@@ -33,14 +40,6 @@ const MAX_DYNAMIC: u64 = 1 << 20;
 const MAX_NEEDS: usize = 20_000;
 /// A version's name, as `GLIBC_2.17`, with room.
 const MAX_NAME: u64 = 256;
-
-/// As much is kept of a file's beginning as it streams by, in bytes: symbols' names and needed versions lie
-/// there. Of 485 files in 18 wheels of PyPI none needed more.
-const KEPT_HEAD: u64 = 4 << 20;
-/// And of its end, where tools that change library paths put names.
-const KEPT_TAIL: u64 = 64 << 10;
-/// It is kept in pieces of so many bytes; a file's program headers lie in the first.
-const CHUNK: usize = 64 << 10;
 
 /// What a loader has to be able to do is asked for by such names; this is since when there are any. Later ones
 /// need a later loader.
@@ -142,194 +141,6 @@ pub fn facts<F: Read + Seek>(file: F) -> Result<Facts, Error> {
         facts.glibc = newest_need(data)?;
     }
     Ok(facts)
-}
-
-/// Sees a file of any kind stream by and keeps what [`facts`] will want of an ELF file: both its ends, and
-/// between them its dynamic section, whose place the beginning tells.
-#[derive(Debug)]
-pub struct Watch {
-    parts: Vec<Part>,
-    size: u64,
-    seen: u64,
-}
-
-/// What a [`Watch`] saw.
-#[derive(Debug)]
-pub enum Watched {
-    /// No ELF file.
-    Other,
-    /// An ELF file, and what it says of itself.
-    Elf(Result<Facts, Error>),
-    /// An ELF file whose tables lie where nothing was kept.
-    Elsewhere,
-}
-
-/// What has come so far of a range of the file, in chunks: an allocator gives large blocks back late.
-#[derive(Debug)]
-struct Part {
-    range: Range<u64>,
-    chunks: Vec<Vec<u8>>,
-    length: u64,
-}
-
-impl Part {
-    fn new(range: Range<u64>) -> Self {
-        Self {
-            range,
-            chunks: Vec::new(),
-            length: 0,
-        }
-    }
-
-    /// Takes of `bytes`, which are those from `at` on, what belongs here.
-    fn take(&mut self, bytes: &[u8], at: u64) {
-        let inside = |place: u64| {
-            let within = place.saturating_sub(at).min(bytes.len() as u64);
-            usize::try_from(within).unwrap_or(bytes.len())
-        };
-        let mut new = &bytes[inside(self.range.start)..inside(self.range.end)];
-        self.length += new.len() as u64;
-        while !new.is_empty() {
-            let last = self.chunks.last_mut().filter(|last| last.len() < CHUNK);
-            let Some(last) = last else {
-                self.chunks.push(Vec::with_capacity(CHUNK));
-                continue;
-            };
-            let (now, rest) = new.split_at(new.len().min(CHUNK - last.len()));
-            last.extend_from_slice(now);
-            new = rest;
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.length == self.range.end - self.range.start
-    }
-
-    /// The first of its bytes, as many as are in one chunk.
-    fn start(&self) -> &[u8] {
-        self.chunks.first().map_or(&[], Vec::as_slice)
-    }
-
-    /// Some bytes from `place` on, if they are here.
-    fn from(&self, place: u64) -> Option<&[u8]> {
-        let within = usize::try_from(place.checked_sub(self.range.start)?).ok()?;
-        let rest = self.chunks.get(within / CHUNK)?.get(within % CHUNK..)?;
-        (!rest.is_empty()).then_some(rest)
-    }
-}
-
-impl Watch {
-    /// For a file of `size` bytes.
-    pub fn new(size: u64) -> Self {
-        Self {
-            parts: vec![Part::new(0..size.min(KEPT_HEAD))],
-            size,
-            seen: 0,
-        }
-    }
-
-    /// The next bytes.
-    pub fn bytes(&mut self, bytes: &[u8]) {
-        let at = self.seen;
-        self.seen += bytes.len() as u64;
-        // Most files are told by their first bytes, and need not be kept.
-        if at == 0 && bytes.len() >= MAGIC.len() && !bytes.starts_with(MAGIC) {
-            self.parts.clear();
-        }
-        if self.parts.is_empty() {
-            return;
-        }
-        self.take(bytes, at);
-        let [head] = &self.parts[..] else { return };
-        if head.length >= MAGIC.len() as u64 && !head.start().starts_with(MAGIC) {
-            self.parts.clear();
-        } else if head.is_full() && head.range.end < self.size {
-            let dynamic = dynamic_range(head.start()).unwrap_or_default();
-            let end = self.size.saturating_sub(KEPT_TAIL);
-            let middle = |place: u64| place.clamp(KEPT_HEAD, self.size);
-            self.parts.extend([
-                Part::new(middle(dynamic.start)..middle(dynamic.end)),
-                Part::new(middle(end)..self.size),
-            ]);
-            // They may begin in these very bytes.
-            for part in &mut self.parts[1..] {
-                part.take(bytes, at);
-            }
-        }
-    }
-
-    fn take(&mut self, bytes: &[u8], at: u64) {
-        for part in &mut self.parts {
-            part.take(bytes, at);
-        }
-    }
-
-    /// What it was, once all bytes have come.
-    pub fn end(self) -> Watched {
-        match self.parts.first() {
-            Some(head) if head.start().starts_with(MAGIC) => {}
-            _ => return Watched::Other,
-        }
-        let mut kept = Kept {
-            watch: self,
-            at: 0,
-            missed: false,
-        };
-        let facts = facts(&mut kept);
-        if kept.missed {
-            return Watched::Elsewhere;
-        }
-        Watched::Elf(facts)
-    }
-}
-
-/// Where the dynamic section is, by a file's beginning.
-fn dynamic_range(head: &[u8]) -> Option<Range<u64>> {
-    let header = FileHeader64::<Endianness>::parse(head).ok()?;
-    let endian = header.endian().ok()?;
-    let segments = header.program_headers(endian, head).ok()?;
-    let mut segments = segments.iter();
-    let dynamic = segments.find(|segment| segment.p_type(endian) == PT_DYNAMIC)?;
-    let start = dynamic.p_offset(endian);
-    let length = dynamic.p_filesz(endian).min(MAX_DYNAMIC);
-    Some(start..start.saturating_add(length))
-}
-
-/// Reads what was kept of a file as if it were the whole.
-struct Kept {
-    watch: Watch,
-    at: u64,
-    missed: bool,
-}
-
-impl Read for Kept {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at >= self.watch.size || buffer.is_empty() {
-            return Ok(0);
-        }
-        let at = self.at;
-        let Some(kept) = self.watch.parts.iter().find_map(|part| part.from(at)) else {
-            self.missed = true;
-            return Err(io::Error::other("this part was not kept"));
-        };
-        let count = kept.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&kept[..count]);
-        self.at += count as u64;
-        Ok(count)
-    }
-}
-
-impl Seek for Kept {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let (base, by) = match to {
-            SeekFrom::Start(at) => (at, 0),
-            SeekFrom::End(by) => (self.watch.size, by),
-            SeekFrom::Current(by) => (self.at, by),
-        };
-        let at = base.checked_add_signed(by);
-        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.at)
-    }
 }
 
 fn newest_need<'data, R: ReadRef<'data>>(data: R) -> Result<Option<Need>, Error> {
@@ -457,64 +268,8 @@ pub(crate) fn offset(
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    //! ELF files of little more than headers and needed versions.
-
-    const HEADER: u64 = 64;
-    const SEGMENTS: u64 = 2 * 56;
-    const DYNAMIC: u64 = HEADER + SEGMENTS;
-    const NEEDS: u64 = DYNAMIC + 4 * 16;
-
-    /// A library for `machine` that needs these versions of libc; a name with `?` is a weak need.
-    pub(crate) fn elf(machine: u16, needs: &[&str]) -> Vec<u8> {
-        let mut strings = b"\0libc.so.6\0".to_vec();
-        let mut versions = Vec::new();
-        let count = u16::try_from(needs.len()).unwrap();
-        versions.extend([1u16.to_le_bytes(), count.to_le_bytes()].concat());
-        versions.extend([1u32.to_le_bytes(), 16u32.to_le_bytes(), [0; 4]].concat());
-        for need in needs {
-            let place = u32::try_from(strings.len()).unwrap();
-            strings.extend(need.trim_end_matches('?').as_bytes());
-            strings.push(0);
-            versions.extend([0; 4]);
-            versions.extend((if need.ends_with('?') { 2u16 } else { 0 }).to_le_bytes());
-            versions.extend([0; 2]);
-            versions.extend(place.to_le_bytes());
-            versions.extend(16u32.to_le_bytes());
-        }
-        let names = NEEDS + versions.len() as u64;
-        let length = names + strings.len() as u64;
-        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-        file.resize(16, 0);
-        file.extend([3u16.to_le_bytes(), machine.to_le_bytes()].concat());
-        file.extend(1u32.to_le_bytes());
-        file.extend([0, HEADER, 0].map(u64::to_le_bytes).concat());
-        file.extend([0; 4]);
-        file.extend([64u16, 56, 2, 0, 0, 0].map(u16::to_le_bytes).concat());
-        // Loaded at its place in the file plus a page.
-        for (kind, offset, size) in [(1u32, 0, length), (2, DYNAMIC, 4 * 16)] {
-            file.extend([kind, 4].map(u32::to_le_bytes).concat());
-            let address = offset + 4096;
-            let fields = [offset, address, address, size, size, 8];
-            file.extend(fields.map(u64::to_le_bytes).concat());
-        }
-        let entries = [
-            (5, names + 4096),
-            (10, strings.len() as u64),
-            (0x6fff_fffe, NEEDS + 4096),
-            (0, 0),
-        ];
-        for (tag, value) in entries {
-            file.extend([tag, value].map(u64::to_le_bytes).concat());
-        }
-        file.extend(versions);
-        file.extend(strings);
-        file
-    }
-}
-
-#[cfg(test)]
 mod tests {
+    use super::watch::tests::watched;
     use super::*;
     use proptest::prelude::*;
     use std::io::Cursor;
@@ -563,63 +318,6 @@ mod tests {
         bytes[needs + 28..needs + 32].copy_from_slice(&0u32.to_le_bytes());
         let error = facts(Cursor::new(bytes)).unwrap_err();
         insta::assert_snapshot!(error, @"it has more needed versions than any real file");
-    }
-
-    /// What a watch sees of these bytes in chunks of `chunk`.
-    fn watched(bytes: &[u8], chunk: usize) -> Watched {
-        let mut watch = Watch::new(bytes.len() as u64);
-        for bytes in bytes.chunks(chunk) {
-            watch.bytes(bytes);
-        }
-        watch.end()
-    }
-
-    fn put(bytes: &mut [u8], at: usize, value: u64) {
-        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    }
-
-    #[test]
-    fn a_large_file_is_read_as_it_streams_by() {
-        let small = testing::elf(62, &["GLIBC_2.17"]);
-        let here = facts(Cursor::new(&small)).unwrap();
-        let mut large = small.clone();
-        large.resize(20 << 20, 7);
-        // Its dynamic section in the middle, which the beginning tells.
-        let (dynamic, middle) = (64 + 2 * 56, 11 << 20);
-        large.copy_within(dynamic..dynamic + 64, middle);
-        large[dynamic..dynamic + 64].fill(7);
-        put(&mut large, 64 + 56 + 8, middle as u64);
-        for chunk in [3 << 10, 64 << 10, 1 << 30] {
-            let Watched::Elf(found) = watched(&large, chunk) else {
-                panic!("all that is wanted was kept");
-            };
-            assert_eq!(found.unwrap(), here);
-        }
-        // The names there, too, which nothing tells; and then at the end.
-        let names = large.len();
-        for (at, kept) in [(names - 1024, true), (middle + 4096, false)] {
-            let mut large = large.clone();
-            let length = small.len() - (dynamic + 64 + 32);
-            large[at..at + length].copy_from_slice(&small[dynamic + 64 + 32..]);
-            put(&mut large, middle + 8, at as u64 + 4096);
-            put(&mut large, 64 + 32, names as u64);
-            let seen = watched(&large, 64 << 10);
-            assert_eq!(matches!(seen, Watched::Elsewhere), !kept, "{seen:?}");
-            let whole = facts(Cursor::new(&large)).unwrap();
-            assert_eq!(whole, here);
-            if let Watched::Elf(found) = seen {
-                assert_eq!(found.unwrap(), whole);
-            }
-        }
-    }
-
-    #[test]
-    fn other_files_are_not_kept() {
-        for bytes in [&b"\x7fEL"[..], b"", b"import os\n", b"\x7fELf..."] {
-            for chunk in [1, 100] {
-                assert!(matches!(watched(bytes, chunk), Watched::Other));
-            }
-        }
     }
 
     proptest! {
