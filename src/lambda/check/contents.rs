@@ -6,7 +6,7 @@
 use crate::digest::{Digest, Hasher};
 use crate::lambda::check::secrets::{Search, Secret};
 use crate::oci::flatten::{Entry, Reader};
-use crate::python::elf::{Watch, Watched};
+use crate::python::elf::{Links, Watch, Watched};
 
 /// No document of a distribution or a function is read beyond this, in bytes.
 const MAX_KEPT: usize = 4 << 20;
@@ -26,6 +26,8 @@ pub struct Seen {
     pub elf: Watched,
     /// A key or token in a text file that is not large.
     pub secret: Option<Secret>,
+    /// What it says to the loader, if it could be read.
+    pub links: Option<Box<Links>>,
 }
 
 /// How files of an image are looked at.
@@ -39,13 +41,15 @@ impl Contents {
     /// The reader of an entry's contents.
     pub fn reader(&self, entry: &Entry<Seen>) -> Option<Box<dyn Reader<Seen = Seen>>> {
         let path = entry.path();
-        let kept = self.wanted.contains(&path) || path.ends_with(".dist-info/RECORD");
+        let kept = self.wanted.contains(&path)
+            || path.ends_with(".dist-info/RECORD")
+            || super::elf::is_read_whole(&path);
         Some(Box::new(Watching {
             head: Vec::new(),
             kept: kept.then(Vec::new),
             hasher: Some(Hasher::default()),
-            elf: Watch::new(entry.size),
             search: Search::new(&path, entry.size),
+            elf: Watch::linked(entry.size),
         }))
     }
 }
@@ -78,12 +82,14 @@ impl Reader for Watching {
     }
 
     fn end(self: Box<Self>) -> Seen {
+        let (elf, links) = self.elf.end_linked();
         Seen {
             head: self.head.into(),
             kept: self.kept.map(Into::into),
             digest: self.hasher.map(Hasher::finish),
-            elf: self.elf.end(),
             secret: self.search.and_then(Search::end),
+            elf,
+            links,
         }
     }
 }

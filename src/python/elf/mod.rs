@@ -5,6 +5,7 @@
 //! sections, and a table larger than any real one is a fault. It never knows wheels, nor which machine
 //! is the target.
 
+mod links;
 mod watch;
 
 #[cfg(test)]
@@ -15,7 +16,7 @@ use std::ops::Range;
 
 use object::Endianness;
 use object::elf::{
-    DT_NULL, DT_STRSZ, DT_STRTAB, DT_VERNEED, DynamicTag, FileHeader64, PT_DYNAMIC, PT_LOAD,
+    DT_NULL, DT_STRSZ, DT_STRTAB, DT_VERNEED, Dyn64, DynamicTag, FileHeader64, PT_DYNAMIC, PT_LOAD,
     ProgramHeader64, VER_FLG_WEAK, Vernaux, Verneed,
 };
 use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::python::{Glibc, Machine};
 
+pub use links::{Asked, Links, links};
 pub use watch::{Watch, Watched};
 
 /// What every ELF file begins with.
@@ -37,7 +39,7 @@ const BIG_ENDIAN: u8 = 2;
 /// Real files have about ten segments, forty dynamic entries and a hundred needed versions.
 const MAX_SEGMENTS: u16 = 1_000;
 const MAX_DYNAMIC: u64 = 1 << 20;
-const MAX_NEEDS: usize = 20_000;
+const MAX_VERSIONS: usize = 20_000;
 /// A version's name, as `GLIBC_2.17`, with room.
 const MAX_NAME: u64 = 256;
 
@@ -95,6 +97,13 @@ impl Facts {
         self.wide && self.machine == number
     }
 
+    /// Whether any machine of ours can load it.
+    pub fn is_for_any(&self) -> bool {
+        [Machine::X86_64, Machine::Aarch64]
+            .iter()
+            .any(|machine| self.is_for(*machine))
+    }
+
     /// The processor's name, as people write it.
     pub fn machine_name(&self) -> String {
         let known = [Machine::X86_64, Machine::Aarch64];
@@ -134,56 +143,23 @@ pub fn facts<F: Read + Seek>(file: F) -> Result<Facts, Error> {
         wide: start[4] == CLASS_64,
         glibc: None,
     };
-    if [Machine::X86_64, Machine::Aarch64]
-        .iter()
-        .any(|machine| facts.is_for(*machine))
-    {
+    if facts.is_for_any() {
         facts.glibc = newest_need(data)?;
     }
     Ok(facts)
 }
 
 fn newest_need<'data, R: ReadRef<'data>>(data: R) -> Result<Option<Need>, Error> {
-    let header = FileHeader64::<Endianness>::parse(data)?;
-    let endian = header.endian()?;
-    if header.e_phnum(endian) > MAX_SEGMENTS {
-        return Err(Error::TooMany("segments"));
-    }
-    let segments = header.program_headers(endian, data)?;
-    let dynamic = segments
-        .iter()
-        .find(|segment| segment.p_type(endian) == PT_DYNAMIC);
     // A program without dynamic libraries asks nothing of the C library, nor does an object file.
-    let Some(dynamic) = dynamic else {
+    let Some(dynamic) = Dynamic::read(data)? else {
         return Ok(None);
     };
-    if dynamic.p_filesz(endian) > MAX_DYNAMIC {
-        return Err(Error::TooMany("dynamic entries"));
-    }
-    let entries = dynamic.dynamic(endian, data)?.unwrap_or_default();
-    let entries = entries
-        .iter()
-        .take_while(|entry| entry.d_tag(endian) != DT_NULL);
-    let value = |tag: DynamicTag| {
-        let mut entries = entries.clone();
-        Some(
-            entries
-                .find(|entry| entry.d_tag(endian) == tag)?
-                .d_val(endian),
-        )
-    };
-    let place = |tag| offset(value(tag)?, segments, endian);
-    let (Some(needs), Some(names)) = (place(DT_VERNEED), place(DT_STRTAB)) else {
-        return Ok(None);
-    };
-    let names = names..names.saturating_add(value(DT_STRSZ).unwrap_or_default());
     let mut newest: Option<Need> = None;
-    each_need(data, needs, endian, |need| {
-        if need.vna_flags.get(endian).contains(VER_FLG_WEAK) {
+    dynamic.each_need(|_, need| {
+        if need.vna_flags.get(dynamic.endian).contains(VER_FLG_WEAK) {
             return;
         }
-        let start = names.start.saturating_add(need.vna_name.get(endian).into());
-        let name = name_at(data, start..names.end);
+        let name = dynamic.name(need.vna_name.get(dynamic.endian).into());
         let need = name.and_then(need_of);
         newest = newest
             .take()
@@ -194,47 +170,118 @@ fn newest_need<'data, R: ReadRef<'data>>(data: R) -> Result<Option<Need>, Error>
     Ok(newest)
 }
 
-/// Walks the versions needed of each library.
-fn each_need<'data, R: ReadRef<'data>>(
+/// The tables that a loader reads.
+struct Dynamic<'data, R> {
     data: R,
-    first: u64,
     endian: Endianness,
-    mut take: impl FnMut(&'data Vernaux<Endianness>),
-) -> Result<(), Error> {
-    let short = |()| Error::Short("needed versions");
-    let mut seen = 0;
-    let mut library = first;
-    loop {
-        let needed: &Verneed<_> = data.read_at(library).map_err(short)?;
-        let mut version = library.saturating_add(needed.vn_aux.get(endian).into());
-        for _ in 0..needed.vn_cnt.get(endian) {
-            seen += 1;
-            if seen > MAX_NEEDS {
-                return Err(Error::TooMany("needed versions"));
-            }
-            let need: &Vernaux<_> = data.read_at(version).map_err(short)?;
-            take(need);
-            version = version.saturating_add(need.vna_next.get(endian).into());
+    segments: &'data [ProgramHeader64<Endianness>],
+    /// Up to the one that ends them.
+    entries: &'data [Dyn64<Endianness>],
+    /// Where the names are.
+    names: Range<u64>,
+}
+
+impl<'data, R: ReadRef<'data>> Dynamic<'data, R> {
+    /// Finds them in a file of 64 bits that is loaded with others.
+    fn read(data: R) -> Result<Option<Self>, Error> {
+        let header = FileHeader64::<Endianness>::parse(data)?;
+        let endian = header.endian()?;
+        if header.e_phnum(endian) > MAX_SEGMENTS {
+            return Err(Error::TooMany("segments"));
         }
-        seen += 1;
-        match needed.vn_next.get(endian) {
-            0 => return Ok(()),
-            _ if seen > MAX_NEEDS => return Err(Error::TooMany("needed versions")),
-            next => library = library.saturating_add(next.into()),
+        let segments = header.program_headers(endian, data)?;
+        let dynamic = segments
+            .iter()
+            .find(|segment| segment.p_type(endian) == PT_DYNAMIC);
+        let Some(dynamic) = dynamic else {
+            return Ok(None);
+        };
+        if dynamic.p_filesz(endian) > MAX_DYNAMIC {
+            return Err(Error::TooMany("dynamic entries"));
+        }
+        let entries = dynamic.dynamic(endian, data)?.unwrap_or_default();
+        let end = entries
+            .iter()
+            .position(|entry| entry.d_tag(endian) == DT_NULL);
+        let mut found = Self {
+            data,
+            endian,
+            segments,
+            entries: &entries[..end.unwrap_or(entries.len())],
+            names: 0..0,
+        };
+        if let Some(names) = found.place(DT_STRTAB) {
+            let length = found.value(DT_STRSZ).unwrap_or_default();
+            found.names = names..names.saturating_add(length);
+        }
+        Ok(Some(found))
+    }
+
+    /// The values of all entries of a kind.
+    fn values(&self, tag: DynamicTag) -> impl Iterator<Item = u64> {
+        let entries = self.entries.iter();
+        let entries = entries.filter(move |entry| entry.d_tag(self.endian) == tag);
+        entries.map(|entry| entry.d_val(self.endian))
+    }
+
+    fn value(&self, tag: DynamicTag) -> Option<u64> {
+        self.values(tag).next()
+    }
+
+    /// Where in the file the table is whose address an entry has.
+    fn place(&self, tag: DynamicTag) -> Option<u64> {
+        offset(self.value(tag)?, self.segments, self.endian)
+    }
+
+    /// A version's or library's name.
+    fn name(&self, within: u64) -> Option<&'data str> {
+        self.text(within, MAX_NAME)
+    }
+
+    /// The text of at most so many bytes up to a NUL; none where it would be longer than any real one.
+    fn text(&self, within: u64, longest: u64) -> Option<&'data str> {
+        let start = self.names.start.saturating_add(within);
+        let length = self.names.end.checked_sub(start)?.min(longest);
+        let bytes = self.data.read_bytes_at(start, length).ok()?;
+        let end = bytes.iter().position(|&byte| byte == 0)?;
+        std::str::from_utf8(&bytes[..end]).ok()
+    }
+
+    /// Walks the versions needed, each with the library that it is needed of.
+    fn each_need(
+        &self,
+        mut take: impl FnMut(&'data Verneed<Endianness>, &'data Vernaux<Endianness>),
+    ) -> Result<(), Error> {
+        let Some(mut library) = self.place(DT_VERNEED) else {
+            return Ok(());
+        };
+        let (data, endian) = (self.data, self.endian);
+        let short = |()| Error::Short("needed versions");
+        let mut seen = 0;
+        loop {
+            let needed: &Verneed<_> = data.read_at(library).map_err(short)?;
+            let mut version = library.saturating_add(needed.vn_aux.get(endian).into());
+            for _ in 0..needed.vn_cnt.get(endian) {
+                seen += 1;
+                if seen > MAX_VERSIONS {
+                    return Err(Error::TooMany("needed versions"));
+                }
+                let need: &Vernaux<_> = data.read_at(version).map_err(short)?;
+                take(needed, need);
+                version = version.saturating_add(need.vna_next.get(endian).into());
+            }
+            seen += 1;
+            match needed.vn_next.get(endian) {
+                0 => return Ok(()),
+                _ if seen > MAX_VERSIONS => return Err(Error::TooMany("needed versions")),
+                next => library = library.saturating_add(next.into()),
+            }
         }
     }
 }
 
-/// The text up to a NUL; none where a name would be longer than any real one.
-fn name_at<'data, R: ReadRef<'data>>(data: R, range: Range<u64>) -> Option<&'data str> {
-    let length = range.end.checked_sub(range.start)?.min(MAX_NAME);
-    let bytes = data.read_bytes_at(range.start, length).ok()?;
-    let end = bytes.iter().position(|&byte| byte == 0)?;
-    std::str::from_utf8(&bytes[..end]).ok()
-}
-
 /// `GLIBC_2.17` and `GLIBC_2.2.5`, not `GLIBC_PRIVATE`.
-fn need_of(symbol: &str) -> Option<Need> {
+pub(crate) fn need_of(symbol: &str) -> Option<Need> {
     let version = if symbol.starts_with(FEATURES.0) {
         FEATURES.1
     } else {

@@ -4,16 +4,21 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use object::Endianness;
-use object::elf::{FileHeader64, PT_DYNAMIC};
+use object::elf::{FileHeader64, PT_DYNAMIC, PT_LOAD};
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 
-use super::{Error, Facts, MAGIC, MAX_DYNAMIC, facts};
+use super::{Error, Facts, Links, MAGIC, MAX_DYNAMIC, facts, links};
 
 /// As much is kept of a file's beginning as it streams by, in bytes: symbols' names and needed versions lie
 /// there. Of 485 files in 18 wheels of PyPI none needed more.
 const KEPT_HEAD: u64 = 4 << 20;
 /// And of its end, where tools that change library paths put names.
 const KEPT_TAIL: u64 = 64 << 10;
+/// For [`links`] that much of what is loaded first, where all tables are as a linker leaves them (needed
+/// versions up to 6.8 MB into PyTorch's largest library),
+const LINKS_HEAD: u64 = 16 << 20;
+/// and of the end, where all names are in a file whose library path was changed (6 MB there).
+const LINKS_TAIL: u64 = 8 << 20;
 /// It is kept in pieces of so many bytes; a file's program headers lie in the first.
 const CHUNK: usize = 64 << 10;
 
@@ -24,6 +29,8 @@ pub struct Watch {
     parts: Vec<Part>,
     size: u64,
     seen: u64,
+    /// Whether [`links`] are wanted, too.
+    linked: bool,
 }
 
 /// What a [`Watch`] saw.
@@ -98,6 +105,15 @@ impl Watch {
             parts: vec![Part::new(0..size.min(KEPT_HEAD))],
             size,
             seen: 0,
+            linked: false,
+        }
+    }
+
+    /// For a file of `size` bytes of which [`Self::end_linked`] is wanted.
+    pub fn linked(size: u64) -> Self {
+        Self {
+            linked: true,
+            ..Self::new(size)
         }
     }
 
@@ -117,10 +133,16 @@ impl Watch {
         if head.length >= MAGIC.len() as u64 && !head.start().starts_with(MAGIC) {
             self.parts.clear();
         } else if head.is_full() && head.range.end < self.size {
-            let dynamic = dynamic_range(head.start()).unwrap_or_default();
-            let end = self.size.saturating_sub(KEPT_TAIL);
+            let (loaded, dynamic) = ranges(head.start()).unwrap_or_default();
+            let (head, tail) = if self.linked {
+                (LINKS_HEAD, LINKS_TAIL)
+            } else {
+                (KEPT_HEAD, KEPT_TAIL)
+            };
+            let end = self.size.saturating_sub(tail);
             let middle = |place: u64| place.clamp(KEPT_HEAD, self.size);
             self.parts.extend([
+                Part::new(KEPT_HEAD..middle(loaded.end.min(head))),
                 Part::new(middle(dynamic.start)..middle(dynamic.end)),
                 Part::new(middle(end)..self.size),
             ]);
@@ -139,33 +161,56 @@ impl Watch {
 
     /// What it was, once all bytes have come.
     pub fn end(self) -> Watched {
-        match self.parts.first() {
-            Some(head) if head.start().starts_with(MAGIC) => {}
-            _ => return Watched::Other,
+        self.kept().map_or(Watched::Other, |mut kept| kept.facts())
+    }
+
+    /// The same, and what it says to the loader if it can be loaded by a machine of ours and was to be read.
+    pub fn end_linked(self) -> (Watched, Option<Box<Links>>) {
+        let Some(mut kept) = self.kept() else {
+            return (Watched::Other, None);
+        };
+        let watched = kept.facts();
+        let Watched::Elf(Ok(facts)) = &watched else {
+            return (watched, None);
+        };
+        if !facts.is_for_any() {
+            return (watched, None);
         }
-        let mut kept = Kept {
+        kept.at = 0;
+        let links = links(&mut kept);
+        if kept.missed {
+            return (Watched::Elsewhere, None);
+        }
+        match links {
+            Ok(links) => (watched, Some(Box::new(links))),
+            Err(error) => (Watched::Elf(Err(error)), None),
+        }
+    }
+
+    fn kept(self) -> Option<Kept> {
+        let head = self.parts.first()?;
+        head.start().starts_with(MAGIC).then_some(Kept {
             watch: self,
             at: 0,
             missed: false,
-        };
-        let facts = facts(&mut kept);
-        if kept.missed {
-            return Watched::Elsewhere;
-        }
-        Watched::Elf(facts)
+        })
     }
 }
 
-/// Where the dynamic section is, by a file's beginning.
-fn dynamic_range(head: &[u8]) -> Option<Range<u64>> {
+/// Where that is what is loaded first, and the dynamic section, by a file's beginning.
+fn ranges(head: &[u8]) -> Option<(Range<u64>, Range<u64>)> {
     let header = FileHeader64::<Endianness>::parse(head).ok()?;
     let endian = header.endian().ok()?;
     let segments = header.program_headers(endian, head).ok()?;
-    let mut segments = segments.iter();
-    let dynamic = segments.find(|segment| segment.p_type(endian) == PT_DYNAMIC)?;
-    let start = dynamic.p_offset(endian);
-    let length = dynamic.p_filesz(endian).min(MAX_DYNAMIC);
-    Some(start..start.saturating_add(length))
+    let range = |kind, longest: u64| {
+        let mut segments = segments.iter();
+        let segment = segments.find(|segment| segment.p_type(endian) == kind)?;
+        let start = segment.p_offset(endian);
+        let length = segment.p_filesz(endian).min(longest);
+        Some(start..start.saturating_add(length))
+    };
+    let loaded = range(PT_LOAD, u64::MAX).unwrap_or_default();
+    Some((loaded, range(PT_DYNAMIC, MAX_DYNAMIC)?))
 }
 
 /// Reads what was kept of a file as if it were the whole.
@@ -173,6 +218,16 @@ struct Kept {
     watch: Watch,
     at: u64,
     missed: bool,
+}
+
+impl Kept {
+    fn facts(&mut self) -> Watched {
+        let facts = facts(&mut *self);
+        if self.missed {
+            return Watched::Elsewhere;
+        }
+        Watched::Elf(facts)
+    }
 }
 
 impl Read for Kept {
