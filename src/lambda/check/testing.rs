@@ -238,7 +238,8 @@ fn gzip(tar: &[u8]) -> Vec<u8> {
     gzip.finish().expect("a vector is written to")
 }
 
-fn line(finding: &Finding) -> String {
+/// What is found, as a line.
+pub(super) fn line(finding: &Finding) -> String {
     let layer = finding.layer.map(|layer| format!(" {layer}"));
     let path = finding.path.as_ref().map(|path| format!(" {path}"));
     format!(

@@ -104,6 +104,13 @@ impl Facts {
             .any(|machine| self.is_for(*machine))
     }
 
+    /// Whether it is for what no operating system starts programs on: graphics cards, the kernel, nothing.
+    pub fn is_for_device(&self) -> bool {
+        use object::elf::{EM_AMDGPU, EM_BPF, EM_CUDA, EM_NONE};
+        let devices = [EM_AMDGPU, EM_BPF, EM_CUDA, EM_NONE];
+        devices.contains(&object::elf::Machine(self.machine))
+    }
+
     /// The processor's name, as people write it.
     pub fn machine_name(&self) -> String {
         let known = [Machine::X86_64, Machine::Aarch64];

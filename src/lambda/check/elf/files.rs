@@ -1,0 +1,257 @@
+//! What an image's ELF files are there for, by their names and places, and whose they are.
+
+use crate::lambda;
+use crate::lambda::check::contents::Seen;
+use crate::lambda::check::subject::Subject;
+use crate::oci::flatten::{Found, Kind};
+use crate::python::elf::{Facts, Watched};
+use crate::python::{Machine, PythonVersion};
+
+/// Words in names and directories that tell for which processor a file is, for packages that bring one for each.
+const MACHINE_WORDS: &[&str] = &[
+    "x86",
+    "x64",
+    "x32",
+    "ia32",
+    "i386",
+    "i486",
+    "i586",
+    "i686",
+    "amd64",
+    "x86_64",
+    "x86-64",
+    "arm",
+    "arm64",
+    "armv6",
+    "armv7",
+    "armv7l",
+    "armhf",
+    "aarch64",
+    "ppc64",
+    "ppc64le",
+    "s390x",
+    "riscv64",
+    "loong64",
+    "loongarch64",
+    "mips",
+    "mips64",
+    "32",
+    "32bit",
+];
+
+/// What a file is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Python can import it.
+    Module,
+    /// It can be run, and is where the image's programs are.
+    Program,
+    /// It can be run if someone knows where it is.
+    Tool,
+    /// Something loads it, or nothing.
+    Library,
+}
+
+/// An added ELF file that its name says is a program, a module or a library.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Binary<'a> {
+    pub(super) path: &'a str,
+    pub(super) found: Found<'a, Seen>,
+    pub(super) facts: &'a Facts,
+    pub(super) role: Role,
+}
+
+impl<'a> Binary<'a> {
+    /// Those of an image, sorted.
+    pub(super) fn all(image: &'a Subject) -> impl Iterator<Item = Self> {
+        let binary = |(path, found): (&'a str, Found<'a, Seen>)| {
+            let Watched::Elf(Ok(facts)) = &found.entry.seen.as_ref()?.elf else {
+                return None;
+            };
+            let role = role(image, path, &found)?;
+            Some(Self {
+                path,
+                found,
+                facts,
+                role,
+            })
+        };
+        image.added().filter_map(binary)
+    }
+}
+
+/// What a file is there for; nothing for data, as object files and programs for the kernel.
+pub(super) fn role(image: &Subject, path: &str, found: &Found<'_, Seen>) -> Option<Role> {
+    let name = name(path);
+    if let Some(module) = Module::of(name) {
+        let is_importable = importable(image, path) && !module.is_of_other_python(image);
+        return Some(if is_importable {
+            Role::Module
+        } else {
+            Role::Library
+        });
+    }
+    if name.ends_with(".so") || name.contains(".so.") {
+        return Some(Role::Library);
+    }
+    let seen = found.entry.seen.as_ref()?;
+    let links = seen.links.as_ref();
+    let has_loader = links.is_some_and(|links| links.interpreter.is_some());
+    let is_program = found.entry.kind == Kind::File
+        && found.entry.mode & 0o111 != 0
+        && (has_loader || !name.contains('.'))
+        && !matches!(&seen.elf, Watched::Elf(Ok(facts)) if facts.is_for_device());
+    is_program.then(|| {
+        if is_where_programs_are(image, path) {
+            Role::Program
+        } else {
+            Role::Tool
+        }
+    })
+}
+
+fn is_where_programs_are(image: &Subject, path: &str) -> bool {
+    let directory = directory(path);
+    let on_path = image.documents.variable("PATH").unwrap_or_default();
+    let mut on_path = on_path.split(':').map(|path| path.trim_matches('/'));
+    directory == "opt/extensions"
+        || name(directory) == "bin"
+        || on_path.any(|on_path| on_path == directory)
+}
+
+/// Whether Python looks for modules there or above.
+fn importable(image: &Subject, path: &str) -> bool {
+    let Some(python) = &image.python else {
+        return true;
+    };
+    let mut places = python.path.iter();
+    places.any(|place| {
+        let rest = path.strip_prefix(place.trim_matches('/'));
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    })
+}
+
+/// An extension module, by the name of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Module<'a> {
+    pub(super) stem: &'a str,
+    /// `cpython-312`, `abi3`, or empty.
+    pub(super) tag: &'a str,
+}
+
+impl<'a> Module<'a> {
+    pub(super) fn of(name: &'a str) -> Option<Self> {
+        let name = name.strip_suffix(".so")?;
+        let (stem, tag) = name.split_once('.').unwrap_or((name, ""));
+        let is_identifier = |text: &str| {
+            let mut characters = text.chars();
+            characters
+                .next()
+                .is_some_and(|c| c.is_alphabetic() || c == '_')
+                && characters.all(|c| c.is_alphanumeric() || c == '_')
+        };
+        let known = tag.is_empty()
+            || tag == "abi3"
+            || tag.starts_with("cpython-")
+            || tag.starts_with("pypy");
+        let is_library = tag.is_empty() && stem.len() > 3 && stem.starts_with("lib");
+        // The processor and the C library follow the version.
+        let parts = tag.match_indices('-').nth(1);
+        let tag = parts.map_or(tag, |(at, _)| &tag[..at]);
+        (known && !is_library && is_identifier(stem)).then_some(Self { stem, tag })
+    }
+
+    /// Whether another Python than the image's alone can import it.
+    pub(super) fn is_of_other_python(&self, image: &Subject) -> bool {
+        let Some(python) = &image.python else {
+            return false;
+        };
+        !matches!(self.tag, "" | "abi3") && self.tag != tag_of(python.version)
+    }
+}
+
+/// `cpython-312`.
+pub(super) fn tag_of(version: PythonVersion) -> String {
+    format!("cpython-{}", version.to_string().replace('.', ""))
+}
+
+/// Which machine an image is for: that of its Python, or else what its config says.
+pub(super) fn machine(image: &Subject) -> Option<Machine> {
+    let all = [Machine::X86_64, Machine::Aarch64];
+    if let Some(facts) = interpreter(image) {
+        return all.into_iter().find(|machine| facts.is_for(*machine));
+    }
+    let stated = image.documents.architecture().parse();
+    stated.ok().map(lambda::Architecture::machine)
+}
+
+/// What the image's Python says of itself, where it is a program.
+pub(super) fn interpreter(image: &Subject) -> Option<&Facts> {
+    let python = image.python.as_ref()?;
+    let (_, found) = image.find(&python.interpreter)?;
+    match &found.entry.seen.as_ref()?.elf {
+        Watched::Elf(Ok(facts)) => Some(facts),
+        _ => None,
+    }
+}
+
+/// Whether a path says itself that the file is for one of several processors, other than in a module's tag.
+pub(super) fn names_a_machine(path: &str, machine: Machine) -> bool {
+    let plain = match Module::of(name(path)) {
+        Some(module) => format!("{}/{}", directory(path), module.stem),
+        None => path.to_owned(),
+    };
+    let plain = plain.to_lowercase();
+    let parts = plain.split(['/', '.']);
+    let own: &[&str] = match machine {
+        Machine::X86_64 => &["x86_64", "x86-64", "amd64", "x64"],
+        Machine::Aarch64 => &["aarch64", "arm64"],
+    };
+    let is_word = |part: &str| {
+        MACHINE_WORDS.iter().any(|word| {
+            !own.contains(word)
+                && part.match_indices(word).any(|(at, _)| {
+                    let edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
+                    edge(part[..at].chars().next_back())
+                        && edge(part[at + word.len()..].chars().next())
+                })
+        })
+    };
+    parts.into_iter().any(is_word)
+}
+
+/// Whose a file is: the distribution's directory, or else the file's own.
+pub(super) fn owner<'a>(image: &Subject, path: &'a str) -> &'a str {
+    let packages = ["site-packages/", "dist-packages/"];
+    let below = packages
+        .iter()
+        .find_map(|place| path.rfind(place).map(|at| at + place.len()));
+    let python = image.python.iter().flat_map(|python| &python.path);
+    let places = python.map(|place| place.trim_matches('/'));
+    let places = places.chain([lambda::TASK_ROOT, "opt/python"]);
+    let inside = places.filter_map(|place| {
+        let rest = path.strip_prefix(place)?.strip_prefix('/')?;
+        Some(path.len() - rest.len())
+    });
+    let Some(at) = below.or_else(|| inside.max()) else {
+        return directory(path);
+    };
+    let rest = &path[at..];
+    match rest.split_once('/') {
+        Some((first, _)) => first.strip_suffix(".libs").unwrap_or(first),
+        None => rest.split('.').next().unwrap_or(rest),
+    }
+}
+
+/// Whether a distribution's files are there, rather than a directory of the system.
+pub(super) fn is_packaged(image: &Subject, path: &str) -> bool {
+    owner(image, path) != directory(path)
+}
+
+pub(super) fn directory(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(directory, _)| directory)
+}
+
+pub(super) fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}

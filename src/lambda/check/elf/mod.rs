@@ -1,0 +1,614 @@
+//! Rules of programs and libraries: processor, versions of libraries, what they need.
+//!
+//! All look at what layers above the base bring. What cannot be judged is not: where a base has no C library of its
+//! own (it is made for tests, or from nothing), the system's libraries are taken for present.
+
+mod files;
+mod loader;
+
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use files::{Binary, Module, Role, owner};
+use loader::{Edge, Hit, Loader, links_of};
+
+use crate::lambda;
+use crate::lambda::check::subject::Subject;
+use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::python::Machine;
+use crate::python::elf::{Links, Watched, need_of};
+
+/// As many findings of one rule are told.
+const MOST: usize = 10;
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "LMB066",
+        level: Level::Error,
+        title: "Programs and extension modules are for the image's processor",
+        why: "The loader takes no file of another processor: `Runtime.ImportModuleError: Unable to import module 'app': \
+              …: cannot open shared object file: No such file or directory`, or `exec format error` for a program.",
+        remedy: "Install the packages for the image's architecture: give pip `--platform manylinux2014_x86_64` (or \
+                 `manylinux2014_aarch64`) and `--only-binary=:all:`.",
+        look: Look::Files(is_for_this_processor),
+    },
+    Rule {
+        id: "LMB067",
+        level: Level::Error,
+        title: "No file needs a newer C library than the image has",
+        why: "The loader refuses the file when it is imported: `Runtime.ImportModuleError: Unable to import module \
+              'app': /lib64/libm.so.6: version 'GLIBC_2.27' not found (required by /var/task/….so)`.",
+        remedy: "Take a wheel for an older glibc (its tag `manylinux_2_X` is at most the base's), or a newer base.",
+        look: Look::Files(needs_no_newer_glibc),
+    },
+    Rule {
+        id: "LMB068",
+        level: Level::Error,
+        title: "Every version that a file needs of a library is in the library",
+        why: "The loader refuses the file when it is imported: `Runtime.ImportModuleError: Unable to import module \
+              'app': /lib64/libstdc++.so.6: version 'GLIBCXX_3.4.30' not found (required by /var/task/….so)`.",
+        remedy: "Take a wheel that was built for an older system, a newer base, or bring the newer library along.",
+        look: Look::Files(needs_no_newer_library),
+    },
+    Rule {
+        id: "LMB069",
+        level: Level::Error,
+        title: "Every library that a program or extension module needs is where the loader looks for it",
+        why: "The loader refuses the file when it is imported: `Runtime.ImportModuleError: Unable to import module \
+              'app': libxyz.so.1: cannot open shared object file: No such file or directory`.",
+        remedy: "Bring the library along, in a directory of `LD_LIBRARY_PATH` (such as `/var/task/lib`), or install a \
+                 wheel that bundles it.",
+        look: Look::Files(finds_its_libraries),
+    },
+    Rule {
+        id: "LMB070",
+        level: Level::Error,
+        title: "The loader that a program asks for is in the image",
+        why: "The kernel answers `No such file or directory` when the program is started, although its own file is \
+              there: for an extension the function fails with `Extension.LaunchError`.",
+        remedy: "Take the program as it is built for glibc, or linked statically.",
+        look: Look::Files(finds_its_loader),
+    },
+    Rule {
+        id: "LMB071",
+        level: Level::Warning,
+        title: "Extension modules are of the image's Python",
+        why: "Python passes over a file whose name has another version's tag: `Runtime.ImportModuleError: Unable to \
+              import module 'app': No module named '…'`.",
+        remedy: "Install the packages with the image's version of Python: give pip `--python-version`.",
+        look: Look::Files(is_of_this_python),
+    },
+    Rule {
+        id: "LMB072",
+        level: Level::Note,
+        title: "What every library needs can be read",
+        why: "The rules of libraries look at tables in each file; of one that is damaged, or has them in unusual \
+              places, they can say nothing.",
+        remedy: "Install the package again if the file is damaged.",
+        look: Look::Files(can_be_read),
+    },
+];
+
+/// Whether a file is one that tells the loader's paths.
+pub(super) fn is_read_whole(path: &str) -> bool {
+    path.starts_with("etc/ld.so.c")
+}
+
+/// Findings that are told as one: those of one owner's files about one thing.
+#[derive(Default)]
+struct Groups<'a>(BTreeMap<(&'a str, String), (Fault, usize)>);
+
+impl<'a> Groups<'a> {
+    fn add(&mut self, owner: &'a str, about: impl Into<String>, fault: Fault) {
+        let group = self.0.entry((owner, about.into()));
+        group
+            .and_modify(|(first, more)| {
+                *more += 1;
+                first.level = first.level.max(fault.level);
+            })
+            .or_insert((fault, 0));
+    }
+
+    fn faults(self) -> Vec<Fault> {
+        let faults = self.0.into_iter().map(|((owner, _), (mut fault, more))| {
+            if more > 0 {
+                let files = if more == 1 { "file" } else { "files" };
+                let more = format!(" (so it is with {more} more {files} of `{owner}`)");
+                fault.message.push_str(&more);
+            }
+            fault
+        });
+        let mut faults: Vec<_> = faults.collect();
+        faults.sort_by_key(|fault| std::cmp::Reverse(fault.level));
+        folded(faults, MOST)
+    }
+}
+
+fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
+    let mut groups = Groups::default();
+    let Some(machine) = files::machine(image) else {
+        return Vec::new();
+    };
+    for binary in Binary::all(image) {
+        let is_named = files::names_a_machine(binary.path, machine);
+        if binary.facts.is_for(machine) || is_named || is_told_elsewhere(image, binary.path) {
+            continue;
+        }
+        let name = binary.facts.machine_name();
+        let message = format!("it is for {name}, and the image is for {machine}");
+        let fault = Fault::new(message).layer(binary.found.layer);
+        groups.add(
+            owner(image, binary.path),
+            "",
+            fault.path(binary.path).value(name),
+        );
+    }
+    groups.faults()
+}
+
+/// Whether the rules of extensions and of the entry point look at a file's processor.
+fn is_told_elsewhere(image: &Subject, path: &str) -> bool {
+    let entry = image.documents.list("Entrypoint");
+    let entry = entry.first().and_then(|entry| image.find(entry));
+    files::directory(path) == "opt/extensions" || entry.is_some_and(|(entry, _)| entry == path)
+}
+
+/// The image's loader, what of its system is known, and what all added files need.
+struct Linked<'a> {
+    image: &'a Subject,
+    loader: Loader<'a>,
+    /// The C library's own definitions.
+    libc: Option<&'a Links>,
+    /// Everything needed, once, with what the file that needs it is there for.
+    edges: Vec<(Edge<'a>, Role)>,
+}
+
+impl<'a> Linked<'a> {
+    fn new(image: &'a Subject) -> Option<Self> {
+        let machine = files::machine(image)?;
+        let loader = Loader::new(image, machine);
+        let libc = loader.system_library("libc.so.6").map(|(_, links)| links);
+        let libc = libc.filter(|links| newest(&links.defined, "GLIBC_").is_some());
+        let mut linked = Self {
+            image,
+            libc,
+            edges: Vec::new(),
+            loader,
+        };
+        linked.follow(machine);
+        Some(linked)
+    }
+
+    /// Follows modules and programs first: what they load is no plugin that may never be.
+    fn follow(&mut self, machine: Machine) {
+        let python = self.image.python.as_ref();
+        let python = python.and_then(|python| self.image.find(&python.interpreter));
+        let inherited = python.map_or_else(Vec::new, |(path, _)| self.loader.handed_on(&path));
+        let mut binaries: Vec<_> = Binary::all(self.image)
+            .filter(|binary| binary.facts.is_for(machine))
+            .filter(|binary| !is_of_other_python(self.image, binary.path))
+            .collect();
+        binaries.sort_by_key(|binary| match binary.role {
+            Role::Module | Role::Program => 0,
+            Role::Tool => 1,
+            Role::Library => 2,
+        });
+        let mut known: BTreeSet<(String, &str)> = BTreeSet::new();
+        let mut followed: BTreeSet<String> = BTreeSet::new();
+        for binary in binaries {
+            if binary.role == Role::Library && followed.contains(binary.path) {
+                continue;
+            }
+            let own = matches!(binary.role, Role::Program | Role::Tool);
+            let inherited = if own { &[][..] } else { &inherited };
+            for edge in self.loader.edges(binary.path, inherited) {
+                followed.insert(edge.file.clone());
+                if known.insert((edge.file.clone(), edge.name)) {
+                    self.edges.push((edge, binary.role));
+                }
+            }
+        }
+    }
+
+    /// Versions that added files need and that the library found has not: file, library's name, the newest such
+    /// version, the library's path and all that it defines.
+    fn unmet(&self) -> Vec<Unmet<'_>> {
+        let machine = self.loader.machine();
+        let mut unmet = Vec::new();
+        for (edge, _) in &self.edges {
+            let Hit::Found(path) = &edge.hit else {
+                continue;
+            };
+            let library = self.image.get(path);
+            let Some(library) = library.and_then(|found| links_of(&found, machine)) else {
+                continue;
+            };
+            let asked = edge.links.asked.iter();
+            let asked = asked.filter(|asked| &*asked.library == edge.name);
+            let missing = asked.flat_map(|asked| &asked.versions);
+            let missing = missing.filter(|version| !library.defined.contains(version));
+            // Of a library without versions the loader takes any, with a warning.
+            let missing = missing.filter(|_| !library.defined.is_empty());
+            let Some(version) = missing.max_by(|a, b| natural(a, b)) else {
+                continue;
+            };
+            unmet.push(Unmet {
+                file: &edge.file,
+                library: edge.name,
+                version,
+                path,
+                defined: &library.defined,
+            });
+        }
+        unmet.sort_by(|a, b| natural(b.version, a.version).then(a.file.cmp(b.file)));
+        unmet
+    }
+}
+
+/// A version that a library has not.
+struct Unmet<'a> {
+    file: &'a str,
+    library: &'a str,
+    version: &'a str,
+    path: &'a str,
+    defined: &'a [Box<str>],
+}
+
+impl Unmet<'_> {
+    fn is_of_glibc(&self) -> bool {
+        self.version.starts_with("GLIBC_")
+    }
+}
+
+fn needs_no_newer_glibc(image: &Subject) -> Vec<Fault> {
+    let Some(linked) = Linked::new(image) else {
+        return Vec::new();
+    };
+    let mut groups = Groups::default();
+    let mut told = BTreeSet::new();
+    if let Some(libc) = linked.libc {
+        let has = newest(&libc.defined, "GLIBC_").unwrap_or_default();
+        for unmet in linked.unmet().iter().filter(|unmet| unmet.is_of_glibc()) {
+            if told.insert(unmet.file) {
+                let fault = too_new(image, unmet.file, unmet.version, unmet.library, has);
+                groups.add(owner(image, unmet.file), "", fault);
+            }
+        }
+        return groups.faults();
+    }
+    let Some(runtime) = image.runtime().filter(|_| is_of_lambda(image)) else {
+        return Vec::new();
+    };
+    let machine = linked.loader.machine();
+    let mut all = Vec::new();
+    for binary in Binary::all(image) {
+        let links = links_of(&binary.found, machine);
+        let asked = links.into_iter().flat_map(|links| &links.asked);
+        let versions = asked.flat_map(|asked| {
+            let versions = asked.versions.iter();
+            versions.map(|version| (&**version, &*asked.library))
+        });
+        let newer = versions.filter(|(version, _)| {
+            need_of(version).is_some_and(|need| need.version > runtime.glibc)
+        });
+        let newest = newer.max_by(|(a, _), (b, _)| natural(a, b));
+        all.extend(newest.map(|(version, library)| (version, library, binary.path)));
+    }
+    all.sort_by(|a, b| natural(b.0, a.0).then(a.2.cmp(b.2)));
+    for (version, library, path) in all {
+        if !is_of_other_python(image, path) {
+            let fault = too_new(image, path, version, library, &runtime.glibc.to_string());
+            groups.add(owner(image, path), "", fault);
+        }
+    }
+    groups.faults()
+}
+
+fn too_new(image: &Subject, path: &str, version: &str, library: &str, has: &str) -> Fault {
+    let message = format!(
+        "it needs `{version}` of `{library}`, which is not in the base's glibc {}",
+        has.trim_start_matches("GLIBC_")
+    );
+    at(image, Fault::new(message), path).value(version)
+}
+
+fn needs_no_newer_library(image: &Subject) -> Vec<Fault> {
+    let Some(linked) = Linked::new(image) else {
+        return Vec::new();
+    };
+    let mut groups = Groups::default();
+    let unmet = linked.unmet();
+    // Who needs a newer C library was built on a newer system, and its other libraries are newer, too.
+    let told: BTreeSet<_> = unmet
+        .iter()
+        .filter(|unmet| unmet.is_of_glibc())
+        .map(|unmet| owner(image, unmet.file))
+        .collect();
+    for unmet in unmet.iter().filter(|unmet| !unmet.is_of_glibc()) {
+        let whose = owner(image, unmet.file);
+        if told.contains(whose) {
+            continue;
+        }
+        let family = unmet.version.trim_end_matches(|c: char| c != '_');
+        let has = newest(unmet.defined, family);
+        let has = has.map_or(String::new(), |has| format!(", whose newest is `{has}`"));
+        let message = format!(
+            "it needs `{}` of `{}`, which is not in the image's `{}`{has}",
+            unmet.version, unmet.library, unmet.path
+        );
+        let fault = at(image, Fault::new(message), unmet.file).value(unmet.version);
+        groups.add(whose, unmet.library, fault);
+    }
+    groups.faults()
+}
+
+/// A fault in the layer and at the path of an added file.
+fn at(image: &Subject, fault: Fault, path: &str) -> Fault {
+    let fault = match image.get(path) {
+        Some(found) => fault.layer(found.layer),
+        None => fault,
+    };
+    fault.path(path)
+}
+
+fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
+    let Some(linked) = Linked::new(image) else {
+        return Vec::new();
+    };
+    let missing = |edge: &Edge<'_>| match &edge.hit {
+        Hit::Found(_) => false,
+        // That one is told to be for another processor.
+        Hit::Other(path) => image.get(path).is_none_or(|found| found.layer < image.base),
+        Hit::Nothing => true,
+    };
+    let edges = linked.edges.iter();
+    let missing: Vec<_> = edges
+        .filter(|(edge, _)| missing(edge) && !is_the_systems(&linked, edge.name))
+        .collect();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let names = missing.iter().map(|(edge, _)| edge.name).collect();
+    let elsewhere = elsewhere(image, linked.loader.machine(), &names);
+    let musl = missing.iter().filter(|(edge, _)| is_musl(edge.name));
+    let musl: BTreeSet<_> = musl.map(|(edge, _)| owner(image, &edge.file)).collect();
+    let mut groups = Groups::default();
+    for (edge, role) in &missing {
+        let whose = owner(image, &edge.file);
+        let name = edge.name;
+        let places = elsewhere.get(name).map_or(&[][..], Vec::as_slice);
+        let (message, about, level) = if is_musl(name) {
+            let message = format!(
+                "it needs musl's C library, `{name}`, and the image's is glibc: it comes from a `musllinux` wheel"
+            );
+            (message, String::new(), Level::Error)
+        } else if musl.contains(whose) {
+            continue;
+        } else if let Some(place) = places.first() {
+            // A package loads its own libraries first, by their paths.
+            if places.iter().any(|place| owner(image, place) == whose) {
+                continue;
+            }
+            let message = format!(
+                "it needs `{name}`, which the loader does not find; `{place}` has that name, if something loads it \
+                 first"
+            );
+            let level = match role {
+                Role::Library => Level::Note,
+                _ if files::is_packaged(image, place) => Level::Note,
+                _ => Level::Warning,
+            };
+            (message, name.to_owned(), level)
+        } else {
+            let message = format!("it needs `{name}`, which nothing in the image provides");
+            match role {
+                Role::Module | Role::Program => (message, name.to_owned(), Level::Error),
+                Role::Tool => (message, name.to_owned(), Level::Warning),
+                // Whoever owns it may never load it.
+                Role::Library => (message, "plugins".to_owned(), Level::Note),
+            }
+        };
+        let fault = at(image, Fault::new(message), &edge.file);
+        groups.add(whose, about, fault.value(name).level(level));
+    }
+    groups.faults()
+}
+
+fn is_musl(name: &str) -> bool {
+    name.starts_with("libc.musl-")
+}
+
+/// Whether a library is the system's, which is there in every image whose system can be looked at.
+fn is_the_systems(linked: &Linked<'_>, name: &str) -> bool {
+    if name.starts_with("ld-linux") || name.starts_with("linux-vdso") {
+        return true;
+    }
+    if name.starts_with("libpython3") && files::interpreter(linked.image).is_none() {
+        return true;
+    }
+    let family = [
+        "libc",
+        "libm",
+        "libpthread",
+        "libdl",
+        "librt",
+        "libutil",
+        "libresolv",
+        "libnsl",
+        "libanl",
+        "libmvec",
+        "libcrypt",
+        "libgcc_s",
+        "libstdc++",
+        "libz",
+        "libexpat",
+    ];
+    let stem = name.split(".so").next().unwrap_or(name);
+    linked.libc.is_none() && family.contains(&stem)
+}
+
+/// Where files of these names are that a machine can load.
+fn elsewhere<'a>(
+    image: &'a Subject,
+    machine: Machine,
+    names: &BTreeSet<&'a str>,
+) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for path in image.tree.paths() {
+        let file = files::name(path);
+        if !file.contains(".so") {
+            continue;
+        }
+        let Some((_, found)) = image.find(path) else {
+            continue;
+        };
+        let Some(links) = links_of(&found, machine) else {
+            continue;
+        };
+        let soname = links.soname.as_deref().unwrap_or_default();
+        if let Some(name) = names.get(file).or_else(|| names.get(soname)) {
+            places.entry(*name).or_default().push(path);
+        }
+    }
+    places
+}
+
+fn finds_its_loader(image: &Subject) -> Vec<Fault> {
+    let Some(linked) = Linked::new(image) else {
+        return Vec::new();
+    };
+    let mut groups = Groups::default();
+    for binary in Binary::all(image).filter(|binary| binary.role == Role::Program) {
+        let links = links_of(&binary.found, linked.loader.machine());
+        let Some(loader) = links.and_then(|links| links.interpreter.as_deref()) else {
+            continue;
+        };
+        let entry = image.documents.list("Entrypoint");
+        let entry = entry.first().and_then(|entry| image.find(entry));
+        let is_entry = entry.is_some_and(|(entry, _)| entry == binary.path);
+        let is_unknown = linked.libc.is_none() && files::name(loader).starts_with("ld-linux");
+        if is_entry || is_unknown || image.find(loader).is_some() {
+            continue;
+        }
+        let fault = Fault::new(format!("it is started by `{loader}`, which is not there"));
+        let fault = fault.layer(binary.found.layer).path(binary.path);
+        groups.add(owner(image, binary.path), loader, fault.value(loader));
+    }
+    groups.faults()
+}
+
+/// Whether an extension module is one that the image's Python passes over.
+fn is_of_other_python(image: &Subject, path: &str) -> bool {
+    Module::of(files::name(path)).is_some_and(|module| module.is_of_other_python(image))
+}
+
+fn is_of_this_python(image: &Subject) -> Vec<Fault> {
+    let Some(python) = &image.python else {
+        return Vec::new();
+    };
+    let own = files::tag_of(python.version);
+    let mut groups = Groups::default();
+    let machine = files::machine(image);
+    for binary in Binary::all(image) {
+        let path = binary.path;
+        let Some(module) = Module::of(files::name(path)) else {
+            continue;
+        };
+        let is_fitting = machine.is_some_and(|machine| binary.facts.is_for(machine));
+        let is_read = python.path.iter().any(|place| is_below(path, place));
+        if !module.is_of_other_python(image) || !is_read || !is_fitting {
+            continue;
+        }
+        let directory = files::directory(path);
+        let beside = image.tree.paths_below(directory);
+        let beside = beside.filter(|other| files::directory(other) == directory);
+        let has_own = beside
+            .filter_map(|other| Module::of(files::name(other)))
+            .any(|other| other.stem == module.stem && !other.is_of_other_python(image));
+        let has_source = image
+            .tree
+            .contains(&format!("{directory}/{}.py", module.stem));
+        if has_own || has_source || is_told_by_a_wheel(image, path, module.tag) {
+            continue;
+        }
+        let message = format!(
+            "it is for `{}`, and the image's Python {} imports `{own}` alone",
+            module.tag, python.version
+        );
+        let fault = Fault::new(message).layer(binary.found.layer).path(path);
+        groups.add(owner(image, path), module.tag, fault.value(module.tag));
+    }
+    groups.faults()
+}
+
+fn is_below(path: &str, place: &str) -> bool {
+    let rest = path.strip_prefix(place.trim_matches('/'));
+    rest.is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Whether a distribution beside it says that it is of that Python: the rules of wheels tell it.
+fn is_told_by_a_wheel(image: &Subject, path: &str, tag: &str) -> bool {
+    let wanted = format!("Tag: {}-", tag.replace("cpython-", "cp"));
+    let python = image.python.iter().flat_map(|python| &python.path);
+    let mut places = python.filter(|place| is_below(path, place));
+    places.any(|place| {
+        let place = place.trim_matches('/');
+        let mut below = image.tree.paths_below(place);
+        below.any(|other| {
+            let file = other[place.len() + 1..].split_once('/');
+            let is_wheel = file.is_some_and(|(directory, name)| {
+                directory.ends_with(".dist-info") && name == "WHEEL"
+            });
+            let seen = is_wheel
+                .then(|| image.get(other)?.entry.seen.as_ref())
+                .flatten();
+            seen.is_some_and(|seen| String::from_utf8_lossy(&seen.head).contains(&wanted))
+        })
+    })
+}
+
+fn can_be_read(image: &Subject) -> Vec<Fault> {
+    let mut groups = Groups::default();
+    for (path, found) in image.added() {
+        if files::role(image, path, &found).is_none() {
+            continue;
+        }
+        let message = match found.entry.seen.as_ref().map(|seen| &seen.elf) {
+            Some(Watched::Elsewhere) => "its tables are in an unusual place".to_owned(),
+            Some(Watched::Elf(Err(error))) => format!("it is damaged: {error}"),
+            _ => continue,
+        };
+        let fault = Fault::new(format!("{message}; what it needs is not checked"));
+        groups.add(owner(image, path), "", fault.layer(found.layer).path(path));
+    }
+    groups.faults()
+}
+
+/// Whether Lambda's own runtime is there, whatever its system's files are.
+fn is_of_lambda(image: &Subject) -> bool {
+    let bootstrap = format!("{}/bootstrap", lambda::RUNTIME_DIR);
+    let variable = image.documents.variable(lambda::RUNTIME_DIR_VARIABLE);
+    variable.is_some() && image.find(&bootstrap).is_some()
+}
+
+/// The newest version of a family, as `GLIBCXX_3.4.29` of `GLIBCXX_`.
+fn newest<'a>(versions: &'a [Box<str>], family: &str) -> Option<&'a str> {
+    let versions = versions.iter().map(|version| &**version);
+    let numbered = versions.filter(|version| {
+        let rest = version.strip_prefix(family);
+        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    });
+    numbered.max_by(|a, b| natural(a, b))
+}
+
+/// Compares names with numbers in them as people do.
+fn natural(a: &str, b: &str) -> Ordering {
+    fn parts(text: &str) -> impl Iterator<Item = (u64, &str)> {
+        text.split(['.', '_'])
+            .map(|part| (part.parse().unwrap_or(0), part))
+    }
+    parts(a).cmp(parts(b))
+}

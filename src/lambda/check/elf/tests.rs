@@ -1,0 +1,439 @@
+//! Images of little files, each wrong in one way, and their innocent cousins.
+
+use serde_json::json;
+
+use crate::lambda::check::check;
+use crate::lambda::check::subject::{Python, Subject};
+use crate::lambda::check::testing::{Forge, line};
+use crate::python::elf::testing::Made;
+
+const LIBC: Made<'_> = Made {
+    machine: 62,
+    soname: "libc.so.6",
+    needed: &["ld-linux-x86-64.so.2"],
+    asks: &[],
+    defines: &["GLIBC_2.2.5", "GLIBC_2.17", "GLIBC_2.34", "GLIBC_PRIVATE"],
+    rpath: "",
+    runpath: "",
+    interpreter: "",
+};
+
+/// A file that needs the C library in this version.
+fn needs(versions: &[&str]) -> Vec<u8> {
+    Made {
+        needed: &["libc.so.6"],
+        asks: &[("libc.so.6", versions)],
+        ..Made::default()
+    }
+    .bytes()
+}
+
+/// A file that needs these libraries and no version of them.
+fn needing<'a>(needed: &'a [&'a str]) -> Made<'a> {
+    Made {
+        needed,
+        ..Made::default()
+    }
+}
+
+/// A base as Lambda's, without a system.
+fn empty_base() -> Forge {
+    let mut image = Forge::new()
+        .file("var/lang/bin/python3.12", "no program")
+        .file("var/runtime/bootstrap", "#!/bin/bash")
+        .file("lambda-entrypoint.sh", "#!/bin/sh");
+    image.run = json!({
+        "Entrypoint": ["/lambda-entrypoint.sh"],
+        "Cmd": ["app.handler"],
+        "WorkingDir": "/var/task",
+        "Env": [
+            "LD_LIBRARY_PATH=/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/task:/var/task/lib:/opt/lib",
+            "PATH=/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+            "LAMBDA_RUNTIME_DIR=/var/runtime",
+        ],
+    });
+    image
+}
+
+/// A base with a C library of 2.34 and a C++ one, and an empty layer upon it.
+fn base() -> Forge {
+    let cxx = Made {
+        soname: "libstdc++.so.6",
+        needed: &["libc.so.6"],
+        defines: &[
+            "GLIBCXX_3.4",
+            "GLIBCXX_3.4.9",
+            "GLIBCXX_3.4.29",
+            "CXXABI_1.3.13",
+        ],
+        ..Made::default()
+    };
+    empty_base()
+        .link("lib64", "usr/lib64")
+        .program("usr/lib64/libc.so.6", LIBC.bytes())
+        .file("usr/lib64/ld-linux-x86-64.so.2", needing(&[]).bytes())
+        .link("usr/lib64/libstdc++.so.6", "libstdc++.so.6.0.29")
+        .file("usr/lib64/libstdc++.so.6.0.29", cxx.bytes())
+        .layer()
+}
+
+fn subject(image: Forge) -> Subject {
+    let mut subject = image.subject();
+    subject.python = Some(Python {
+        version: "3.12".parse().unwrap(),
+        interpreter: "var/lang/bin/python3.12".to_owned(),
+        path: vec!["var/task".to_owned(), "opt/python".to_owned()],
+        standard: Vec::new(),
+    });
+    subject
+}
+
+/// What the rules of this file find.
+fn findings(image: Forge) -> String {
+    let findings = check(&subject(image)).into_iter();
+    let own = findings.filter(|finding| ("LMB066".."LMB076").contains(&finding.rule.id));
+    own.map(|finding| line(&finding))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn files_for_another_processor_are_found() {
+    let other = Made {
+        machine: 183,
+        ..Made::default()
+    };
+    let narrow = Made {
+        machine: 3,
+        ..Made::default()
+    };
+    let image = base()
+        .file(
+            "var/task/some/_one.cpython-312-aarch64-linux-gnu.so",
+            other.bytes(),
+        )
+        .file("var/task/some/two.abi3.so", other.bytes())
+        .file("var/task/some.libs/libthree.so.1", other.bytes())
+        .file("var/task/native.so", narrow.bytes())
+        .program("opt/bin/tool", other.bytes());
+    insta::assert_snapshot!(findings(image), @"
+    LMB066 error 1 var/task/native.so: it is for i686, and the image is for x86_64
+    LMB066 error 1 opt/bin/tool: it is for aarch64, and the image is for x86_64
+    LMB066 error 1 var/task/some.libs/libthree.so.1: it is for aarch64, and the image is for x86_64 (so it is with 2 more files of `some`)
+    ");
+}
+
+#[test]
+fn files_that_are_for_several_processors_are_innocent() {
+    let other = |machine| {
+        Made {
+            machine,
+            ..Made::default()
+        }
+        .bytes()
+    };
+    let image = base()
+        .file("var/task/debug/attach_linux_x86.so", other(3))
+        .file("var/task/debug/attach_linux_amd64.so", other(62))
+        .file("var/task/tool/linux-arm64/libtool.so", other(183))
+        .program("var/task/tool/emulator-aarch64", other(183))
+        .file("var/task/kernels/one.cubin", other(190))
+        .program("var/task/kernels/two.o", other(247))
+        .program("opt/extensions/other", other(183));
+    assert_eq!(findings(image), "");
+}
+
+#[test]
+fn a_newer_c_library_is_found() {
+    let image = base()
+        .file(
+            "var/task/some/old.abi3.so",
+            needs(&["GLIBC_2.2.5", "GLIBC_2.34", "GLIBC_2.99?"]),
+        )
+        .file(
+            "var/task/some/new.abi3.so",
+            needs(&["GLIBC_2.38", "GLIBC_2.39"]),
+        )
+        .file("var/task/some/also.abi3.so", needs(&["GLIBC_2.38"]))
+        .file("var/task/other.so", needs(&["GLIBC_2.35"]));
+    insta::assert_snapshot!(findings(image), @"
+    LMB067 error 1 var/task/other.so: it needs `GLIBC_2.35` of `libc.so.6`, which is not in the base's glibc 2.34
+    LMB067 error 1 var/task/some/new.abi3.so: it needs `GLIBC_2.39` of `libc.so.6`, which is not in the base's glibc 2.34 (so it is with 1 more file of `some`)
+    ");
+}
+
+#[test]
+fn without_a_system_lambdas_own_version_counts() {
+    let image = || {
+        empty_base()
+            .layer()
+            .file("var/task/a.abi3.so", needs(&["GLIBC_2.34"]))
+    };
+    assert_eq!(findings(image()), "");
+    let image = image().file("var/task/b.abi3.so", needs(&["GLIBC_2.35"]));
+    insta::assert_snapshot!(findings(image), @"LMB067 error 1 var/task/b.abi3.so: it needs `GLIBC_2.35` of `libc.so.6`, which is not in the base's glibc 2.34");
+    let mut image = empty_base().layer();
+    image.run["Env"] = json!([]);
+    let image = image.file("var/task/b.abi3.so", needs(&["GLIBC_2.35"]));
+    assert_eq!(findings(image), "");
+}
+
+#[test]
+fn a_newer_version_of_another_library_is_found() {
+    let cxx = |versions: &[&str]| {
+        Made {
+            needed: &["libstdc++.so.6"],
+            asks: &[("libstdc++.so.6", versions)],
+            ..Made::default()
+        }
+        .bytes()
+    };
+    let image = base()
+        .file(
+            "var/task/old.abi3.so",
+            cxx(&["GLIBCXX_3.4.9", "CXXABI_1.3.13"]),
+        )
+        .file(
+            "var/task/new.abi3.so",
+            cxx(&["GLIBCXX_3.4.30", "GLIBCXX_3.4.9"]),
+        );
+    insta::assert_snapshot!(findings(image), @"LMB068 error 1 var/task/new.abi3.so: it needs `GLIBCXX_3.4.30` of `libstdc++.so.6`, which is not in the image's `usr/lib64/libstdc++.so.6.0.29`, whose newest is `GLIBCXX_3.4.29`");
+    // The newer one is brought along; as RUNPATH it would come after `LD_LIBRARY_PATH`, which has the old one.
+    let newer = Made {
+        soname: "libstdc++.so.6",
+        defines: &["GLIBCXX_3.4.30", "GLIBCXX_3.4.9"],
+        ..Made::default()
+    };
+    let with = Made {
+        needed: &["libstdc++.so.6"],
+        asks: &[("libstdc++.so.6", &["GLIBCXX_3.4.30"])],
+        rpath: "$ORIGIN/some.libs",
+        ..Made::default()
+    };
+    let image = base()
+        .file("var/task/new.abi3.so", with.bytes())
+        .file("var/task/some.libs/libstdc++.so.6", newer.bytes());
+    assert_eq!(findings(image), "");
+}
+
+#[test]
+fn a_library_that_is_missing_is_found() {
+    let image = base()
+        .file(
+            "var/task/some/_one.abi3.so",
+            needing(&["libone-1a.so.1", "libc.so.6"]).bytes(),
+        )
+        .file(
+            "var/task/some/_two.abi3.so",
+            needing(&["libone-1a.so.1"]).bytes(),
+        )
+        .program(
+            "opt/bin/tool",
+            Made {
+                interpreter: "/lib64/ld-linux-x86-64.so.2",
+                ..needing(&["libtool.so"])
+            }
+            .bytes(),
+        )
+        .file(
+            "var/task/some/libplugin.so",
+            needing(&["libcuda.so.1"]).bytes(),
+        )
+        .file(
+            "var/task/some/libother.so",
+            needing(&["libcudnn.so.9"]).bytes(),
+        );
+    insta::assert_snapshot!(findings(image), @"
+    LMB069 error 1 opt/bin/tool: it needs `libtool.so`, which nothing in the image provides
+    LMB069 error 1 var/task/some/_one.abi3.so: it needs `libone-1a.so.1`, which nothing in the image provides (so it is with 1 more file of `some`)
+    LMB069 note 1 var/task/some/libother.so: it needs `libcudnn.so.9`, which nothing in the image provides (so it is with 1 more file of `some`)
+    ");
+}
+
+#[test]
+fn libraries_are_found_as_the_loader_finds_them() {
+    let rpath = Made {
+        rpath: "${ORIGIN}/../some.libs:/nowhere",
+        ..needing(&["libone.so.1"])
+    };
+    let own = Made {
+        runpath: "/opt/$LIB",
+        ..needing(&["libfour.so"])
+    };
+    let image = base()
+        .file("var/task/some/_one.abi3.so", rpath.bytes())
+        // It has no path of its own, and needs its neighbour.
+        .file(
+            "var/task/some.libs/libone.so.1",
+            needing(&["libtwo.so.2"]).bytes(),
+        )
+        .file(
+            "var/task/some.libs/libtwo.so.2",
+            needing(&["libthree.so.3"]).bytes(),
+        )
+        .link("var/task/lib/libthree.so.3", "../three/libthree.so.3.1")
+        .file("var/task/three/libthree.so.3.1", needing(&[]).bytes())
+        .file("opt/lib64/libfour.so", needing(&[]).bytes())
+        .file("var/task/own.abi3.so", own.bytes());
+    assert_eq!(findings(image), "");
+}
+
+#[test]
+fn a_library_for_another_processor_is_passed_over() {
+    let other = Made {
+        machine: 183,
+        ..Made::default()
+    };
+    let needs = needing(&["libone.so.1"]).bytes();
+    let image = || {
+        base()
+            .file("var/task/_one.abi3.so", &needs)
+            .file("var/task/libone.so.1", other.bytes())
+    };
+    let image_with = image().file("opt/lib/libone.so.1", needing(&[]).bytes());
+    let with = findings(image_with);
+    assert_eq!(findings(image()), with, "the other processor explains it");
+    insta::assert_snapshot!(with, @"LMB066 error 1 var/task/libone.so.1: it is for aarch64, and the image is for x86_64");
+}
+
+#[test]
+fn a_library_that_is_elsewhere_is_told_with_its_place() {
+    let image = base()
+        .file("var/task/_one.abi3.so", needing(&["libone.so.1"]).bytes())
+        .file("opt/other/libone.so.1", needing(&[]).bytes());
+    insta::assert_snapshot!(findings(image), @"LMB069 warning 1 var/task/_one.abi3.so: it needs `libone.so.1`, which the loader does not find; `opt/other/libone.so.1` has that name, if something loads it first");
+    let image = base()
+        .file("var/task/vision/_C.so", needing(&["libtorch.so"]).bytes())
+        .file("var/task/torch/lib/libtorch.so", needing(&[]).bytes())
+        .file(
+            "var/task/torch/_C.abi3.so",
+            needing(&["libtorch.so"]).bytes(),
+        );
+    insta::assert_snapshot!(findings(image), @"LMB069 note 1 var/task/vision/_C.so: it needs `libtorch.so`, which the loader does not find; `var/task/torch/lib/libtorch.so` has that name, if something loads it first");
+}
+
+#[test]
+fn what_the_base_has_is_taken_for_there_where_it_cannot_be_seen() {
+    let names = [
+        "libc.so.6",
+        "libm.so.6",
+        "libgcc_s.so.1",
+        "libstdc++.so.6",
+        "libz.so.1",
+        "ld-linux-x86-64.so.2",
+    ];
+    let image = empty_base()
+        .layer()
+        .file("var/task/_one.abi3.so", needing(&names).bytes())
+        .program(
+            "var/task/bin/tool",
+            Made {
+                interpreter: "/lib64/ld-linux-x86-64.so.2",
+                ..needing(&names)
+            }
+            .bytes(),
+        );
+    assert_eq!(findings(image), "");
+    let image = empty_base().layer().file(
+        "var/task/_one.abi3.so",
+        needing(&["libgomp.so.1", "libm.so.6"]).bytes(),
+    );
+    insta::assert_snapshot!(findings(image), @"LMB069 error 1 var/task/_one.abi3.so: it needs `libgomp.so.1`, which nothing in the image provides");
+}
+
+#[test]
+fn a_wheel_for_musl_has_its_own_words() {
+    let image = base()
+        .file(
+            "var/task/some/_one.cpython-312-x86_64-linux-musl.so",
+            needing(&["libc.musl-x86_64.so.1", "libgfortran-2.so"]).bytes(),
+        )
+        .file(
+            "var/task/some/_two.cpython-312-x86_64-linux-musl.so",
+            needing(&["libc.musl-x86_64.so.1"]).bytes(),
+        );
+    insta::assert_snapshot!(findings(image), @"LMB069 error 1 var/task/some/_one.cpython-312-x86_64-linux-musl.so: it needs musl's C library, `libc.musl-x86_64.so.1`, and the image's is glibc: it comes from a `musllinux` wheel (so it is with 1 more file of `some`)");
+}
+
+#[test]
+fn a_program_without_its_loader_is_found() {
+    let program = |interpreter| {
+        Made {
+            interpreter,
+            ..needing(&[])
+        }
+        .bytes()
+    };
+    let image = base()
+        .program("opt/extensions/one", program("/lib/ld-musl-x86_64.so.1"))
+        .program("opt/extensions/two", program("/lib64/ld-linux-x86-64.so.2"))
+        .program("opt/extensions/static", program(""))
+        .program("var/task/some/tool", program("/lib/ld-musl-x86_64.so.1"));
+    insta::assert_snapshot!(findings(image), @"LMB070 error 1 opt/extensions/one: it is started by `/lib/ld-musl-x86_64.so.1`, which is not there");
+}
+
+#[test]
+fn modules_of_another_python_are_found() {
+    let file = needing(&["libgone.so"]).bytes();
+    let image = base()
+        .file("var/task/some/_one.cpython-311-x86_64-linux-gnu.so", &file)
+        .file("var/task/some/_two.cpython-311-x86_64-linux-gnu.so", &file)
+        .file(
+            "var/task/both/_one.cpython-311-x86_64-linux-gnu.so",
+            needs(&[]),
+        )
+        .file(
+            "var/task/both/_one.cpython-312-x86_64-linux-gnu.so",
+            needs(&[]),
+        )
+        .file(
+            "var/task/fall/back.cpython-39-x86_64-linux-gnu.so",
+            needs(&[]),
+        )
+        .file("var/task/fall/back.py", "")
+        .file("opt/other/_one.cpython-311-x86_64-linux-gnu.so", needs(&[]));
+    insta::assert_snapshot!(findings(image), @"LMB071 warning 1 var/task/some/_one.cpython-311-x86_64-linux-gnu.so: it is for `cpython-311`, and the image's Python 3.12 imports `cpython-312` alone (so it is with 1 more file of `some`)");
+    // Its own wheel says so, and other rules tell that.
+    let image = base()
+        .file(
+            "var/task/some-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nTag: cp311-cp311-linux_x86_64\n",
+        )
+        .file(
+            "var/task/some/_one.cpython-311-x86_64-linux-gnu.so",
+            needs(&[]),
+        );
+    assert_eq!(findings(image), "");
+}
+
+#[test]
+fn a_damaged_file_is_told() {
+    let mut file = needs(&["GLIBC_2.17"]);
+    file.truncate(200);
+    let image = base()
+        .file("var/task/some/_one.abi3.so", file)
+        .file("var/task/some/notes.txt", "\x7fELF");
+    insta::assert_snapshot!(findings(image), @"LMB072 note 1 var/task/some/_one.abi3.so: it is damaged: Invalid ELF dynamic segment offset or size; what it needs is not checked");
+}
+
+#[test]
+fn what_is_wrong_in_the_base_is_not_told() {
+    let image = empty_base()
+        .file("usr/lib/libodd.so", needing(&["libgone.so"]).bytes())
+        .file("var/lang/lib/old.abi3.so", needs(&["GLIBC_2.99"]))
+        .layer()
+        .file("var/task/app.py", "");
+    assert_eq!(findings(image), "");
+}
+
+#[test]
+fn many_findings_are_folded() {
+    let file = needing(&["libgone.so"]).bytes();
+    let mut image = base();
+    for number in 0..14 {
+        image = image.file(&format!("var/task/m{number:02}.abi3.so"), &file);
+    }
+    let found = findings(image);
+    assert_eq!(found.lines().count(), 10);
+    insta::assert_snapshot!(found.lines().last().unwrap_or_default(), @"LMB069 error 1 var/task/m09.abi3.so: it needs `libgone.so`, which nothing in the image provides, and 4 more of the kind");
+}
