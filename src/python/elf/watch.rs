@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use object::Endianness;
-use object::elf::{FileHeader64, PT_DYNAMIC, PT_LOAD};
+use object::elf::{FileHeader64, PT_DYNAMIC, PT_LOAD, ProgramHeader64};
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 
 use super::{Error, Facts, Links, MAGIC, MAX_DYNAMIC, facts, links};
@@ -15,7 +15,7 @@ const KEPT_HEAD: u64 = 4 << 20;
 /// And of its end, where tools that change library paths put names.
 const KEPT_TAIL: u64 = 64 << 10;
 /// For [`links`] that much of what is loaded first, where all tables are as a linker leaves them (needed
-/// versions up to 6.8 MB into PyTorch's largest library),
+/// versions up to 6.8 MB into `PyTorch`'s largest library),
 const LINKS_HEAD: u64 = 16 << 20;
 /// and of the end, where all names are in a file whose library path was changed (6 MB there).
 const LINKS_TAIL: u64 = 8 << 20;
@@ -133,6 +133,7 @@ impl Watch {
         if head.length >= MAGIC.len() as u64 && !head.start().starts_with(MAGIC) {
             self.parts.clear();
         } else if head.is_full() && head.range.end < self.size {
+            let segments = segments_range(head.start()).unwrap_or_default();
             let (loaded, dynamic) = ranges(head.start()).unwrap_or_default();
             let (head, tail) = if self.linked {
                 (LINKS_HEAD, LINKS_TAIL)
@@ -144,6 +145,7 @@ impl Watch {
             self.parts.extend([
                 Part::new(KEPT_HEAD..middle(loaded.end.min(head))),
                 Part::new(middle(dynamic.start)..middle(dynamic.end)),
+                Part::new(middle(segments.start)..middle(segments.end)),
                 Part::new(middle(end)..self.size),
             ]);
             // They may begin in these very bytes.
@@ -197,10 +199,30 @@ impl Watch {
     }
 }
 
-/// Where that is what is loaded first, and the dynamic section, by a file's beginning.
-fn ranges(head: &[u8]) -> Option<(Range<u64>, Range<u64>)> {
+/// Where the program headers are, by a file's beginning.
+fn segments_range(head: &[u8]) -> Option<Range<u64>> {
     let header = FileHeader64::<Endianness>::parse(head).ok()?;
     let endian = header.endian().ok()?;
+    let length =
+        u64::from(header.e_phnum(endian)) * size_of::<ProgramHeader64<Endianness>>() as u64;
+    let start = header.e_phoff(endian);
+    Some(start..start.saturating_add(length))
+}
+
+/// Where that is what is loaded first, and the dynamic section, by a file's beginning.
+///
+/// A tool that changes library paths may move the program headers far back, to where they come too late. It
+/// leaves those of the linker behind the header, one less, and they still tell what is where.
+fn ranges(head: &[u8]) -> Option<(Range<u64>, Range<u64>)> {
+    let mut header = *FileHeader64::<Endianness>::parse(head).ok()?;
+    let endian = header.endian().ok()?;
+    let size = size_of::<FileHeader64<Endianness>>() as u64;
+    if header.e_phoff(endian) >= head.len() as u64 {
+        header.e_phoff.set(endian, size);
+        header
+            .e_phnum
+            .set(endian, header.e_phnum(endian).saturating_sub(1));
+    }
     let segments = header.program_headers(endian, head).ok()?;
     let range = |kind, longest: u64| {
         let mut segments = segments.iter();

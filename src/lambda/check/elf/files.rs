@@ -91,7 +91,7 @@ pub(super) fn role(image: &Subject, path: &str, found: &Found<'_, Seen>) -> Opti
             Role::Library
         });
     }
-    if name.ends_with(".so") || name.contains(".so.") {
+    if name.strip_suffix(".so").is_some() || name.contains(".so.") {
         return Some(Role::Library);
     }
     let seen = found.entry.seen.as_ref()?;
