@@ -1,12 +1,14 @@
 """Small seeds for a fuzz target, written into its corpus: seeds.py TARGET."""
 
 import base64
+import gzip
 import hashlib
 import io
 import marshal
 import pathlib
 import struct
 import sys
+import tarfile
 import zipfile
 import zlib
 
@@ -92,6 +94,22 @@ def stream():
     return out.getvalue()
 
 
+def layers():
+    """A tar of every kind of entry in each form, plain and packed."""
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=form) as tar:
+            for name, kind in [("a", b"5"), ("a/b", b"0"), ("a/l", b"2"), ("a/h", b"1"), ("a/.wh.b", b"0"),
+                               ("a/.wh..wh..opq", b"0"), ("d/" * 60 + "e", b"0"), ("p", b"6"), ("c", b"3")]:
+                entry = tarfile.TarInfo(name)
+                entry.type = kind
+                entry.linkname = "b" if kind == b"2" else "a/b" if kind == b"1" else ""
+                entry.size = 3 if name == "a/b" else 0
+                tar.addfile(entry, io.BytesIO(b"abc"))
+        yield out.getvalue()
+        yield gzip.compress(out.getvalue(), mtime=0)
+
+
 def modules():
     """Modules compiled by this interpreter, each behind a byte for its version."""
     sources = (
@@ -126,6 +144,7 @@ SEEDS = {
     "netrc": lambda: [
         b"machine a.test login me password \"a b\" # x\ndefault login x password y\nmacdef m\nz\n\n"
     ],
+    "layer": lambda: list(layers()),
     "zip": lambda: [wheel(0), wheel(zipfile.ZIP_DEFLATED), stream()],
     "wheel": lambda: [wheel(0), wheel(zipfile.ZIP_DEFLATED), parts()],
     "marshal": modules,

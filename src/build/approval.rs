@@ -1,15 +1,12 @@
 //! An image just built, held against Lambda's rules before anybody else has it.
 //!
-//! A build applies the rules that need manifest and config alone. The whole of them want the image's layers here,
-//! and are applied where a check asks for it.
+//! A build applies the rules that need manifest and config alone. The others want the image's layers here, and are
+//! applied where a check asks for it.
 
 use std::collections::BTreeSet;
 
-use crate::build::{self, Error, Tools, checking};
-use crate::lambda::check::contents::Contents;
-use crate::lambda::check::subject::Subject;
+use crate::build::{Error, checking};
 use crate::lambda::check::{self, Finding, Level};
-use crate::oci::flatten;
 use crate::oci::image::Image;
 use crate::plan::Plan;
 use crate::progress::Progress;
@@ -41,40 +38,6 @@ fn judged(
     let findings = findings.into_iter();
     let counted = findings.filter(|finding| !ignored.contains(finding.rule.id));
     counted.partition(|finding| finding.level == Level::Error)
-}
-
-/// An image that was built, with all its files, for every rule; its layers are brought into the store.
-///
-/// # Errors
-/// Those of fetching the layers and of reading them.
-pub async fn subject_of(
-    image: Image,
-    wanted: Option<&'static str>,
-    today: &str,
-    tools: &Tools,
-) -> Result<Subject, Error> {
-    build::bring_here(&image, tools).await?;
-    let documents = checking::of_image(&image, today, wanted);
-    let (store, progress) = (tools.store.clone(), tools.progress.clone());
-    let read = move || {
-        let mut layers = Vec::new();
-        for (number, layer) in image.manifest.layers.iter().enumerate() {
-            let task = progress.task(format!("check layer {}", number + 1), Some(layer.size));
-            let contents = Contents::default();
-            let read = flatten::read(layer, store.reader(&layer.digest)?, |entry| {
-                contents.reader(entry)
-            });
-            layers.push(read.map_err(|source| Error::File {
-                action: "read",
-                path: store.path(&layer.digest),
-                source,
-            })?);
-            task.advance(layer.size);
-            task.done();
-        }
-        Ok(Subject::new(documents, layers))
-    };
-    tools.block(read).await?
 }
 
 #[cfg(test)]

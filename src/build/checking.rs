@@ -59,9 +59,39 @@ pub async fn open(
     } else {
         stored(text, tools).await?
     };
-    let (progress, today) = (tools.progress.clone(), today.to_owned());
-    let work = move || read(opened, wanted, today, &progress);
-    tools.block(work).await?
+    opened.read(wanted, today, tools).await
+}
+
+/// An image that was just built, its layers read; those of its base are brought into the store.
+///
+/// # Errors
+/// Those of networks and disks.
+pub async fn built(
+    image: &Image,
+    wanted: Option<&'static str>,
+    today: &str,
+    tools: &Tools,
+) -> Result<Subject, Error> {
+    build::bring_here(image, tools).await?;
+    let (manifest, config) = (&image.manifest, &image.manifest.config);
+    let documents = opened::Documents {
+        index: None,
+        manifest: Some(Raw {
+            bytes: manifest.raw.clone(),
+            media_type: Some(manifest.family.manifest().to_owned()),
+            stated: None,
+        }),
+        config: Raw {
+            bytes: image.config.raw.clone(),
+            media_type: Some(config.media_type.clone()),
+            stated: Some((config.digest, config.size)),
+        },
+        layers: manifest.layers.iter().cloned().map(Some).collect(),
+    };
+    let blobs = Blobs::of_store(&tools.store);
+    let place = tools.store.root().display().to_string();
+    let opened = Opened::new((documents, blobs), place);
+    opened.read(wanted, today, tools).await
 }
 
 /// The documents of an image that was just made, or opened with proof.
@@ -92,6 +122,17 @@ impl Opened {
             place,
             lost: BTreeMap::new(),
         }
+    }
+
+    async fn read(
+        self,
+        wanted: Option<&'static str>,
+        today: &str,
+        tools: &Tools,
+    ) -> Result<Subject, Error> {
+        let (progress, today) = (tools.progress.clone(), today.to_owned());
+        let work = move || read(self, wanted, today, &progress);
+        tools.block(work).await?
     }
 
     /// Brings layers into the store that are not there, where it is known who has them.

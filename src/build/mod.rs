@@ -5,7 +5,7 @@
 //! base says of itself. A project that goes in as its wheel waits for that too, as does one without bytecode.
 //! They share no state, and their results are stacked in a fixed order, so that no timing can reach a byte.
 
-pub mod approval;
+mod approval;
 pub mod base;
 pub mod bootstrap;
 pub mod cache;

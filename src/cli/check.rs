@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use lambimg::blob_store::BlobStore;
-use lambimg::build::{self, approval, checking};
+use lambimg::build::{self, checking};
 use lambimg::config::{Check, Config, Project, Setting};
 use lambimg::http;
 use lambimg::lambda::Architecture;
@@ -274,7 +274,7 @@ impl Run<'_> {
         let tools = tools(Some(&project.root), reach, offline, self.terminal)?;
         let work = async {
             let built = build::build(plan, &tools).await?;
-            approval::subject_of(built.image, Some(architecture), &self.today, &tools).await
+            checking::built(&built.image, Some(architecture), &self.today, &tools).await
         };
         let subject = block_on(work)?;
         limit_store(limit, &tools, self.terminal);

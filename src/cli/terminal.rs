@@ -169,12 +169,12 @@ impl Terminal {
             }
             Event::Step(text) => {
                 if self.steps {
-                    self.line(&visible(&text));
+                    self.line(&visible_lines(&text));
                 }
             }
             Event::Detail(text) => {
                 if self.verbose {
-                    self.line(&visible(&text));
+                    self.line(&visible_lines(&text));
                 }
             }
             Event::Warning(text) => self.warn(&text),
@@ -205,14 +205,14 @@ impl Terminal {
     /// Says something that is no result.
     pub(crate) fn step(&self, text: &str) {
         if self.steps {
-            self.line(&visible(text));
+            self.line(&visible_lines(text));
         }
     }
 
     /// Says something that the user should know.
     pub(crate) fn warn(&self, text: &str) {
         if self.warnings {
-            let text = visible(text);
+            let text = visible_lines(text);
             self.line(&format!("{} {text}", self.paint("33;1", "warning:")));
         }
     }
@@ -276,36 +276,23 @@ impl Terminal {
         self.line(&format!(
             "{} {}",
             self.paint("31;1", "error:"),
-            visible(&failure.message)
+            visible_lines(&failure.message)
         ));
         let mut last = failure.message.as_str();
         for cause in &failure.causes {
             if !last.contains(cause.as_str()) {
-                self.line(&format!("  caused by: {}", visible(cause)));
+                self.line(&format!("  caused by: {}", visible_lines(cause)));
             }
             last = cause;
         }
         if let Some(hint) = &failure.hint {
-            let hint = visible(hint);
+            let hint = visible_lines(hint);
             self.line(&format!("\n{} {hint}", self.paint("36;1", "hint:")));
         }
         if self.verbose && failure.code == failure::BUG {
             self.line("please report this with the command that led to it");
         }
     }
-}
-
-/// With what would steer a terminal escaped, for paths and texts may be anybody's; lines stay lines.
-pub(crate) fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() && !matches!(character, '\n' | '\t') {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
 }
 
 struct Running {
@@ -399,13 +386,22 @@ pub(crate) fn outdated_json(found: &Outdated) -> String {
     format!("{value:#}\n")
 }
 
-/// With what would steer a terminal escaped: the images may be anybody's.
+/// With what would steer a terminal escaped: names and texts may be anybody's.
 pub(crate) fn visible(text: &str) -> String {
-    let mut shown = String::new();
+    visible_but(text, &[])
+}
+
+/// As [`visible`], of a text of several lines.
+fn visible_lines(text: &str) -> String {
+    visible_but(text, &['\n', '\t'])
+}
+
+fn visible_but(text: &str, kept: &[char]) -> String {
+    let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         // The marks of writing from right to left have lines read otherwise than they are.
         let is_mark = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character.is_control() || is_mark {
+        if (character.is_control() || is_mark) && !kept.contains(&character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);

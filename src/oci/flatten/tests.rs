@@ -360,7 +360,7 @@ fn results_are_in_the_layers_order() {
     let layers = read_all(&stated, open, |_| Some(Box::new(Counted(0))));
     let seen: Vec<_> = layers
         .iter()
-        .map(|layer| Some(layer.as_ref().ok()?.entries[0].seen?))
+        .map(|layer| layer.as_ref().ok()?.entries[0].seen)
         .collect();
     let expected: Vec<_> = (1..9).map(|n| (n != 4).then_some(n * 10_000)).collect();
     assert_eq!(seen, expected);
