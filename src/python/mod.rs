@@ -15,6 +15,7 @@ pub mod lock_text;
 pub mod markers;
 pub mod marshal;
 pub mod netrc;
+pub mod pyc;
 pub mod pyproject;
 pub mod requirement;
 pub mod requirements;
