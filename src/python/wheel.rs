@@ -585,7 +585,7 @@ fn quoted(field: &str) -> String {
 
 /// `RECORD` by path, or the path of which it says two things. What is not of its form is left out; the
 /// rows are made anew then.
-pub(super) fn read_record(text: &str) -> Result<BTreeMap<String, Row>, String> {
+pub(crate) fn read_record(text: &str) -> Result<BTreeMap<String, Row>, String> {
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     let three = text.lines().filter_map(csv_fields);
     // More than an archive can have members would be said of none.

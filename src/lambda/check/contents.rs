@@ -4,12 +4,19 @@
 //! up to a limit; of everything else a few words are.
 
 use crate::digest::{Digest, Hasher};
+use crate::lambda::Handler;
+use crate::lambda::check::modules::{self, has_ending};
 use crate::lambda::check::secrets::{Search, Secret};
+use crate::lambda::check::subject::Documents;
 use crate::oci::flatten::{Entry, Reader};
+use crate::python::PythonVersion;
 use crate::python::elf::{Links, Watch, Watched};
+use crate::python::pyc::SourceHasher;
 
 /// No document of a distribution or a function is read beyond this, in bytes.
 const MAX_KEPT: usize = 4 << 20;
+/// Nor is a module beside the handler's, or a `.pth` file, larger.
+const MAX_SMALL: u64 = 256 << 10;
 /// As many of each file's first bytes are kept: a script's first line.
 const HEAD: usize = 256;
 
@@ -18,10 +25,12 @@ const HEAD: usize = 256;
 pub struct Seen {
     /// The first bytes, at most 256.
     pub head: Box<[u8]>,
-    /// All bytes of a document that a rule reads.
+    /// All bytes of a document that a rule reads; of a `METADATA` those before the first blank line.
     pub kept: Option<Box<[u8]>>,
     /// The digest, where a `RECORD` may state it.
     pub digest: Option<Digest>,
+    /// The hashes that a `.pyc` may state of a module's source, each after the minor number of its Python.
+    pub source_hashes: Box<[(u8, u64)]>,
     /// What an ELF file says of itself.
     pub elf: Watched,
     /// A key or token in a text file that is not large.
@@ -33,31 +42,109 @@ pub struct Seen {
 /// How files of an image are looked at.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
-    /// Paths that the config names: the handler's module in all places it may be in.
+    /// Paths to keep beside those of the rules' own.
     pub wanted: Vec<String>,
+    handler: Option<Handler>,
+    /// Directories of the user's that modules are looked for in.
+    roots: Vec<String>,
+    python: Option<PythonVersion>,
+}
+
+/// How much of a file is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Whole,
+    /// Up to the first blank line.
+    Fields,
 }
 
 impl Contents {
+    /// What the rules need of an image of these documents.
+    pub fn of(documents: &Documents) -> Self {
+        Self {
+            wanted: vec![modules::BOOTSTRAP.to_owned()],
+            handler: modules::last_argument(documents).and_then(|text| text.parse().ok()),
+            roots: modules::roots(documents),
+            python: modules::stated_version(documents),
+        }
+    }
+
     /// The reader of an entry's contents.
     pub fn reader(&self, entry: &Entry<Seen>) -> Option<Box<dyn Reader<Seen = Seen>>> {
         let path = entry.path();
-        let kept = self.wanted.contains(&path)
-            || path.ends_with(".dist-info/RECORD")
-            || super::elf::is_read_whole(&path);
+        let installed = self.is_installed(&path);
+        let keep = self.keep(&path, entry.size);
+        let compiled = has_ending(&path, "pyc");
+        let source = installed && has_ending(&path, "py");
         Some(Box::new(Watching {
             head: Vec::new(),
-            kept: kept.then(Vec::new),
-            hasher: Some(Hasher::default()),
+            kept: keep.map(|keep| (keep, Vec::new())),
+            hasher: (installed && !compiled).then(Hasher::default),
+            source: source.then(|| SourceHasher::new(self.python.map(PythonVersion::minor))),
             search: Search::new(&path, entry.size),
             elf: Watch::linked(entry.size),
         }))
+    }
+
+    /// Whether a path is in a directory where distributions are.
+    fn is_installed(&self, path: &str) -> bool {
+        let mut parts = path.split('/');
+        parts.any(|part| matches!(part, "site-packages" | "dist-packages"))
+            || self
+                .roots
+                .iter()
+                .any(|root| modules::below(root, path).is_some())
+    }
+
+    fn keep(&self, path: &str, size: u64) -> Option<Keep> {
+        if self.wanted.iter().any(|wanted| wanted == path) || super::elf::is_read_whole(path) {
+            return Some(Keep::Whole);
+        }
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if directory.ends_with(".dist-info") {
+            return match name {
+                "RECORD" | "WHEEL" => Some(Keep::Whole),
+                "METADATA" => Some(Keep::Fields),
+                _ => None,
+            };
+        }
+        let small = size <= MAX_SMALL;
+        if has_ending(name, "pth") {
+            return (small && self.is_installed(path)).then_some(Keep::Whole);
+        }
+        let handler = self.handler.as_ref().filter(|_| has_ending(name, "py"))?;
+        let of_handler = |below: &str| {
+            let init = below.strip_suffix("/__init__.py");
+            let on_the_way = init.is_some_and(|package| {
+                modules::below(package, &handler.stem()).is_some() || package == handler.stem()
+            });
+            on_the_way || handler.is_module(below)
+        };
+        let beside = |below: &str| {
+            let package = below.rsplit_once('/').map_or("", |(package, _)| package);
+            let stem = handler.stem();
+            small && (package == stem || modules::below(package, &stem).is_some())
+        };
+        let packages = path
+            .find("-packages/")
+            .map(|at| &path[at + "-packages/".len()..]);
+        let own = self
+            .roots
+            .iter()
+            .filter_map(|root| modules::below(root, path));
+        let wanted = packages.is_some_and(of_handler)
+            || own
+                .into_iter()
+                .any(|below| of_handler(below) || beside(below));
+        wanted.then_some(Keep::Whole)
     }
 }
 
 struct Watching {
     head: Vec<u8>,
-    kept: Option<Vec<u8>>,
+    kept: Option<(Keep, Vec<u8>)>,
     hasher: Option<Hasher>,
+    source: Option<SourceHasher>,
     elf: Watch,
     search: Option<Search>,
 }
@@ -68,12 +155,25 @@ impl Reader for Watching {
     fn bytes(&mut self, bytes: &[u8]) {
         let room = HEAD.saturating_sub(self.head.len());
         self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        if let Some(kept) = &mut self.kept {
-            let room = MAX_KEPT.saturating_sub(kept.len());
+        if let Some((keep, kept)) = &mut self.kept {
+            let ended = *keep == Keep::Fields && fields_end(kept).is_some();
+            let room = if ended {
+                0
+            } else {
+                MAX_KEPT.saturating_sub(kept.len())
+            };
             kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            if *keep == Keep::Fields
+                && let Some(end) = fields_end(kept)
+            {
+                kept.truncate(end);
+            }
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
+        }
+        if let Some(source) = &mut self.source {
+            source.update(bytes);
         }
         self.elf.bytes(bytes);
         if let Some(search) = &mut self.search {
@@ -85,11 +185,25 @@ impl Reader for Watching {
         let (elf, links) = self.elf.end_linked();
         Seen {
             head: self.head.into(),
-            kept: self.kept.map(Into::into),
+            kept: self.kept.map(|(_, kept)| kept.into()),
             digest: self.hasher.map(Hasher::finish),
+            source_hashes: self
+                .source
+                .map_or_else(Vec::new, SourceHasher::finish)
+                .into(),
             secret: self.search.and_then(Search::end),
             elf,
             links,
         }
     }
+}
+
+/// Where the blank line that ends a document's fields is over, if it has come.
+fn fields_end(bytes: &[u8]) -> Option<usize> {
+    let mut ends = (0..bytes.len()).filter(|at| bytes[*at] == b'\n');
+    ends.find_map(|at| match bytes.get(at + 1..) {
+        Some([b'\n', ..]) => Some(at + 2),
+        Some([b'\r', b'\n', ..]) => Some(at + 3),
+        _ => None,
+    })
 }

@@ -17,6 +17,7 @@ mod layers;
 mod lifecycle;
 mod manifest;
 mod modes;
+mod modules;
 mod program;
 mod secrets;
 mod size;
@@ -229,6 +230,16 @@ pub fn check(subject: &Subject) -> Vec<Finding> {
         Look::Files(find) if is_whole => find(subject),
         Look::Files(_) => Vec::new(),
     })
+}
+
+/// The first of many, the last of them saying how many more there are.
+pub(super) fn folded(mut faults: Vec<Fault>, most: usize) -> Vec<Fault> {
+    let more = faults.len().saturating_sub(most);
+    faults.truncate(most);
+    if let Some(last) = faults.last_mut().filter(|_| more > 0) {
+        last.message = format!("{}; and {more} more like it", last.message);
+    }
+    faults
 }
 
 /// Applies the cheap rules.

@@ -170,7 +170,7 @@ impl Subject {
             layers,
             tree,
         };
-        subject.python = super::handler::python_of(&subject);
+        subject.python = super::modules::python_of(&subject);
         subject
     }
 

@@ -148,16 +148,31 @@ impl Forge {
         self
     }
 
+    /// How its files are looked at: as the rules need it, and what the test wants.
+    fn looked_at(&self) -> Contents {
+        let config = json!({ "config": self.run }).to_string().into_bytes();
+        let mut contents = Contents::of(&Documents {
+            index: None,
+            manifest: None,
+            config: Document::new(config, None, None),
+            wanted: None,
+            today: self.today.to_owned(),
+        });
+        contents.wanted.extend(self.contents.wanted.clone());
+        contents
+    }
+
     /// The image, read.
     pub(super) fn subject(self) -> Subject {
         let mut layers = Vec::new();
         let mut descriptors = Vec::new();
         let mut diff_ids = Vec::new();
+        let contents = self.looked_at();
         for layer in self.layers {
             let tar = layer.into_inner().expect("a tar ends");
             let blob = gzip(&tar);
             let descriptor = Descriptor::of(Family::Docker.layer(), &blob);
-            let read = flatten::read(&descriptor, &*blob, |entry| self.contents.reader(entry));
+            let read = flatten::read(&descriptor, &*blob, |entry| contents.reader(entry));
             layers.push(read.expect("bytes can be read"));
             descriptors.push(descriptor);
             diff_ids.push(Digest::of(&tar).to_string());
@@ -263,4 +278,56 @@ fn merge(into: &mut Value, over: Value) {
             }
         }
     }
+}
+
+/// An image as one of AWS's Python 3.12 bases makes it, as far as rules look: the base's layer, and one above.
+pub(super) fn aws(handler: &str) -> Forge {
+    let mut forge = Forge::new();
+    forge.run = json!({
+        "Entrypoint": ["/lambda-entrypoint.sh"],
+        "Cmd": [handler],
+        "WorkingDir": "/var/task",
+        "Env": ["LAMBDA_TASK_ROOT=/var/task", "LAMBDA_RUNTIME_DIR=/var/runtime"],
+    });
+    for directory in [
+        "var",
+        "var/lang",
+        "var/lang/bin",
+        "var/lang/lib",
+        "var/lang/lib/python3.12",
+    ] {
+        forge = forge.dir(directory);
+    }
+    for module in ["os", "typing", "pathlib"] {
+        forge = forge.file(&format!("var/lang/lib/python3.12/{module}.py"), "");
+    }
+    forge
+        .dir("var/lang/lib/python3.12/json")
+        .file("var/lang/lib/python3.12/json/__init__.py", "")
+        .program("var/lang/bin/python3.12", "")
+        .dir("var/runtime")
+        .program(
+            "var/runtime/bootstrap",
+            "#!/bin/bash\nexec /var/lang/bin/python3.12 /var/runtime/bootstrap.py\n",
+        )
+        .program("lambda-entrypoint.sh", "#!/bin/sh\n")
+        .dir("var/task")
+        .layer()
+        .dir("var")
+        .dir("var/task")
+}
+
+/// The lines of rules whose identifiers are a prefix and one of some last digits.
+pub(super) fn only(findings: &str, prefix: &str, last: std::ops::RangeInclusive<char>) -> String {
+    let wanted = |line: &&str| {
+        let rest = line
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.chars().next());
+        rest.is_some_and(|digit| last.contains(&digit))
+    };
+    findings
+        .lines()
+        .filter(wanted)
+        .collect::<Vec<_>>()
+        .join("\n")
 }

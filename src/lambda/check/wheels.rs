@@ -1,5 +1,599 @@
-//! Rules of installed distributions: tags, records, requirements.
+//! Rules of installed distributions: whether they are for this machine, whole, and have what they require.
+//!
+//! Follows the specifications of wheels and of recorded installations. What a shared library itself says of its
+//! machine and libraries is the rules' of ELF files: where those speak, the tags of its wheel are silent.
 
-use crate::lambda::check::Rule;
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr as _;
 
-pub(super) const RULES: &[Rule] = &[];
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pep440_rs::{Version, VersionSpecifiers};
+
+use crate::lambda::Architecture;
+use crate::lambda::check::modules::{self, below, bytes_at, joined, text_at};
+use crate::lambda::check::subject::{Python, Subject};
+use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::oci::flatten::Kind;
+use crate::python::elf::Watched;
+use crate::python::markers::Markers;
+use crate::python::requirement::Requirement;
+use crate::python::wheel::read_record;
+use crate::python::{Glibc, Misfit, Target, WheelFilename, normalize_name};
+
+/// Findings of one rule at most.
+const MOST: usize = 10;
+/// What a lenient judge takes for the C library where none is known.
+const ANY_GLIBC: Glibc = Glibc {
+    major: 2,
+    minor: 99,
+};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "LMB076",
+        level: Level::Error,
+        title: "Installed wheels are for the image's Python and machine",
+        why: "A wheel for another Python, processor or C library was installed past pip's own check; its import ends with \
+              `Runtime.ImportModuleError: Unable to import module`.",
+        remedy: "Install with the Python, `--platform` and `--python-version` of the image.",
+        look: Look::Files(fits),
+    },
+    Rule {
+        id: "LMB077",
+        level: Level::Warning,
+        title: "Installed distributions are whole",
+        why: "A file is gone or another than `RECORD` says; what was deleted to save space may be imported after all and \
+              ends with `Runtime.ImportModuleError`.",
+        remedy: "Install the distribution again, or leave out only what it does not need.",
+        look: Look::Files(is_whole),
+    },
+    Rule {
+        id: "LMB078",
+        level: Level::Warning,
+        title: "Installed distributions have what they require",
+        why: "`pip check` would say the same; the import of what is not there ends with `Runtime.ImportModuleError: Unable \
+              to import module`.",
+        remedy: "Install the requirement at a version that fits.",
+        look: Look::Files(has_requirements),
+    },
+    Rule {
+        id: "LMB079",
+        level: Level::Warning,
+        title: "Installed distributions allow the image's Python",
+        why: "`Requires-Python` shuts this version out, so that pip would not have installed it here; syntax and modules \
+              that it relies on may not be there.",
+        remedy: "Install a version of it that is made for the image's Python.",
+        look: Look::Files(allows_python),
+    },
+    Rule {
+        id: "LMB080",
+        level: Level::Warning,
+        title: "A directory has one version of a distribution",
+        why: "Files of both lie over each other, and which of the two versions `importlib.metadata` tells is chance.",
+        remedy: "Install into an empty directory, or with `pip install --upgrade --target`.",
+        look: Look::Files(is_there_once),
+    },
+];
+
+/// An installed distribution.
+struct Distribution {
+    /// The directory of the module path that it is in.
+    directory: String,
+    /// Its `.dist-info`.
+    info: String,
+    name: String,
+    version: Option<Version>,
+    layer: usize,
+    fields: String,
+}
+
+impl Distribution {
+    fn field<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        fields(&self.fields, name)
+    }
+
+    fn fault(&self, message: String) -> Fault {
+        Fault::new(message).layer(self.layer).path(&self.info)
+    }
+
+    fn title(&self) -> String {
+        match &self.version {
+            Some(version) => format!("{} {version}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+fn fields<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines().filter_map(move |line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+/// All distributions in directories of the module path, in its order; of one directory by name.
+fn distributions(image: &Subject, python: &Python) -> Vec<Distribution> {
+    let infos = image.tree.paths().filter_map(|path| {
+        let (info, name) = path.rsplit_once('/')?;
+        let is_one =
+            info.ends_with(".dist-info") && matches!(name, "METADATA" | "RECORD" | "WHEEL");
+        is_one.then_some(info)
+    });
+    let infos: BTreeSet<&str> = infos.collect();
+    let place = |directory: &str| python.path.iter().position(|other| other == directory);
+    let mut found: Vec<_> = infos
+        .into_iter()
+        .filter_map(|info| {
+            let (directory, stem) = info.rsplit_once('/').unwrap_or(("", info));
+            let place = place(directory)?;
+            let metadata = text_at(image, &joined(info, "METADATA")).unwrap_or_default();
+            let (name, version) = stem.strip_suffix(".dist-info")?.split_once('-')?;
+            let name = fields(&metadata, "Name").next().unwrap_or(name);
+            let version = fields(&metadata, "Version").next().unwrap_or(version);
+            let documents = ["METADATA", "RECORD", "WHEEL"].map(|name| joined(info, name));
+            let layers = documents.iter().filter_map(|path| image.get(path));
+            let distribution = Distribution {
+                directory: directory.to_owned(),
+                info: info.to_owned(),
+                name: normalize_name(name),
+                version: Version::from_str(version).ok(),
+                layer: layers.map(|found| found.layer).max()?,
+                fields: metadata,
+            };
+            Some((place, distribution))
+        })
+        .collect();
+    found.sort_by_key(|(place, _)| *place);
+    found.into_iter().map(|(_, one)| one).collect()
+}
+
+/// Those that layers above the base bring, and that no other version of themselves lies beside.
+fn added<'a>(image: &Subject, all: &'a [Distribution]) -> Vec<&'a Distribution> {
+    let twice = |one: &Distribution| all.iter().filter(|other| is_same(one, other)).count() > 1;
+    let added = all.iter().filter(|one| one.layer >= image.base);
+    added.filter(|one| !twice(one)).collect()
+}
+
+fn is_same(one: &Distribution, other: &Distribution) -> bool {
+    one.directory == other.directory && one.name == other.name
+}
+
+fn target(image: &Subject, python: &Python) -> Option<Target> {
+    let machine = image
+        .documents
+        .architecture()
+        .parse::<Architecture>()
+        .ok()?
+        .machine();
+    let glibc = modules::is_lambdas(&image.documents)
+        .then(|| image.runtime().map(|runtime| runtime.glibc))
+        .flatten();
+    Some(Target::new(
+        python.version,
+        machine,
+        glibc.unwrap_or(ANY_GLIBC),
+    ))
+}
+
+fn fits(image: &Subject) -> Vec<Fault> {
+    let Some(python) = &image.python else {
+        return Vec::new();
+    };
+    let Some(target) = target(image, python) else {
+        return Vec::new();
+    };
+    let all = distributions(image, python);
+    let faults = added(image, &all).into_iter().filter_map(|one| {
+        let wheel = text_at(image, &joined(&one.info, "WHEEL"))?;
+        let tags: Vec<_> = fields(&wheel, "Tag").collect();
+        let wheels = tags.iter().filter_map(|tag| {
+            WheelFilename::parse(&format!("{}-0-{tag}.whl", one.name.replace('-', "_"))).ok()
+        });
+        let mut nearest: Option<Misfit> = None;
+        for wheel in wheels {
+            let misfit = match target.fit(&wheel) {
+                Ok(_) | Err(Misfit::AnyLinux { .. }) => return None,
+                Err(Misfit::Musl) if is_musl(image) => return None,
+                Err(misfit) => misfit,
+            };
+            if nearest
+                .as_ref()
+                .is_none_or(|other| misfit.distance() < other.distance())
+            {
+                nearest = Some(misfit);
+            }
+        }
+        let misfit = nearest.filter(|misfit| !is_told_by_libraries(image, one, misfit))?;
+        let message = format!("{} {misfit}, and the image is {target}", one.title());
+        let message = message.replace(&format!(", glibc {ANY_GLIBC}"), "");
+        let pure = tags.iter().all(|tag| tag.ends_with("-none-any"));
+        let level = if pure { Level::Warning } else { Level::Error };
+        Some(one.fault(message).value(tags.join(", ")).level(level))
+    });
+    folded(faults.collect(), MOST)
+}
+
+fn is_musl(image: &Subject) -> bool {
+    ["x86_64", "aarch64"]
+        .iter()
+        .any(|machine| image.find(&format!("lib/ld-musl-{machine}.so.1")).is_some())
+}
+
+/// Whether the rules of ELF files see the same in the distribution's own libraries.
+fn is_told_by_libraries(image: &Subject, one: &Distribution, misfit: &Misfit) -> bool {
+    let record = record(image, one);
+    let mut libraries = record.keys().filter(|path| path.contains(".so"));
+    libraries.any(|path| {
+        let path = joined(&one.directory, path);
+        let found = image.find(&path);
+        let seen = found
+            .as_ref()
+            .and_then(|(_, found)| found.entry.seen.as_ref());
+        let elf = seen.is_some_and(|seen| !matches!(seen.elf, Watched::Other));
+        let tagged = path.contains(".cpython-3");
+        elf && match misfit {
+            Misfit::Glibc { .. } | Misfit::Musl | Misfit::Architecture { .. } => true,
+            _ => tagged,
+        }
+    })
+}
+
+/// Path below the distribution's directory → hash and size as recorded.
+fn record(image: &Subject, one: &Distribution) -> BTreeMap<String, (String, String)> {
+    let text = text_at(image, &joined(&one.info, "RECORD")).unwrap_or_default();
+    read_record(&text).unwrap_or_default()
+}
+
+/// What may be deleted without a loss to any program: sources and tests of the distribution, and its own papers.
+fn is_dispensable(path: &str) -> bool {
+    let mut directories = path.split('/').rev().skip(1);
+    let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
+    let papers = [
+        "pyi", "typed", "pyx", "pxd", "pxi", "c", "cc", "cpp", "h", "hpp", "md", "rst", "txt",
+        "pyc",
+    ];
+    directories.any(|directory| {
+        matches!(
+            directory,
+            "tests" | "test" | "testing" | "docs" | "doc" | "examples" | "__pycache__"
+        ) || directory.ends_with(".dist-info")
+    }) || papers.contains(&ending)
+}
+
+fn is_whole(image: &Subject) -> Vec<Fault> {
+    let Some(python) = &image.python else {
+        return Vec::new();
+    };
+    let all = distributions(image, python);
+    let records: Vec<_> = all.iter().map(|one| record(image, one)).collect();
+    let mut faults = Vec::new();
+    for (one, record) in all.iter().zip(&records) {
+        if one.layer < image.base || all.iter().filter(|other| is_same(one, other)).count() > 1 {
+            continue;
+        }
+        let mut missing = Vec::new();
+        let mut other = Vec::new();
+        for (path, row) in record {
+            // What is above the directory was moved by whoever installed, or is a script.
+            if path.starts_with("..") || path.starts_with('/') || path.starts_with("bin/") {
+                continue;
+            }
+            match state(image, &joined(&one.directory, path), row) {
+                State::Missing if !is_dispensable(path) => missing.push(path),
+                State::Other(layer) if !is_rewritten(path) => {
+                    let claimed = all.iter().zip(&records).any(|(owner, rows)| {
+                        owner.info != one.info
+                            && owner.directory == one.directory
+                            && rows.contains_key(path)
+                    });
+                    other.push((path, layer, claimed || layer > one.layer));
+                }
+                _ => {}
+            }
+        }
+        faults.extend(tell_missing(one, &missing));
+        let (over, changed): (Vec<_>, Vec<_>) = other.into_iter().partition(|(_, _, over)| *over);
+        faults.extend(tell_other(
+            one,
+            &changed,
+            "is not the file that RECORD states",
+            Level::Warning,
+        ));
+        faults.extend(tell_other(
+            one,
+            &over,
+            "was replaced by another file",
+            Level::Note,
+        ));
+    }
+    folded(faults, MOST)
+}
+
+/// The papers that installers write or change after the hash was taken.
+fn is_rewritten(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    path.contains(".dist-info/")
+        && matches!(
+            name,
+            "RECORD" | "INSTALLER" | "REQUESTED" | "direct_url.json" | "RECORD.jws" | "RECORD.p7s"
+        )
+}
+
+enum State {
+    Sound,
+    Missing,
+    /// It is another file; from which layer.
+    Other(usize),
+}
+
+fn state(image: &Subject, path: &str, (hash, size): &(String, String)) -> State {
+    let Some((_, found)) = image.find(path) else {
+        return if image.tree.contains(path) {
+            State::Sound
+        } else {
+            State::Missing
+        };
+    };
+    let entry = found.entry;
+    if entry.kind != Kind::File || modules::has_ending(path, "pyc") {
+        return State::Sound;
+    }
+    let digest = entry.seen.as_ref().and_then(|seen| seen.digest);
+    let stated = hash
+        .strip_prefix("sha256=")
+        .map(|hash| hash.trim_end_matches('='));
+    let other_hash = match (stated, digest) {
+        (Some(stated), Some(digest)) => stated != URL_SAFE_NO_PAD.encode(digest.as_bytes()),
+        _ => false,
+    };
+    let other_size = !hash.is_empty() && size.parse().is_ok_and(|size: u64| size != entry.size);
+    if other_hash || other_size {
+        State::Other(found.layer)
+    } else {
+        State::Sound
+    }
+}
+
+fn tell_missing(one: &Distribution, missing: &[&String]) -> Option<Fault> {
+    let first = missing.first()?;
+    let message = format!("{} has no file here{}", one.title(), others(missing.len()));
+    let path = joined(&one.directory, first);
+    Some(Fault::new(message).layer(one.layer).path(path))
+}
+
+fn tell_other(
+    one: &Distribution,
+    files: &[(&String, usize, bool)],
+    what: &str,
+    level: Level,
+) -> Option<Fault> {
+    let (path, layer, _) = files.first()?;
+    let message = format!("this file of {} {what}{}", one.title(), others(files.len()));
+    let path = joined(&one.directory, path);
+    Some(Fault::new(message).layer(*layer).path(path).level(level))
+}
+
+fn others(count: usize) -> String {
+    match count {
+        1 => String::new(),
+        2 => ", nor is 1 other as it was installed".to_owned(),
+        _ => format!(", nor are {} others as they were installed", count - 1),
+    }
+}
+
+/// Whether a module of the name that a distribution's would have is there although nothing records it.
+fn is_there_unrecorded(image: &Subject, python: &Python, name: &str) -> bool {
+    modules::find_in(image, &python.path, &name.replace('-', "_")).is_some()
+}
+
+/// The versions of what is installed in the old form, where only a name tells them.
+fn eggs(image: &Subject) -> BTreeMap<String, Option<Version>> {
+    let mut eggs = BTreeMap::new();
+    for path in image.tree.paths() {
+        let Some(at) = path.find(".egg-info") else {
+            continue;
+        };
+        let stem = path[..at].rsplit('/').next().unwrap_or_default();
+        let mut parts = stem.split('-');
+        let name = normalize_name(parts.next().unwrap_or_default());
+        let version = parts
+            .next()
+            .and_then(|version| Version::from_str(version).ok());
+        eggs.insert(name, version);
+    }
+    eggs
+}
+
+fn has_requirements(image: &Subject) -> Vec<Fault> {
+    let Some(python) = &image.python else {
+        return Vec::new();
+    };
+    let Some(target) = target(image, python) else {
+        return Vec::new();
+    };
+    let markers = Markers::new(target);
+    let all = distributions(image, python);
+    let mut installed = eggs(image);
+    // The first on the path is the one that is imported.
+    for one in all.iter().rev() {
+        installed.insert(one.name.clone(), one.version.clone());
+    }
+    let mut faults = Vec::new();
+    for one in added(image, &all) {
+        for text in one.field("Requires-Dist") {
+            let Some(required) = Requirement::parse(text) else {
+                continue;
+            };
+            let marker = required.marker.as_deref();
+            if marker.is_some_and(|marker| markers.hold(marker) != Ok(true)) {
+                continue;
+            }
+            let version = installed.get(&required.name);
+            let specifiers = VersionSpecifiers::from_str(&required.specifiers);
+            let message = match (version, specifiers) {
+                (None, _) if is_there_unrecorded(image, python, &required.name) => continue,
+                (None, _) => "it is not in the image".to_owned(),
+                (Some(Some(version)), Ok(specifiers)) if !specifiers.contains(version) => {
+                    format!("version {version} is in the image")
+                }
+                _ => continue,
+            };
+            let wanted = format!("`{}{}`", required.name, required.specifiers);
+            let message = format!("{} requires {wanted}, and {message}", one.title());
+            faults.push(one.fault(message).value(text));
+        }
+    }
+    folded(faults, MOST)
+}
+
+fn allows_python(image: &Subject) -> Vec<Fault> {
+    let Some(python) = &image.python else {
+        return Vec::new();
+    };
+    let minor = u64::from(python.version.minor());
+    let all = distributions(image, python);
+    let faults = added(image, &all).into_iter().filter_map(|one| {
+        let text = one.field("Requires-Python").next()?;
+        let specifiers = VersionSpecifiers::from_str(text).ok()?;
+        // Which patch release the image has is not known; no line has come to so many.
+        let allowed = (0..60).any(|patch| specifiers.contains(&Version::new([3, minor, patch])));
+        let version = python.version;
+        let message = format!(
+            "{} requires Python {text}, and the image has {version}",
+            one.title()
+        );
+        (!allowed).then(|| one.fault(message).value(text))
+    });
+    folded(faults.collect(), MOST)
+}
+
+fn is_there_once(image: &Subject) -> Vec<Fault> {
+    let Some(python) = &image.python else {
+        return Vec::new();
+    };
+    let all = distributions(image, python);
+    let mut faults = Vec::new();
+    for (number, one) in all.iter().enumerate() {
+        let others = || {
+            all.iter()
+                .filter(|other| is_same(one, other) && other.info != one.info)
+        };
+        let first = !all[..number].iter().any(|other| is_same(one, other));
+        let Some(other) = others().next().filter(|_| first) else {
+            continue;
+        };
+        let layer = one.layer.max(other.layer);
+        if layer >= image.base {
+            let beside = below(&one.directory, &other.info).unwrap_or(&other.info);
+            let message = format!("{} is here, and so is `{beside}`", one.title());
+            faults.push(one.fault(message).layer(layer));
+        }
+    }
+    folded(faults, MOST)
+}
+
+/// Whether a distribution records a file at this path.
+pub(super) fn is_recorded(image: &Subject, python: &Python, path: &str) -> bool {
+    let all = distributions(image, python);
+    let mut owners = all
+        .iter()
+        .filter_map(|one| Some((one, below(&one.directory, path)?)));
+    owners.any(|(one, rest)| {
+        let text = bytes_at(image, &joined(&one.info, "RECORD"));
+        text.is_some_and(|_| record(image, one).contains_key(rest))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+
+    use crate::digest::Digest;
+    use crate::lambda::check::testing::{Forge, aws, only};
+
+    /// Adds a distribution of one module: its files, what they are recorded as, metadata and tags.
+    fn install(forge: Forge, name: &str, version: &str, fields: &str, tag: &str) -> Forge {
+        let module = format!("{name}.py");
+        let hash = super::URL_SAFE_NO_PAD.encode(Digest::of("x = 1\n").as_bytes());
+        let info = format!("{name}-{version}.dist-info");
+        let record = format!(
+            "{module},sha256={hash},6\n../../bin/{name},sha256=x,1\n__pycache__/{name}.cpython-312.pyc,,\n\
+             {info}/METADATA,,\n{info}/RECORD,,\n"
+        );
+        let metadata = format!(
+            "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{fields}\nRequires-Dist: no\n"
+        );
+        let wheel = format!("Wheel-Version: 1.0\nTag: {tag}\n");
+        forge
+            .file(&format!("var/task/{module}"), "x = 1\n")
+            .file(&format!("var/task/{info}/METADATA"), metadata)
+            .file(&format!("var/task/{info}/WHEEL"), wheel)
+            .file(&format!("var/task/{info}/RECORD"), record)
+    }
+
+    fn pure(forge: Forge, name: &str, fields: &str) -> Forge {
+        install(forge, name, "1.0", fields, "py3-none-any")
+    }
+
+    fn told(forge: Forge) -> String {
+        let findings = forge.findings();
+        let seventies = only(&findings, "LMB07", '6'..='9');
+        [seventies, only(&findings, "LMB08", '0'..='5')]
+            .join("\n")
+            .trim()
+            .to_owned()
+    }
+
+    #[test]
+    fn sound_distributions_are_not_reported() {
+        let fields = "Requires-Python: >=3.9,!=3.12.0\nRequires-Dist: b (>=1.0)\nRequires-Dist: win ; os_name == 'nt'\n\
+                      Requires-Dist: more ; extra == 'x'\nRequires-Dist: vendored\n";
+        let image = pure(aws("app.handler"), "a", fields).file("var/task/vendored/__init__.py", "");
+        let image = install(image, "b", "1.5", "", "cp312-cp312-manylinux_2_17_x86_64");
+        let image = install(image, "c", "1.5", "", "cp39-abi3-linux_x86_64");
+        assert_eq!(told(image), "");
+        let base = pure(Forge::new(), "a", "Requires-Dist: gone\n");
+        assert_eq!(told(base), "");
+    }
+
+    #[test]
+    fn wheels_for_others_are_found() {
+        let tags = [
+            "cp311-cp311-manylinux_2_17_x86_64",
+            "cp312-cp312-manylinux_2_17_aarch64",
+            "cp312-cp312-manylinux_2_39_x86_64",
+            "cp312-cp312-musllinux_1_2_x86_64",
+            "py2-none-any",
+        ];
+        let found = tags.map(|tag| told(install(aws("app.handler"), "a", "1.0", "", tag)));
+        insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn records_that_are_not_true_are_found() {
+        let missing = pure(aws("app.handler"), "a", "")
+            .layer()
+            .file("var/task/.wh.a.py", "");
+        let changed = pure(aws("app.handler"), "a", "").file("var/task/a.py", "x = 2\n");
+        let over = pure(aws("app.handler"), "a", "")
+            .layer()
+            .file("var/task/a.py", "x = 2\n");
+        let found = [missing, changed, over].map(told);
+        insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn what_requirements_lack_is_found() {
+        let fields = "Requires-Python: <3.12\nRequires-Dist: gone>=2\nRequires-Dist: b<1\n";
+        let image = pure(pure(aws("app.handler"), "a", fields), "b", "");
+        insta::assert_snapshot!(told(image));
+    }
+
+    #[test]
+    fn two_versions_in_a_directory_are_one_finding() {
+        let image = pure(aws("app.handler"), "a", "Requires-Dist: gone\n");
+        let image = install(image, "a", "2.0", "", "py3-none-any");
+        insta::assert_snapshot!(told(image));
+    }
+}
