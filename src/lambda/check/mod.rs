@@ -21,6 +21,7 @@ mod modules;
 mod program;
 mod secrets;
 mod size;
+mod syntax;
 mod wheels;
 
 #[cfg(test)]

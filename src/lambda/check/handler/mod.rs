@@ -1,0 +1,631 @@
+//! Rules of the handler, its module and what may be in its way.
+//!
+//! They follow what the runtime client does with the handler's text: it splits it, imports the module, and takes the
+//! name from it. Where that cannot be told without running anything, nothing is said.
+
+use crate::lambda::check::modules::{self, Lookup, Module, PthLine, below, joined};
+use crate::lambda::check::subject::{Python, Subject};
+use crate::lambda::check::syntax::{self, Binding};
+use crate::lambda::check::{Fault, Level, Look, Rule, folded, wheels};
+use crate::lambda::{Handler, RUNTIME_DIR};
+
+/// Findings of one rule at most.
+const MOST: usize = 10;
+
+/// `sys.builtin_module_names` of `CPython` 3.9 to 3.14 on Linux that have no underscore in front.
+const BUILTIN: &[&str] = &[
+    "atexit",
+    "builtins",
+    "errno",
+    "faulthandler",
+    "gc",
+    "itertools",
+    "marshal",
+    "posix",
+    "pwd",
+    "sys",
+    "time",
+];
+/// The one that is no more, and the last line that has it.
+const BUILTIN_UNTIL: (&str, u8) = ("xxsubtype", 11);
+/// Modules of the standard library that a build may have inside the interpreter.
+const COMPILED_IN: &[&str] = &[
+    "array",
+    "audioop",
+    "binascii",
+    "cmath",
+    "crypt",
+    "fcntl",
+    "grp",
+    "math",
+    "mmap",
+    "nis",
+    "ossaudiodev",
+    "parser",
+    "pyexpat",
+    "readline",
+    "resource",
+    "select",
+    "spwd",
+    "syslog",
+    "termios",
+    "unicodedata",
+    "zlib",
+];
+/// Names that stand for nothing which programs import.
+const HARMLESS: &[&str] = &[
+    "test",
+    "this",
+    "antigravity",
+    "idlelib",
+    "turtledemo",
+    "site",
+    "sitecustomize",
+];
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "LMB050",
+        level: Level::Error,
+        title: "The handler names a module and a function",
+        why: "The runtime client splits it at the last dot: without one it ends with `Runtime.MalformedHandlerName: Bad \
+              handler`.",
+        remedy: "Write the handler as `module.function`.",
+        look: Look::Files(names_a_function),
+    },
+    Rule {
+        id: "LMB051",
+        level: Level::Error,
+        title: "The handler's module is none of the interpreter's own",
+        why: "`Runtime.BuiltInModuleConflict: Cannot use built-in module`: the client refuses a module whose first part is \
+              built into the interpreter.",
+        remedy: "Give the module another name.",
+        look: Look::Files(is_not_builtin),
+    },
+    Rule {
+        id: "LMB052",
+        level: Level::Error,
+        title: "The handler's module is in the image",
+        why: "`Runtime.ImportModuleError: Unable to import module`: it is in no directory where the image's Python looks \
+              for modules.",
+        remedy: "Copy the module below the task root, or correct the handler.",
+        look: Look::Files(is_there),
+    },
+    Rule {
+        id: "LMB053",
+        level: Level::Error,
+        title: "The function's modules are of the syntax of the image's Python",
+        why: "`Runtime.UserCodeSyntaxError: Syntax error in module`.",
+        remedy: "Correct the source, or choose a base with the Python that it is written for.",
+        look: Look::Files(has_syntax),
+    },
+    Rule {
+        id: "LMB054",
+        level: Level::Error,
+        title: "The handler's module has the function",
+        why: "`Runtime.HandlerNotFound: Handler missing on module`.",
+        remedy: "Define the function at the module's top level, or correct the handler.",
+        look: Look::Files(has_function),
+    },
+    Rule {
+        id: "LMB055",
+        level: Level::Error,
+        title: "The handler is no coroutine",
+        why: "The runtime client does not await it: each invocation ends with `Runtime.MarshalError: Unable to marshal \
+              response: Object of type coroutine is not JSON serializable`.",
+        remedy: "Make it a plain function that calls `asyncio.run`.",
+        look: Look::Files(is_plain),
+    },
+    Rule {
+        id: "LMB056",
+        level: Level::Warning,
+        title: "The handler takes event and context",
+        why: "The runtime client calls it with two positional arguments: each invocation ends with `TypeError`.",
+        remedy: "Give it the parameters `event` and `context`.",
+        look: Look::Files(takes_two),
+    },
+    Rule {
+        id: "LMB057",
+        level: Level::Warning,
+        title: "No module has the place of one of the standard library",
+        why: "The task root is searched before the standard library: whatever imports that name gets the other module, or \
+              the module is never imported because Lambda's own has been before.",
+        remedy: "Give the module another name, or leave out the distribution that brings it.",
+        look: Look::Files(shadows_nothing),
+    },
+    Rule {
+        id: "LMB058",
+        level: Level::Note,
+        title: "The runtime client is not in the image twice",
+        why: "The bootstrap imports its own before it looks into the task root: the function's copy is never run.",
+        remedy: "Leave `awslambdaric` out of the function's requirements.",
+        look: Look::Files(has_one_client),
+    },
+    Rule {
+        id: "LMB059",
+        level: Level::Note,
+        title: "No `.pth` file of the function runs code or leads nowhere",
+        why: "The bootstrap reads the `.pth` files of the task root at each cold start and runs the lines that begin with \
+              `import`.",
+        remedy: "Leave the file out if nothing needs it.",
+        look: Look::Files(has_plain_pth_files),
+    },
+    Rule {
+        id: "LMB060",
+        level: Level::Error,
+        title: "What the function's modules import is in the image",
+        why: "`Runtime.ImportModuleError: Unable to import module: No module named`.",
+        remedy: "Install the distribution that brings the module, or copy it below the task root.",
+        look: Look::Files(has_its_imports),
+    },
+];
+
+fn names_a_function(image: &Subject) -> Vec<Fault> {
+    let Some(text) = modules::handler_text(image).filter(|_| image.python.is_some()) else {
+        return Vec::new();
+    };
+    let error = text.parse::<Handler>().err();
+    error
+        .map(|error| Fault::new(error.to_string()).value(text))
+        .into_iter()
+        .collect()
+}
+
+fn first_part(handler: &Handler) -> &str {
+    handler.module().split('.').next().unwrap_or_default()
+}
+
+fn is_builtin(name: &str, python: &Python) -> bool {
+    let (gone, until) = BUILTIN_UNTIL;
+    BUILTIN.contains(&name) || name == gone && python.version.minor() <= until
+}
+
+/// The handler and the Python that imports it, where both are sound.
+fn handled(image: &Subject) -> Option<(Handler, &Python)> {
+    let python = image.python.as_ref()?;
+    let handler = modules::handler(image)?;
+    (!is_builtin(first_part(&handler), python)).then_some((handler, python))
+}
+
+fn is_not_builtin(image: &Subject) -> Vec<Fault> {
+    let (Some(python), Some(handler)) = (&image.python, modules::handler(image)) else {
+        return Vec::new();
+    };
+    let name = first_part(&handler);
+    let (builtin, version) = (is_builtin(name, python), python.version);
+    let message = format!("`{name}` is built into Python {version}");
+    let fault = builtin.then(|| Fault::new(message).value(handler.to_string()));
+    fault.into_iter().collect()
+}
+
+fn is_there(image: &Subject) -> Vec<Fault> {
+    let Some((handler, python)) = handled(image) else {
+        return Vec::new();
+    };
+    if !modules::is_certain(image, python) {
+        return Vec::new();
+    }
+    let module = handler.module();
+    let message = match modules::look_up(image, &python.path, module) {
+        Lookup::Found(_) => return Vec::new(),
+        Lookup::NoPackage(part) => format!("`{part}` is a module, so there is no `{module}` in it"),
+        Lookup::Missing(part) => {
+            let first = python.path.first().map_or("", |directory| directory);
+            format!("there is no module `{part}` in `{first}` or elsewhere on the module path")
+        }
+    };
+    vec![Fault::new(message).value(handler.to_string())]
+}
+
+/// A source of the user's that is run when the function starts.
+struct Source {
+    path: String,
+    layer: usize,
+    /// The package that relative imports start from, as directories; nothing where they cannot work.
+    package: Option<Vec<String>>,
+    read: Result<syntax::Module, syntax::Refusal>,
+}
+
+fn source(
+    image: &Subject,
+    python: &Python,
+    path: &str,
+    package: Option<Vec<String>>,
+) -> Option<Source> {
+    if !modules::has_ending(path, "py") {
+        return None;
+    }
+    let (path, found) = image.find(path)?;
+    let bytes = found.entry.seen.as_ref()?.kept.as_deref()?;
+    // A module that was not kept to its end says nothing.
+    if bytes.len() as u64 != found.entry.size {
+        return None;
+    }
+    Some(Source {
+        read: syntax::read(bytes, python.version)?,
+        layer: found.layer,
+        path,
+        package,
+    })
+}
+
+/// The handler's module and the packages around it, the module last.
+fn sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Source> {
+    let Lookup::Found(way) = modules::look_up(image, &python.path, handler.module()) else {
+        return Vec::new();
+    };
+    let mut around = None;
+    let mut sources = Vec::new();
+    for module in way {
+        let own = module.directories();
+        let package = own.clone().or_else(|| around.clone());
+        if let Some(file) = module.file() {
+            sources.extend(source(image, python, file, package));
+        }
+        around = own;
+    }
+    sources
+}
+
+/// The same and the user's own modules that these import, at one level.
+fn all_sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Source> {
+    let mut all = sources(image, handler, python);
+    let mut more = Vec::new();
+    for one in &all {
+        let Ok(module) = &one.read else { continue };
+        for import in &module.imports {
+            let Some(directories) = start_of(import.level, one, python) else {
+                continue;
+            };
+            if import.module.is_empty() {
+                continue;
+            }
+            let Lookup::Found(way) = modules::look_up(image, &directories, &import.module) else {
+                continue;
+            };
+            let mut around = None;
+            for module in way {
+                let own = module.directories();
+                let package = own.clone().or_else(|| around.clone());
+                let file = module.file().filter(|file| is_own(image, python, file));
+                more.extend(file.map(|file| (file.to_owned(), package)));
+                around = own;
+            }
+        }
+    }
+    for (path, package) in more {
+        if !all.iter().any(|one| one.path == path) {
+            all.extend(source(image, python, &path, package));
+        }
+    }
+    all
+}
+
+/// Whether a module is the user's: added, where functions are, and of no distribution.
+fn is_own(image: &Subject, python: &Python, path: &str) -> bool {
+    let first = python.path.first().map_or("", |first| first);
+    below(first, path).is_some()
+        && !path.contains("-packages/")
+        && image
+            .get(path)
+            .is_some_and(|found| found.layer >= image.base)
+        && !wheels::is_recorded(image, python, path)
+}
+
+/// Where an import of some leading dots looks.
+fn start_of(level: u32, source: &Source, python: &Python) -> Option<Vec<String>> {
+    if level == 0 {
+        return Some(python.path.clone());
+    }
+    let mut directories = source.package.clone()?;
+    for _ in 1..level {
+        for directory in &mut directories {
+            directory.truncate(directory.rfind('/')?);
+        }
+    }
+    Some(directories)
+}
+
+fn has_syntax(image: &Subject) -> Vec<Fault> {
+    let Some((handler, python)) = handled(image) else {
+        return Vec::new();
+    };
+    let all = all_sources(image, &handler, python);
+    let faults = all.into_iter().filter_map(|source| {
+        let refusal = source.read.err()?;
+        let place = refusal.place.map_or(String::new(), |(line, column)| {
+            format!("line {line}, column {column}: ")
+        });
+        let message = format!("{place}{} (Python {})", refusal.reason, python.version);
+        Some(Fault::new(message).layer(source.layer).path(source.path))
+    });
+    folded(faults.collect(), MOST)
+}
+
+/// The handler's module as it was read, and its bindings of the handler's name.
+fn function(image: &Subject) -> Option<(Handler, Source, syntax::Module)> {
+    let (handler, python) = handled(image)?;
+    let Lookup::Found(way) = modules::look_up(image, &python.path, handler.module()) else {
+        return None;
+    };
+    let file = way.last()?.file()?;
+    let mut source = source(image, python, file, None)?;
+    let read = std::mem::replace(&mut source.read, Ok(syntax::Module::default()));
+    Some((handler, source, read.ok()?))
+}
+
+fn has_function(image: &Subject) -> Vec<Fault> {
+    if let Some(fault) = is_namespace(image) {
+        return vec![fault];
+    }
+    let Some((handler, source, module)) = function(image) else {
+        return Vec::new();
+    };
+    let name = handler.function();
+    if module.is_dynamic || module.bindings.contains_key(name) || is_of_every_module(name) {
+        return Vec::new();
+    }
+    let functions = module.bindings.iter().filter(|(_, all)| {
+        all.iter().any(|one| {
+            matches!(
+                one,
+                Binding::Function {
+                    takes_two: true,
+                    ..
+                }
+            )
+        })
+    });
+    let functions: Vec<_> = functions
+        .map(|(name, _)| format!("`{name}`"))
+        .take(3)
+        .collect();
+    let has = match &*functions {
+        [] => String::new(),
+        some => format!("; it has {}", some.join(", ")),
+    };
+    let message = format!("no `{name}` is defined or imported at its top level{has}");
+    let mut fault = Fault::new(message).layer(source.layer).path(source.path);
+    if let [only] = &*functions {
+        let right = format!("{}.{}", handler.module(), only.trim_matches('`'));
+        fault = fault.remedy(format!("Set the handler to `{right}`, or define `{name}`."));
+    }
+    vec![fault.value(handler.to_string())]
+}
+
+/// A directory without an `__init__` can be imported, and has no names.
+fn is_namespace(image: &Subject) -> Option<Fault> {
+    let (handler, python) = handled(image)?;
+    let Lookup::Found(way) = modules::look_up(image, &python.path, handler.module()) else {
+        return None;
+    };
+    let Some(Module::Namespace(directories)) = way.last() else {
+        return None;
+    };
+    let message = "it is a directory without an `__init__.py`, which defines no function";
+    let fault = Fault::new(message).path(directories.first()?);
+    modules::is_certain(image, python).then(|| fault.value(handler.to_string()))
+}
+
+fn is_of_every_module(name: &str) -> bool {
+    name.starts_with("__") && name.ends_with("__")
+}
+
+/// The handler where it is one function and nothing else, and what is wrong with that.
+fn of_function(image: &Subject, tell: impl Fn(bool, bool) -> Option<&'static str>) -> Vec<Fault> {
+    let Some((handler, source, module)) = function(image) else {
+        return Vec::new();
+    };
+    let bindings = module.bindings.get(handler.function());
+    let Some(
+        [
+            Binding::Function {
+                line,
+                is_async,
+                takes_two,
+            },
+        ],
+    ) = bindings.map(|all| &**all)
+    else {
+        return Vec::new();
+    };
+    let Some(what) = tell(*is_async, *takes_two) else {
+        return Vec::new();
+    };
+    let message = format!("`{}` in line {line} {what}", handler.function());
+    let fault = Fault::new(message).layer(source.layer).path(source.path);
+    vec![fault.value(handler.to_string())]
+}
+
+fn is_plain(image: &Subject) -> Vec<Fault> {
+    of_function(image, |is_async, _| is_async.then_some("is `async`"))
+}
+
+fn takes_two(image: &Subject) -> Vec<Fault> {
+    of_function(image, |is_async, takes_two| {
+        let wrong = !takes_two && !is_async;
+        wrong.then_some("cannot be called with two positional arguments")
+    })
+}
+
+/// The names of modules and packages right in a directory of the standard library.
+fn standard_modules(image: &Subject, python: &Python) -> Vec<String> {
+    let mut names = Vec::new();
+    for directory in &python.standard {
+        for path in image.tree.paths_below(directory) {
+            let rest = below(directory, path).unwrap_or_default();
+            let package = rest.strip_suffix("/__init__.py");
+            let name = package.or_else(|| rest.strip_suffix(".py"));
+            names.extend(name.filter(|name| !name.contains('/')).map(str::to_owned));
+        }
+    }
+    names.retain(|name| !HARMLESS.contains(&&**name) && !name.starts_with("__"));
+    names
+}
+
+fn shadows_nothing(image: &Subject) -> Vec<Fault> {
+    let Some(python) = &image.python else {
+        return Vec::new();
+    };
+    let before = python
+        .path
+        .iter()
+        .take_while(|path| !python.standard.contains(path));
+    let before: Vec<&String> = before.filter(|path| *path != RUNTIME_DIR).collect();
+    let mut faults = Vec::new();
+    for name in standard_modules(image, python) {
+        for directory in &before {
+            let module = modules::find_in(image, &[(*directory).clone()], &name);
+            let Some(file) = module.as_ref().and_then(Module::file) else {
+                continue;
+            };
+            let Some(found) = image.get(file).filter(|found| found.layer >= image.base) else {
+                continue;
+            };
+            let shadowed = modules::find_in(image, &python.standard, &name);
+            let shadowed = shadowed.as_ref().and_then(Module::file).unwrap_or_default();
+            let message = format!("it is imported as `{name}` in place of `{shadowed}`");
+            faults.push(Fault::new(message).layer(found.layer).path(file));
+        }
+    }
+    folded(faults, MOST)
+}
+
+fn has_one_client(image: &Subject) -> Vec<Fault> {
+    let Some(python) = image
+        .python
+        .as_ref()
+        .filter(|_| modules::is_lambdas(&image.documents))
+    else {
+        return Vec::new();
+    };
+    let root = &python.path[..1.min(python.path.len())];
+    let module = modules::find_in(image, root, "awslambdaric");
+    let Some(file) = module.as_ref().and_then(Module::file) else {
+        return Vec::new();
+    };
+    let found = image.get(file).filter(|found| found.layer >= image.base);
+    let message = "the bootstrap has imported its own client before it looks here";
+    found
+        .map(|found| Fault::new(message).layer(found.layer).path(file))
+        .into_iter()
+        .collect()
+}
+
+fn has_plain_pth_files(image: &Subject) -> Vec<Fault> {
+    let Some(python) = image
+        .python
+        .as_ref()
+        .filter(|_| modules::is_lambdas(&image.documents))
+    else {
+        return Vec::new();
+    };
+    let own = python.path.iter().take_while(|path| *path != RUNTIME_DIR);
+    let own = own.filter(|path| !path.contains("/lib/python") || path.starts_with("opt/"));
+    let lines = own.flat_map(|directory| modules::pth_lines(image, directory));
+    let mut told: Vec<(String, usize, &str)> = Vec::new();
+    for (path, line) in lines {
+        let what = match line {
+            PthLine::Directory(_) => continue,
+            PthLine::Nowhere(_) => "leads out of the image",
+            PthLine::Code(_) => "runs code",
+        };
+        let layer = image.get(&path).map_or(0, |found| found.layer);
+        if layer >= image.base && !told.iter().any(|(other, _, _)| *other == path) {
+            told.push((path, layer, what));
+        }
+    }
+    let Some((first, layer, what)) = told.first() else {
+        return Vec::new();
+    };
+    let more = match told.len() - 1 {
+        0 => String::new(),
+        more => format!("; and {more} more `.pth` files do as much"),
+    };
+    let message = format!("it {what} at each cold start{more}");
+    vec![Fault::new(message).layer(*layer).path(first)]
+}
+
+fn has_its_imports(image: &Subject) -> Vec<Fault> {
+    let Some((handler, python)) = handled(image) else {
+        return Vec::new();
+    };
+    if !modules::is_certain(image, python) {
+        return Vec::new();
+    }
+    let all = all_sources(image, &handler, python);
+    let changes = |one: &Source| one.read.as_ref().is_ok_and(|module| module.changes_path);
+    if all.iter().any(changes) {
+        return Vec::new();
+    }
+    let mut faults = Vec::new();
+    for one in &all {
+        let Ok(module) = &one.read else { continue };
+        for import in &module.imports {
+            if let Some(missing) = missing(image, python, one, import) {
+                let message = format!(
+                    "line {}: there is no module `{missing}` in the image",
+                    import.line
+                );
+                faults.push(
+                    Fault::new(message)
+                        .layer(one.layer)
+                        .path(&one.path)
+                        .value(missing),
+                );
+            }
+        }
+    }
+    folded(faults, MOST)
+}
+
+/// The module that an import does not find, where that is certain.
+fn missing(
+    image: &Subject,
+    python: &Python,
+    source: &Source,
+    import: &syntax::Import,
+) -> Option<String> {
+    if import.module.is_empty() {
+        return None;
+    }
+    let directories = start_of(import.level, source, python)?;
+    let first = import.module.split('.').next()?;
+    if import.level == 0 && modules::find_in(image, &python.path, first).is_none() {
+        let known = is_builtin(first, python)
+            || COMPILED_IN.contains(&first)
+            || first.starts_with('_')
+            // Imported by then, wherever it is.
+            || first == "awslambdaric"
+            || !has_standard_library(image, python);
+        return (!known).then(|| first.to_owned());
+    }
+    // What a distribution does with its own packages is its affair, as is what the standard library does.
+    let is_users = |module: &Module| match module {
+        Module::File(file) | Module::Package(file, _) => is_own(image, python, file),
+        Module::Namespace(_) => false,
+    };
+    let found = modules::find_in(image, &directories, first);
+    let users = import.level > 0 || found.as_ref().is_some_and(is_users);
+    match modules::look_up(image, &directories, &import.module) {
+        Lookup::Missing(part) if users && is_own(image, python, &source.path) => {
+            Some(format!("{}{part}", ".".repeat(import.level as usize)))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the image has Python's own modules, so that one which is not there is not anywhere.
+fn has_standard_library(image: &Subject, python: &Python) -> bool {
+    let has = |module: &str| {
+        let mut places = python
+            .standard
+            .iter()
+            .map(|directory| joined(directory, module));
+        places.any(|place| image.find(&place).is_some())
+    };
+    has("os.py") && has("json/__init__.py") && has("typing.py")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Tests of the handler's rules, and of the Python and the module path that they stand on.
+
+use super::*;
+use crate::lambda::check::testing::{Forge, aws, only};
+
+fn told(forge: Forge) -> String {
+    let findings = forge.findings();
+    let fifties = only(&findings, "LMB05", '0'..='9');
+    [
+        fifties,
+        only(&findings, "LMB060", '0'..='9'),
+        only(&findings, "LMB06", '0'..='0'),
+    ]
+    .into_iter()
+    .filter(|lines| !lines.is_empty())
+    .collect::<Vec<_>>()
+    .join("\n")
+}
+
+fn app(source: impl AsRef<[u8]>) -> Forge {
+    aws("app.handler").file("var/task/app.py", source)
+}
+
+const SOUND: &str = "import json\nimport math, sys\nfrom . import x\nimport helper\n\ndef handler(event, context):\n    pass\n";
+
+#[test]
+fn the_builtin_modules_are_those_of_interpreters() {
+    let code = "import sys; print(sys.version_info[1], *sys.builtin_module_names)";
+    let mut asked = 0;
+    for interpreter in [
+        "python3",
+        "python3.9",
+        "python3.10",
+        "python3.11",
+        "python3.12",
+        "python3.13",
+        "python3.14",
+    ] {
+        let output = std::process::Command::new(interpreter)
+            .args(["-I", "-c", code])
+            .output();
+        let Some(output) = output.ok().filter(|output| output.status.success()) else {
+            continue;
+        };
+        let said = String::from_utf8(output.stdout).unwrap();
+        let (minor, names) = said.trim().split_once(' ').unwrap();
+        let minor: u8 = minor.parse().unwrap();
+        let (gone, until) = BUILTIN_UNTIL;
+        let names: Vec<_> = names.split(' ').collect();
+        assert!(BUILTIN.iter().all(|name| names.contains(name)), "3.{minor}");
+        // Builds differ in what they have beside these, and not in what they lack.
+        assert!(minor <= until || !names.contains(&gone), "3.{minor}");
+        asked += 1;
+    }
+    assert!(asked > 0, "there is no Python to ask");
+}
+
+#[test]
+fn sound_handlers_are_not_reported() {
+    let images = [
+        aws("app.handler")
+            .file("var/task/app.py", SOUND.replace("from . import x\n", ""))
+            .file("var/task/helper.py", ""),
+        aws("pkg/sub.app.handler")
+            .file(
+                "var/task/pkg/sub/app.py",
+                "from .m import handler\nfrom ..n import y\n",
+            )
+            .file("var/task/pkg/sub/m.py", "")
+            .file("var/task/pkg/n.py", ""),
+        app("from m import *\n").file("var/task/m.py", ""),
+        app("def __getattr__(name): return print\n"),
+        app("def f(event): global handler; handler = 1\n"),
+        app("@w\nasync def handler(): pass\n"),
+        app("def handler(*all): pass\n"),
+        app("def handler(event, context, more=1, *, x=2): pass\n"),
+        app("import sys\nsys.path.append('x')\nimport nowhere\ndef handler(a, b): pass\n"),
+        app("try:\n    import nowhere\nexcept ImportError:\n    pass\ndef handler(a, b): pass\n"),
+        app("import nowhere\ndef handler(a, b): pass\n")
+            .file("var/task/x.pth", "/var/lang\n#c\n")
+            .file("opt/python/nowhere/__init__.py", ""),
+        aws("app.handler").file("var/task/app.cpython-312-x86_64-linux-gnu.so", ""),
+        aws("app.handler").file(
+            "opt/python/lib/python3.12/site-packages/app.py",
+            "handler = print",
+        ),
+    ];
+    for (number, image) in images.into_iter().enumerate() {
+        assert_eq!(told(image), "", "{number}");
+    }
+}
+
+#[test]
+fn handlers_that_fail_are_found() {
+    let images = [
+        aws("handler").file("var/task/app.py", ""),
+        aws("time.handler").file("var/task/time.py", "def handler(a, b): pass\n"),
+        aws("other.handler").file("var/task/app.py", ""),
+        aws("pkg.app.handler").file("var/task/pkg.py", ""),
+        aws("pkg.handler").file("var/task/pkg/app.py", ""),
+        app("def handler(event, context)\n    pass\n"),
+        app("def main(event, context): pass\n"),
+        app("async def handler(event, context): pass\n"),
+        app("def handler(event): pass\n"),
+        app("import nowhere.x\nfrom .m import y\nimport own.gone\ndef handler(a, b): pass\n")
+            .file("var/task/own/__init__.py", ""),
+        app("import helper\ndef handler(a, b): pass\n").file("var/task/helper.py", "x = (\n"),
+        aws("pkg.app.handler")
+            .file("var/task/pkg/__init__.py", "")
+            .file(
+                "var/task/pkg/app.py",
+                "from .gone import a\ndef handler(a, b): pass\n",
+            ),
+    ];
+    insta::assert_snapshot!(images.map(told).join("\n"));
+}
+
+#[test]
+fn what_is_in_the_way_is_found() {
+    let sound = || app("def handler(event, context): pass\n");
+    let images = [
+        sound().file("var/task/json.py", ""),
+        sound()
+            .file("var/task/typing.py", "")
+            .file("var/task/pathlib/__init__.py", ""),
+        sound().file("var/task/json/data.txt", ""),
+        sound().file("var/task/awslambdaric/__init__.py", ""),
+        sound()
+            .file("var/task/a.pth", "import os; x\n")
+            .file("var/task/b.pth", "/nowhere\n"),
+    ];
+    insta::assert_snapshot!(images.map(told).join("\n--\n"));
+}
+
+#[test]
+fn pythons_are_found() {
+    let told = |forge: Forge| match forge.subject().python {
+        Some(python) => format!(
+            "{} {}\n  {}",
+            python.version,
+            python.interpreter,
+            python.path.join("\n  ")
+        ),
+        None => "none".to_owned(),
+    };
+    let docker = |entry: &[&str]| {
+        let mut forge = Forge::new()
+            .link("usr/local/bin/python", "python3")
+            .link("usr/local/bin/python3", "python3.11")
+            .program("usr/local/bin/python3.11", "");
+        forge.run = serde_json::json!({"Entrypoint": entry, "Cmd": ["app.handler"], "WorkingDir": "/function"});
+        forge
+    };
+    let client = ["/usr/local/bin/python", "-m", "awslambdaric"];
+    let environment = docker(&["/venv/bin/python", "-m", "awslambdaric"])
+        .link("venv/bin/python", "/usr/local/bin/python3")
+        .file("venv/pyvenv.cfg", "home = /usr/local/bin\n");
+    let mut with_path = aws("app.handler");
+    with_path.run["Env"] = serde_json::json!(["PYTHONPATH=/lib/a:/lib/b"]);
+    let missing = docker(&client).file("function/other.py", "");
+    let found = [
+        told(aws("app.handler")),
+        told(with_path),
+        told(docker(&client)),
+        told(docker(&["python", "-m", "awslambdaric"])),
+        told(environment),
+        told(Forge::new()),
+        self::told(missing),
+    ];
+    insta::assert_snapshot!(found.join("\n"));
+}

@@ -1,0 +1,501 @@
+//! What a module's source says without being run: whether a Python takes it, what it defines and what it imports.
+//!
+//! The parser is ruff's. Sources come from anywhere, so how deep one is nested is counted before: what a stack of
+//! known size might not hold is not parsed, and then nothing is said. What an image is, is not known here.
+
+use std::collections::BTreeMap;
+use std::thread;
+
+use rustpython_ruff_python_ast as ast;
+use rustpython_ruff_python_ast::token::TokenKind;
+use rustpython_ruff_python_ast::visitor::{self, Visitor};
+use rustpython_ruff_python_ast::{Expr, ExprContext, Stmt};
+use rustpython_ruff_python_parser::{Mode, ParseOptions, lexer, parse_unchecked};
+use rustpython_ruff_text_size::Ranged as _;
+
+use crate::python::PythonVersion;
+
+/// Bytes of stack for a parse.
+const STACK: usize = 256 << 20;
+/// As deep as expressions may go, in tokens that may nest; so many levels need a fraction of the stack.
+const DEEPEST: usize = 4000;
+
+/// What a module says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Module {
+    /// Names that its top level binds, each as often as it does.
+    pub(super) bindings: BTreeMap<String, Vec<Binding>>,
+    /// What it imports whenever it is run, unguarded.
+    pub(super) imports: Vec<Import>,
+    /// Whether its names can be told only by running it.
+    pub(super) is_dynamic: bool,
+    /// Whether it changes where modules are looked for.
+    pub(super) changes_path: bool,
+}
+
+/// What a name is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Binding {
+    /// A function without decorators.
+    Function {
+        /// Its line, from 1.
+        line: usize,
+        is_async: bool,
+        /// Whether it can be called with two positional arguments.
+        takes_two: bool,
+    },
+    /// Something that cannot be told.
+    Other,
+}
+
+/// An import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Import {
+    /// Its line, from 1.
+    pub(super) line: usize,
+    /// Dots before the name.
+    pub(super) level: u32,
+    /// The dotted name; empty for `from . import x`.
+    pub(super) module: String,
+}
+
+/// Why Python does not take a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// Line and column from 1, where there is a place.
+    pub(super) place: Option<(usize, usize)>,
+    /// What is wrong.
+    pub(super) reason: String,
+}
+
+/// Reads a module's source for a Python; nothing where it cannot be told what that would say.
+pub(super) fn read(source: &[u8], version: PythonVersion) -> Option<Result<Module, Refusal>> {
+    let text = match decoded(source)? {
+        Ok(text) => text,
+        Err(refusal) => return Some(Err(refusal)),
+    };
+    let parse = || is_shallow(&text).then(|| parsed(&text, version));
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().stack_size(STACK);
+        let running = builder.spawn_scoped(scope, parse).ok()?;
+        running.join().ok()?
+    })
+}
+
+/// The text, by the encoding that its first two lines state (PEP 263); nothing for an encoding that is not known here.
+fn decoded(source: &[u8]) -> Option<Result<String, Refusal>> {
+    let place = |at: usize| {
+        let before = &source[..at];
+        let line = before.split(|byte| *byte == b'\n').count();
+        let start = before
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        Some((line, at - start + 1))
+    };
+    if let Some(at) = source.iter().position(|byte| *byte == 0) {
+        return Some(Err(Refusal {
+            place: place(at),
+            reason: "source code cannot contain null bytes".to_owned(),
+        }));
+    }
+    let unmarked = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
+    match cookie(unmarked).as_deref() {
+        None | Some("utf-8" | "utf8" | "u8" | "utf-8-sig" | "ascii" | "us-ascii") => {}
+        Some("latin-1" | "latin1" | "iso-8859-1" | "iso8859-1") => {
+            return Some(Ok(unmarked.iter().map(|byte| char::from(*byte)).collect()));
+        }
+        Some(_) => return None,
+    }
+    Some(match str::from_utf8(unmarked) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(error) => {
+            let at = error.valid_up_to() + (source.len() - unmarked.len());
+            Err(Refusal {
+                place: place(at),
+                reason: format!(
+                    "byte 0x{:02x} is no UTF-8, and no encoding is declared",
+                    source[at]
+                ),
+            })
+        }
+    })
+}
+
+fn cookie(source: &[u8]) -> Option<String> {
+    let lines = source.split(|byte| *byte == b'\n').take(2);
+    lines.into_iter().find_map(|line| {
+        let line = String::from_utf8_lossy(line);
+        let comment = line.trim_start().strip_prefix('#')?;
+        let (_, rest) = comment.split_once("coding")?;
+        let name = rest.strip_prefix([':', '='])?.trim_start();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let name = &name[..name.find(|c| !is_name(c)).unwrap_or(name.len())];
+        Some(name.to_ascii_lowercase().replace('_', "-"))
+    })
+}
+
+/// Whether nothing in it is nested deeper than a parser with this stack can go: a bound from above, by tokens.
+fn is_shallow(text: &str) -> bool {
+    let mut lexer = lexer::lex(text, Mode::Module);
+    // What is around the innermost bracket, and what has come in it since the last comma.
+    let mut around: Vec<usize> = Vec::new();
+    let mut depth = 0_usize;
+    let mut lambdas = 0_usize;
+    let mut blocks = 0_usize;
+    loop {
+        match lexer.next_token() {
+            TokenKind::EndOfFile => return true,
+            TokenKind::Newline | TokenKind::Semi if around.is_empty() => (depth, lambdas) = (0, 0),
+            TokenKind::Comma => depth = around.last().copied().unwrap_or_default(),
+            TokenKind::Lpar | TokenKind::Lsqb | TokenKind::Lbrace => {
+                depth += 1;
+                around.push(depth);
+            }
+            TokenKind::Rpar | TokenKind::Rsqb | TokenKind::Rbrace => {
+                depth = around.pop().unwrap_or_default();
+            }
+            TokenKind::Lambda => lambdas += 1,
+            TokenKind::Indent => blocks += 1,
+            TokenKind::Dedent => blocks = blocks.saturating_sub(1),
+            TokenKind::String
+            | TokenKind::FStringMiddle
+            | TokenKind::Comment
+            | TokenKind::NonLogicalNewline => {}
+            _ => depth += 1,
+        }
+        if depth + lambdas + blocks > DEEPEST {
+            return false;
+        }
+    }
+}
+
+fn parsed(text: &str, version: PythonVersion) -> Result<Module, Refusal> {
+    let target = ast::PythonVersion {
+        major: 3,
+        minor: version.minor(),
+    };
+    let options = ParseOptions::from(Mode::Module).with_target_version(target);
+    let parsed = parse_unchecked(text, options);
+    let refused = |at: usize, reason: String| Refusal {
+        place: Some(place_in(text, at)),
+        reason,
+    };
+    if let Some(error) = parsed.errors().first() {
+        let at = usize::from(error.location.start());
+        return Err(refused(at, error.error.to_string()));
+    }
+    if let Some(error) = parsed.unsupported_syntax_errors().first() {
+        let at = usize::from(error.range.start());
+        return Err(refused(at, error.to_string()));
+    }
+    let ast::Mod::Module(module) = parsed.syntax() else {
+        return Ok(Module::default());
+    };
+    let mut reader = TopLevel {
+        text,
+        module: Module::default(),
+    };
+    for statement in &module.body {
+        reader.import(statement);
+        reader.visit_stmt(statement);
+        reader.delete(statement);
+    }
+    let mut module = reader.module;
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let dynamic = [
+        "globals(",
+        "exec(",
+        "sys.modules",
+        "setattr(",
+        "vars(",
+        "locals(",
+    ];
+    module.is_dynamic |= has(&dynamic) || module.bindings.contains_key("__getattr__");
+    module.changes_path = has(&["sys.path", "sys.meta_path", "addsitedir", "sys.modules"]);
+    Ok(module)
+}
+
+/// Line and column of a byte, from 1, in characters.
+fn place_in(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
+    (line, column)
+}
+
+/// Collects what a module's own level binds. It does not go into functions, but for what they declare global.
+struct TopLevel<'a> {
+    text: &'a str,
+    module: Module,
+}
+
+impl TopLevel<'_> {
+    fn bind(&mut self, name: &str, binding: Binding) {
+        let bindings = self.module.bindings.entry(name.to_owned());
+        bindings.or_default().push(binding);
+    }
+
+    /// Imports that nothing guards.
+    fn import(&mut self, statement: &Stmt) {
+        let line = place_in(self.text, usize::from(statement.range().start())).0;
+        let mut add = |level, module: &str| {
+            self.module.imports.push(Import {
+                line,
+                level,
+                module: module.to_owned(),
+            });
+        };
+        match statement {
+            Stmt::Import(import) => {
+                for alias in &import.names {
+                    add(0, alias.name.as_str());
+                }
+            }
+            Stmt::ImportFrom(import) => {
+                add(
+                    import.level,
+                    import.module.as_ref().map_or("", ast::Identifier::as_str),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn delete(&mut self, statement: &Stmt) {
+        if let Stmt::Delete(delete) = statement {
+            for target in &delete.targets {
+                if let Expr::Name(name) = target {
+                    self.module.bindings.remove(name.id.as_str());
+                }
+            }
+        }
+    }
+
+    fn function(&mut self, function: &ast::StmtFunctionDef) {
+        let line = place_in(self.text, usize::from(function.name.range().start())).0;
+        let parameters = &function.parameters;
+        let required = |parameters: &[ast::ParameterWithDefault]| {
+            parameters
+                .iter()
+                .filter(|one| one.default.is_none())
+                .count()
+        };
+        let most = parameters.posonlyargs.len() + parameters.args.len();
+        let least = required(&parameters.posonlyargs) + required(&parameters.args);
+        let takes_two = least <= 2
+            && (most >= 2 || parameters.vararg.is_some())
+            && required(&parameters.kwonlyargs) == 0;
+        let binding = if function.decorator_list.is_empty() {
+            Binding::Function {
+                line,
+                is_async: function.is_async,
+                takes_two,
+            }
+        } else {
+            Binding::Other
+        };
+        self.bind(function.name.as_str(), binding);
+        for statement in &function.body {
+            Globals(self).visit_stmt(statement);
+        }
+    }
+}
+
+impl<'a> Visitor<'a> for TopLevel<'_> {
+    fn visit_stmt(&mut self, statement: &'a Stmt) {
+        match statement {
+            Stmt::FunctionDef(function) => self.function(function),
+            Stmt::ClassDef(class) => {
+                self.bind(class.name.as_str(), Binding::Other);
+                for statement in &class.body {
+                    Globals(self).visit_stmt(statement);
+                }
+            }
+            Stmt::Import(import) => {
+                for alias in &import.names {
+                    let name = alias.asname.as_ref().unwrap_or(&alias.name).as_str();
+                    let first = name.split('.').next().unwrap_or(name);
+                    self.bind(first, Binding::Other);
+                }
+            }
+            Stmt::ImportFrom(import) => {
+                for alias in &import.names {
+                    self.module.is_dynamic |= alias.name.as_str() == "*";
+                    self.bind(alias.asname.as_ref().unwrap_or(&alias.name), Binding::Other);
+                }
+            }
+            // A name with a type and no value is not bound.
+            Stmt::AnnAssign(assign) if assign.value.is_none() => {}
+            other => visitor::walk_stmt(self, other),
+        }
+    }
+
+    fn visit_expr(&mut self, expression: &'a Expr) {
+        match expression {
+            Expr::Name(name) if name.ctx == ExprContext::Store => {
+                self.bind(name.id.as_str(), Binding::Other);
+            }
+            other => visitor::walk_expr(self, other),
+        }
+    }
+
+    fn visit_except_handler(&mut self, handler: &'a ast::ExceptHandler) {
+        let ast::ExceptHandler::ExceptHandler(inner) = handler;
+        if let Some(name) = &inner.name {
+            self.bind(name.as_str(), Binding::Other);
+        }
+        visitor::walk_except_handler(self, handler);
+    }
+
+    fn visit_pattern(&mut self, pattern: &'a ast::Pattern) {
+        let name = match pattern {
+            ast::Pattern::MatchAs(pattern) => pattern.name.as_ref(),
+            ast::Pattern::MatchStar(pattern) => pattern.name.as_ref(),
+            ast::Pattern::MatchMapping(pattern) => pattern.rest.as_ref(),
+            _ => None,
+        };
+        if let Some(name) = name {
+            self.bind(name.as_str(), Binding::Other);
+        }
+        visitor::walk_pattern(self, pattern);
+    }
+}
+
+/// Looks for `global` in what is no part of the module's own level.
+struct Globals<'a, 'b>(&'a mut TopLevel<'b>);
+
+impl<'a> Visitor<'a> for Globals<'_, '_> {
+    fn visit_stmt(&mut self, statement: &'a Stmt) {
+        if let Stmt::Global(global) = statement {
+            for name in &global.names {
+                self.0.bind(name.as_str(), Binding::Other);
+            }
+        }
+        visitor::walk_stmt(self, statement);
+    }
+
+    fn visit_expr(&mut self, _: &'a Expr) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn version(text: &str) -> PythonVersion {
+        text.parse().unwrap()
+    }
+
+    fn refusal(source: impl AsRef<[u8]>, python: &str) -> String {
+        let refusal = read(source.as_ref(), version(python)).unwrap().unwrap_err();
+        format!("{:?} {}", refusal.place, refusal.reason)
+    }
+
+    #[test]
+    fn refusals_say_where() {
+        let found = [
+            refusal("def handler(event, context)\n    pass\n", "3.12"),
+            refusal("x = (1,\n", "3.12"),
+            refusal("if x:\n        a\n    b\n", "3.12"),
+            refusal("if x:\n\ta\n        b\n", "3.12"),
+            refusal("print 'a'\n", "3.12"),
+            refusal("match x:\n    case 1: pass\n", "3.9"),
+            refusal("f'{'a'}'\n", "3.11"),
+            refusal("type A = int\n", "3.11"),
+            refusal("try: pass\nexcept* E: pass\n", "3.10"),
+            refusal("a = 1\nb\0", "3.12"),
+            refusal(b"# caf\xe9\n", "3.12"),
+        ];
+        insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn sources_that_python_takes_are_read() {
+        for source in [
+            &b"# -*- coding: latin-1 -*-\nx = '\xe9'\n"[..],
+            b"\xef\xbb\xbfx = 1\r\ny = 2\r\n",
+            b"with (open('a') as a, open('b') as b):\n    pass\n",
+            b"",
+        ] {
+            assert!(read(source, version("3.9")).unwrap().is_ok(), "{source:?}");
+        }
+        assert!(read(b"# coding: koi8-r\nx = '\xe9'\n", version("3.12")).is_none());
+    }
+
+    #[test]
+    fn deep_sources_do_not_end_the_process() {
+        for part in [
+            "(",
+            "not ",
+            "-",
+            "lambda: ",
+            "[[",
+            "x.",
+            "f()(",
+            "a if b else ",
+            "1+",
+            "x**",
+            "{1:",
+            "f(1,not ",
+        ] {
+            let source = part.repeat(1_000_000);
+            assert!(read(source.as_bytes(), version("3.12")).is_none(), "{part}");
+            let source = part.repeat(1300);
+            let _ = read(source.as_bytes(), version("3.12"));
+        }
+        let table = format!("x = [{}]\n", "-1, ".repeat(100_000));
+        assert!(read(table.as_bytes(), version("3.12")).unwrap().is_ok());
+    }
+
+    #[test]
+    fn names_of_the_top_level_are_bound() {
+        let source = "
+import a.b, c as d
+from e import f, g as h
+if x:
+    def one(event, context): pass
+try:
+    y: int = 1
+    z: int
+except E as error:
+    pass
+with p() as (q, *r):
+    s += 1
+for t in u: (v := 1)
+def two(event): global made; inner = 1
+class Three:
+    attribute = 1
+def four(a, b): pass
+del four
+";
+        let module = read(source.as_bytes(), version("3.12")).unwrap().unwrap();
+        let names: Vec<_> = module.bindings.keys().map(String::as_str).collect();
+        insta::assert_snapshot!(names.join(" "), @"Three a d error f h made one q r s t two v y");
+        assert!(!module.is_dynamic && !module.changes_path);
+        let imports: Vec<_> = module
+            .imports
+            .iter()
+            .map(|import| &*import.module)
+            .collect();
+        assert_eq!(imports, ["a.b", "c", "e"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(source in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&source, version("3.12"));
+        }
+
+        #[test]
+        fn any_text_is_read(source in "(def |async |f|\\(|\\)|\\[|\\{|\\}|:|\n|    |\t|'|\"\"\"|f'|\\\\|match |case |import |from |\\.|\\*|=|1|é|#|lambda |if |else |;|,){0,40}") {
+            let _ = read(source.as_bytes(), version("3.9"));
+        }
+    }
+}
