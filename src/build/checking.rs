@@ -318,7 +318,7 @@ fn read(
             task: progress.task(label, Some(layer.size)),
         })
     };
-    let contents = Contents::default();
+    let contents = Contents::of(&documents);
     let read = flatten::read_all(&stated, open, |entry| contents.reader(entry));
     let mut layers: Vec<Layer<Seen>> = Vec::new();
     for (number, layer) in read.into_iter().enumerate() {

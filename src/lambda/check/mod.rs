@@ -233,16 +233,6 @@ pub fn check(subject: &Subject) -> Vec<Finding> {
     })
 }
 
-/// The first of many, the last of them saying how many more there are.
-pub(super) fn folded(mut faults: Vec<Fault>, most: usize) -> Vec<Fault> {
-    let more = faults.len().saturating_sub(most);
-    faults.truncate(most);
-    if let Some(last) = faults.last_mut().filter(|_| more > 0) {
-        last.message = format!("{}; and {more} more like it", last.message);
-    }
-    faults
-}
-
 /// Applies the cheap rules.
 pub fn check_documents(documents: &Documents) -> Vec<Finding> {
     findings(|rule| match rule.look {
