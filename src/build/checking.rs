@@ -349,7 +349,7 @@ fn read(
     Ok(Subject::new(documents, layers))
 }
 
-/// Tells of the bytes of a layer as they are read.
+/// Tells of the bytes of a layer as they are read, and not that they were: what is found is told.
 struct Told {
     inner: Box<dyn Read + Send>,
     task: Task,
@@ -359,9 +359,6 @@ impl Read for Told {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.task.advance(count as u64);
-        if count == 0 {
-            self.task.done();
-        }
         Ok(count)
     }
 }

@@ -141,8 +141,8 @@ fn defined<'data, R: ReadRef<'data>>(dynamic: &Dynamic<'data, R>) -> Result<Vec<
 mod tests {
     use std::io::Cursor;
 
-    use super::super::testing::Made;
     use super::*;
+    use crate::python::elf::testing::Made;
 
     #[test]
     fn all_that_a_file_says_is_read() {
@@ -202,7 +202,7 @@ mod tests {
             ]
         }
         "#);
-        let facts = super::super::facts(Cursor::new(made.bytes())).unwrap();
+        let facts = crate::python::elf::facts(Cursor::new(made.bytes())).unwrap();
         assert_eq!(facts.glibc.unwrap().symbol, "GLIBC_2.17");
     }
 

@@ -286,11 +286,11 @@ impl Seek for Kept {
 pub(super) mod tests {
     use std::io::Cursor;
 
-    use super::super::testing;
     use super::*;
+    use crate::python::elf::testing;
 
     /// What a watch sees of these bytes in chunks of `chunk`.
-    pub(in super::super) fn watched(bytes: &[u8], chunk: usize) -> Watched {
+    pub(in crate::python::elf) fn watched(bytes: &[u8], chunk: usize) -> Watched {
         let mut watch = Watch::new(bytes.len() as u64);
         for bytes in bytes.chunks(chunk) {
             watch.bytes(bytes);
