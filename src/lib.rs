@@ -13,7 +13,7 @@
 //! | [`blob_store`] | bytes by digest on disk; answers by the digest of their inputs | what blobs mean |
 //! | [`oci`] | the image specification, and Docker's schema 2 | registries, Python, Lambda |
 //! | [`python`] | what the PyPA specifications and the tools' locks say; indexes, resolvers, sources, bytecode | images |
-//! | [`lambda`] | Lambda's runtimes, paths, handlers | AWS accounts |
+//! | [`lambda`] | Lambda's runtimes, paths, handlers; its rules for images | AWS accounts; where an image comes from |
 //! | [`aws`] | the few calls of AWS: ECR's logins and repositories | what is pushed, and how |
 //! | [`registry`] | the distribution specification | Python, Lambda, what is in a layer |
 //! | [`config`] | what the user wrote, and where | what it means; defaults |
@@ -32,7 +32,7 @@
 //!                                         │
 //!                                   oci::image::stack ─► Image + where each blob can be had
 //!                                         │
-//!                                store · oci dir · archives · registry
+//!                                store · oci dir · archives · registry · lambda::check
 //! ```
 //!
 //! Lasting decisions: the library neither prints nor reads environment, home or clock; AWS's own chain of
