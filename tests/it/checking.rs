@@ -19,7 +19,9 @@ use crate::support::process::run;
 use crate::support::program;
 use crate::support::project::Project;
 use crate::support::project::assert_said;
+use crate::support::python_directories;
 use crate::support::registry::Registry;
+use crate::support::tools;
 
 const REFUSED: i32 = 1;
 const USAGE: i32 = 2;
@@ -494,12 +496,29 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     }
 }
 
+/// Holds a log against the schema that OASIS gives.
+fn assert_is_sarif(log: &str, directory: &Path) {
+    let file = directory.join("log.sarif");
+    fs::write(&file, log).unwrap();
+    // The Python that the tools were installed for.
+    let python = python_directories()["3.12"].join("python3.12");
+    let script = "import json, sys\n\
+                  from jsonschema import Draft4Validator\n\
+                  schema, log = (json.load(open(file)) for file in sys.argv[1:])\n\
+                  Draft4Validator(schema).validate(log)";
+    let mut validate = Command::new(python);
+    validate.env("PYTHONPATH", tools().join("moto"));
+    validate.args(["-c", script]);
+    run(validate.arg(tools().join("sarif-schema.json")).arg(file));
+}
+
 #[test]
 fn findings_are_sarif() {
     let (project, image) = with_links();
     let check = ["check", &image, "--format", "sarif"];
     let outcome = project.lambimg(check).run();
     assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    assert_is_sarif(&outcome.stdout, &project.path());
     let again = project.lambimg(check).run();
     assert_eq!(outcome.stdout, again.stdout, "the same each time");
     let mut log: Value = serde_json::from_str(&outcome.stdout).unwrap();
