@@ -21,6 +21,7 @@ pub mod requirement;
 pub mod requirements;
 pub mod resolve;
 pub mod source;
+pub mod standard_library;
 pub mod tags;
 pub mod wheel;
 

@@ -331,6 +331,12 @@ impl<'a> Visitor<'a> for TopLevel<'_> {
                     self.bind(alias.asname.as_ref().unwrap_or(&alias.name), Binding::Other);
                 }
             }
+            // What a module does as a program, and not when it is imported.
+            Stmt::If(choice) if is_program_test(&choice.test) => {
+                for clause in &choice.elif_else_clauses {
+                    self.visit_elif_else_clause(clause);
+                }
+            }
             // A name with a type and no value is not bound.
             Stmt::AnnAssign(assign) if assign.value.is_none() => {}
             other => visitor::walk_stmt(self, other),
@@ -365,6 +371,22 @@ impl<'a> Visitor<'a> for TopLevel<'_> {
             self.bind(name.as_str(), Binding::Other);
         }
         visitor::walk_pattern(self, pattern);
+    }
+}
+
+/// `__name__ == "__main__"`.
+fn is_program_test(test: &Expr) -> bool {
+    let Expr::Compare(compare) = test else {
+        return false;
+    };
+    let is_name = |side: &Expr| matches!(side, Expr::Name(name) if name.id == "__name__");
+    let is_main =
+        |side: &Expr| matches!(side, Expr::StringLiteral(text) if text.value == *"__main__");
+    match (&*compare.ops, &*compare.comparators) {
+        ([ast::CmpOp::Eq], [right]) => {
+            (is_name(&compare.left) && is_main(right)) || (is_main(&compare.left) && is_name(right))
+        }
+        _ => false,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::lambda::check::subject::{Python, Subject};
 use crate::lambda::check::syntax::{self, Binding};
 use crate::lambda::check::{Fault, Level, Look, Rule, folded, wheels};
 use crate::lambda::{Handler, RUNTIME_DIR};
+use crate::python::standard_library;
 
 /// Findings of one rule at most.
 const MOST: usize = 10;
@@ -51,6 +52,20 @@ const COMPILED_IN: &[&str] = &[
     "termios",
     "unicodedata",
     "zlib",
+];
+/// What Lambda's bases have installed.
+const BROUGHT: &[&str] = &[
+    "boto3",
+    "botocore",
+    "dateutil",
+    "jmespath",
+    "pip",
+    "runtime_client",
+    "s3transfer",
+    "simplejson",
+    "six",
+    "snapshot_restore_py",
+    "urllib3",
 ];
 /// Names that stand for nothing which programs import.
 const HARMLESS: &[&str] = &[
@@ -459,6 +474,9 @@ fn standard_modules(image: &Subject, python: &Python) -> Vec<String> {
             names.extend(name.filter(|name| !name.contains('/')).map(str::to_owned));
         }
     }
+    names.extend(standard_library::names(python.version).map(str::to_owned));
+    names.sort();
+    names.dedup();
     names.retain(|name| !HARMLESS.contains(&&**name) && !name.starts_with("__"));
     names
 }
@@ -483,8 +501,11 @@ fn shadows_nothing(image: &Subject) -> Vec<Fault> {
                 continue;
             };
             let shadowed = modules::find_in(image, &python.standard, &name);
-            let shadowed = shadowed.as_ref().and_then(Module::file).unwrap_or_default();
-            let message = format!("it is imported as `{name}` in place of `{shadowed}`");
+            let shadowed = match shadowed.as_ref().and_then(Module::file) {
+                Some(file) => format!("`{file}`"),
+                None => "the standard library's".to_owned(),
+            };
+            let message = format!("it is imported as `{name}` in place of {shadowed}");
             faults.push(Fault::new(message).layer(found.layer).path(file));
         }
     }
@@ -597,7 +618,7 @@ fn missing(
             || first.starts_with('_')
             // Imported by then, wherever it is.
             || first == "awslambdaric"
-            || !has_standard_library(image, python);
+            || (!has_standard_library(image, python) && is_of_a_base(first, python));
         return (!known).then(|| first.to_owned());
     }
     // What a distribution does with its own packages is its affair, as is what the standard library does.
@@ -613,6 +634,11 @@ fn missing(
         }
         _ => None,
     }
+}
+
+/// Whether a base whose files are not all there would have a module of this name.
+fn is_of_a_base(name: &str, python: &Python) -> bool {
+    standard_library::has(python.version, name) || BROUGHT.contains(&name)
 }
 
 /// Whether the image has Python's own modules, so that one which is not there is not anywhere.
