@@ -21,7 +21,12 @@ pub(super) fn approve(image: &Image, plan: &Plan, progress: &Progress) -> Result
     let (errors, others) = judged(check::check_documents(&documents), &plan.ignored);
     for finding in others {
         let Finding { message, rule, .. } = &finding;
-        progress.warn(format!("{message} ({}): {}", rule.id, finding.remedy));
+        let text = format!("{message} ({}): {}", rule.id, finding.remedy);
+        if finding.level == Level::Warning {
+            progress.warn(text);
+        } else {
+            progress.detail(text);
+        }
     }
     if errors.is_empty() {
         Ok(())

@@ -13,6 +13,7 @@ use crate::build::{self, Error, PARALLEL, Tools};
 use crate::lambda::Architecture;
 use crate::lambda::check::contents::{Contents, Seen};
 use crate::lambda::check::subject::{Document, Documents, Subject};
+use crate::lambda::check::{self, Finding};
 use crate::oci::Descriptor;
 use crate::oci::flatten::{self, Layer};
 use crate::oci::image::Image;
@@ -92,6 +93,18 @@ pub async fn built(
     let place = tools.store.root().display().to_string();
     let opened = Opened::new((documents, blobs), place);
     opened.read(wanted, today, tools).await
+}
+
+/// Applies every rule, where whoever waits can be interrupted.
+///
+/// # Errors
+/// When the work was given up.
+pub async fn judge(subject: Subject, tools: &Tools) -> Result<(Subject, Vec<Finding>), Error> {
+    let work = move || {
+        let findings = check::check(&subject);
+        (subject, findings)
+    };
+    tools.block(work).await
 }
 
 /// The documents of an image that was just made, or opened with proof.

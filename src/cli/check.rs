@@ -11,7 +11,7 @@ use lambimg::config::{Check, Config, Project, Setting};
 use lambimg::http;
 use lambimg::lambda::Architecture;
 use lambimg::lambda::check::subject::Subject;
-use lambimg::lambda::check::{self, Rule};
+use lambimg::lambda::check::{self, Finding, Rule};
 use lambimg::oci::layout::{self, Place};
 use lambimg::oci::reference::Name;
 use lambimg::plan::reach::{self, Reach};
@@ -227,9 +227,14 @@ impl Run<'_> {
         let rules = Rules::of(&config)?;
         let reach = reach::reach(&project.root, &config)?;
         let tools = tools(None, &reach, self.wanted.needs.offline, self.terminal)?;
-        let open = checking::open(text, architecture, &self.today, &tools);
-        let subject = block_on(open)??;
-        self.report(&http::redact_name(text), &subject, None, &rules)
+        let limit = surroundings::cache_limit()?;
+        let work = async {
+            let subject = checking::open(text, architecture, &self.today, &tools).await?;
+            checking::judge(subject, &tools).await
+        };
+        let judged = block_on(work)?;
+        limit_store(limit, &tools, self.terminal);
+        self.report(&http::redact_name(text), judged?, None, &rules)
     }
 
     fn project(&self, path: &Path) -> Result<ExitCode, Failure> {
@@ -239,10 +244,10 @@ impl Run<'_> {
         let config = config_of(&project, &flags, self.arguments)?;
         let rules = Rules::of(&config)?;
         let reach = reach::reach(&project.root, &config)?;
-        let subject = self.build(&project, config, &reach, limit)?;
+        let judged = self.build(&project, config, &reach, limit)?;
         let sources = Sources::of(&project.root, &surroundings::directory());
         let name = path.to_string_lossy();
-        self.report(&name, &subject, Some(&sources), &rules)
+        self.report(&name, judged, Some(&sources), &rules)
     }
 
     /// What the project gives, in the store under no name.
@@ -252,7 +257,7 @@ impl Run<'_> {
         config: Config,
         reach: &Reach,
         limit: Option<u64>,
-    ) -> Result<Subject, Failure> {
+    ) -> Result<(Subject, Vec<Finding>), Failure> {
         let offline = self.wanted.needs.offline;
         let request = Request {
             config,
@@ -274,21 +279,22 @@ impl Run<'_> {
         let tools = tools(Some(&project.root), reach, offline, self.terminal)?;
         let work = async {
             let built = build::build(plan, &tools).await?;
-            checking::built(&built.image, Some(architecture), &self.today, &tools).await
+            let wanted = Some(architecture);
+            let subject = checking::built(&built.image, wanted, &self.today, &tools).await?;
+            checking::judge(subject, &tools).await
         };
-        let subject = block_on(work)?;
+        let judged = block_on(work)?;
         limit_store(limit, &tools, self.terminal);
-        Ok(subject?)
+        Ok(judged?)
     }
 
     fn report(
         &self,
         name: &str,
-        subject: &Subject,
+        (subject, found): (Subject, Vec<Finding>),
         sources: Option<&Sources>,
         rules: &Rules,
     ) -> Result<ExitCode, Failure> {
-        let found = check::check(subject);
         let total = found.len();
         let findings: Vec<_> = found
             .into_iter()
@@ -297,7 +303,7 @@ impl Run<'_> {
         let checked = Checked {
             name,
             ignored: total - findings.len(),
-            subject,
+            subject: &subject,
             findings,
         };
         self.terminal.print(&match self.wanted.format {

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::blob_store::BlobStore;
 use crate::digest::Digest;
 use crate::oci::archive::{self, Members};
 use crate::oci::layout::{self, Error, Form, Listed, Place, failed};
-use crate::oci::{self, Descriptor};
+use crate::oci::{self, Descriptor, OCI_INDEX};
 
 /// Indexes inside indexes are followed so deep.
 const MAX_DEPTH: usize = 4;
@@ -134,7 +134,17 @@ pub fn open(place: &Place, architecture: Option<&str>) -> Result<(Documents, Blo
         Form::DockerArchive => return open_docker(place),
     };
     let listed = layout::choose(&entries, place.name.as_deref(), architecture, path)?;
-    let documents = documents(listed, architecture, &blobs, path)?;
+    let mut documents = documents(listed, architecture, &blobs, path)?;
+    let twins = entries.iter().filter(|entry| entry.name == listed.name);
+    let twins: Vec<_> = twins.map(|entry| &entry.descriptor).collect();
+    // Whoever pushes all that has the name pushes an index.
+    if twins.len() > 1 && documents.index.is_none() {
+        documents.index = Some(Raw {
+            bytes: oci::to_json(&json!({"schemaVersion": 2, "manifests": twins})),
+            media_type: Some(OCI_INDEX.to_owned()),
+            stated: None,
+        });
+    }
     Ok((documents, blobs))
 }
 
@@ -184,7 +194,16 @@ fn documents(
         let inner = read(&descriptor)?;
         index.get_or_insert(std::mem::replace(&mut document, inner));
     }
-    let config = read(&config_of(&document)?)?;
+    let config = config_of(&document)?;
+    let config = match read(&config) {
+        // That it is not there is for a rule to say.
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Raw {
+            bytes: Vec::new(),
+            media_type: Some(config.media_type.clone()),
+            stated: Some((config.digest, config.size)),
+        },
+        read => read?,
+    };
     Ok(Documents {
         index,
         layers: layers_of(&document),
@@ -310,8 +329,6 @@ fn open_docker(place: &Place) -> Result<(Documents, Blobs), Error> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-
-    use serde_json::json;
 
     use super::*;
 

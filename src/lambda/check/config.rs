@@ -190,10 +190,11 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// Names whose values Lambda decides. Its keys are left out: the rule of secrets has them.
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 16] = [
     "_HANDLER",
     "_X_AMZN_TRACE_ID",
     "AWS_DEFAULT_REGION",
+    "AWS_EXECUTION_ENV",
     "AWS_REGION",
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
     "AWS_LAMBDA_FUNCTION_NAME",
@@ -286,16 +287,18 @@ fn has_its_working_dir(image: &Subject) -> Vec<Fault> {
 }
 
 fn has_one_command(image: &Documents) -> Vec<Fault> {
-    let command = image.list("Cmd");
-    if !image.has_aws_entry_point() || command.len() == 1 || !is_texts(image.run("Cmd")) {
+    let (entry, command) = (image.list("Entrypoint"), image.list("Cmd"));
+    let arguments = entry.len() + command.len() - 1.min(entry.len());
+    if !image.has_aws_entry_point() || arguments == 1 || !is_texts(image.run("Cmd")) {
         return Vec::new();
     }
-    let message = match &*command {
-        [] => "there is no `Cmd`, and so no handler".to_owned(),
-        [shell, "-c", ..] if shell.ends_with("sh") => {
+    let message = match (&*command, entry.len()) {
+        ([], _) => "there is no `Cmd`, and so no handler".to_owned(),
+        ([shell, "-c", ..], 1) if shell.ends_with("sh") => {
             "`Cmd` is in its shell form: three elements instead of one".to_owned()
         }
-        more => format!("`Cmd` has {} elements instead of one", more.len()),
+        (more, 1) => format!("`Cmd` has {} elements instead of one", more.len()),
+        _ => format!("with those of `Entrypoint` there are {arguments} arguments instead of one"),
     };
     let fault = Fault::new(message).value(image.run("Cmd").to_string());
     vec![if command.is_empty() {
@@ -332,8 +335,11 @@ fn sets_no_reserved_variable(image: &Documents) -> Vec<Fault> {
         })
     };
     let variables = image.variables().into_iter();
-    let reserved =
-        variables.filter(|(name, value)| RESERVED.contains(name) && !of_a_base(name, value));
+    // Where AWS's bootstrap does not run, it is the image that says it.
+    let is_own = |name: &str| name == "AWS_EXECUTION_ENV" && !image.has_aws_entry_point();
+    let reserved = variables.filter(|(name, value)| {
+        RESERVED.contains(name) && !of_a_base(name, value) && !is_own(name)
+    });
     reserved
         .map(|(name, value)| {
             let fault = Fault::new(format!("`{name}` is set to `{value}`")).value(value);
@@ -348,16 +354,22 @@ fn sets_no_reserved_variable(image: &Documents) -> Vec<Fault> {
 }
 
 /// Whether a field is a list of texts, or not there.
-fn is_texts(field: &Value) -> bool {
+pub(super) fn is_texts(field: &Value) -> bool {
     let all = |items: &Vec<Value>| items.iter().all(Value::is_string);
     field.is_null() || field.as_array().is_some_and(all)
 }
 
 fn is_well_formed(image: &Documents) -> Vec<Fault> {
     let mut faults = Vec::new();
+    if !image.config.value.is_object() {
+        // One that is not there another rule tells.
+        let is_there = !image.config.raw.is_empty();
+        faults.extend(is_there.then(|| Fault::new("the config is no JSON object")));
+        return faults;
+    }
+    // Never its value: of variables it may be a secret.
     let mut wrong = |field: &str, kind: &str| {
-        let value = image.run(field).to_string();
-        faults.push(Fault::new(format!("`{field}` is no {kind}")).value(value));
+        faults.push(Fault::new(format!("`{field}` is no {kind}")).value(field));
     };
     if !matches!(image.config.value["config"], Value::Null | Value::Object(_)) {
         return vec![Fault::new("`config` is no object")];
@@ -375,12 +387,12 @@ fn is_well_formed(image: &Documents) -> Vec<Fault> {
     let mut names = BTreeSet::new();
     for line in image.list("Env") {
         let message = match line.split_once('=') {
-            None => format!("`Env` has `{line}`, which has no `=`"),
-            Some(("", _)) => format!("`Env` has `{line}`, which has no name"),
+            None => "`Env` has a line without `=`".to_owned(),
+            Some(("", _)) => "`Env` has a value without a name".to_owned(),
             Some((name, _)) if !names.insert(name) => format!("`Env` has `{name}` twice"),
             Some(_) => continue,
         };
-        faults.push(Fault::new(message).value(line).level(Level::Warning));
+        faults.push(Fault::new(message).level(Level::Warning));
     }
     faults
 }
@@ -485,16 +497,16 @@ mod tests {
         let innocent = [
             "HOME=/tmp",
             "PYTHONPATH=",
-            "AWS_EXECUTION_ENV=AWS_Lambda_python3.12",
             "AWS_LAMBDA_LOG_FORMAT=JSON",
             "PYTHONUNBUFFERED=1",
         ];
         assert_eq!(of(&innocent), "");
         insta::assert_snapshot!(of(&["PYTHONPATH=/opt/lib"]), @"LMB029 warning: `PYTHONPATH` is `/opt/lib`");
         insta::assert_snapshot!(of(&["AWS_REGION=eu-west-1"]), @"LMB031 warning: `AWS_REGION` is set to `eu-west-1`");
+        insta::assert_snapshot!(of(&["AWS_EXECUTION_ENV=x"]), @"LMB031 warning: `AWS_EXECUTION_ENV` is set to `x`");
         insta::assert_snapshot!(of(&["_HANDLER=x.y"]), @"LMB031 warning: `_HANDLER` is set to `x.y`");
-        insta::assert_snapshot!(of(&["NAME"]), @"LMB032 warning: `Env` has `NAME`, which has no `=`");
-        insta::assert_snapshot!(of(&["=value"]), @"LMB032 warning: `Env` has `=value`, which has no name");
+        insta::assert_snapshot!(of(&["NAME"]), @"LMB032 warning: `Env` has a line without `=`");
+        insta::assert_snapshot!(of(&["=value"]), @"LMB032 warning: `Env` has a value without a name");
         insta::assert_snapshot!(of(&["A=1", "A=2"]), @"LMB032 warning: `Env` has `A` twice");
         insta::assert_snapshot!(of(&["AWS_LAMBDA_EXEC_WRAPPER=/opt/bootstrap"]), @"LMB034 error: `AWS_LAMBDA_EXEC_WRAPPER` is `/opt/bootstrap`: there is nothing at `/opt/bootstrap`");
         let mut image = Forge::sound();
@@ -526,10 +538,8 @@ mod tests {
         let mut subject = Forge::sound().subject();
         subject.documents.config.value = json!(null);
         let findings = crate::lambda::check::check_documents(&subject.documents);
-        assert!(
-            findings
-                .iter()
-                .all(|finding| !("LMB015".."LMB035").contains(&finding.rule.id))
-        );
+        let of_config = findings.iter().map(|finding| finding.rule.id);
+        let of_config = of_config.filter(|id| ("LMB015".."LMB035").contains(id));
+        assert_eq!(of_config.collect::<Vec<_>>(), ["LMB032"]);
     }
 }

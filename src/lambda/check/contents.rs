@@ -3,6 +3,9 @@
 //! Which files are looked at is told by their paths and first bytes. Documents that rules read whole are kept
 //! up to a limit; of everything else a few words are.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::digest::{Digest, Hasher};
 use crate::lambda::Handler;
 use crate::lambda::check::modules::{self, has_ending};
@@ -17,13 +20,17 @@ use crate::python::pyc::SourceHasher;
 const MAX_KEPT: usize = 4 << 20;
 /// Nor is a module beside the handler's, or a `.pth` file, larger.
 const MAX_SMALL: u64 = 256 << 10;
-/// As many of each file's first bytes are kept: a script's first line.
+/// Nor are all together; what comes later is not looked into.
+const MAX_ALL: u64 = 64 << 20;
+/// As many of a script's first bytes are kept: its first line.
 const HEAD: usize = 256;
+/// And of other files: what tells their kind, and the header of a `.pyc`.
+const SHORT_HEAD: usize = 16;
 
 /// What was seen of a file's contents.
 #[derive(Debug)]
 pub struct Seen {
-    /// The first bytes, at most 256.
+    /// The first bytes, at most 256 of a script or a list of settings and 16 of other files.
     pub head: Box<[u8]>,
     /// All bytes of a document that a rule reads; of a `METADATA` those before the first blank line.
     pub kept: Option<Box<[u8]>>,
@@ -48,6 +55,8 @@ pub struct Contents {
     /// Directories of the user's that modules are looked for in.
     roots: Vec<String>,
     python: Option<PythonVersion>,
+    /// Bytes that are kept so far, all files together.
+    kept: Arc<AtomicU64>,
 }
 
 /// How much of a file is kept.
@@ -66,6 +75,7 @@ impl Contents {
             handler: modules::last_argument(documents).and_then(|text| text.parse().ok()),
             roots: modules::roots(documents),
             python: modules::stated_version(documents),
+            kept: Arc::default(),
         }
     }
 
@@ -76,14 +86,28 @@ impl Contents {
         let keep = self.keep(&path, entry.size);
         let compiled = has_ending(&path, "pyc");
         let source = installed && has_ending(&path, "py");
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let is_list = matches!(name, "os-release" | "pyvenv.cfg") || has_ending(name, "pth");
         Some(Box::new(Watching {
             head: Vec::new(),
-            kept: keep.map(|keep| (keep, Vec::new())),
+            is_list,
+            kept: keep.filter(|_| self.may_keep(entry.size)).map(|keep| Kept {
+                bytes: Vec::new(),
+                of_fields: keep == Keep::Fields,
+                ended: false,
+            }),
             hasher: (installed && !compiled).then(Hasher::default),
             source: source.then(|| SourceHasher::new(self.python.map(PythonVersion::minor))),
             search: Search::new(&path, entry.size),
             elf: Watch::linked(entry.size),
         }))
+    }
+
+    /// Whether there is room for so many bytes more.
+    fn may_keep(&self, size: u64) -> bool {
+        let size = size.min(MAX_KEPT as u64);
+        let before = self.kept.fetch_add(size, Ordering::Relaxed);
+        before + size <= MAX_ALL
     }
 
     /// Whether a path is in a directory where distributions are.
@@ -142,11 +166,24 @@ impl Contents {
 
 struct Watching {
     head: Vec<u8>,
-    kept: Option<(Keep, Vec<u8>)>,
+    /// Whether rules read more of its beginning than of other files'.
+    is_list: bool,
+    kept: Option<Kept>,
     hasher: Option<Hasher>,
     source: Option<SourceHasher>,
     elf: Watch,
     search: Option<Search>,
+}
+
+impl Watching {
+    /// Of most files the first few bytes tell what they are; of a script its first line is wanted.
+    fn short_head(&mut self) -> Vec<u8> {
+        let mut head = std::mem::take(&mut self.head);
+        if !self.is_list && !head.starts_with(b"#!") {
+            head.truncate(SHORT_HEAD);
+        }
+        head
+    }
 }
 
 impl Reader for Watching {
@@ -155,19 +192,8 @@ impl Reader for Watching {
     fn bytes(&mut self, bytes: &[u8]) {
         let room = HEAD.saturating_sub(self.head.len());
         self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        if let Some((keep, kept)) = &mut self.kept {
-            let ended = *keep == Keep::Fields && fields_end(kept).is_some();
-            let room = if ended {
-                0
-            } else {
-                MAX_KEPT.saturating_sub(kept.len())
-            };
-            kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            if *keep == Keep::Fields
-                && let Some(end) = fields_end(kept)
-            {
-                kept.truncate(end);
-            }
+        if let Some(kept) = &mut self.kept {
+            kept.take(bytes);
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
@@ -181,11 +207,12 @@ impl Reader for Watching {
         }
     }
 
-    fn end(self: Box<Self>) -> Seen {
+    fn end(mut self: Box<Self>) -> Seen {
+        let head = self.short_head();
         let (elf, links) = self.elf.end_linked();
         Seen {
-            head: self.head.into(),
-            kept: self.kept.map(|(_, kept)| kept.into()),
+            head: head.into(),
+            kept: self.kept.map(|kept| kept.bytes.into()),
             digest: self.hasher.map(Hasher::finish),
             source_hashes: self
                 .source
@@ -198,9 +225,37 @@ impl Reader for Watching {
     }
 }
 
-/// Where the blank line that ends a document's fields is over, if it has come.
-fn fields_end(bytes: &[u8]) -> Option<usize> {
-    let mut ends = (0..bytes.len()).filter(|at| bytes[*at] == b'\n');
+/// A document that is kept.
+struct Kept {
+    bytes: Vec<u8>,
+    /// Whether it ends with its fields.
+    of_fields: bool,
+    /// Whether all that is wanted has come.
+    ended: bool,
+}
+
+impl Kept {
+    fn take(&mut self, bytes: &[u8]) {
+        if self.ended {
+            return;
+        }
+        // A blank line may have begun in what came before.
+        let from = self.bytes.len().saturating_sub(2);
+        let room = MAX_KEPT - self.bytes.len();
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let end = self.of_fields.then(|| fields_end(&self.bytes, from));
+        if let Some(end) = end.flatten() {
+            self.bytes.truncate(end);
+            self.ended = true;
+        }
+        self.ended |= self.bytes.len() == MAX_KEPT;
+    }
+}
+
+/// Where the blank line that ends a document's fields is over, if it has come; it is looked for from a place on.
+fn fields_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut ends = (from..bytes.len()).filter(|at| bytes[*at] == b'\n');
     ends.find_map(|at| match bytes.get(at + 1..) {
         Some([b'\n', ..]) => Some(at + 2),
         Some([b'\r', b'\n', ..]) => Some(at + 3),

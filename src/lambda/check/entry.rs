@@ -2,6 +2,7 @@
 //! so that an image that is broken in one way has one finding.
 
 use crate::lambda;
+use crate::lambda::check::config;
 use crate::lambda::check::program::{self, Obstacle};
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{Fault, Level};
@@ -20,6 +21,13 @@ enum Program {
 }
 
 fn program_of(image: &Subject) -> Option<(&str, Program)> {
+    // What is no list of texts another rule tells.
+    if !["Entrypoint", "Cmd"]
+        .map(|field| config::is_texts(image.documents.run(field)))
+        .eq(&[true; 2])
+    {
+        return None;
+    }
     let named = *image.documents.command().first()?;
     let program = if named.starts_with('/') {
         Program::Absolute(named.to_owned())
@@ -41,19 +49,26 @@ pub(super) fn path_of(image: &Subject) -> Option<String> {
 
 /// A fault if the program cannot be started, and so that `say` has a word for it.
 fn fault(image: &Subject, say: impl Fn(&Obstacle) -> Option<String>) -> Vec<Fault> {
-    let Some(path) = path_of(image) else {
-        return Vec::new();
-    };
-    let message = program::obstacle(image, &path).and_then(|obstacle| say(&obstacle));
-    let faults = message.map(|message| {
-        let fault = Fault::new(format!("the entry point is `{path}`: {message}"));
+    let own = path_of(image).map(|path| ("is", path));
+    let run = bootstrap_of(image).map(|path| ("runs", path));
+    let faults = own.into_iter().chain(run).filter_map(|(verb, path)| {
+        let message = program::obstacle(image, &path).and_then(|obstacle| say(&obstacle))?;
+        let fault = Fault::new(format!("the entry point {verb} `{path}`: {message}"));
         let at = image.find(&path);
         let fault = at
             .iter()
             .fold(fault, |fault, (_, found)| fault.layer(found.layer));
-        fault.path(path.trim_start_matches('/')).value(&path)
+        Some(fault.path(path.trim_start_matches('/')).value(&path))
     });
-    faults.into_iter().collect()
+    faults.collect()
+}
+
+/// What AWS's entry point runs, where it is another than the base's own.
+fn bootstrap_of(image: &Subject) -> Option<String> {
+    let path = format!("{}/bootstrap", lambda::RUNTIME_DIR);
+    let found = image.get(&path)?;
+    let is_added = image.documents.has_aws_entry_point() && image.base > 0;
+    (is_added && found.layer >= image.base).then(|| format!("/{path}"))
 }
 
 pub(super) fn is_absolute(image: &Subject) -> Vec<Fault> {
@@ -118,12 +133,11 @@ fn linked(image: &Subject) -> Option<Fault> {
     ));
     let fault = fault.layer(found.layer).path(link).value(&path);
     // Images of languages have their interpreters so, and run.
-    let level = if name.starts_with("python") {
-        Level::Note
+    Some(if name.starts_with("python") {
+        fault.level(Level::Note)
     } else {
-        Level::Warning
-    };
-    Some(fault.level(level))
+        fault
+    })
 }
 
 pub(super) fn is_executable(image: &Subject) -> Vec<Fault> {
@@ -284,7 +298,7 @@ mod tests {
         insta::assert_snapshot!(of("/app/nowhere"), @"LMB020 error app/nowhere: the entry point is `/app/nowhere`: there is nothing at `/app/gone`");
         insta::assert_snapshot!(of("/app/circle"), @"LMB020 error app/circle: the entry point is `/app/circle`: symbolic links go round in circles at `/app/circle`");
         insta::assert_snapshot!(of("/app/directory"), @"LMB021 error 1 app/directory: the entry point is `/app/directory`: it is a directory");
-        insta::assert_snapshot!(of("/app/link"), @"LMB021 warning 1 app/link: the entry point `/app/link` is a symbolic link to `run`");
+        insta::assert_snapshot!(of("/app/link"), @"LMB021 error 1 app/link: the entry point `/app/link` is a symbolic link to `run`");
         insta::assert_snapshot!(of("/app/python"), @"
         LMB033 error: `/app/python app.handler` runs Python, and `awslambdaric` is nowhere in the image
         LMB021 note 1 app/python: the entry point `/app/python` is a symbolic link to `../var/lang/bin/python3.12`

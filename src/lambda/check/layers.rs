@@ -175,6 +175,7 @@ fn lists_directories_first(image: &Subject) -> Vec<Fault> {
         let Some((directory, child)) = missing.first() else {
             continue;
         };
+        let child = layer.entries[*child].path();
         let listed = layer.entries.iter().any(|entry| entry.path() == *directory);
         let what = if listed {
             format!("the directory comes after `{child}`, which is in it")
@@ -188,20 +189,36 @@ fn lists_directories_first(image: &Subject) -> Vec<Fault> {
         };
         let fault = Fault::new(format!("{what}{more}"));
         let fault = fault.layer(number).path(directory);
-        faults.push(if number < image.base {
-            fault.level(Level::Note)
-        } else {
-            fault
-        });
+        faults.push(
+            if number < image.base || is_of_umoci(image, number, &missing) {
+                fault.level(Level::Note)
+            } else {
+                fault
+            },
+        );
     }
     faults
 }
 
-/// Directories that a layer has something in before it lists them, with the first such thing.
-fn unlisted(layer: &Layer<Seen>) -> Vec<(String, String)> {
+/// Whether what is missing are but directories around listed ones that a lower layer has: so umoci writes a layer,
+/// and nobody is known to have met a refusal of that.
+fn is_of_umoci(image: &Subject, number: usize, missing: &[(String, usize)]) -> bool {
+    let (lower, layer) = (&image.layers[..number], &image.layers[number]);
+    let is_around = |(directory, child): &(String, usize)| {
+        let is_listed =
+            |entry: &Entry<Seen>| entry.kind == Kind::Directory && entry.path() == *directory;
+        let has = |layer: &Layer<Seen>| layer.entries.iter().any(is_listed);
+        layer.entries[*child].kind == Kind::Directory && lower.iter().any(has)
+    };
+    // More are no change by hand, and would be looked for long.
+    missing.len() <= MOST && missing.iter().all(is_around)
+}
+
+/// Directories that a layer has something in before it lists them, with the number of the first such entry.
+fn unlisted(layer: &Layer<Seen>) -> Vec<(String, usize)> {
     let mut listed = BTreeSet::new();
     let mut missing = Vec::new();
-    for entry in &layer.entries {
+    for (number, entry) in layer.entries.iter().enumerate() {
         let path = entry.path();
         // A whiteout makes nothing, and needs no directory to be there.
         if leaves_the_root(entry) || last_part(&path).starts_with(WHITEOUT) {
@@ -211,7 +228,7 @@ fn unlisted(layer: &Layer<Seen>) -> Vec<(String, String)> {
             let directory = &path[..end];
             if !listed.contains(directory) {
                 listed.insert(directory.to_owned());
-                missing.push((directory.to_owned(), path.clone()));
+                missing.push((directory.to_owned(), number));
             }
         }
         listed.insert(path);
@@ -332,18 +349,19 @@ fn has_at(paths: &BTreeSet<String>, path: &str) -> bool {
 
 fn hides_something(image: &Subject) -> Vec<Fault> {
     let mut faults = Vec::new();
-    for (number, layer) in image.layers.iter().enumerate().skip(image.base) {
+    let mut lower = Tree::default();
+    for (number, layer) in image.layers.iter().enumerate() {
         let whiteouts = whiteouts(layer);
-        if whiteouts.is_empty() {
-            continue;
-        }
-        let (lower, own) = (Tree::new(&image.layers[..number]), brought(layer));
-        for (entry, hidden) in whiteouts {
-            if !lower.contains(&hidden) && !has_at(&own, &hidden) {
-                let message = format!("no lower layer has `{hidden}`");
-                faults.push(Fault::new(message).layer(number).path(entry.path()));
+        if number >= image.base && !whiteouts.is_empty() {
+            let own = brought(layer);
+            for (entry, hidden) in whiteouts {
+                if !lower.contains(&hidden) && !has_at(&own, &hidden) {
+                    let message = format!("no lower layer has `{hidden}`");
+                    faults.push(Fault::new(message).layer(number).path(entry.path()));
+                }
             }
         }
+        lower.stack(number, &image.layers);
     }
     folded(faults, MOST)
 }

@@ -224,7 +224,8 @@ impl FromStr for &'static Rule {
 
 /// Applies every rule, the worst findings first.
 pub fn check(subject: &Subject) -> Vec<Finding> {
-    let is_whole = subject.layers.iter().all(Layer::is_whole);
+    // Files of an image without layers, and of one with layers that cannot be read, are not known.
+    let is_whole = subject.layers.iter().all(Layer::is_whole) && !subject.layers.is_empty();
     findings(|rule| match rule.look {
         Look::Documents(find) => find(&subject.documents),
         Look::Layers(find) => find(subject),

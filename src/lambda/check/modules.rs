@@ -67,11 +67,9 @@ pub(super) fn handler_text(image: &Subject) -> Option<String> {
     }
 }
 
-fn task_root(documents: &Documents) -> String {
-    let stated = documents.variable("LAMBDA_TASK_ROOT").map(normal);
-    stated
-        .filter(|root| !root.is_empty())
-        .unwrap_or_else(|| TASK_ROOT.to_owned())
+/// What the variable says is what Lambda says, whatever the image does.
+fn task_root(_: &Documents) -> String {
+    TASK_ROOT.to_owned()
 }
 
 fn python_path(documents: &Documents) -> Vec<String> {

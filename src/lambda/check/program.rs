@@ -16,6 +16,19 @@ use crate::python::elf::{MAGIC, Watched};
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// As many scripts may be each other's interpreters, as by Linux.
 const MAX_SCRIPTS: usize = 4;
+/// Where systems have programs and libraries.
+const SYSTEM: [&str; 10] = [
+    "bin",
+    "sbin",
+    "lib",
+    "lib64",
+    "usr/bin",
+    "usr/sbin",
+    "usr/lib",
+    "usr/lib64",
+    "usr/libexec",
+    "busybox",
+];
 /// From so many ELF files on, they tell what the image is for.
 const ENOUGH: usize = 3;
 
@@ -221,10 +234,12 @@ pub(super) fn machine(image: &Subject) -> Option<Machine> {
     other.or_else(|| stated_machine(image))
 }
 
-/// Whether the image has no program at all: a system that is no system, of which nothing can be said.
+/// Whether the image has no program where systems have theirs: then it is no system, and what it lacks says
+/// nothing.
 pub(super) fn is_hollow(image: &Subject) -> bool {
-    let found = image.tree.paths().filter_map(|path| image.get(path));
-    !found
-        .filter_map(|found| found.entry.seen.as_ref())
-        .any(|seen| seen.head.starts_with(MAGIC))
+    let mut paths = SYSTEM.iter().flat_map(|top| image.tree.paths_below(top));
+    !paths.any(|path| {
+        let seen = image.get(path).and_then(|found| found.entry.seen.as_ref());
+        seen.is_some_and(|seen| seen.head.starts_with(MAGIC))
+    })
 }

@@ -21,6 +21,8 @@ const MAX_SEARCHED: u64 = 1 << 20;
 const BEHIND: usize = 256;
 /// Length of an access key's identifier, in bytes.
 const ACCESS_KEY: usize = 20;
+/// Length of its secret part, in characters.
+const SECRET_KEY: usize = 40;
 /// A private key is no shorter in base64, in characters.
 const SHORTEST_KEY: usize = 32;
 /// Shorter values are no secrets, in characters.
@@ -61,6 +63,8 @@ pub(super) const RULES: &[Rule] = &[
 pub enum Secret {
     /// The identifier of an access key of AWS; it begins so.
     AccessKey(&'static str),
+    /// The secret part of an access key of AWS.
+    SecretKey,
     /// A private key.
     PrivateKey,
     /// A password or token, in a file that is for one.
@@ -69,6 +73,8 @@ pub enum Secret {
 
 static ACCESS_KEYS: LazyLock<[(&str, Finder<'static>); 2]> =
     LazyLock::new(|| ["AKIA", "ASIA"].map(|start| (start, Finder::new(start))));
+static SECRET_KEYS: LazyLock<[Finder<'static>; 2]> =
+    LazyLock::new(|| ["aws_secret_access_key", "AWS_SECRET_ACCESS_KEY"].map(Finder::new));
 static PRIVATE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("PRIVATE KEY-----"));
 static TOKENS: LazyLock<[Finder<'static>; 2]> =
     LazyLock::new(|| ["_authToken=", "\"auth\""].map(Finder::new));
@@ -139,6 +145,15 @@ impl Search {
             let is_key = places.any(|at| is_access_key(bytes, at));
             is_key.then_some(Secret::AccessKey(start))
         });
+        let secret = || {
+            let is_there = |finder: &Finder<'_>| {
+                let places = finder.find_iter(bytes).take_while(|at| *at < end);
+                let mut rests = places.map(|at| &bytes[at + finder.needle().len()..]);
+                rests.any(is_secret_key)
+            };
+            let is_key = SECRET_KEYS.iter().any(is_there);
+            is_key.then_some(Secret::SecretKey)
+        };
         let private = || {
             let mut places = PRIVATE_KEY.find_iter(bytes).take_while(|at| *at < end);
             let is_key = places.any(|at| is_private_key(&bytes[at..]));
@@ -148,7 +163,7 @@ impl Search {
             let has = |finder: &Finder<'_>| finder.find(bytes).is_some();
             (self.tokens && TOKENS.iter().any(has)).then_some(Secret::Token)
         };
-        key.or_else(private).or_else(token)
+        key.or_else(secret).or_else(private).or_else(token)
     }
 
     /// What was found once all bytes have come.
@@ -166,12 +181,23 @@ fn is_access_key(bytes: &[u8], at: usize) -> bool {
     let rest = &key[4..];
     let letters: BTreeSet<_> = rest.iter().collect();
     let before = at.checked_sub(1).and_then(|before| bytes.get(before));
-    rest.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
+    rest.iter()
+        .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
         && !is_of_word(before)
         && !is_of_word(bytes.get(at + ACCESS_KEY))
         && !key.ends_with(b"EXAMPLE")
         // As `XXXXXXXXXXXXXXXX`.
         && letters.len() > 5
+}
+
+/// Whether a secret key follows its name: forty characters behind a sign that gives a value, and no sample.
+fn is_secret_key(rest: &[u8]) -> bool {
+    let between = rest.iter().take_while(|byte| b" \t\"':=,".contains(byte));
+    let rest = &rest[between.count()..];
+    let is_base64 = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+    let length = rest.iter().take_while(is_base64).count();
+    let letters: BTreeSet<_> = rest.iter().take(length).collect();
+    length == SECRET_KEY && letters.len() > 10 && !rest[..length].ends_with(b"EXAMPLEKEY")
 }
 
 /// Whether a key follows, and not just the words that begin one: `bytes` begin at `PRIVATE KEY-----`.
@@ -322,6 +348,7 @@ fn has_no_keys(image: &Subject) -> Vec<Fault> {
             Secret::AccessKey(start) => {
                 format!("it has an access key of AWS, `{start}…` of {ACCESS_KEY} characters")
             }
+            Secret::SecretKey => "it has the secret part of an access key of AWS".to_owned(),
             Secret::PrivateKey => "it has a private key".to_owned(),
             Secret::Token => return None,
         };
@@ -370,8 +397,12 @@ fn secret_value(name: &str, value: &str) -> Option<String> {
         .any(|start| value.starts_with(start));
     let is_sample = value.ends_with("EXAMPLE") || value.ends_with("EXAMPLEKEY");
     let is_word = value.len() >= SHORTEST_VALUE && !value.contains(char::is_whitespace);
-    (is_named && is_word && !leads_elsewhere && !is_sample)
-        .then(|| format!("a secret by its name, {}", shown()))
+    (is_named && is_word && !leads_elsewhere && !is_sample).then(|| {
+        format!(
+            "a secret by its name, of {} characters",
+            value.chars().count()
+        )
+    })
 }
 
 fn has_no_secrets_in_the_config(image: &Documents) -> Vec<Fault> {
@@ -574,15 +605,15 @@ mod tests {
         let step = format!("ENV SOME={KEY}");
         insta::assert_snapshot!(of(&[&variable, "AWS_SECRET_ACCESS_KEY=abcdefghijklmnop"], json!([{"created_by": step}])), @"
         LMB100 warning: the variable `SOME` is an access key of AWS, `AKIA…` of 20 characters
-        LMB100 warning: the variable `AWS_SECRET_ACCESS_KEY` is a secret by its name, `abcd…` of 16 characters
+        LMB100 warning: the variable `AWS_SECRET_ACCESS_KEY` is a secret by its name, of 16 characters
         ");
-        insta::assert_snapshot!(of(&[], json!([{"created_by": "|1 NPM_TOKEN=npm_0123456789 /bin/sh -c npm ci"}])), @"LMB100 warning: the build step's `NPM_TOKEN` is a secret by its name, `npm_…` of 14 characters");
+        insta::assert_snapshot!(of(&[], json!([{"created_by": "|1 NPM_TOKEN=npm_0123456789 /bin/sh -c npm ci"}])), @"LMB100 warning: the build step's `NPM_TOKEN` is a secret by its name, of 14 characters");
         let mut image = Forge::sound();
         image.run["Labels"] =
             json!({"db-password": "hunter2hunter2", "API_KEY": "0123456789", "a": 1});
         insta::assert_snapshot!(found(image), @"
-        LMB100 warning: the label `API_KEY` is a secret by its name, `0123…` of 10 characters
-        LMB100 warning: the label `db-password` is a secret by its name, `hunt…` of 14 characters
+        LMB100 warning: the label `API_KEY` is a secret by its name, of 10 characters
+        LMB100 warning: the label `db-password` is a secret by its name, of 14 characters
         ");
     }
 }

@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use bytesize::ByteSize;
+
 use crate::lambda;
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{Fault, Level, Look, Rule, folded};
 use crate::oci::flatten::Kind;
+use crate::python::elf::MAGIC;
 
 /// The most that an image may have unpacked, in bytes. AWS writes 10 GB; what is between that and 10 GiB is told
 /// as a warning.
 const MOST_UNPACKED: u64 = 10 << 30;
 const SAFE: u64 = 10_000_000_000;
 
-/// Less is not worth a word, in bytes.
-const WORTH: u64 = 5 << 20;
+/// Less is not worth a word, in bytes: of tests and caches together, of a library, of another file.
+const WORTH: u64 = 64 << 10;
+const WORTH_LIBRARY: u64 = 16 << 10;
+const WORTH_FILE: u64 = 1 << 20;
 /// What is shipped and never seen may be so much, in bytes.
 const WORTH_HIDDEN: u64 = 10 << 20;
 /// As many findings of one rule are shown.
@@ -117,16 +122,17 @@ fn ships_no_tests(image: &Subject) -> Vec<Fault> {
             *sizes.entry((directory, found.layer)).or_default() += found.entry.size;
         }
     }
-    let mut large: Vec<_> = sizes
-        .into_iter()
-        .filter(|(_, size)| *size >= WORTH)
-        .collect();
-    large.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-    let faults = large.into_iter().map(|((directory, layer), size)| {
-        let message = format!("{} that no function reads", megabytes(size));
-        Fault::new(message).layer(layer).path(directory)
-    });
-    folded(faults.collect(), MOST)
+    let sum = sizes.values().sum();
+    let largest = sizes.iter().max_by_key(|(_, size)| **size);
+    let Some(((directory, layer), _)) = largest.filter(|_| sum >= WORTH) else {
+        return Vec::new();
+    };
+    let more = match sizes.len() - 1 {
+        0 => String::new(),
+        more => format!(", with {more} more directories of the kind"),
+    };
+    let message = format!("{} that no function reads{more}", ByteSize(sum));
+    vec![Fault::new(message).layer(*layer).path(*directory)]
 }
 
 fn has_large_files_once(image: &Subject) -> Vec<Fault> {
@@ -135,14 +141,21 @@ fn has_large_files_once(image: &Subject) -> Vec<Fault> {
     for (path, found) in image.added() {
         let entry = image.tree.get(path, &image.layers).map(|found| found.entry);
         let digest = entry.and_then(|entry| entry.seen.as_ref()?.digest);
-        let (Some(digest), true) = (digest, found.entry.size >= WORTH) else {
+        let is_library = entry.and_then(|entry| entry.seen.as_ref());
+        let is_library = is_library.is_some_and(|seen| seen.head.starts_with(MAGIC));
+        let least = if is_library {
+            WORTH_LIBRARY
+        } else {
+            WORTH_FILE
+        };
+        let (Some(digest), true) = (digest, found.entry.size >= least) else {
             continue;
         };
         match first.get(&digest.to_string()) {
             // Two names of one file are one file.
             Some((_, number)) if std::ptr::eq(*number, found.entry) => {}
             Some((other, _)) => {
-                let message = format!("it is `{other}` again, {}", megabytes(found.entry.size));
+                let message = format!("it is `{other}` again, {}", ByteSize(found.entry.size));
                 faults.push(Fault::new(message).layer(found.layer).path(path));
             }
             None => {
@@ -199,13 +212,13 @@ fn has_the_sdk_once(image: &Subject) -> Vec<Fault> {
         found.map(|found| found.entry.size).sum()
     };
     let size = size("boto3") + size("botocore");
-    if twice.is_empty() || size < WORTH {
+    if twice.is_empty() {
         return Vec::new();
     }
     let message = format!(
         "the task root has {} ({})",
         twice.join("; "),
-        megabytes(size)
+        ByteSize(size)
     );
     vec![Fault::new(message).path(lambda::TASK_ROOT)]
 }
@@ -259,8 +272,8 @@ mod tests {
             .file("usr/src/tests/data", megabytes(7))
             .file("root/.cache/pip/http/a", megabytes(8));
         insta::assert_snapshot!(found(image), @"
-        LMB102 note 1 root/.cache: 8 MB that no function reads
-        LMB102 note 1 var/task/some/tests: 7 MB that no function reads
+        LMB102 note 1 root/.cache: 19.0 MiB that no function reads, with 2 more directories of the kind
+        LMB103 note 1 var/task/some/tests/data: it is `var/task/other/tests/data` again, 4.0 MiB
         ");
     }
 
@@ -278,7 +291,10 @@ mod tests {
             )
             .file("var/task/small", megabytes(4))
             .file("var/task/small-again", megabytes(4));
-        insta::assert_snapshot!(found(image), @"LMB103 note 1 var/task/b: it is `var/task/a` again, 5 MB");
+        insta::assert_snapshot!(found(image), @"
+        LMB103 note 1 var/task/b: it is `var/task/a` again, 5.0 MiB
+        LMB103 note 1 var/task/small-again: it is `var/task/small` again, 4.0 MiB
+        ");
     }
 
     #[test]
@@ -300,7 +316,7 @@ mod tests {
             .file("var/task/boto3-1.43.1.dist-info/METADATA", "")
             .file("var/task/botocore-1.43.1.dist-info/METADATA", "")
             .file("var/task/botocore/data", megabytes(6));
-        insta::assert_snapshot!(found(image), @"LMB104 note var/task: the task root has boto3 1.43.1, and the base 1.40.4; botocore 1.43.1, and the base 1.40.4 (6 MB)");
+        insta::assert_snapshot!(found(image), @"LMB104 note var/task: the task root has boto3 1.43.1, and the base 1.40.4; botocore 1.43.1, and the base 1.40.4 (6.0 MiB)");
         assert_eq!(
             found(base().file("var/task/botocore/data", megabytes(6))),
             ""

@@ -127,7 +127,9 @@ impl Documents {
     /// Whether the entry point is that of AWS's own base images, which takes the handler alone.
     pub fn has_aws_entry_point(&self) -> bool {
         let entry = self.list("Entrypoint");
-        matches!(&*entry, [only] if only.trim_start_matches('/') == lambda::ENTRY_POINT)
+        entry
+            .first()
+            .is_some_and(|first| first.trim_start_matches('/') == lambda::ENTRY_POINT)
     }
 }
 

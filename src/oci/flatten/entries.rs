@@ -11,6 +11,8 @@ use super::{Entry, Kind, Reader};
 const BLOCK: usize = 512;
 /// No header that belongs to another one is larger, in bytes.
 const MAX_SPECIAL: u64 = 1 << 20;
+/// No path is longer, in bytes.
+const MAX_NAME: usize = 4096;
 /// No layer has more entries: an archive of nothing but headers packs very well.
 const MAX_ENTRIES: usize = 4 << 20;
 
@@ -73,6 +75,12 @@ where
     F: Fn(&Entry<S>) -> Option<Box<dyn Reader<Seen = S>>>,
 {
     let mut entry = entry_of(header, extra);
+    let target = entry.target.as_ref().map_or(0, |target| target.len());
+    let longest = entry.name.len().max(target);
+    // No path of Linux is longer, and all directories of one are made.
+    if longest > MAX_NAME {
+        return Err(bad(&format!("a name of {longest} bytes")));
+    }
     let mut is_sparse = extra.is_sparse;
     let mut stored = extra.size.or_else(|| header.entry_size().ok()).unwrap_or(0);
     if let Some(gnu) = header

@@ -61,14 +61,20 @@ impl Tree {
     /// Stacks layers, lowest first.
     pub fn new<T>(layers: &[Layer<T>]) -> Self {
         let mut tree = Self::default();
-        for (number, layer) in layers.iter().enumerate() {
-            tree.hide(&layer.entries, layers);
-            let mut last = Last::default();
-            for entry in 0..layer.entries.len() {
-                tree.insert((number, entry), layers, &mut last);
-            }
+        for number in 0..layers.len() {
+            tree.stack(number, layers);
         }
         tree
+    }
+
+    /// Stacks the layer of this number onto those before it.
+    pub fn stack<T>(&mut self, number: usize, layers: &[Layer<T>]) {
+        let layer = &layers[number];
+        self.hide(&layer.entries, layers);
+        let mut last = Last::default();
+        for entry in 0..layer.entries.len() {
+            self.insert((number, entry), layers, &mut last);
+        }
     }
 
     /// Removes what a layer's whiteouts hide, before any of its own files comes.

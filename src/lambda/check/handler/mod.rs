@@ -477,6 +477,8 @@ fn standard_modules(image: &Subject, python: &Python) -> Vec<String> {
     names.extend(standard_library::names(python.version).map(str::to_owned));
     names.sort();
     names.dedup();
+    // What is built in no file can stand before.
+    names.retain(|name| !is_builtin(name, python));
     names.retain(|name| !HARMLESS.contains(&&**name) && !name.starts_with("__"));
     names
 }

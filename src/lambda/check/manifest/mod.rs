@@ -398,6 +398,10 @@ fn untrue(what: &str, document: &Document) -> Option<Fault> {
 }
 
 fn has_true_documents(image: &Documents) -> Vec<Fault> {
+    if let (true, Some((digest, _))) = (image.config.raw.is_empty(), &image.config.stated) {
+        let fault = Fault::new("the config that the manifest names is not there");
+        return vec![fault.value(digest.to_string())];
+    }
     let manifest = image.manifest.as_ref().and_then(|m| untrue("manifest", m));
     // A manifest that is another one names another config.
     let config = || untrue("config", &image.config);
@@ -445,9 +449,17 @@ fn nameless(image: &Documents) -> Vec<usize> {
 
 fn has_true_diff_ids(image: &Subject) -> Vec<Fault> {
     let ids = image.documents.config.value["rootfs"]["diff_ids"].as_array();
-    // What is no list at all is the config's own fault.
-    let Some(ids) = ids else { return Vec::new() };
+    if !image.documents.config.value.is_object() {
+        // Another rule tells that.
+        return Vec::new();
+    }
+    let ids = ids.map_or(&[][..], Vec::as_slice);
     let (there, told) = (image.layers.len(), ids.len());
+    // Layers of another kind have none, and another rule tells them.
+    let are_refused = !has_gzip_types(&image.documents).is_empty();
+    if there != told && are_refused {
+        return Vec::new();
+    }
     if there != told {
         let fault = Fault::new(format!(
             "there are {there} layers, and `diff_ids` for {told}"
