@@ -95,7 +95,7 @@ impl<'a> Loader<'a> {
         }
         match loader.text(CACHE) {
             Some(cache) => loader.cache = cached(cache, machine).unwrap_or_default(),
-            None => loader.system = loader.configured(CONFIGURATION, 0),
+            None => loader.system = loader.configured(CONFIGURATION, &mut HashSet::new()),
         }
         loader.system.extend(built_in(machine));
         loader
@@ -121,10 +121,13 @@ impl<'a> Loader<'a> {
         found.entry.seen.as_ref()?.kept.as_deref()
     }
 
-    /// The directories of the loader's configuration.
-    fn configured(&self, file: &str, depth: usize) -> Vec<String> {
+    /// The directories of the loader's configuration; each of its files is read once.
+    fn configured(&self, file: &str, read: &mut HashSet<String>) -> Vec<String> {
         let mut directories = Vec::new();
-        let text = self.text(file).filter(|_| depth < 8).unwrap_or_default();
+        if !read.insert(file.to_owned()) {
+            return directories;
+        }
+        let text = self.text(file).unwrap_or_default();
         for line in String::from_utf8_lossy(text).lines() {
             let line = line.split('#').next().unwrap_or_default();
             let mut words = line.split_whitespace();
@@ -140,7 +143,7 @@ impl<'a> Loader<'a> {
                         let end = name.trim_start_matches('*');
                         let all = self.image.tree.paths_below(directory);
                         for file in all.filter(|file| file.ends_with(end)) {
-                            directories.extend(self.configured(file, depth + 1));
+                            directories.extend(self.configured(file, read));
                         }
                     }
                 }

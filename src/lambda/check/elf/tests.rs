@@ -407,6 +407,20 @@ fn modules_of_another_python_are_found() {
 }
 
 #[test]
+fn a_configuration_that_includes_itself_is_read_once() {
+    let mut image = base();
+    for number in 0..12 {
+        let file = format!("etc/ld.so.conf.d/{number}.conf");
+        image = image.file(&file, "include /etc/ld.so.conf.d/*.conf\n/opt/own\n");
+    }
+    let image = image
+        .file("etc/ld.so.conf", "include ld.so.conf.d/*.conf\n")
+        .file("opt/own/libone.so.1", needing(&[]).bytes())
+        .file("var/task/_one.abi3.so", needing(&["libone.so.1"]).bytes());
+    assert_eq!(findings(image), "");
+}
+
+#[test]
 fn a_damaged_file_is_told() {
     let mut file = needs(&["GLIBC_2.17"]);
     file.truncate(200);
