@@ -87,9 +87,9 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "LMB023",
         level: Level::Error,
-        title: "The entry point's interpreter is in the image and can be run",
-        why: "Linux starts the program that the first line names: `Runtime.InvalidEntrypoint`, `fork/exec …: no such \
-              file or directory` though the script is there.",
+        title: "The entry point's interpreter or loader is in the image and can be run",
+        why: "Linux starts the program that a script's first line names, or the loader that a program asks for: \
+              `Runtime.InvalidEntrypoint`, `fork/exec …: no such file or directory` though the entry point is there.",
         remedy: "Name an interpreter that is in the image, or add it.",
         look: Look::Files(entry::has_its_interpreter),
     },

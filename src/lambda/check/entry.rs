@@ -157,6 +157,7 @@ pub(super) fn has_its_interpreter(image: &Subject) -> Vec<Fault> {
             Obstacle::Missing(_) | Obstacle::NotInPath if program::is_hollow(image) => None,
             _ => Some(obstacle.to_string()),
         },
+        Obstacle::Loader(_) => Some(obstacle.to_string()),
         _ => None,
     })
 }

@@ -56,6 +56,8 @@ pub(super) enum Obstacle {
         /// Why not.
         obstacle: Box<Obstacle>,
     },
+    /// The loader that it asks for is not there; which.
+    Loader(String),
     /// It is for another processor.
     Machine {
         /// Its own.
@@ -87,6 +89,9 @@ impl fmt::Display for Obstacle {
             }
             Self::Interpreter { named, obstacle } => {
                 write!(f, "its interpreter `{named}` cannot run: {obstacle}")
+            }
+            Self::Loader(loader) => {
+                write!(f, "it is started by `{loader}`, which is not there")
             }
             Self::Machine { own, image } => {
                 write!(f, "it is for {own}, and the image for {image}")
@@ -121,7 +126,10 @@ fn started(image: &Subject, path: &str, scripts: usize) -> Option<Obstacle> {
     }
     let seen = entry.seen.as_ref()?;
     if seen.head.starts_with(MAGIC) {
-        wrong_machine(image, seen)
+        wrong_machine(image, seen).or_else(|| {
+            let loader = missing_loader(image, seen)?;
+            Some(Obstacle::Loader(loader.to_owned()))
+        })
     } else if seen.head.starts_with(b"#!") {
         script(image, entry, &seen.head, scripts)
     } else {
@@ -142,6 +150,22 @@ fn wrong_machine(image: &Subject, seen: &Seen) -> Option<Obstacle> {
         }),
         _ => None,
     }
+}
+
+/// The loader that a program asks for and that is not there. A base without a C library is made for tests, or from
+/// nothing, and that it has no loader of glibc's either says nothing.
+pub(super) fn missing_loader<'a>(image: &Subject, seen: &'a Seen) -> Option<&'a str> {
+    let loader = seen.links.as_ref()?.interpreter.as_deref()?;
+    if image.find(loader).is_some() {
+        return None;
+    }
+    let is_glibcs = loader
+        .rsplit('/')
+        .next()
+        .is_some_and(|name| name.starts_with("ld-linux"));
+    let mut paths = image.tree.paths();
+    let is_unknown = is_glibcs && !paths.any(|path| path.ends_with("/libc.so.6"));
+    (!is_unknown).then_some(loader)
 }
 
 fn script(image: &Subject, entry: &Entry<Seen>, head: &[u8], scripts: usize) -> Option<Obstacle> {
@@ -210,6 +234,13 @@ fn stated_machine(image: &Subject) -> Option<Machine> {
 /// The processor that the image's programs are for, and how many there are, where they tell another than the
 /// config names: then it is the config that is wrong.
 pub(super) fn other_machine(image: &Subject) -> Option<(Machine, usize)> {
+    let (other, others) = majority(image)?;
+    (others >= ENOUGH).then_some((other, others))
+}
+
+/// The processor that nearly all of the base's programs are for, and how many, if it is not the one that the
+/// config names.
+fn majority(image: &Subject) -> Option<(Machine, usize)> {
     let stated = stated_machine(image)?;
     let other = match stated {
         Machine::X86_64 => Machine::Aarch64,
@@ -225,13 +256,21 @@ pub(super) fn other_machine(image: &Subject) -> Option<(Machine, usize)> {
             others += usize::from(facts.is_for(other));
         }
     }
-    (others >= ENOUGH && others * 10 > all * 9).then_some((other, others))
+    (others * 10 > all * 9).then_some((other, others))
 }
 
 /// The processor that the image is for: its programs' if they contradict the config.
 pub(super) fn machine(image: &Subject) -> Option<Machine> {
     let other = other_machine(image).map(|(machine, _)| machine);
     other.or_else(|| stated_machine(image))
+}
+
+/// The processor that added files are to be for: as [`machine`], but where the base has few programs, they tell it
+/// as well. What is wrong is then the base or the config, and not each package.
+pub(super) fn machine_of_base(image: &Subject) -> Option<Machine> {
+    let few = majority(image).filter(|(_, count)| image.base > 0 || *count >= ENOUGH);
+    few.map(|(machine, _)| machine)
+        .or_else(|| stated_machine(image))
 }
 
 /// Whether the image has no program where systems have theirs: then it is no system, and what it lacks says

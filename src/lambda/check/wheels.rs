@@ -3,6 +3,7 @@
 //! Follows the specifications of wheels and of recorded installations. What a shared library itself says of its
 //! machine and libraries is the rules' of ELF files: where those speak, the tags of its wheel are silent.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr as _;
 
@@ -10,10 +11,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pep440_rs::{Version, VersionSpecifiers};
 
-use crate::lambda::Architecture;
+use crate::lambda::check::contents::Seen;
 use crate::lambda::check::modules::{self, below, bytes_at, joined, text_at};
 use crate::lambda::check::subject::{Python, Subject};
-use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::lambda::check::{Fault, Level, Look, Rule, elf, folded, program};
 use crate::oci::flatten::Kind;
 use crate::python::elf::Watched;
 use crate::python::markers::Markers;
@@ -160,12 +161,7 @@ fn is_same(one: &Distribution, other: &Distribution) -> bool {
 }
 
 fn target(image: &Subject, python: &Python) -> Option<Target> {
-    let machine = image
-        .documents
-        .architecture()
-        .parse::<Architecture>()
-        .ok()?
-        .machine();
+    let machine = program::machine_of_base(image)?;
     let glibc = modules::is_lambdas(&image.documents)
         .then(|| image.runtime().map(|runtime| runtime.glibc))
         .flatten();
@@ -176,7 +172,33 @@ fn target(image: &Subject, python: &Python) -> Option<Target> {
     ))
 }
 
+/// A distribution whose tags are for others.
+pub(super) struct Unfit {
+    pub(super) name: String,
+    tags: String,
+    /// Whether it tells its files.
+    pub(super) is_recorded: bool,
+    fault: Fault,
+}
+
+impl Unfit {
+    /// Whether it is for the Python of a module's tag, as `cpython-312`.
+    pub(super) fn is_for(&self, tag: &str) -> bool {
+        let python = tag.replace("cpython-", "cp");
+        self.tags.split(", ").any(|tag| {
+            let mut parts = tag.split('-');
+            parts.next() == Some(&python)
+        })
+    }
+}
+
 fn fits(image: &Subject) -> Vec<Fault> {
+    let unfit = unfit(image).into_iter().map(|unfit| unfit.fault);
+    folded(unfit.collect(), MOST)
+}
+
+/// The distributions whose tags are for others, where no rule of ELF files tells it.
+pub(super) fn unfit(image: &Subject) -> Vec<Unfit> {
     let Some(python) = &image.python else {
         return Vec::new();
     };
@@ -184,7 +206,7 @@ fn fits(image: &Subject) -> Vec<Fault> {
         return Vec::new();
     };
     let all = distributions(image, python);
-    let faults = added(image, &all).into_iter().filter_map(|one| {
+    let unfit = added(image, &all).into_iter().filter_map(|one| {
         let wheel = text_at(image, &joined(&one.info, "WHEEL"))?;
         let tags: Vec<_> = fields(&wheel, "Tag").collect();
         let wheels = tags.iter().filter_map(|tag| {
@@ -209,9 +231,15 @@ fn fits(image: &Subject) -> Vec<Fault> {
         let message = message.replace(&format!(", glibc {ANY_GLIBC}"), "");
         let pure = tags.iter().all(|tag| tag.ends_with("-none-any"));
         let level = if pure { Level::Warning } else { Level::Error };
-        Some(one.fault(message).value(tags.join(", ")).level(level))
+        let tags = tags.join(", ");
+        Some(Unfit {
+            name: one.name.clone(),
+            is_recorded: !record(image, one).is_empty(),
+            fault: one.fault(message).value(&tags).level(level),
+            tags,
+        })
     });
-    folded(faults.collect(), MOST)
+    unfit.collect()
 }
 
 fn is_musl(image: &Subject) -> bool {
@@ -220,8 +248,14 @@ fn is_musl(image: &Subject) -> bool {
         .any(|machine| image.find(&format!("lib/ld-musl-{machine}.so.1")).is_some())
 }
 
-/// Whether the rules of ELF files see the same in the distribution's own libraries.
+/// Whether the rules of ELF files see the same in the distribution's own libraries: all but for which Python it is.
 fn is_told_by_libraries(image: &Subject, one: &Distribution, misfit: &Misfit) -> bool {
+    if !matches!(
+        misfit,
+        Misfit::Glibc { .. } | Misfit::Musl | Misfit::Architecture { .. }
+    ) {
+        return false;
+    }
     let record = record(image, one);
     let mut libraries = record.keys().filter(|path| path.contains(".so"));
     libraries.any(|path| {
@@ -230,12 +264,7 @@ fn is_told_by_libraries(image: &Subject, one: &Distribution, misfit: &Misfit) ->
         let seen = found
             .as_ref()
             .and_then(|(_, found)| found.entry.seen.as_ref());
-        let elf = seen.is_some_and(|seen| !matches!(seen.elf, Watched::Other));
-        let tagged = path.contains(".cpython-3");
-        elf && match misfit {
-            Misfit::Glibc { .. } | Misfit::Musl | Misfit::Architecture { .. } => true,
-            _ => tagged,
-        }
+        seen.is_some_and(|seen| !matches!(seen.elf, Watched::Other))
     })
 }
 
@@ -267,6 +296,7 @@ fn is_whole(image: &Subject) -> Vec<Fault> {
     };
     let all = distributions(image, python);
     let records: Vec<_> = all.iter().map(|one| record(image, one)).collect();
+    let told = OnceCell::new();
     let mut faults = Vec::new();
     for (one, record) in all.iter().zip(&records) {
         if one.layer < image.base || all.iter().filter(|other| is_same(one, other)).count() > 1 {
@@ -292,6 +322,7 @@ fn is_whole(image: &Subject) -> Vec<Fault> {
                 _ => {}
             }
         }
+        leave_out_told(image, &mut missing, &told);
         faults.extend(tell_missing(one, &missing));
         let (over, changed): (Vec<_>, Vec<_>) = other.into_iter().partition(|(_, _, over)| *over);
         faults.extend(tell_other(
@@ -308,6 +339,29 @@ fn is_whole(image: &Subject) -> Vec<Fault> {
         ));
     }
     folded(faults, MOST)
+}
+
+/// Leaves out libraries of directories where one is missing that another file needs: the rules of ELF files tell it.
+fn leave_out_told(image: &Subject, missing: &mut Vec<&String>, told: &OnceCell<BTreeSet<String>>) {
+    let is_library = |path: &str| {
+        let is_module = path.contains(".cpython-") || path.ends_with(".abi3.so");
+        path.contains(".so") && !is_module
+    };
+    if !missing.iter().any(|path| is_library(path)) {
+        return;
+    }
+    let told = told.get_or_init(|| elf::missing_libraries(image));
+    let in_parts = |path: &str| {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        (directory.to_owned(), name.to_owned())
+    };
+    let directories: BTreeSet<String> = missing
+        .iter()
+        .map(|path| in_parts(path))
+        .filter(|(_, name)| told.contains(name))
+        .map(|(directory, _)| directory)
+        .collect();
+    missing.retain(|path| !is_library(path) || !directories.contains(&in_parts(path).0));
 }
 
 /// The papers that installers write or change after the hash was taken.
@@ -491,6 +545,25 @@ fn is_there_once(image: &Subject) -> Vec<Fault> {
         }
     }
     folded(faults, MOST)
+}
+
+/// The files that distributions record, of which `is_one` says so: path and the distribution's name.
+pub(super) fn owners(image: &Subject, is_one: fn(&Seen) -> bool) -> BTreeMap<String, String> {
+    let mut owners = BTreeMap::new();
+    let Some(python) = &image.python else {
+        return owners;
+    };
+    for one in distributions(image, python) {
+        for path in record(image, &one).keys() {
+            let path = joined(&one.directory, path);
+            let found = image.get(&path);
+            let seen = found.and_then(|found| found.entry.seen.as_ref());
+            if seen.is_some_and(is_one) {
+                owners.insert(path, one.name.clone());
+            }
+        }
+    }
+    owners
 }
 
 /// Whether a distribution records a file at this path.

@@ -1,8 +1,12 @@
 //! What an image's ELF files are there for, by their names and places, and whose they are.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
 use crate::lambda;
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::subject::Subject;
+use crate::lambda::check::wheels;
 use crate::oci::flatten::{Found, Kind};
 use crate::python::elf::{Facts, Watched};
 use crate::python::{Machine, PythonVersion};
@@ -175,16 +179,6 @@ pub(super) fn tag_of(version: PythonVersion) -> String {
     format!("cpython-{}", version.to_string().replace('.', ""))
 }
 
-/// Which machine an image is for: that of its Python, or else what its config says.
-pub(super) fn machine(image: &Subject) -> Option<Machine> {
-    let all = [Machine::X86_64, Machine::Aarch64];
-    if let Some(facts) = interpreter(image) {
-        return all.into_iter().find(|machine| facts.is_for(*machine));
-    }
-    let stated = image.documents.architecture().parse();
-    stated.ok().map(lambda::Architecture::machine)
-}
-
 /// What the image's Python says of itself, where it is a program.
 pub(super) fn interpreter(image: &Subject) -> Option<&Facts> {
     let python = image.python.as_ref()?;
@@ -220,8 +214,47 @@ pub(super) fn names_a_machine(path: &str, machine: Machine) -> bool {
     parts.into_iter().any(is_word)
 }
 
-/// Whose a file is: the distribution's directory, or else the file's own.
-pub(super) fn owner<'a>(image: &Subject, path: &'a str) -> &'a str {
+/// Whose files are: of a distribution's those that it records, of others those of a directory.
+pub(super) struct Owners<'a> {
+    image: &'a Subject,
+    /// Path and distribution; made when it is first asked for, for most images have no findings.
+    recorded: OnceCell<BTreeMap<String, String>>,
+}
+
+impl<'a> Owners<'a> {
+    pub(super) fn new(image: &'a Subject) -> Self {
+        Self {
+            image,
+            recorded: OnceCell::new(),
+        }
+    }
+
+    /// Whose a file is: a distribution's name, or a directory.
+    pub(super) fn of<'b>(&'b self, path: &'b str) -> &'b str {
+        self.distribution(path)
+            .unwrap_or_else(|| owner(self.image, path))
+    }
+
+    /// The distribution that records a file.
+    pub(super) fn distribution(&self, path: &str) -> Option<&str> {
+        let recorded = self
+            .recorded
+            .get_or_init(|| wheels::owners(self.image, is_elf));
+        recorded.get(path).map(String::as_str)
+    }
+
+    /// Whether a distribution's files are there, rather than a directory of the system.
+    pub(super) fn is_packaged(&self, path: &str) -> bool {
+        self.of(path) != directory(path)
+    }
+}
+
+fn is_elf(seen: &Seen) -> bool {
+    !matches!(seen.elf, Watched::Other)
+}
+
+/// Whose a file is that nothing records: the package's directory, or else the file's own.
+fn owner<'a>(image: &Subject, path: &'a str) -> &'a str {
     let packages = ["site-packages/", "dist-packages/"];
     let below = packages
         .iter()
@@ -241,11 +274,6 @@ pub(super) fn owner<'a>(image: &Subject, path: &'a str) -> &'a str {
         Some((first, _)) => first.strip_suffix(".libs").unwrap_or(first),
         None => rest.split('.').next().unwrap_or(rest),
     }
-}
-
-/// Whether a distribution's files are there, rather than a directory of the system.
-pub(super) fn is_packaged(image: &Subject, path: &str) -> bool {
-    owner(image, path) != directory(path)
 }
 
 pub(super) fn directory(path: &str) -> &str {

@@ -9,15 +9,16 @@ mod loader;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use files::{Binary, Module, Role, owner};
+use files::{Binary, Module, Owners, Role};
 use loader::{Edge, Hit, Loader, links_of};
 
 use crate::lambda;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::lambda::check::{Fault, Level, Look, Rule, folded, program, wheels};
 use crate::python::Machine;
 use crate::python::elf::{Links, Watched, need_of};
 
@@ -99,11 +100,11 @@ pub(super) fn is_read_whole(path: &str) -> bool {
 
 /// Findings that are told as one: those of one owner's files about one thing.
 #[derive(Default)]
-struct Groups<'a>(BTreeMap<(&'a str, String), (Fault, usize)>);
+struct Groups(BTreeMap<(String, String), (Fault, usize)>);
 
-impl<'a> Groups<'a> {
-    fn add(&mut self, owner: &'a str, about: impl Into<String>, fault: Fault) {
-        let group = self.0.entry((owner, about.into()));
+impl Groups {
+    fn add(&mut self, owner: &str, about: impl Into<String>, fault: Fault) {
+        let group = self.0.entry((owner.to_owned(), about.into()));
         group
             .and_modify(|(first, more)| {
                 *more += 1;
@@ -129,7 +130,8 @@ impl<'a> Groups<'a> {
 
 fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
     let mut groups = Groups::default();
-    let Some(machine) = files::machine(image) else {
+    let owners = Owners::new(image);
+    let Some(machine) = program::machine_of_base(image) else {
         return Vec::new();
     };
     for binary in Binary::all(image) {
@@ -141,7 +143,7 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
         let message = format!("it is for {name}, and the image is for {machine}");
         let fault = Fault::new(message).layer(binary.found.layer);
         groups.add(
-            owner(image, binary.path),
+            owners.of(binary.path),
             "",
             fault.path(binary.path).value(name),
         );
@@ -149,7 +151,7 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
     groups.faults()
 }
 
-/// Whether the rules of extensions and of the entry point look at a file's processor.
+/// Whether the rules of extensions and of the entry point look at a program.
 fn is_told_elsewhere(image: &Subject, path: &str) -> bool {
     let entry = image.documents.list("Entrypoint");
     let entry = entry.first().and_then(|entry| image.find(entry));
@@ -159,6 +161,7 @@ fn is_told_elsewhere(image: &Subject, path: &str) -> bool {
 /// The image's loader, what of its system is known, and what all added files need.
 struct Linked<'a> {
     image: &'a Subject,
+    owners: Owners<'a>,
     loader: Loader<'a>,
     /// The C library's own definitions.
     libc: Option<&'a Links>,
@@ -168,12 +171,13 @@ struct Linked<'a> {
 
 impl<'a> Linked<'a> {
     fn new(image: &'a Subject) -> Option<Self> {
-        let machine = files::machine(image)?;
+        let machine = program::machine_of_base(image)?;
         let loader = Loader::new(image, machine);
         let libc = loader.system_library("libc.so.6").map(|(_, links)| links);
         let libc = libc.filter(|links| newest(&links.defined, "GLIBC_").is_some());
         let mut linked = Self {
             image,
+            owners: Owners::new(image),
             libc,
             edges: Vec::new(),
             loader,
@@ -211,6 +215,23 @@ impl<'a> Linked<'a> {
                 }
             }
         }
+    }
+
+    /// The libraries that are not found, and who needs them.
+    fn missing(&self) -> Vec<&(Edge<'a>, Role)> {
+        let missing = |edge: &Edge<'_>| match &edge.hit {
+            Hit::Found(_) => false,
+            // That one is told to be for another processor.
+            Hit::Other(path) => {
+                let found = self.image.get(path);
+                found.is_none_or(|found| found.layer < self.image.base)
+            }
+            Hit::Nothing => true,
+        };
+        let edges = self.edges.iter();
+        edges
+            .filter(|(edge, _)| missing(edge) && !is_the_systems(self, edge.name))
+            .collect()
     }
 
     /// Versions that added files need and that the library found has not: file, library's name, the newest such
@@ -274,7 +295,7 @@ fn needs_no_newer_glibc(image: &Subject) -> Vec<Fault> {
         for unmet in linked.unmet().iter().filter(|unmet| unmet.is_of_glibc()) {
             if told.insert(unmet.file) {
                 let fault = too_new(image, unmet.file, unmet.version, unmet.library, has);
-                groups.add(owner(image, unmet.file), "", fault);
+                groups.add(linked.owners.of(unmet.file), "", fault);
             }
         }
         return groups.faults();
@@ -301,7 +322,7 @@ fn needs_no_newer_glibc(image: &Subject) -> Vec<Fault> {
     for (version, library, path) in all {
         if !is_of_other_python(image, path) {
             let fault = too_new(image, path, version, library, &runtime.glibc.to_string());
-            groups.add(owner(image, path), "", fault);
+            groups.add(linked.owners.of(path), "", fault);
         }
     }
     groups.faults()
@@ -325,10 +346,10 @@ fn needs_no_newer_library(image: &Subject) -> Vec<Fault> {
     let told: BTreeSet<_> = unmet
         .iter()
         .filter(|unmet| unmet.is_of_glibc())
-        .map(|unmet| owner(image, unmet.file))
+        .map(|unmet| linked.owners.of(unmet.file))
         .collect();
     for unmet in unmet.iter().filter(|unmet| !unmet.is_of_glibc()) {
-        let whose = owner(image, unmet.file);
+        let whose = linked.owners.of(unmet.file);
         if told.contains(whose) {
             continue;
         }
@@ -345,6 +366,13 @@ fn needs_no_newer_library(image: &Subject) -> Vec<Fault> {
     groups.faults()
 }
 
+/// The names of all libraries that something needs and that are not found.
+pub(super) fn missing_libraries(image: &Subject) -> BTreeSet<String> {
+    let linked = Linked::new(image);
+    let missing = linked.iter().flat_map(Linked::missing);
+    missing.map(|(edge, _)| edge.name.to_owned()).collect()
+}
+
 /// A fault in the layer and at the path of an added file.
 fn at(image: &Subject, fault: Fault, path: &str) -> Fault {
     let fault = match image.get(path) {
@@ -358,38 +386,34 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
     let Some(linked) = Linked::new(image) else {
         return Vec::new();
     };
-    let missing = |edge: &Edge<'_>| match &edge.hit {
-        Hit::Found(_) => false,
-        // That one is told to be for another processor.
-        Hit::Other(path) => image.get(path).is_none_or(|found| found.layer < image.base),
-        Hit::Nothing => true,
-    };
-    let edges = linked.edges.iter();
-    let missing: Vec<_> = edges
-        .filter(|(edge, _)| missing(edge) && !is_the_systems(&linked, edge.name))
-        .collect();
+    let missing = linked.missing();
     if missing.is_empty() {
         return Vec::new();
     }
     let names = missing.iter().map(|(edge, _)| edge.name).collect();
     let elsewhere = elsewhere(image, linked.loader.machine(), &names);
     let musl = missing.iter().filter(|(edge, _)| is_musl(edge.name));
-    let musl: BTreeSet<_> = musl.map(|(edge, _)| owner(image, &edge.file)).collect();
+    let musl: BTreeSet<_> = musl.map(|(edge, _)| linked.owners.of(&edge.file)).collect();
     let mut groups = Groups::default();
     for (edge, role) in &missing {
-        let whose = owner(image, &edge.file);
+        let whose = linked.owners.of(&edge.file);
         let name = edge.name;
         let places = elsewhere.get(name).map_or(&[][..], Vec::as_slice);
         let (message, about, level) = if is_musl(name) {
             let message = format!(
                 "it needs musl's C library, `{name}`, and the image's is glibc: it comes from a `musllinux` wheel"
             );
-            (message, String::new(), Level::Error)
+            let level = match role {
+                // Some packages bring a library for each system.
+                Role::Library => Level::Note,
+                _ => Level::Error,
+            };
+            (message, String::new(), level)
         } else if musl.contains(whose) {
             continue;
         } else if let Some(place) = places.first() {
             // A package loads its own libraries first, by their paths.
-            if places.iter().any(|place| owner(image, place) == whose) {
+            if places.iter().any(|place| linked.owners.of(place) == whose) {
                 continue;
             }
             let message = format!(
@@ -398,7 +422,7 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
             );
             let level = match role {
                 Role::Library => Level::Note,
-                _ if files::is_packaged(image, place) => Level::Note,
+                _ if linked.owners.is_packaged(place) => Level::Note,
                 _ => Level::Warning,
             };
             (message, name.to_owned(), level)
@@ -418,11 +442,15 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
 }
 
 fn is_musl(name: &str) -> bool {
-    name.starts_with("libc.musl-")
+    // What glibc has under the second name is for linking alone.
+    name.starts_with("libc.musl-") || name == "libc.so"
 }
 
 /// Whether a library is the system's, which is there in every image whose system can be looked at.
 fn is_the_systems(linked: &Linked<'_>, name: &str) -> bool {
+    if is_musl(name) {
+        return false;
+    }
     if name.starts_with("ld-linux") || name.starts_with("linux-vdso") {
         return true;
     }
@@ -477,25 +505,23 @@ fn elsewhere<'a>(
 }
 
 fn finds_its_loader(image: &Subject) -> Vec<Fault> {
-    let Some(linked) = Linked::new(image) else {
+    let Some(machine) = program::machine_of_base(image) else {
         return Vec::new();
     };
+    let owners = Owners::new(image);
     let mut groups = Groups::default();
-    for binary in Binary::all(image).filter(|binary| binary.role == Role::Program) {
-        let links = links_of(&binary.found, linked.loader.machine());
-        let Some(loader) = links.and_then(|links| links.interpreter.as_deref()) else {
+    let programs = Binary::all(image).filter(|binary| binary.role == Role::Program);
+    for binary in programs.filter(|binary| binary.facts.is_for(machine)) {
+        let seen = binary.found.entry.seen.as_ref();
+        let Some(loader) = seen.and_then(|seen| program::missing_loader(image, seen)) else {
             continue;
         };
-        let entry = image.documents.list("Entrypoint");
-        let entry = entry.first().and_then(|entry| image.find(entry));
-        let is_entry = entry.is_some_and(|(entry, _)| entry == binary.path);
-        let is_unknown = linked.libc.is_none() && files::name(loader).starts_with("ld-linux");
-        if is_entry || is_unknown || image.find(loader).is_some() {
+        if is_told_elsewhere(image, binary.path) {
             continue;
         }
         let fault = Fault::new(format!("it is started by `{loader}`, which is not there"));
         let fault = fault.layer(binary.found.layer).path(binary.path);
-        groups.add(owner(image, binary.path), loader, fault.value(loader));
+        groups.add(owners.of(binary.path), loader, fault.value(loader));
     }
     groups.faults()
 }
@@ -511,7 +537,9 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
     };
     let own = files::tag_of(python.version);
     let mut groups = Groups::default();
-    let machine = files::machine(image);
+    let machine = program::machine_of_base(image);
+    let owners = Owners::new(image);
+    let unfit = OnceCell::new();
     for binary in Binary::all(image) {
         let path = binary.path;
         let Some(module) = Module::of(files::name(path)) else {
@@ -531,7 +559,13 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
         let has_source = image
             .tree
             .contains(&format!("{directory}/{}.py", module.stem));
-        if has_own || has_source || is_told_by_a_wheel(image, path, module.tag) {
+        let unfit = unfit.get_or_init(|| wheels::unfit(image));
+        let distribution = owners.distribution(path);
+        let is_told = unfit.iter().any(|unfit| match distribution {
+            Some(name) => unfit.name == name,
+            None => !unfit.is_recorded && unfit.is_for(module.tag),
+        });
+        if has_own || has_source || is_told {
             continue;
         }
         let message = format!(
@@ -539,7 +573,7 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
             module.tag, python.version
         );
         let fault = Fault::new(message).layer(binary.found.layer).path(path);
-        groups.add(owner(image, path), module.tag, fault.value(module.tag));
+        groups.add(owners.of(path), module.tag, fault.value(module.tag));
     }
     groups.faults()
 }
@@ -549,28 +583,8 @@ fn is_below(path: &str, place: &str) -> bool {
     rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Whether a distribution beside it says that it is of that Python: the rules of wheels tell it.
-fn is_told_by_a_wheel(image: &Subject, path: &str, tag: &str) -> bool {
-    let wanted = format!("Tag: {}-", tag.replace("cpython-", "cp"));
-    let python = image.python.iter().flat_map(|python| &python.path);
-    let mut places = python.filter(|place| is_below(path, place));
-    places.any(|place| {
-        let place = place.trim_matches('/');
-        let mut below = image.tree.paths_below(place);
-        below.any(|other| {
-            let file = other[place.len() + 1..].split_once('/');
-            let is_wheel = file.is_some_and(|(directory, name)| {
-                directory.ends_with(".dist-info") && name == "WHEEL"
-            });
-            let seen = is_wheel
-                .then(|| image.get(other)?.entry.seen.as_ref())
-                .flatten();
-            seen.is_some_and(|seen| String::from_utf8_lossy(&seen.head).contains(&wanted))
-        })
-    })
-}
-
 fn can_be_read(image: &Subject) -> Vec<Fault> {
+    let owners = Owners::new(image);
     let mut groups = Groups::default();
     for (path, found) in image.added() {
         if files::role(image, path, &found).is_none() {
@@ -582,7 +596,7 @@ fn can_be_read(image: &Subject) -> Vec<Fault> {
             _ => continue,
         };
         let fault = Fault::new(format!("{message}; what it needs is not checked"));
-        groups.add(owner(image, path), "", fault.layer(found.layer).path(path));
+        groups.add(owners.of(path), "", fault.layer(found.layer).path(path));
     }
     groups.faults()
 }

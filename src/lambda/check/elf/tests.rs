@@ -365,11 +365,13 @@ fn a_program_without_its_loader_is_found() {
         .bytes()
     };
     let image = base()
+        // The rules of extensions look at that one.
         .program("opt/extensions/one", program("/lib/ld-musl-x86_64.so.1"))
-        .program("opt/extensions/two", program("/lib64/ld-linux-x86-64.so.2"))
-        .program("opt/extensions/static", program(""))
+        .program("opt/bin/one", program("/lib/ld-musl-x86_64.so.1"))
+        .program("opt/bin/two", program("/lib64/ld-linux-x86-64.so.2"))
+        .program("opt/bin/static", program(""))
         .program("var/task/some/tool", program("/lib/ld-musl-x86_64.so.1"));
-    insta::assert_snapshot!(findings(image), @"LMB070 error 1 opt/extensions/one: it is started by `/lib/ld-musl-x86_64.so.1`, which is not there");
+    insta::assert_snapshot!(findings(image), @"LMB070 error 1 opt/bin/one: it is started by `/lib/ld-musl-x86_64.so.1`, which is not there");
 }
 
 #[test]
@@ -393,17 +395,44 @@ fn modules_of_another_python_are_found() {
         .file("var/task/fall/back.py", "")
         .file("opt/other/_one.cpython-311-x86_64-linux-gnu.so", needs(&[]));
     insta::assert_snapshot!(findings(image), @"LMB071 warning 1 var/task/some/_one.cpython-311-x86_64-linux-gnu.so: it is for `cpython-311`, and the image's Python 3.12 imports `cpython-312` alone (so it is with 1 more file of `some`)");
-    // Its own wheel says so, and other rules tell that.
+    // Its own wheel says so, and other rules tell that; another's says nothing.
+    let record = "some/_one.cpython-311-x86_64-linux-gnu.so,,\n";
     let image = base()
         .file(
             "var/task/some-1.0.dist-info/WHEEL",
             "Wheel-Version: 1.0\nTag: cp311-cp311-linux_x86_64\n",
         )
+        .file("var/task/some-1.0.dist-info/RECORD", record)
         .file(
             "var/task/some/_one.cpython-311-x86_64-linux-gnu.so",
             needs(&[]),
         );
     assert_eq!(findings(image), "");
+    let image = base()
+        .file(
+            "var/task/other-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nTag: cp311-abi3-linux_x86_64\n",
+        )
+        .file(
+            "var/task/some/_one.cpython-311-x86_64-linux-gnu.so",
+            needs(&[]),
+        );
+    assert!(findings(image).starts_with("LMB071 warning"));
+}
+
+#[test]
+fn the_files_of_a_distribution_are_one_finding_wherever_they_are() {
+    let other = Made {
+        machine: 183,
+        ..Made::default()
+    };
+    let files = ["SOME/_one.abi3.so", "some_other.libs/libtwo.so.1"];
+    let record = files.map(|file| format!("{file},,\n")).concat();
+    let mut image = base().file("var/task/some_other-1.0.dist-info/RECORD", record);
+    for file in files {
+        image = image.file(&format!("var/task/{file}"), other.bytes());
+    }
+    insta::assert_snapshot!(findings(image), @"LMB066 error 1 var/task/SOME/_one.abi3.so: it is for aarch64, and the image is for x86_64 (so it is with 1 more file of `some-other`)");
 }
 
 #[test]
