@@ -72,6 +72,34 @@ FROM_WHEELS = {
 MOTO = ["moto==5.2.5", "flask", "flask-cors", "jsonschema==4.26.0"]
 MOTO_PYTHON = "3.12"
 
+# Directory, CPython, platform as uv names it, and wheel, for the rules that `check` has of real programs and libraries.
+OTHER = "x86_64" if MACHINE == "aarch64" else "aarch64"
+WHEELS = [
+    ("numpy", "3.12", f"{MACHINE}-manylinux_2_28", "numpy==2.5.5"),
+    ("pandas", "3.12", f"{MACHINE}-manylinux_2_28", "pandas==3.1.1"),
+    ("python-dateutil", "3.12", f"{MACHINE}-manylinux_2_28", "python-dateutil==4.0.0"),
+    ("tzdata", "3.12", f"{MACHINE}-manylinux_2_28", "tzdata==2026.6"),
+    ("cryptography", "3.12", f"{MACHINE}-manylinux_2_28", "cryptography==50.0.2"),
+    ("cffi", "3.12", f"{MACHINE}-manylinux_2_28", "cffi==2.1.1"),
+    ("pycparser", "3.12", f"{MACHINE}-manylinux_2_28", "pycparser==3.12"),
+    ("pydantic-core", "3.12", f"{MACHINE}-manylinux_2_28", "pydantic-core==2.50.4"),
+    ("typing-extensions", "3.12", f"{MACHINE}-manylinux_2_28", "typing-extensions==4.16.0"),
+    ("pillow", "3.12", f"{MACHINE}-manylinux_2_28", "pillow==13.0.0"),
+    ("psycopg2", "3.12", f"{MACHINE}-manylinux_2_28", "psycopg2-binary==2.9.13"),
+    ("lxml", "3.12", f"{MACHINE}-manylinux_2_28", "lxml==6.1.3"),
+    ("grpcio", "3.12", f"{MACHINE}-manylinux_2_28", "grpcio==1.85.1"),
+    # Their libraries need versions 2.27, and 2.35, of the C library.
+    ("newer-than-2.26", "3.11", f"{MACHINE}-manylinux_2_28", "ml-dtypes==0.6.0"),
+    ("newer-than-2.34", "3.12", f"{MACHINE}-manylinux_2_35", "mlx-cpu==0.32.4"),
+    ("pillow-3.11", "3.11", f"{MACHINE}-manylinux2014", "pillow==12.0.0"),
+    ("pillow-other", "3.12", f"{OTHER}-manylinux_2_28", "pillow==13.0.0"),
+    ("psycopg2-other", "3.12", f"{OTHER}-manylinux_2_28", "psycopg2-binary==2.9.13"),
+    ("markupsafe-musl", "3.12", f"{MACHINE}-unknown-linux-musl", "markupsafe==3.0.3"),
+    ("psycopg2-musl", "3.12", f"{MACHINE}-unknown-linux-musl", "psycopg2-binary==2.9.13"),
+    ("pydantic-core-musl", "3.12", f"{MACHINE}-unknown-linux-musl", "pydantic-core==2.50.4"),
+    ("cryptography-musl", "3.12", f"{MACHINE}-unknown-linux-musl", "cryptography==50.0.2"),
+]
+
 
 def main():
     if MACHINE is None:
@@ -93,6 +121,7 @@ def main():
             make_from_wheel(name)
         require_all(pythons)
         install_moto(pythons)
+        install_wheels()
         write_if_changed(TOOLS / "pythons.json", json.dumps(pythons, indent=1))
 
 
@@ -213,6 +242,23 @@ def install_moto(pythons):
         shutil.rmtree(directory, ignore_errors=True)
         made.replace(directory)
     write_if_changed(stamp, " ".join(MOTO))
+
+
+def install_wheels():
+    """Each wheel alone in a directory of its own, as `pip install --target` leaves it."""
+    stamp, directory = TOOLS / ".wheels", TOOLS / "wheels"
+    if directory.exists() and stamp.exists() and stamp.read_text() == repr(WHEELS):
+        return
+    say(f"installing {len(WHEELS)} wheels for the tests of check")
+    with tempfile.TemporaryDirectory(dir=TOOLS) as temporary:
+        made = Path(temporary) / "made"
+        for name, python, platform_name, wheel in WHEELS:
+            command = [TOOLS / "uv", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
+            command += ["--target", made / name, "--python-version", python, "--python-platform", platform_name, wheel]
+            subprocess.run(command, check=True, stdout=sys.stderr)
+        shutil.rmtree(directory, ignore_errors=True)
+        made.replace(directory)
+    write_if_changed(stamp, repr(WHEELS))
 
 
 def download(project, version, suffix, directory):

@@ -10,6 +10,7 @@ mod build;
 mod bytecode;
 mod cache;
 mod checking;
+mod checking_elf;
 mod ci;
 mod dependencies;
 mod earlier;

@@ -117,9 +117,14 @@ impl Archive {
             header.set_device_major(1).expect("a small number");
             header.set_device_minor(3).expect("a small number");
         }
-        let old = header.as_old_mut();
-        old.name[..name.len()].copy_from_slice(name.as_bytes());
-        old.linkname[..target.len()].copy_from_slice(target.as_bytes());
+        let ustar = header.as_ustar_mut().expect("it was made so");
+        let (prefix, name) = match name[..name.len().min(156)].rfind('/') {
+            Some(at) if name.len() > 100 => (&name[..at], &name[at + 1..]),
+            _ => ("", name),
+        };
+        ustar.prefix[..prefix.len()].copy_from_slice(prefix.as_bytes());
+        ustar.name[..name.len()].copy_from_slice(name.as_bytes());
+        ustar.linkname[..target.len()].copy_from_slice(target.as_bytes());
         header.set_cksum();
         self.bytes.extend(header.as_bytes());
         self.bytes.extend(content);
@@ -171,6 +176,11 @@ struct Made {
 impl Forge {
     /// An image that nothing is wrong with, as the documentation of AWS has it made.
     pub(crate) fn sound() -> Forge {
+        Forge::of_python("3.12", "2023")
+    }
+
+    /// The same with this Python, on this version of Amazon Linux.
+    pub(crate) fn of_python(python: &str, system: &str) -> Forge {
         Forge {
             family: DOCKER,
             architecture: architecture(),
@@ -187,7 +197,7 @@ impl Forge {
                 "Entrypoint": ["/lambda-entrypoint.sh"],
                 "Cmd": ["app.handler"],
             }),
-            base: base(),
+            base: base(python, system),
             function: Archive::default(),
             app: Some("def handler(event, context):\n    return 'ok'\n".to_owned()),
             packing: Packing::Gzip,
@@ -333,7 +343,7 @@ impl Forge {
 }
 
 /// A base of two layers: the system with the language, and the entry point.
-fn base() -> Vec<Archive> {
+fn base(python: &str, version: &str) -> Vec<Archive> {
     let machine = elf::machine(match architecture() {
         "arm64" => "aarch64",
         _ => "x86_64",
@@ -341,10 +351,8 @@ fn base() -> Vec<Archive> {
     let binary = elf::library(machine, "GLIBC_2.17");
     let mut system = Archive::default();
     system.link("bin", "usr/bin").link("lib64", "usr/lib64");
-    system.file(
-        "etc/os-release",
-        "NAME=\"Amazon Linux\"\nID=\"amzn\"\nVERSION_ID=\"2023\"\n",
-    );
+    let release = format!("NAME=\"Amazon Linux\"\nID=\"amzn\"\nVERSION_ID=\"{version}\"\n");
+    system.file("etc/os-release", release);
     system
         .program("usr/bin/bash", &binary)
         .link("usr/bin/sh", "bash");
@@ -352,9 +360,10 @@ fn base() -> Vec<Archive> {
         .directory("usr/lib64")
         .directory("opt")
         .directory("tmp");
-    system.program("var/lang/bin/python3.12", &binary);
-    system.link("var/lang/bin/python3", "python3.12");
-    let library = "var/lang/lib/python3.12";
+    let interpreter = format!("python{python}");
+    system.program(&format!("var/lang/bin/{interpreter}"), &binary);
+    system.link("var/lang/bin/python3", &interpreter);
+    let library = format!("var/lang/lib/{interpreter}");
     for module in ["os", "json/__init__", "logging/__init__", "typing"] {
         system.file(&format!("{library}/{module}.py"), "");
     }
@@ -367,7 +376,7 @@ fn base() -> Vec<Archive> {
     );
     runtime.program(
         "var/runtime/bootstrap",
-        "#!/bin/bash\nexec /var/lang/bin/python3.12 /var/runtime/bootstrap.py\n",
+        format!("#!/bin/bash\nexec /var/lang/bin/{interpreter} /var/runtime/bootstrap.py\n"),
     );
     runtime.file("var/runtime/bootstrap.py", "import awslambdaric\n");
     runtime.file("var/runtime/awslambdaric/__init__.py", "");
