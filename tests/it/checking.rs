@@ -87,16 +87,16 @@ const CASES: &[Case] = &[
         forge.media_type = Some("application/vnd.oci.image.layer.v1.tar+zstd");
     }),
     ("zstd under another type", |forge| {
-        forge.packing = Packing::Zstd
+        forge.packing = Packing::Zstd;
     }),
     ("uncompressed under a gzip type", |forge| {
-        forge.packing = Packing::Plain
+        forge.packing = Packing::Plain;
     }),
     ("two gzip members", |forge| {
-        forge.packing = Packing::TwoMembers
+        forge.packing = Packing::TwoMembers;
     }),
     ("layer of the other family", |forge| {
-        forge.media_type = Some(OCI.layer)
+        forge.media_type = Some(OCI.layer);
     }),
     ("wrong diff_id", |forge| {
         forge.bend_config = |config| {
@@ -107,7 +107,7 @@ const CASES: &[Case] = &[
         forge.bend_manifest = |manifest| manifest["layers"][2]["size"] = json!(7);
     }),
     ("wrong system", |forge| {
-        forge.bend_config = |config| config["os"] = json!("windows")
+        forge.bend_config = |config| config["os"] = json!("windows");
     }),
     ("wrong architecture", |forge| {
         forge.architecture = if architecture() == "amd64" {
@@ -121,7 +121,7 @@ const CASES: &[Case] = &[
         forge.function.program("lambda-entrypoint.sh", script);
     }),
     ("entry point missing", |forge| {
-        forge.run["Entrypoint"] = json!(["/start.sh"])
+        forge.run["Entrypoint"] = json!(["/start.sh"]);
     }),
     ("entry point a symbolic link", |forge| {
         forge.function.link("start.sh", "lambda-entrypoint.sh");
@@ -135,14 +135,14 @@ const CASES: &[Case] = &[
         forge.run["Entrypoint"] = json!(["lambda-entrypoint.sh"]);
     }),
     ("command of two", |forge| {
-        forge.run["Cmd"] = json!(["app.handler", "more"])
+        forge.run["Cmd"] = json!(["app.handler", "more"]);
     }),
     ("PYTHONPATH", |forge| {
         let variables = forge.run["Env"].as_array_mut().unwrap();
         variables.push(json!("PYTHONPATH=/var/task"));
     }),
     ("working directory missing", |forge| {
-        forge.run["WorkingDir"] = json!("/app")
+        forge.run["WorkingDir"] = json!("/app");
     }),
     ("missing parents", |forge| {
         forge
@@ -169,10 +169,10 @@ const CASES: &[Case] = &[
     }),
     ("module missing", |forge| forge.app = None),
     ("syntax error", |forge| {
-        forge.app = Some("def handler(event, context:\n".into())
+        forge.app = Some("def handler(event, context:\n".into());
     }),
     ("function missing", |forge| {
-        forge.app = Some("def other(event, context): ...\n".into())
+        forge.app = Some("def other(event, context): ...\n".into());
     }),
     ("built-in module", |forge| {
         forge

@@ -302,7 +302,10 @@ fn has_one_command(image: &Documents) -> Vec<Fault> {
     };
     let fault = Fault::new(message).value(image.run("Cmd").to_string());
     vec![if command.is_empty() {
-        fault.remedy("Set `CMD [\"module.function\"]`, or the function's `ImageConfig.Command`.")
+        // Each function of one image may say its own.
+        fault
+            .level(Level::Warning)
+            .remedy("Set `CMD [\"module.function\"]`, or the function's `ImageConfig.Command`.")
     } else {
         fault
     }]
@@ -480,7 +483,7 @@ mod tests {
             image.run["Cmd"] = command;
             found(image)
         };
-        insta::assert_snapshot!(of(json!(null)), @"LMB028 error: there is no `Cmd`, and so no handler");
+        insta::assert_snapshot!(of(json!(null)), @"LMB028 warning: there is no `Cmd`, and so no handler");
         insta::assert_snapshot!(of(json!(["app.handler", "x"])), @"LMB028 error: `Cmd` has 2 elements instead of one");
         insta::assert_snapshot!(of(json!(["/bin/sh", "-c", "app.handler"])), @"LMB028 error: `Cmd` is in its shell form: three elements instead of one");
         insta::assert_snapshot!(of(json!("app.handler")), @"LMB032 error: `Cmd` is no list of texts");

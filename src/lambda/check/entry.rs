@@ -77,7 +77,7 @@ pub(super) fn is_absolute(image: &Subject) -> Vec<Fault> {
     };
     let (message, level) = match program {
         Program::Absolute(_) => return Vec::new(),
-        Program::InPath(path) => (format!("`PATH` finds it at `{path}`"), Level::Warning),
+        Program::InPath(path) => (format!("`PATH` finds it at `{path}`"), Level::Note),
         Program::Relative => ("it is relative".to_owned(), Level::Error),
         Program::NotInPath => ("no directory of `PATH` has it".to_owned(), Level::Error),
     };
@@ -133,11 +133,7 @@ fn linked(image: &Subject) -> Option<Fault> {
     ));
     let fault = fault.layer(found.layer).path(link).value(&path);
     // Images of languages have their interpreters so, and run.
-    Some(if name.starts_with("python") {
-        fault.level(Level::Note)
-    } else {
-        fault
-    })
+    (!name.starts_with("python")).then_some(fault)
 }
 
 pub(super) fn is_executable(image: &Subject) -> Vec<Fault> {
@@ -280,7 +276,7 @@ mod tests {
 
     #[test]
     fn names_that_are_no_absolute_paths() {
-        insta::assert_snapshot!(of("sh"), @"LMB019 warning: the entry point is `sh`: `PATH` finds it at `/usr/bin/sh`");
+        insta::assert_snapshot!(of("sh"), @"LMB019 note: the entry point is `sh`: `PATH` finds it at `/usr/bin/sh`");
         insta::assert_snapshot!(of("app/run"), @"LMB019 error: the entry point is `app/run`: it is relative");
         insta::assert_snapshot!(of("./app/run"), @"LMB019 error: the entry point is `./app/run`: it is relative");
         insta::assert_snapshot!(of("bash"), @"LMB019 error: the entry point is `bash`: no directory of `PATH` has it");
@@ -300,10 +296,7 @@ mod tests {
         insta::assert_snapshot!(of("/app/circle"), @"LMB020 error app/circle: the entry point is `/app/circle`: symbolic links go round in circles at `/app/circle`");
         insta::assert_snapshot!(of("/app/directory"), @"LMB021 error 1 app/directory: the entry point is `/app/directory`: it is a directory");
         insta::assert_snapshot!(of("/app/link"), @"LMB021 error 1 app/link: the entry point `/app/link` is a symbolic link to `run`");
-        insta::assert_snapshot!(of("/app/python"), @"
-        LMB033 error: `/app/python app.handler` runs Python, and `awslambdaric` is nowhere in the image
-        LMB021 note 1 app/python: the entry point `/app/python` is a symbolic link to `../var/lang/bin/python3.12`
-        ");
+        insta::assert_snapshot!(of("/app/python"), @"LMB033 error: `/app/python app.handler` runs Python, and `awslambdaric` is nowhere in the image");
     }
 
     #[test]

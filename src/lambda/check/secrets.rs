@@ -64,7 +64,7 @@ pub enum Secret {
     /// The identifier of an access key of AWS; it begins so.
     AccessKey(&'static str),
     /// The secret part of an access key of AWS.
-    SecretKey,
+    Passphrase,
     /// A private key.
     PrivateKey,
     /// A password or token, in a file that is for one.
@@ -152,7 +152,7 @@ impl Search {
                 rests.any(is_secret_key)
             };
             let is_key = SECRET_KEYS.iter().any(is_there);
-            is_key.then_some(Secret::SecretKey)
+            is_key.then_some(Secret::Passphrase)
         };
         let private = || {
             let mut places = PRIVATE_KEY.find_iter(bytes).take_while(|at| *at < end);
@@ -274,6 +274,11 @@ fn is_of_others(image: &Subject, path: &str) -> bool {
         "node_modules",
         "test",
         "tests",
+        "testing",
+        "testdata",
+        "fixtures",
+        "examples",
+        "SelfTest",
     ];
     OF_OTHERS
         .iter()
@@ -348,7 +353,7 @@ fn has_no_keys(image: &Subject) -> Vec<Fault> {
             Secret::AccessKey(start) => {
                 format!("it has an access key of AWS, `{start}…` of {ACCESS_KEY} characters")
             }
-            Secret::SecretKey => "it has the secret part of an access key of AWS".to_owned(),
+            Secret::Passphrase => "it has the secret part of an access key of AWS".to_owned(),
             Secret::PrivateKey => "it has a private key".to_owned(),
             Secret::Token => return None,
         };
@@ -396,6 +401,10 @@ fn secret_value(name: &str, value: &str) -> Option<String> {
         .iter()
         .any(|start| value.starts_with(start));
     let is_sample = value.ends_with("EXAMPLE") || value.ends_with("EXAMPLEKEY");
+    // Words are a secret's name in some manager, where it is to be looked up.
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || b"-_./".contains(&byte);
+    let leads_elsewhere =
+        leads_elsewhere || (value.contains(['-', '_', '.', '/']) && value.bytes().all(is_name));
     let is_word = value.len() >= SHORTEST_VALUE && !value.contains(char::is_whitespace);
     (is_named && is_word && !leads_elsewhere && !is_sample).then(|| {
         format!(

@@ -3,13 +3,16 @@
 //! Documents are read leniently: a rule is to say what is wrong with one, so nothing here fails on a field
 //! that is missing or of another kind. This file never opens anything itself.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::wheels::Known;
 use crate::lambda::{self, Runtime};
 use crate::oci::Descriptor;
-use crate::oci::flatten::{Found, Layer, Tree};
+use crate::oci::flatten::{Entry, Found, Layer, Tree};
 use crate::python::PythonVersion;
 
 /// A document and what was said of it where it is named.
@@ -159,6 +162,7 @@ pub struct Subject {
     pub base: usize,
     /// The Python of the image, if there is one.
     pub python: Option<Python>,
+    pub(super) known: Known,
 }
 
 impl Subject {
@@ -168,6 +172,7 @@ impl Subject {
         let mut subject = Self {
             base: base_of(&layers),
             python: None,
+            known: Known::default(),
             documents,
             layers,
             tree,
@@ -218,12 +223,21 @@ fn base_of(layers: &[Layer<Seen>]) -> usize {
         let name = name.or_else(|| path.strip_prefix("usr/bin/python3."));
         name.is_some_and(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    let marks: [&dyn Fn(&str) -> bool; 4] = [
-        &interpreter,
+    let marks: [&dyn Fn(&str) -> bool; 3] = [
         &|path| path == lambda::ENTRY_POINT,
         &|path| path == "var/runtime/bootstrap",
         &|path| path == "etc/os-release" || path == "usr/lib/os-release",
     ];
-    let base = marks.into_iter().map(first).max().unwrap_or(0);
+    // A base may bring a Python of its own over the system's.
+    let mut pythons: BTreeSet<String> = BTreeSet::new();
+    let mut last = 0;
+    for (number, layer) in layers.iter().enumerate() {
+        for path in layer.entries.iter().map(Entry::path) {
+            if interpreter(&path) && pythons.insert(path) {
+                last = number + 1;
+            }
+        }
+    }
+    let base = marks.into_iter().map(first).max().unwrap_or(0).max(last);
     if base < layers.len() { base } else { 0 }
 }

@@ -380,11 +380,12 @@ fn is_program_test(test: &Expr) -> bool {
         return false;
     };
     let is_name = |side: &Expr| matches!(side, Expr::Name(name) if name.id == "__name__");
-    let is_main =
-        |side: &Expr| matches!(side, Expr::StringLiteral(text) if text.value == *"__main__");
+    let is_program =
+        |side: &Expr| matches!(side, Expr::StringLiteral(literal) if literal.value == *"__main__");
     match (&*compare.ops, &*compare.comparators) {
         ([ast::CmpOp::Eq], [right]) => {
-            (is_name(&compare.left) && is_main(right)) || (is_main(&compare.left) && is_name(right))
+            (is_name(&compare.left) && is_program(right))
+                || (is_program(&compare.left) && is_name(right))
         }
         _ => false,
     }

@@ -4,15 +4,16 @@
 //! machine and libraries is the rules' of ELF files: where those speak, the tags of its wheel are silent.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::str::FromStr as _;
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pep440_rs::{Version, VersionSpecifiers};
 
 use crate::lambda::check::contents::Seen;
-use crate::lambda::check::modules::{self, below, bytes_at, joined, text_at};
+use crate::lambda::check::modules::{self, below, joined, text_at};
 use crate::lambda::check::subject::{Python, Subject};
 use crate::lambda::check::{Fault, Level, Look, Rule, elf, folded, program};
 use crate::oci::flatten::Kind;
@@ -78,7 +79,8 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// An installed distribution.
-struct Distribution {
+#[derive(Debug)]
+pub(super) struct Distribution {
     /// The directory of the module path that it is in.
     directory: String,
     /// Its `.dist-info`.
@@ -114,7 +116,11 @@ fn fields<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 }
 
 /// All distributions in directories of the module path, in its order; of one directory by name.
-fn distributions(image: &Subject, python: &Python) -> Vec<Distribution> {
+fn distributions<'a>(image: &'a Subject, python: &Python) -> &'a [Distribution] {
+    image.known.all.get_or_init(|| listed(image, python))
+}
+
+fn listed(image: &Subject, python: &Python) -> Vec<Distribution> {
     let infos = image.tree.paths().filter_map(|path| {
         let (info, name) = path.rsplit_once('/')?;
         let is_one =
@@ -147,6 +153,14 @@ fn distributions(image: &Subject, python: &Python) -> Vec<Distribution> {
         .collect();
     found.sort_by_key(|(place, _)| *place);
     found.into_iter().map(|(_, one)| one).collect()
+}
+
+/// What is found out of an image once, whichever rule asks first.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    all: OnceLock<Vec<Distribution>>,
+    /// The paths that their `RECORD`s list.
+    recorded: OnceLock<HashSet<String>>,
 }
 
 /// Those that layers above the base bring, and that no other version of themselves lies beside.
@@ -206,7 +220,7 @@ pub(super) fn unfit(image: &Subject) -> Vec<Unfit> {
         return Vec::new();
     };
     let all = distributions(image, python);
-    let unfit = added(image, &all).into_iter().filter_map(|one| {
+    let unfit = added(image, all).into_iter().filter_map(|one| {
         let wheel = text_at(image, &joined(&one.info, "WHEEL"))?;
         let tags: Vec<_> = fields(&wheel, "Tag").collect();
         let wheels = tags.iter().filter_map(|tag| {
@@ -474,7 +488,7 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
         installed.insert(one.name.clone(), one.version.clone());
     }
     let mut faults = Vec::new();
-    for one in added(image, &all) {
+    for one in added(image, all) {
         for text in one.field("Requires-Dist") {
             let Some(required) = Requirement::parse(text) else {
                 continue;
@@ -507,7 +521,7 @@ fn allows_python(image: &Subject) -> Vec<Fault> {
     };
     let minor = u64::from(python.version.minor());
     let all = distributions(image, python);
-    let faults = added(image, &all).into_iter().filter_map(|one| {
+    let faults = added(image, all).into_iter().filter_map(|one| {
         let text = one.field("Requires-Python").next()?;
         let specifiers = VersionSpecifiers::from_str(text).ok()?;
         // Which patch release the image has is not known; no line has come to so many.
@@ -554,7 +568,7 @@ pub(super) fn owners(image: &Subject, is_one: fn(&Seen) -> bool) -> BTreeMap<Str
         return owners;
     };
     for one in distributions(image, python) {
-        for path in record(image, &one).keys() {
+        for path in record(image, one).keys() {
             let path = joined(&one.directory, path);
             let found = image.get(&path);
             let seen = found.and_then(|found| found.entry.seen.as_ref());
@@ -567,15 +581,28 @@ pub(super) fn owners(image: &Subject, is_one: fn(&Seen) -> bool) -> BTreeMap<Str
 }
 
 /// Whether a distribution records a file at this path.
-pub(super) fn is_recorded(image: &Subject, python: &Python, path: &str) -> bool {
-    let all = distributions(image, python);
-    let mut owners = all
-        .iter()
-        .filter_map(|one| Some((one, below(&one.directory, path)?)));
-    owners.any(|(one, rest)| {
-        let text = bytes_at(image, &joined(&one.info, "RECORD"));
-        text.is_some_and(|_| record(image, one).contains_key(rest))
+pub(super) fn has_recorded(image: &Subject, name: &str) -> bool {
+    let Some(python) = &image.python else {
+        return false;
+    };
+    let is_it = |path: &String| path.rsplit('/').next() == Some(name);
+    recorded(image, python).iter().any(is_it)
+}
+
+fn recorded<'a>(image: &'a Subject, python: &Python) -> &'a HashSet<String> {
+    image.known.recorded.get_or_init(|| {
+        let all = distributions(image, python).iter();
+        let paths = all.flat_map(|one| {
+            let rows = record(image, one).into_keys();
+            rows.map(|row| joined(&one.directory, &row))
+        });
+        paths.collect()
     })
+}
+
+/// Whether a distribution lists the file.
+pub(super) fn is_recorded(image: &Subject, python: &Python, path: &str) -> bool {
+    recorded(image, python).contains(path)
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ const CACHE: &str = "etc/ld.so.cache";
 const CACHE_MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 const CACHE_HEADER: usize = 48;
 const CACHE_ENTRY: usize = 24;
+/// No path is longer, in bytes.
+const MAX_PATH: usize = 4096;
 const CONFIGURATION: &str = "etc/ld.so.conf";
 
 /// Finds libraries for files of one processor.
@@ -347,6 +349,7 @@ fn cached(bytes: &[u8], machine: Machine) -> Option<HashMap<String, Vec<String>>
     let number = |at: usize| Some(u32::from_le_bytes(cache.get(at..at + 4)?.try_into().ok()?));
     let text = |at: u32| {
         let rest = cache.get(usize::try_from(at).ok()?..)?;
+        let rest = &rest[..rest.len().min(MAX_PATH)];
         let end = rest.iter().position(|byte| *byte == 0)?;
         Some(str::from_utf8(&rest[..end]).ok()?.to_owned())
     };

@@ -17,6 +17,7 @@ use files::{Binary, Module, Owners, Role};
 use loader::{Edge, Hit, Loader, links_of};
 
 use crate::lambda;
+use crate::lambda::check::modules::below;
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{Fault, Level, Look, Rule, folded, program, wheels};
 use crate::python::Machine;
@@ -394,6 +395,7 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
     let elsewhere = elsewhere(image, linked.loader.machine(), &names);
     let musl = missing.iter().filter(|(edge, _)| is_musl(edge.name));
     let musl: BTreeSet<_> = musl.map(|(edge, _)| linked.owners.of(&edge.file)).collect();
+    let optional = optional_modules(&linked, &missing);
     let mut groups = Groups::default();
     for (edge, role) in &missing {
         let whose = linked.owners.of(&edge.file);
@@ -429,6 +431,11 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
         } else {
             let message = format!("it needs `{name}`, which nothing in the image provides");
             match role {
+                Role::Module
+                    if optional.contains(&*edge.file) && !wheels::has_recorded(image, name) =>
+                {
+                    (message, "optional".to_owned(), Level::Note)
+                }
                 Role::Module | Role::Program => (message, name.to_owned(), Level::Error),
                 Role::Tool => (message, name.to_owned(), Level::Warning),
                 // Whoever owns it may never load it.
@@ -439,6 +446,39 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
         groups.add(whose, about, fault.value(name).level(level));
     }
     groups.faults()
+}
+
+/// Extension modules that nobody need import: the standard library's, and those that are few of their owner's, which
+/// has others for whoever lacks the library.
+fn optional_modules<'a>(linked: &Linked<'a>, missing: &[&(Edge<'a>, Role)]) -> BTreeSet<String> {
+    let modules = |edges: &mut dyn Iterator<Item = &(Edge<'a>, Role)>| {
+        let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (edge, _) in edges.filter(|(_, role)| *role == Role::Module) {
+            let whose = linked.owners.of(&edge.file).to_owned();
+            files.entry(whose).or_default().insert(edge.file.clone());
+        }
+        files
+    };
+    let (all, lacking) = (
+        modules(&mut linked.edges.iter()),
+        modules(&mut missing.iter().copied()),
+    );
+    let standard = linked
+        .image
+        .python
+        .as_ref()
+        .map(|python| &python.standard[..]);
+    let is_standard = |file: &str| {
+        let mut directories = standard.unwrap_or_default().iter();
+        directories.any(|directory| below(directory, file).is_some_and(|rest| !rest.contains('/')))
+    };
+    let files = lacking.into_iter().flat_map(|(whose, files)| {
+        let few = files.len() * 2 < all.get(&whose).map_or(0, BTreeSet::len);
+        files
+            .into_iter()
+            .filter(move |file| few || is_standard(file))
+    });
+    files.collect()
 }
 
 fn is_musl(name: &str) -> bool {

@@ -546,6 +546,8 @@ fn has_plain_pth_files(image: &Subject) -> Vec<Fault> {
     let own = python.path.iter().take_while(|path| *path != RUNTIME_DIR);
     let own = own.filter(|path| !path.contains("/lib/python") || path.starts_with("opt/"));
     let lines = own.flat_map(|directory| modules::pth_lines(image, directory));
+    // setuptools brings it everywhere.
+    let lines = lines.filter(|(path, _)| !path.ends_with("/distutils-precedence.pth"));
     let mut told: Vec<(String, usize, &str)> = Vec::new();
     for (path, line) in lines {
         let what = match line {
