@@ -3,6 +3,11 @@
 //! The parser is ruff's. Sources come from anywhere, so how deep one is nested is counted before: what a stack of
 //! known size might not hold is not parsed, and then nothing is said. What an image is, is not known here.
 
+mod compiler;
+#[cfg(test)]
+mod differential;
+mod names;
+
 use std::collections::BTreeMap;
 use std::thread;
 
@@ -10,7 +15,10 @@ use rustpython_ruff_python_ast as ast;
 use rustpython_ruff_python_ast::token::TokenKind;
 use rustpython_ruff_python_ast::visitor::{self, Visitor};
 use rustpython_ruff_python_ast::{Expr, ExprContext, Stmt};
-use rustpython_ruff_python_parser::{Mode, ParseOptions, lexer, parse_unchecked};
+use rustpython_ruff_python_parser::{
+    InterpolatedStringErrorType, LexicalErrorType, Mode, ParseErrorType, ParseOptions, lexer,
+    parse_unchecked,
+};
 use rustpython_ruff_text_size::Ranged as _;
 
 use crate::python::PythonVersion;
@@ -74,7 +82,7 @@ pub(super) fn read(source: &[u8], version: PythonVersion) -> Option<Result<Modul
         Ok(text) => text,
         Err(refusal) => return Some(Err(refusal)),
     };
-    let parse = || is_shallow(&text).then(|| parsed(&text, version));
+    let parse = || is_shallow(&text).then(|| parsed(&text, version)).flatten();
     thread::scope(|scope| {
         let builder = thread::Builder::new().stack_size(STACK);
         let running = builder.spawn_scoped(scope, parse).ok()?;
@@ -170,7 +178,7 @@ fn is_shallow(text: &str) -> bool {
     }
 }
 
-fn parsed(text: &str, version: PythonVersion) -> Result<Module, Refusal> {
+fn parsed(text: &str, version: PythonVersion) -> Option<Result<Module, Refusal>> {
     let target = ast::PythonVersion {
         major: 3,
         minor: version.minor(),
@@ -182,16 +190,22 @@ fn parsed(text: &str, version: PythonVersion) -> Result<Module, Refusal> {
         reason,
     };
     if let Some(error) = parsed.errors().first() {
+        if is_by_release(&error.error, version) {
+            return None;
+        }
         let at = usize::from(error.location.start());
-        return Err(refused(at, error.error.to_string()));
+        return Some(Err(refused(at, error.error.to_string())));
     }
     if let Some(error) = parsed.unsupported_syntax_errors().first() {
         let at = usize::from(error.range.start());
-        return Err(refused(at, error.to_string()));
+        return Some(Err(refused(at, error.to_string())));
     }
     let ast::Mod::Module(module) = parsed.syntax() else {
-        return Ok(Module::default());
+        return Some(Ok(Module::default()));
     };
+    if let Some((at, reason)) = compiler::refusal(module, text, target) {
+        return Some(Err(refused(at, reason)));
+    }
     let mut reader = TopLevel {
         text,
         module: Module::default(),
@@ -213,7 +227,19 @@ fn parsed(text: &str, version: PythonVersion) -> Result<Module, Refusal> {
     ];
     module.is_dynamic |= has(&dynamic) || module.bindings.contains_key("__getattr__");
     module.changes_path = has(&["sys.path", "sys.meta_path", "addsitedir", "sys.modules"]);
-    Ok(module)
+    Some(Ok(module))
+}
+
+/// Whether early releases of a version take it and later ones do not: a line's end in the format of a field of an
+/// f-string in single quotes.
+fn is_by_release(error: &ParseErrorType, version: PythonVersion) -> bool {
+    let is_newline = matches!(
+        error,
+        ParseErrorType::Lexical(LexicalErrorType::FStringError(
+            InterpolatedStringErrorType::NewlineInFormatSpec
+        )) | ParseErrorType::FStringError(InterpolatedStringErrorType::NewlineInFormatSpec)
+    );
+    is_newline && matches!(version.minor(), 12 | 13)
 }
 
 /// Line and column of a byte, from 1, in characters.
@@ -437,6 +463,49 @@ mod tests {
             refusal(b"# caf\xe9\n", "3.12"),
         ];
         insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn refusals_of_the_compiler_say_where() {
+        let found = [
+            refusal("def f():\n    x = 1\nreturn x\n", "3.12"),
+            refusal("x = 1\nglobal x\n", "3.12"),
+            refusal("def f():\n    def g():\n        nonlocal x\n", "3.12"),
+            refusal("x = 'é'; f'{\nx}'\n", "3.11"),
+            refusal("break\nreturn\n", "3.12"),
+        ];
+        insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn what_hangs_on_the_release_is_not_told() {
+        assert!(read(b"f'{x:\n}'\n", version("3.12")).is_none());
+        assert!(read(b"f'{x:\n}'\n", version("3.11")).unwrap().is_err());
+    }
+
+    #[test]
+    fn deep_sources_that_are_sound_are_taken() {
+        for (before, inner, after, times) in [
+            ("not ", "x", "", 3900),
+            ("(", "x", ")", 1900),
+            ("lambda: ", "x", "", 1300),
+            ("[", "x", " for x in y]", 1300),
+            ("[x for x in ", "y", "]", 700),
+            ("f(a, ", "x", ")", 1300),
+            ("", "x", ".y", 1900),
+            ("", "x", " + 1", 1900),
+            ("a if b else ", "x", "", 900),
+        ] {
+            let source = format!("{}{inner}{}\n", before.repeat(times), after.repeat(times));
+            let module = read(source.as_bytes(), version("3.12"));
+            assert!(
+                module.is_some_and(|module| module.is_ok()),
+                "{before}{after}"
+            );
+        }
+        let blocks = (0..1000).map(|depth| format!("{}if x:\n", " ".repeat(depth)));
+        let source = format!("{}{}pass\n", blocks.collect::<String>(), " ".repeat(1000));
+        assert!(read(source.as_bytes(), version("3.12")).unwrap().is_ok());
     }
 
     #[test]
