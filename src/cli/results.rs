@@ -242,10 +242,12 @@ fn try_to_write(path: &Path) -> io::Result<()> {
         // Whoever reads a pipe would take its closing for the end.
         Ok(file) if !file.is_file() && !file.is_dir() => Ok(()),
         Ok(_) => File::options().append(true).open(path).map(drop),
-        Err(_) => {
-            File::create_new(path)?;
-            fs::remove_file(path)
-        }
+        Err(_) => match File::create_new(path) {
+            Ok(_) => fs::remove_file(path),
+            // The image's own output may make the directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        },
     }
 }
 

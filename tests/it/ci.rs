@@ -213,7 +213,8 @@ fn where_results_cannot_go_nothing_is_done() {
     let registry = Registry::bent(|_, _| None);
     let project = locked();
     let target = registry.name("main");
-    let nowhere = project.beside("none/told.json").display().to_string();
+    fs::write(project.beside("file"), "").unwrap();
+    let nowhere = project.beside("file/told.json").display().to_string();
     let push = ["build", "--push", "-t", &target, "--metadata-file"];
     let outcome = project.lambimg([&push[..], &[&nowhere]].concat()).run();
     assert_eq!(outcome.code, Some(1), "{}", outcome.rendering());
