@@ -249,8 +249,7 @@ fn has_no_devices(image: &Subject) -> Vec<Fault> {
         let kind = match entry.kind {
             Kind::Device => "a device".to_owned(),
             Kind::Fifo => "a pipe".to_owned(),
-            // `g` is a comment on the whole archive, as git makes.
-            Kind::Other(letter) if letter != b'g' => {
+            Kind::Other(letter) => {
                 format!("an entry of kind `{}`", letter.escape_ascii())
             }
             _ => return None,

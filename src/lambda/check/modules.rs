@@ -2,7 +2,7 @@
 //!
 //! The order is `CPython`'s own, then that of whoever starts the function: AWS's bootstrap puts the task root and the
 //! directories of Lambda layers in front, `python -m` the working directory. Nothing is executed, so what a `.pth`
-//! file's code would add cannot be told: `Search::certain` says so.
+//! file's code would add cannot be told: [`is_certain`] says so.
 
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::subject::{Documents, Python, Subject};
@@ -67,11 +67,6 @@ pub(super) fn handler_text(image: &Subject) -> Option<String> {
     }
 }
 
-/// What the variable says is what Lambda says, whatever the image does.
-fn task_root(_: &Documents) -> String {
-    TASK_ROOT.to_owned()
-}
-
 fn python_path(documents: &Documents) -> Vec<String> {
     let entries = documents.variable("PYTHONPATH").unwrap_or_default();
     let entries = entries.split(':').filter(|entry| entry.starts_with('/'));
@@ -80,7 +75,8 @@ fn python_path(documents: &Documents) -> Vec<String> {
 
 /// The directories of the user's that modules are looked for in, as far as the documents tell.
 pub(super) fn roots(documents: &Documents) -> Vec<String> {
-    let mut roots = vec![task_root(documents), "opt/python".to_owned()];
+    // Lambda says itself what `LAMBDA_TASK_ROOT` is, whatever the image does.
+    let mut roots = vec![TASK_ROOT.to_owned(), "opt/python".to_owned()];
     roots.push(normal(documents.working_dir()));
     roots.extend(python_path(documents));
     roots.retain(|root| !root.is_empty());
@@ -190,9 +186,8 @@ pub(super) fn python_of(image: &Subject) -> Option<Python> {
     let mut path = Vec::new();
     let mut read_pth = sites.clone();
     if client {
-        let root = task_root(documents);
-        read_pth.insert(0, root.clone());
-        path.push(root);
+        read_pth.insert(0, TASK_ROOT.to_owned());
+        path.push(TASK_ROOT.to_owned());
         if documents.variable("PYTHONPATH").is_none() {
             let layer = format!("opt/python/lib/python{version}/site-packages");
             let layers = [layer, "opt/python".to_owned()];

@@ -11,7 +11,6 @@ use crate::digest::Digest;
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::wheels::Known;
 use crate::lambda::{self, Runtime};
-use crate::oci::Descriptor;
 use crate::oci::flatten::{Entry, Found, Layer, Tree};
 use crate::python::PythonVersion;
 
@@ -106,25 +105,6 @@ impl Documents {
             None | Some("") => "/",
             Some(directory) => directory,
         }
-    }
-
-    /// The layers that the manifest names and that can be read as descriptors, lowest first.
-    pub fn layers(&self) -> Vec<Descriptor> {
-        let manifest = self.manifest.as_ref().map(|manifest| &manifest.value);
-        let layers = manifest.and_then(|manifest| manifest["layers"].as_array());
-        let layers = layers.into_iter().flatten();
-        layers
-            .filter_map(|layer| serde_json::from_value(layer.clone()).ok())
-            .collect()
-    }
-
-    /// The digests of the uncompressed layers as the config has them, lowest first.
-    pub fn diff_ids(&self) -> Vec<&str> {
-        let ids = self.config.value["rootfs"]["diff_ids"].as_array();
-        ids.into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect()
     }
 
     /// Whether the entry point is that of AWS's own base images, which takes the handler alone.

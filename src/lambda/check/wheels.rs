@@ -580,7 +580,7 @@ pub(super) fn owners(image: &Subject, is_one: fn(&Seen) -> bool) -> BTreeMap<Str
     owners
 }
 
-/// Whether a distribution records a file at this path.
+/// Whether a distribution lists a file of this name, in whatever directory.
 pub(super) fn has_recorded(image: &Subject, name: &str) -> bool {
     let Some(python) = &image.python else {
         return false;
@@ -589,6 +589,7 @@ pub(super) fn has_recorded(image: &Subject, name: &str) -> bool {
     recorded(image, python).iter().any(is_it)
 }
 
+/// The paths that distributions list.
 fn recorded<'a>(image: &'a Subject, python: &Python) -> &'a HashSet<String> {
     image.known.recorded.get_or_init(|| {
         let all = distributions(image, python).iter();
@@ -600,7 +601,7 @@ fn recorded<'a>(image: &'a Subject, python: &Python) -> &'a HashSet<String> {
     })
 }
 
-/// Whether a distribution lists the file.
+/// Whether a distribution lists the file at this path.
 pub(super) fn is_recorded(image: &Subject, python: &Python, path: &str) -> bool {
     recorded(image, python).contains(path)
 }

@@ -514,12 +514,14 @@ fn shadows_nothing(image: &Subject) -> Vec<Fault> {
     folded(faults, MOST)
 }
 
+/// The Python, where AWS's bootstrap starts it.
+fn of_lambdas(image: &Subject) -> Option<&Python> {
+    let is_lambdas = modules::is_lambdas(&image.documents);
+    image.python.as_ref().filter(|_| is_lambdas)
+}
+
 fn has_one_client(image: &Subject) -> Vec<Fault> {
-    let Some(python) = image
-        .python
-        .as_ref()
-        .filter(|_| modules::is_lambdas(&image.documents))
-    else {
+    let Some(python) = of_lambdas(image) else {
         return Vec::new();
     };
     let root = &python.path[..1.min(python.path.len())];
@@ -536,11 +538,7 @@ fn has_one_client(image: &Subject) -> Vec<Fault> {
 }
 
 fn has_plain_pth_files(image: &Subject) -> Vec<Fault> {
-    let Some(python) = image
-        .python
-        .as_ref()
-        .filter(|_| modules::is_lambdas(&image.documents))
-    else {
+    let Some(python) = of_lambdas(image) else {
         return Vec::new();
     };
     let own = python.path.iter().take_while(|path| *path != RUNTIME_DIR);
