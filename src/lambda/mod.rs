@@ -4,6 +4,7 @@
 //! account; dates are compared as the texts they are, with a today that the caller gives.
 
 pub mod check;
+pub mod environment;
 pub mod function;
 pub mod sandbox;
 
