@@ -1,0 +1,139 @@
+//! The messages between a sandbox's owner and its first process: JSON, one to a packet of a socket of theirs, with
+//! descriptors beside it.
+//!
+//! What is done about a message is not known here.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Exit, Memory, Program};
+
+/// The most descriptors of a message.
+const DESCRIPTORS: usize = 3;
+/// The most bytes of a message; the kernel refuses to send more than a fifth of it.
+const LONGEST: usize = 1 << 20;
+
+/// What the owner asks for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    /// The answer has it too.
+    pub(super) id: u64,
+    pub(super) ask: Ask,
+}
+
+/// What can be asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Ask {
+    /// Start a program, with pipes to write to beside it; the owner has chosen the number it is known by.
+    Spawn { process: u64, program: Program },
+    /// Send a signal to a program, unless it has ended.
+    Signal { process: u64, signal: i32 },
+    /// End all programs and what they have started.
+    KillAll,
+    /// A socket that listens on the loopback device, on this port where it is free.
+    Listen { port: u16 },
+    /// A socket that connects to a port of the loopback device.
+    Connect { port: u16 },
+    /// The names in a directory.
+    List { directory: String },
+    /// The memory in use.
+    Memory,
+}
+
+/// What the helper and the first process say.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Message {
+    /// The sandbox is made.
+    Ready,
+    /// It cannot be made.
+    Failed {
+        step: Step,
+        what: String,
+        errno: i32,
+    },
+    /// What came of a request.
+    Answer { id: u64, answer: Answer },
+    /// A program has ended.
+    Ended { process: u64, exit: Exit },
+}
+
+/// Where making a sandbox failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Step {
+    /// The namespaces, or the user's number in them.
+    Namespaces,
+    /// A mount.
+    Mount,
+    /// Something else.
+    Other,
+}
+
+/// What came of a request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Done,
+    /// A socket is beside it.
+    Socket,
+    Names(Vec<String>),
+    Memory(Memory),
+    /// The working directory cannot be entered.
+    NoWorkingDir(i32),
+    /// The program cannot be executed.
+    NotExecuted(i32),
+    /// Anything else failed.
+    Refused(i32),
+}
+
+/// The number of an error, for another process to make the error of.
+#[expect(dead_code, reason = "the helper's")]
+pub(super) fn errno(error: &io::Error) -> i32 {
+    let other = rustix::io::Errno::IO.raw_os_error();
+    error.raw_os_error().unwrap_or(other)
+}
+
+/// Sends a message with descriptors.
+pub(super) fn send(
+    socket: impl AsFd,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let bytes = [IoSlice::new(&bytes)];
+    net::sendmsg(socket, &bytes, &mut beside, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Takes the next message and its descriptors; none where the other end is closed.
+pub(super) fn receive<T: DeserializeOwned>(
+    socket: impl AsFd,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    buffer.resize(LONGEST, 0);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [IoSliceMut::new(buffer)];
+    let received = net::recvmsg(socket, &mut bytes, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let descriptors = beside.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+        _ => Vec::new(),
+    });
+    let descriptors = descriptors.collect();
+    let message = serde_json::from_slice(&buffer[..received.bytes])?;
+    Ok(Some((message, descriptors)))
+}
