@@ -25,7 +25,7 @@ use tempfile::NamedTempFile;
 use crate::digest::{Digest, Hasher, HashingWriter, Mismatch, VerifyingReader};
 
 pub use claim::{Claim, Notes};
-pub use sweep::{Alone, Answer, Held, Inventory};
+pub use sweep::{Alone, Answer, Held, Inventory, remove_tree};
 
 /// How old the note of a blob's last use gets before it is renewed: to write it at each use would cost more
 /// than it tells.
@@ -147,7 +147,7 @@ impl BlobStore {
         for entry in entries {
             let name = entry.map_err(Error::io("read", &self.root))?.file_name();
             let found = name.to_string_lossy();
-            let is_own = ["blobs", "tmp", "memo"].contains(&&*found)
+            let is_own = ["blobs", "tmp", "memo", "unpacked"].contains(&&*found)
                 || OTHERS.contains(&&*found)
                 || found.starts_with(UNFINISHED);
             if !is_own {
@@ -192,6 +192,24 @@ impl BlobStore {
 
     fn memos(&self) -> PathBuf {
         self.root.join("memo")
+    }
+
+    /// Where directories by digest are.
+    pub fn trees(&self) -> PathBuf {
+        self.root.join("unpacked")
+    }
+
+    /// Where the directory of `digest` is, or would be.
+    pub fn tree_path(&self, digest: &Digest) -> PathBuf {
+        self.trees().join(digest.hex())
+    }
+
+    /// The directory of `digest`, if it is here. To ask is to use it.
+    pub fn tree(&self, digest: &Digest) -> Option<PathBuf> {
+        let path = self.tree_path(digest);
+        let metadata = fs::metadata(&path).ok().filter(Metadata::is_dir)?;
+        self.note_use(digest, &path, &metadata);
+        Some(path)
     }
 
     /// Where the blob of `digest` is, or would be.

@@ -15,6 +15,7 @@ pub mod opened;
 pub mod rebase;
 pub mod reference;
 mod splice;
+pub mod unpack;
 mod ustar;
 
 use std::collections::BTreeMap;
