@@ -30,6 +30,7 @@ use lambimg::build::locking::Upgrade;
 use lambimg::build::pinning::Renewal;
 use lambimg::build::{self, Tools, outdated};
 use lambimg::config::{Config, Project, Setting};
+use lambimg::lambda::sandbox;
 use lambimg::oci::layer::Packing;
 use lambimg::oci::reference::{Name, Reference};
 use lambimg::plan::reach::{self, Reach};
@@ -385,6 +386,13 @@ enum Format {
 }
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments
+        .next()
+        .is_some_and(|first| first == sandbox::HELPER)
+    {
+        return sandbox::run_helper(arguments.next().as_deref());
+    }
     failure::exit_70_on_panic();
     surroundings::allow_many_files();
     let arguments = Arguments::parse();

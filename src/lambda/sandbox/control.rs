@@ -93,7 +93,6 @@ pub(super) enum Answer {
 }
 
 /// The number of an error, for another process to make the error of.
-#[expect(dead_code, reason = "the helper's")]
 pub(super) fn errno(error: &io::Error) -> i32 {
     let other = rustix::io::Errno::IO.raw_os_error();
     error.raw_os_error().unwrap_or(other)

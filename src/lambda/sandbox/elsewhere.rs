@@ -1,6 +1,7 @@
 //! What stands for a sandbox on systems that have none.
 
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Error, Exit, Memory, Program, SpawnError, Spec};
 
 /// Never called here.
-pub fn run_helper() -> ExitCode {
+pub fn run_helper(_stage: Option<&OsStr>) -> ExitCode {
     ExitCode::FAILURE
 }
 

@@ -1,8 +1,175 @@
-//! The helper of a sandbox: this program again, before it is anything else.
+//! The helper of a sandbox: this program again, before it is anything else, and therefore with one thread.
+//!
+//! It runs twice. The first makes the namespaces and starts the second in them, which is the sandbox's first process
+//! then: that one makes the root and does what the owner asks for. No code of ours runs between a fork and an
+//! execution, so none of it has to be unsafe. What a function is, is not known here.
 
-use std::process::ExitCode;
+mod network;
+mod programs;
+mod root;
+mod server;
+mod usage;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use rustix::process::Signal;
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+
+use super::control::{self, Message, Step};
+use super::{GROUP, HELPER, Spec, USER};
+
+/// The second argument of the second run.
+const FIRST_PROCESS: &str = "first-process";
+/// This program, wherever it lies.
+const OURSELVES: &str = "/proc/self/exe";
+
+/// What went wrong while a sandbox was made.
+#[derive(Debug)]
+struct Failure {
+    step: Step,
+    what: String,
+    source: io::Error,
+}
+
+impl Failure {
+    fn of<E: Into<io::Error>>(step: Step, what: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let what = what.into();
+        move |source| Self {
+            step,
+            what,
+            source: source.into(),
+        }
+    }
+
+    fn message(&self) -> Message {
+        Message::Failed {
+            step: self.step,
+            what: self.what.clone(),
+            errno: control::errno(&self.source),
+        }
+    }
+}
 
 /// Is the helper of a sandbox, whose owner is at the other end of standard input, until the sandbox has ended.
-pub fn run() -> ExitCode {
-    ExitCode::FAILURE
+/// `stage` is the program's second argument.
+pub fn run(stage: Option<&OsStr>) -> ExitCode {
+    // A copy, because a program's input may not be closed in safe code; nothing else is done with the original.
+    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
+        return ExitCode::FAILURE;
+    };
+    let made = if stage == Some(OsStr::new(FIRST_PROCESS)) {
+        become_first(&socket).map(|spec| {
+            server::serve(socket.as_fd(), &spec);
+        })
+    } else {
+        start_first(&socket).map(|mut first| {
+            // Whoever has started it reaps it, or it would stay behind where nobody else does.
+            let _ = first.wait();
+        })
+    };
+    match made {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Without an owner nobody is there to tell.
+            let _ = control::send(&socket, &failure.message(), &[]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn spec(socket: &OwnedFd) -> Result<Spec, Failure> {
+    let received = control::receive::<Spec>(socket, &mut Vec::new());
+    let received = received.map_err(Failure::of(Step::Other, "read what is asked for"))?;
+    let (spec, _) = received
+        .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+        .map_err(Failure::of(Step::Other, "read what is asked for"))?;
+    Ok(spec)
+}
+
+/// Makes the namespaces and starts what runs in them.
+fn start_first(socket: &OwnedFd) -> Result<Child, Failure> {
+    let spec = spec(socket)?;
+    // A terminal's signals are for the owner, who ends this in order.
+    let _ = rustix::process::setsid();
+    let namespaces = |what| Failure::of::<io::Error>(Step::Namespaces, what);
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    unshare(&spec).map_err(namespaces("make namespaces"))?;
+    let maps = [
+        ("setgroups", "deny".to_owned()),
+        ("uid_map", format!("{USER} {} 1", user.as_raw())),
+        ("gid_map", format!("{GROUP} {} 1", group.as_raw())),
+    ];
+    for (name, content) in maps {
+        let written = fs::write(format!("/proc/self/{name}"), content);
+        written.map_err(namespaces("be another user in a namespace"))?;
+    }
+    keep_capabilities().map_err(namespaces("keep capabilities"))?;
+    let first = Command::new(OURSELVES)
+        .args([HELPER, FIRST_PROCESS])
+        .stdin(Stdio::inherit())
+        .spawn();
+    first.map_err(Failure::of(Step::Other, "start the first process"))
+}
+
+#[expect(
+    deprecated,
+    reason = "it is deprecated for what it does with descriptors, which is not asked for"
+)]
+fn unshare(spec: &Spec) -> io::Result<()> {
+    let mut flags = UnshareFlags::NEWUSER
+        | UnshareFlags::NEWNS
+        | UnshareFlags::NEWPID
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS;
+    flags.set(UnshareFlags::NEWNET, !spec.network);
+    Ok(rustix::thread::unshare(flags)?)
+}
+
+/// What making the root takes, through the execution of the first process.
+fn keep_capabilities() -> io::Result<()> {
+    let needed = [
+        CapabilitySet::SYS_ADMIN,
+        CapabilitySet::NET_ADMIN,
+        // Directories that the function may not read lie below others that it may.
+        CapabilitySet::DAC_OVERRIDE,
+    ];
+    let mut all = rustix::thread::capabilities(None)?;
+    all.inheritable = needed.into_iter().collect();
+    rustix::thread::set_capabilities(None, all)?;
+    for capability in needed {
+        rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+    }
+    Ok(())
+}
+
+/// Makes the root and gives up everything that took.
+fn become_first(socket: &OwnedFd) -> Result<Spec, Failure> {
+    let spec = spec(socket)?;
+    root::make(&spec)?;
+    let other = |what| Failure::of::<io::Error>(Step::Other, what);
+    programs::limit(&spec).map_err(other("limit resources"))?;
+    give_up().map_err(other("give up capabilities"))?;
+    control::send(socket, &Message::Ready, &[]).map_err(other("answer"))?;
+    Ok(spec)
+}
+
+fn give_up() -> io::Result<()> {
+    let nothing = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::clear_ambient_capability_set()?;
+    rustix::thread::set_capabilities(None, nothing)?;
+    rustix::thread::set_no_new_privs(true)?;
+    // Its programs are the same user, and could trace it or take its socket.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    // The process that has started it waits for nothing else; where that is killed, this ends too.
+    Ok(rustix::process::set_parent_process_death_signal(Some(
+        Signal::KILL,
+    ))?)
 }

@@ -1,0 +1,142 @@
+//! The memory of all processes of the sandbox, and its limit, held by looking often.
+//!
+//! Counted is what a process has for itself, and of mapped files the most that one process has: they share them.
+//! Where that passes the limit, it is counted again with every page shared by all who have it, which takes longer.
+//! Why a process needs memory is not known here.
+
+use std::fs;
+use std::str::SplitWhitespace;
+
+use rustix::process::{Pid, Signal};
+
+use crate::lambda::sandbox::Memory;
+
+/// How long a process may go on beyond the limit, in milliseconds.
+pub(super) const EVERY: i64 = 25;
+
+/// What is known of the memory in use.
+#[derive(Debug)]
+pub(super) struct Usage {
+    limit: u64,
+    memory: Memory,
+}
+
+/// The memory of a process in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    pid: Pid,
+    own: u64,
+    files: u64,
+}
+
+impl Usage {
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            memory: Memory::default(),
+        }
+    }
+
+    /// Looks, and ends the largest processes where they have too much, as the kernel would.
+    pub(super) fn look(&mut self) -> Memory {
+        let mut shares: Vec<_> = processes().filter_map(share).collect();
+        let mut sum = total(&shares);
+        if sum > self.limit {
+            for share in &mut shares {
+                exact(share);
+            }
+            sum = total(&shares);
+        }
+        self.memory.now = sum;
+        self.memory.most = self.memory.most.max(sum);
+        shares.sort_by_key(|share| share.own + share.files);
+        while sum > self.limit
+            && let Some(largest) = shares.pop()
+        {
+            // Should it have ended meanwhile, its memory is free too.
+            let _ = rustix::process::kill_process(largest.pid, Signal::KILL);
+            self.memory.kills += 1;
+            sum = total(&shares);
+        }
+        self.memory
+    }
+}
+
+fn total(shares: &[Share]) -> u64 {
+    let own: u64 = shares.iter().map(|share| share.own).sum();
+    own + shares.iter().map(|share| share.files).max().unwrap_or(0)
+}
+
+/// All processes but this one.
+fn processes() -> impl Iterator<Item = Pid> {
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers
+        .filter_map(Pid::from_raw)
+        .filter(|pid| !pid.is_init())
+}
+
+fn share(pid: Pid) -> Option<Share> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mut share = Share {
+        pid,
+        own: 0,
+        files: 0,
+    };
+    for line in status.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("RssAnon:" | "RssShmem:") => share.own += bytes(words),
+            Some("RssFile:") => share.files = bytes(words),
+            _ => {}
+        }
+    }
+    Some(share)
+}
+
+/// Counts a process's part of what it shares; what cannot be told stays as it is.
+fn exact(share: &mut Share) {
+    let path = format!("/proc/{}/smaps_rollup", share.pid);
+    let Ok(parts) = fs::read_to_string(path) else {
+        return;
+    };
+    let proportional = parts.lines().find_map(|line| line.strip_prefix("Pss:"));
+    if let Some(proportional) = proportional {
+        share.own = bytes(proportional.split_whitespace());
+        share.files = 0;
+    }
+}
+
+/// `12 kB`.
+fn bytes(mut words: SplitWhitespace<'_>) -> u64 {
+    let number = words.next().and_then(|word| word.parse().ok());
+    number.unwrap_or(0u64) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_shared_and_the_rest_is_not() {
+        let share = |own, files| Share {
+            pid: Pid::INIT,
+            own,
+            files,
+        };
+        assert_eq!(total(&[]), 0);
+        assert_eq!(total(&[share(3, 10), share(4, 20)]), 27);
+    }
+
+    #[test]
+    fn this_process_has_memory() {
+        let own = share(rustix::process::getpid()).unwrap();
+        assert!(own.own > 100 << 10, "{own:?}");
+        let mut shared = own;
+        exact(&mut shared);
+        assert!(
+            shared.own > 0 && shared.own < own.own + own.files,
+            "{shared:?} {own:?}"
+        );
+    }
+}
