@@ -4,43 +4,45 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncRead;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::net::unix::pipe::Receiver;
 
+use crate::lambda::sandbox::Error;
 use crate::lambda::sandbox::Exit;
+use crate::lambda::sandbox::Memory;
+use crate::lambda::sandbox::Process;
 use crate::lambda::sandbox::Program;
+use crate::lambda::sandbox::Sandbox;
+use crate::lambda::sandbox::SpawnError;
 
-/// A place to run programs in.
+/// A place to run programs in; [`Sandbox`] is one, and says what each of these does.
 pub trait Place: Send + Sync {
     /// Listens where the place's programs can connect, by the address that is given with it.
-    fn listen(&self) -> BoxFuture<'_, io::Result<(TcpListener, SocketAddr)>>;
+    fn listen(&self) -> BoxFuture<'_, Result<(TcpListener, SocketAddr), Error>>;
 
     /// Connects to a port on which one of the place's programs listens.
     fn connect(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>>;
 
-    /// The names of the files that are directly in a directory, in order; none where there is no such directory.
-    fn list<'a>(&'a self, directory: &'a str) -> BoxFuture<'a, io::Result<Vec<String>>>;
+    /// The names of what is directly in a directory, in order; none where there is no such directory.
+    fn list<'a>(&'a self, directory: &'a str) -> BoxFuture<'a, Result<Vec<String>, Error>>;
 
     /// Starts a program.
-    fn spawn<'a>(&'a self, program: &'a Program) -> BoxFuture<'a, Result<Started, Refusal>>;
+    fn spawn<'a>(&'a self, program: &'a Program) -> BoxFuture<'a, Result<Started, SpawnError>>;
 
     /// Ends every program at once, and waits until they are gone.
-    fn kill_all(&self) -> BoxFuture<'_, io::Result<()>>;
+    fn kill_all(&self) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// The memory in use.
-    fn memory(&self) -> Usage;
-}
+    /// The memory of its programs.
+    fn memory(&self) -> BoxFuture<'_, Memory>;
 
-/// The memory that a place's programs use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// The most in use since the place was made, in bytes.
-    pub most: u64,
-    /// How often programs were ended for want of memory.
-    pub limit_hits: u64,
+    /// Ends the place, and waits until it is gone.
+    fn end(&self) -> BoxFuture<'_, ()>;
 }
 
 /// A program that runs.
@@ -63,33 +65,66 @@ pub trait Running: Send + Sync {
     /// Waits for its end. May be given up and called again.
     fn wait(&mut self) -> BoxFuture<'_, Exit>;
 
-    /// Asks it to end: `SIGTERM`.
-    fn terminate(&self) -> BoxFuture<'_, io::Result<()>>;
-
-    /// Ends it at once, with its descendants as far as they are known: `SIGKILL`.
-    fn kill(&self) -> BoxFuture<'_, io::Result<()>>;
+    /// Sends it a signal, by its number.
+    fn signal(&self, signal: i32) -> BoxFuture<'_, Result<(), Error>>;
 }
 
-/// Why a program was not started.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// Its working directory cannot be entered.
-    #[error("chdir {path}: {source}")]
-    WorkingDir {
-        /// The directory.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// It cannot be executed.
-    #[error("exec {path}: {source}")]
-    Exec {
-        /// The program.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The place itself fails.
-    #[error("{0}")]
-    Place(String),
+impl Place for Sandbox {
+    fn listen(&self) -> BoxFuture<'_, Result<(TcpListener, SocketAddr), Error>> {
+        self.listen().boxed()
+    }
+
+    fn connect(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {
+        self.connect(port).boxed()
+    }
+
+    fn list<'a>(&'a self, directory: &'a str) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+        self.list(directory).boxed()
+    }
+
+    fn spawn<'a>(&'a self, program: &'a Program) -> BoxFuture<'a, Result<Started, SpawnError>> {
+        async move {
+            let process = self.spawn(program).await?;
+            let refused = |source| Error::Refused {
+                action: "share a pipe",
+                source,
+            };
+            let framed = process.framed.as_ref().map(reader).transpose();
+            Ok(Started {
+                stdout: reader(&process.stdout).map_err(refused)?,
+                stderr: reader(&process.stderr).map_err(refused)?,
+                framed: framed.map_err(refused)?,
+                process: Box::new(process),
+            })
+        }
+        .boxed()
+    }
+
+    fn kill_all(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.kill_all().boxed()
+    }
+
+    fn memory(&self) -> BoxFuture<'_, Memory> {
+        self.memory().boxed()
+    }
+
+    fn end(&self) -> BoxFuture<'_, ()> {
+        self.clone().end().boxed()
+    }
+}
+
+/// The same pipe, to be read beside the process's own end.
+fn reader(receiver: &Receiver) -> io::Result<Reader> {
+    let descriptor = receiver.as_fd().try_clone_to_owned()?;
+    Ok(Box::new(Receiver::from_owned_fd(descriptor)?))
+}
+
+impl Running for Process {
+    fn wait(&mut self) -> BoxFuture<'_, Exit> {
+        self.wait().boxed()
+    }
+
+    fn signal(&self, signal: i32) -> BoxFuture<'_, Result<(), Error>> {
+        self.signal(signal).boxed()
+    }
 }
