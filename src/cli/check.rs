@@ -1,19 +1,16 @@
 //! The verb `check`: every rule that Lambda has, applied to an image or to what a project gives.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use lambimg::blob_store::BlobStore;
 use lambimg::build::{self, checking};
 use lambimg::config::{Check, Config, Project, Setting};
 use lambimg::http;
 use lambimg::lambda::Architecture;
 use lambimg::lambda::check::subject::Subject;
 use lambimg::lambda::check::{self, Finding, Rule};
-use lambimg::oci::layout::{self, Place};
-use lambimg::oci::reference::Name;
 use lambimg::plan::reach::{self, Reach};
 use lambimg::plan::{self, Policy, Request};
 
@@ -27,11 +24,12 @@ use crate::limit_store;
 use crate::proof::config_of;
 use crate::sarif::{self, Sources};
 use crate::surroundings::{self, Surroundings};
+use crate::target::{self, Target};
 use crate::terminal::Terminal;
 use crate::tools;
 
 #[derive(Debug, Args)]
-#[command(mut_arg("path", |path| path.value_name("IMAGE|PATH").help(TARGET)))]
+#[command(mut_arg("path", |path| path.value_name("IMAGE|PATH").help(target::HELP)))]
 pub(crate) struct CheckArguments {
     #[command(flatten)]
     needs: NeedsArguments,
@@ -64,10 +62,6 @@ pub(crate) struct CheckArguments {
     format: CheckFormat,
 }
 
-/// What the one argument may be.
-const TARGET: &str = "A name in the store, oci:DIR, oci-archive:FILE, docker-archive:FILE or a registry reference \
-                      behind `docker://`; or a project's directory, which is built first";
-
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum CheckFormat {
     /// For people
@@ -80,14 +74,6 @@ enum CheckFormat {
     /// The documentation of all rules
     #[value(hide = true)]
     Markdown,
-}
-
-/// What is to be checked.
-enum Target {
-    /// An image, by what the user calls it.
-    Image(String),
-    /// A project.
-    Project(PathBuf),
 }
 
 /// Applies the rules, or tells of them.
@@ -112,7 +98,7 @@ pub(crate) fn check(
         terminal,
         today: surroundings::today(),
     };
-    match wanted.target(terminal)? {
+    match Target::of(&wanted.needs.path, terminal)? {
         Target::Image(image) => run.image(&image),
         Target::Project(path) => run.project(&path),
     }
@@ -160,46 +146,6 @@ impl CheckArguments {
     fn building(&self) -> Config {
         self.function.config().or(self.needs.config())
     }
-
-    /// An image where the text is of an image's form or a name in the store, else a directory.
-    fn target(&self, terminal: &Terminal) -> Result<Target, Failure> {
-        let path = self.needs.path.clone();
-        let Some(text) = path.to_str() else {
-            return Ok(Target::Project(path));
-        };
-        let image = || Target::Image(text.to_owned());
-        if text.starts_with("docker://") || text.parse::<Place>().is_ok() {
-            return Ok(image());
-        }
-        let starts = ["./", "../", "/"];
-        if [".", ".."].contains(&text) || starts.iter().any(|start| text.starts_with(start)) {
-            return Ok(Target::Project(path));
-        }
-        let known = names_in_store();
-        let name = text.parse::<Name>().ok().map(|name| name.tagged());
-        if name.is_some_and(|name| known.contains(&name)) {
-            if path.is_dir() {
-                terminal.note(&format!(
-                    "`{text}` is an image in the store, which is checked, and a directory, which `./{text}` would be"
-                ));
-            }
-            return Ok(image());
-        }
-        if path.is_dir() {
-            return Ok(Target::Project(path));
-        }
-        Err(Failure::neither_image_nor_project(text, &known))
-    }
-}
-
-/// The names there are; a store that cannot be read has none, and says so itself when it is used.
-fn names_in_store() -> BTreeSet<String> {
-    let here = Surroundings::read();
-    let Ok(directory) = here.store_directory() else {
-        return BTreeSet::new();
-    };
-    let listed = layout::list(BlobStore::at(directory).root()).unwrap_or_default();
-    listed.into_iter().filter_map(|image| image.name).collect()
 }
 
 /// One check under way.

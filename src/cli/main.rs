@@ -16,6 +16,7 @@ mod proof;
 mod results;
 mod sarif;
 mod surroundings;
+mod target;
 mod terminal;
 
 use std::collections::BTreeSet;
