@@ -5,7 +5,9 @@
 
 pub mod check;
 pub mod environment;
+pub mod fleet;
 pub mod function;
+pub mod invoke_api;
 pub mod sandbox;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,209 @@
+//! The Invoke API of Lambda's service for one function on this machine, so that every SDK of AWS's can call it.
+//!
+//! Nobody's signature is looked at, and the function alone is there, as its unpublished version. An event that
+//! nobody waits for is tried once, where the service tries twice more. How calls are made is not known here.
+
+mod request;
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::lambda::fleet::Fleet;
+use crate::lambda::function::{Invocation, MAX_PAYLOAD, Outcome};
+use crate::progress::in_words;
+use request::{Call, Kind, Refusal};
+
+/// The version that is called: the one that nobody has published.
+const VERSION: &str = "$LATEST";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+const EXECUTED_VERSION: HeaderName = HeaderName::from_static("x-amz-executed-version");
+const FUNCTION_ERROR: HeaderName = HeaderName::from_static("x-amz-function-error");
+const LOG_RESULT: HeaderName = HeaderName::from_static("x-amz-log-result");
+/// So much of a body that is too large is read all the same: many clients look at no answer before they have sent
+/// everything.
+const MOST_READ: usize = 64 << 20;
+/// How long connections may take to send what they have, when everything is ended.
+const AT_THE_END: Duration = Duration::from_secs(1);
+/// How long to wait before the next connection, where there are too many of them.
+const TOO_MANY: Duration = Duration::from_millis(50);
+
+/// Answers calls of `fleet`'s function on `listener` until `ended`, and then ends the fleet.
+pub async fn serve(listener: TcpListener, fleet: Fleet, ended: impl Future<Output = ()>) {
+    let closing = watch::Sender::new(false);
+    let mut connections = JoinSet::new();
+    let mut ended = Box::pin(ended.fuse());
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut ended => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, fleet.clone(), closing.subscribe()));
+                }
+                Err(error) if is_of_one(&error) => {}
+                Err(_) => tokio::time::sleep(TOO_MANY).await,
+            },
+        }
+    }
+    drop(listener);
+    closing.send_replace(true);
+    fleet.end().await;
+    let all = async { while connections.join_next().await.is_some() {} };
+    // Those that are left are dropped.
+    let _ = tokio::time::timeout(AT_THE_END, all).await;
+}
+
+/// Whether only the one connection failed.
+fn is_of_one(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
+}
+
+/// Serves one connection until its end; when all are closing, until the request under way is answered.
+async fn connection(stream: TcpStream, fleet: Fleet, mut closing: watch::Receiver<bool>) {
+    // What is answered is small, and waited for.
+    let _ = stream.set_nodelay(true);
+    let answer = service_fn(move |request| {
+        let fleet = fleet.clone();
+        async move { Ok::<_, Infallible>(answer(request, &fleet).await) }
+    });
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+    let mut connection = Box::pin(connection);
+    // A connection that fails has nobody to be told.
+    tokio::select! {
+        _ = &mut connection => return,
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+async fn answer(request: Request<Incoming>, fleet: &Fleet) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let function = fleet.function();
+    let call = Call::read(&parts.method, &parts.uri, &parts.headers, &function);
+    // Read whatever the answer is: the connection goes on after it.
+    let event = read(body).await;
+    let call = call.and_then(|call| Ok((call.check(&event?)?, call)));
+    let trace = parts.headers.get(TRACE_ID).cloned();
+    let mut response = match call {
+        Ok((invocation, call)) => perform(call, invocation, fleet).await,
+        Err(refusal) => refused(&refusal),
+    };
+    let headers = response.headers_mut();
+    if let Some(trace) = trace {
+        headers.insert(TRACE_ID, trace);
+    }
+    if !headers.contains_key(REQUEST_ID) {
+        set(headers, REQUEST_ID, &Uuid::new_v4().to_string());
+    }
+    response
+}
+
+/// The event; too large a one is read and forgotten, up to a limit.
+async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
+    let (mut event, mut size) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Err(Refusal::Incomplete);
+        };
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        size += data.len();
+        if size <= MAX_PAYLOAD {
+            event.extend_from_slice(data);
+        } else if size > MOST_READ {
+            break;
+        }
+    }
+    if size > MAX_PAYLOAD {
+        return Err(Refusal::TooLarge(MAX_PAYLOAD));
+    }
+    Ok(event.into())
+}
+
+async fn perform(call: Call, invocation: Invocation, fleet: &Fleet) -> Response<Full<Bytes>> {
+    match call.kind {
+        Kind::DryRun => status(StatusCode::NO_CONTENT),
+        Kind::Event => {
+            let fleet = fleet.clone();
+            // The fleet knows of it and ends it; what comes of it is in its log.
+            tokio::spawn(async move { fleet.invoke(invocation).await.map(drop) });
+            status(StatusCode::ACCEPTED)
+        }
+        Kind::RequestResponse => match fleet.invoke(invocation).await {
+            Ok(outcome) => answered(outcome, call.with_log),
+            Err(error) => refused(&Refusal::Failed(in_words(&error))),
+        },
+    }
+}
+
+fn status(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+fn answered(outcome: Outcome, with_log: bool) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(outcome.payload));
+    let headers = response.headers_mut();
+    set(headers, REQUEST_ID, &outcome.request_id);
+    set(headers, EXECUTED_VERSION, VERSION);
+    let content_type = outcome.content_type.as_deref();
+    set(
+        headers,
+        CONTENT_TYPE,
+        content_type.unwrap_or("application/json"),
+    );
+    if outcome.is_error {
+        set(headers, FUNCTION_ERROR, "Unhandled");
+    }
+    if with_log {
+        set(headers, LOG_RESULT, &STANDARD.encode(&outcome.log_tail));
+    }
+    response
+}
+
+fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
+    let (kind, is_of_user) = (refusal.kind(), refusal.status().is_client_error());
+    let side = if is_of_user { "User" } else { "Service" };
+    let document = json!({"Type": side, refusal.message_key(): refusal.to_string()});
+    let mut response = Response::new(Full::from(document.to_string()));
+    *response.status_mut() = refusal.status();
+    let headers = response.headers_mut();
+    set(headers, ERROR_TYPE, kind);
+    set(headers, CONTENT_TYPE, "application/json");
+    response
+}
+
+/// Sets a header; a value that can be none is left out.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
