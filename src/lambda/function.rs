@@ -122,7 +122,9 @@ pub struct Report {
 
 /// Takes a function's log, a line or more at a time, as it is written.
 #[derive(Clone)]
-pub struct Log(Arc<dyn Fn(&[u8]) + Send + Sync>);
+pub struct Log(Arc<Lines>);
+
+type Lines = dyn Fn(&[u8]) + Send + Sync;
 
 impl Log {
     /// A log that goes there. What is given ends at a line's end.
