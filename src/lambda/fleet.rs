@@ -3,7 +3,6 @@
 //! A call takes an environment that is idle, or a new one, or waits. Where environments run, who calls, and how, is
 //! not known here.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,24 +11,22 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::lambda::environment::{Environment, Place};
 use crate::lambda::function::{Clock, Function, Invocation, Log, Outcome};
+use crate::lambda::sandbox;
 
 /// Why a call was not made, or not waited for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is nowhere to run.
     #[error("no environment can be started")]
-    Place(#[source] Refusal),
+    Place(#[source] sandbox::Error),
     /// Everything was ended meanwhile.
     #[error("the function was ended")]
     Ended,
 }
 
-/// Why there is no place for an environment.
-pub type Refusal = Box<dyn StdError + Send + Sync>;
-
 /// Makes a place for one environment.
 pub type Places =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Place>, Refusal>> + Send + Sync>;
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Place>, sandbox::Error>> + Send + Sync>;
 
 /// Environments of a function. Cheap to clone; all clones are the same.
 #[derive(Clone)]

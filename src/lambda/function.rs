@@ -78,6 +78,8 @@ pub enum LogFormat {
 /// A call.
 #[derive(Debug, Clone, Default)]
 pub struct Invocation {
+    /// Its identifier, where the caller has told somebody already; else one is made.
+    pub request_id: Option<String>,
     /// The event.
     pub event: Bytes,
     /// The client's context as JSON, decoded.

@@ -153,7 +153,9 @@ impl Environment {
     fn call(&self, call: Invocation, timeout: Duration) -> Call {
         let given = call.trace_id.filter(|trace| !trace.is_empty());
         Call {
-            request_id: Uuid::new_v4().to_string(),
+            request_id: call
+                .request_id
+                .unwrap_or_else(|| Uuid::new_v4().to_string()),
             invocation_id: Uuid::new_v4().to_string(),
             event: call.event,
             deadline_ms: self.epoch_ms() + milliseconds(timeout),

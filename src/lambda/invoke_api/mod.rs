@@ -147,14 +147,17 @@ async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
     Ok(event.into())
 }
 
-async fn perform(call: Call, invocation: Invocation, fleet: &Fleet) -> Response<Full<Bytes>> {
+async fn perform(call: Call, mut invocation: Invocation, fleet: &Fleet) -> Response<Full<Bytes>> {
     match call.kind {
         Kind::DryRun => status(StatusCode::NO_CONTENT),
         Kind::Event => {
-            let fleet = fleet.clone();
+            let (fleet, request_id) = (fleet.clone(), Uuid::new_v4().to_string());
+            invocation.request_id = Some(request_id.clone());
             // The fleet knows of it and ends it; what comes of it is in its log.
             tokio::spawn(async move { fleet.invoke(invocation).await.map(drop) });
-            status(StatusCode::ACCEPTED)
+            let mut response = status(StatusCode::ACCEPTED);
+            set(response.headers_mut(), REQUEST_ID, &request_id);
+            response
         }
         Kind::RequestResponse => match fleet.invoke(invocation).await {
             Ok(outcome) => answered(outcome, call.with_log),
