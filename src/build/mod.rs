@@ -26,6 +26,7 @@ pub mod pins;
 pub mod project;
 pub mod pushing;
 pub mod rebase;
+pub mod running;
 pub mod verify;
 pub mod wheel_layers;
 
@@ -1116,15 +1117,28 @@ pub async fn push_all(
 /// # Errors
 /// See [`Error`].
 pub async fn open(text: &str, tools: &Tools) -> Result<Image, Error> {
+    open_for(text, None, tools).await
+}
+
+/// As [`open`]; of an index it is the image for `architecture`, if one is wanted.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn open_for(
+    text: &str,
+    architecture: Option<&'static str>,
+    tools: &Tools,
+) -> Result<Image, Error> {
     if let Some(rest) = text.strip_prefix("docker://") {
         let reference = Reference::read(rest).map_err(|_| no_image(text, tools))?;
-        let image = base::fetch(&reference, None, &tools.registries, &tools.store).await?;
+        let (registries, store) = (&tools.registries, &tools.store);
+        let image = base::fetch(&reference, architecture, registries, store).await?;
         return Ok(base::with_origins(image, &reference));
     }
     if let Ok(place) = text.parse::<layout::Place>() {
         let store = tools.store.clone();
         return Ok(tools
-            .block(move || layout::read(&place, None, &store))
+            .block(move || layout::read(&place, architecture, &store))
             .await??);
     }
     let name: Name = text.parse().map_err(|_| no_image(text, tools))?;
