@@ -14,11 +14,15 @@ use lambimg::blob_store;
 use lambimg::build::pinning::{Asker, Refusal};
 use lambimg::build::pins::Bytecode;
 use lambimg::build::verify::{Cause, Report};
-use lambimg::build::{self, function, host_base, pins, rebase};
+use lambimg::build::{self, host_base, pins, rebase, running};
 use lambimg::config;
 use lambimg::http;
+use lambimg::lambda::Architecture;
 use lambimg::lambda::check::{Finding, NoRule};
-use lambimg::oci::{self, layer, layout, reference};
+use lambimg::lambda::fleet;
+use lambimg::lambda::function;
+use lambimg::lambda::sandbox;
+use lambimg::oci::{self, layer, layout, reference, unpack};
 use lambimg::plan;
 use lambimg::python::index::{self, settings};
 use lambimg::python::{fetch, interpreter, lock, pyproject, requirements, resolve, source, wheel};
@@ -29,7 +33,7 @@ use lambimg::registry::auth::{self, Source};
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0   done
-  1   findings, or refused
+  1   findings, refused, or a function's error
   2   usage or configuration
   3   the input cannot be built (no wheel for the target, hash differs)
   4   network or registry
@@ -201,6 +205,121 @@ impl Failure {
                 "leave them out, or give a project's directory, as `./app`; an image may have `--arch` alone",
                 USAGE,
             ),
+        )
+    }
+
+    /// There is no other system that runs functions.
+    pub(crate) fn not_linux() -> Self {
+        Self::new(
+            &sandbox::Error::NotLinux,
+            of_sandbox(&sandbox::Error::NotLinux),
+        )
+    }
+
+    /// This is a machine that Lambda has none of.
+    pub(crate) fn no_such_machine(kind: &str) -> Self {
+        Self::plain(
+            format!("Lambda has functions on x86_64 and arm64, and this machine is {kind}"),
+            hint("run it on one of these; all other verbs work here", USAGE),
+        )
+    }
+
+    /// A function is for other machines than this one.
+    pub(crate) fn other_machine(wanted: Architecture, machine: Architecture) -> Self {
+        Self::plain(
+            format!("the function is to be for {wanted}, and this machine is {machine}"),
+            hint(
+                format!("`--arch {machine}` builds it for this machine"),
+                USAGE,
+            ),
+        )
+    }
+
+    /// An image has no files that change.
+    pub(crate) fn nothing_to_watch() -> Self {
+        Self::plain(
+            "`--watch` is for a project, and this is an image".to_owned(),
+            hint(
+                "give the project's directory, as `./app`, or leave it out",
+                USAGE,
+            ),
+        )
+    }
+
+    /// What a function is to be called with is nothing.
+    pub(crate) fn no_event(place: &str, why: &str) -> Self {
+        Self::plain(
+            format!("{place} has no event: {why}"),
+            hint(
+                "an event is a JSON document; `lambimg event` lists samples",
+                USAGE,
+            ),
+        )
+    }
+
+    /// An event is larger than any that Lambda has.
+    pub(crate) fn event_too_large(place: &str, size: usize) -> Self {
+        let most = function::MAX_PAYLOAD;
+        Self::plain(
+            format!("the event in {place} has {size} bytes, and Lambda takes {most}"),
+            hint(
+                "keep what is large in a bucket, and its key in the event",
+                USAGE,
+            ),
+        )
+    }
+
+    /// What is given as the client's context is none.
+    pub(crate) fn no_client_context(why: &str) -> Self {
+        Self::plain(
+            format!("`--client-context` is none: {why}"),
+            hint(
+                "give a JSON object of at most 2,686 bytes, or the file that has it",
+                USAGE,
+            ),
+        )
+    }
+
+    /// A file of variables is none.
+    pub(crate) fn no_variables(path: &Path, why: &str) -> Self {
+        Self::plain(
+            format!("cannot take the variables in `{}`: {why}", path.display()),
+            hint(
+                "write NAME=VALUE a line, without `export` and quotes",
+                USAGE,
+            ),
+        )
+    }
+
+    /// A variable is none.
+    pub(crate) fn no_variable(text: &str, why: &str) -> Self {
+        // Never the value, which may be a secret.
+        let name = text.split('=').next().unwrap_or_default();
+        Self::plain(
+            format!("`--env {name}` sets no variable: {why}"),
+            hint(
+                "write NAME=VALUE, or NAME alone for the value that it has here",
+                USAGE,
+            ),
+        )
+    }
+
+    /// A variable is to be handed on that nobody has set.
+    pub(crate) fn variable_not_set(name: &str) -> Self {
+        Self::plain(
+            format!("`--env {name}` names a variable that is not set here"),
+            hint(
+                format!("set it, or give the value, as `--env {name}=VALUE`"),
+                USAGE,
+            ),
+        )
+    }
+
+    /// A port cannot be had.
+    pub(crate) fn cannot_listen(port: u16, error: &io::Error) -> Self {
+        Self::plain(
+            format!("cannot listen on port {port}: {error}"),
+            hint("choose another by `--port`; 0 is any that is free", USAGE),
         )
     }
 
@@ -384,6 +503,88 @@ impl From<config::Error> for Failure {
             ),
         };
         Self::new(&error, advice)
+    }
+}
+
+impl From<running::Error> for Failure {
+    fn from(error: running::Error) -> Self {
+        let advice = match &error {
+            running::Error::Machine { machine, .. } => hint(
+                format!("take the image for {machine}, or build the project by `--arch {machine}`"),
+                USAGE,
+            ),
+            running::Error::NoCommand => hint(
+                "name what is to be executed, as `lambimg invoke IMAGE app.handler`",
+                USAGE,
+            ),
+            running::Error::Unpack(error) => of_unpack(error),
+            running::Error::Build(error) => of_build(error),
+        };
+        Self::new(&error, advice)
+    }
+}
+
+impl From<fleet::Error> for Failure {
+    fn from(error: fleet::Error) -> Self {
+        let advice = match &error {
+            fleet::Error::Place(error) => of_sandbox(error),
+            fleet::Error::Ended => (None, REFUSED),
+        };
+        Self::new(&error, advice)
+    }
+}
+
+fn of_unpack(error: &unpack::Error) -> Advice {
+    match error {
+        unpack::Error::Read(..) => hint(
+            "the disk or the archive may be at fault; try again",
+            REFUSED,
+        ),
+        unpack::Error::Write { source, .. } => of_write(source),
+        unpack::Error::Packing(_) => hint(
+            "Lambda takes gzip alone: have its image made again, as `lambimg check` says",
+            INPUT,
+        ),
+        unpack::Error::Damaged(..) | unpack::Error::Mismatch { .. } => hint(
+            "fetch or build the image again; `lambimg check` says more of it",
+            INPUT,
+        ),
+        unpack::Error::Entry { .. } => {
+            hint("have its image made again, as `lambimg check` says", INPUT)
+        }
+    }
+}
+
+fn of_sandbox(error: &sandbox::Error) -> Advice {
+    match error {
+        sandbox::Error::NotLinux => hint(
+            "run it in a virtual machine or a container with Linux; all other verbs work here",
+            USAGE,
+        ),
+        sandbox::Error::Helper { .. } => hint(
+            "is /proc mounted? lambimg executes itself through it",
+            REFUSED,
+        ),
+        sandbox::Error::NoUserNamespaces {
+            setting: Some(setting),
+            ..
+        } => hint(
+            format!("have an administrator allow them: see `sysctl {setting}`"),
+            REFUSED,
+        ),
+        sandbox::Error::NoUserNamespaces { setting: None, .. } => hint(
+            "a container's filter may forbid them: start it with `--security-opt seccomp=unconfined`, or run lambimg \
+             outside of it",
+            REFUSED,
+        ),
+        sandbox::Error::Mount { .. } => hint(
+            "functions need Linux 5.11 or later, and a store on a file system that overlays can be made of: set \
+             LAMBIMG_CACHE_DIR to a directory on ext4, xfs, btrfs or tmpfs",
+            REFUSED,
+        ),
+        sandbox::Error::Setup { .. } | sandbox::Error::Refused { .. } | sandbox::Error::Gone => {
+            (None, REFUSED)
+        }
     }
 }
 
@@ -779,22 +980,24 @@ fn of_requirements(error: &requirements::Error) -> Advice {
     }
 }
 
-fn of_function(error: &function::Error) -> Advice {
+fn of_function(error: &build::function::Error) -> Advice {
     match error {
-        function::Error::Read { .. } => hint("check the file's permissions", USAGE),
-        function::Error::Pattern { .. } => hint(
+        build::function::Error::Read { .. } => hint("check the file's permissions", USAGE),
+        build::function::Error::Pattern { .. } => hint(
             "patterns are those of gitignore; mend it, or put a backslash before it",
             USAGE,
         ),
-        function::Error::LeavesProject { .. } => hint(
+        build::function::Error::LeavesProject { .. } => hint(
             "copy what it leads to into the project, or leave the link out by `exclude`",
             INPUT,
         ),
-        function::Error::Special(_) | function::Error::Name(_) | function::Error::Path(_) => hint(
+        build::function::Error::Special(_)
+        | build::function::Error::Name(_)
+        | build::function::Error::Path(_) => hint(
             "rename it, or leave it out by `exclude` or in `.lambimgignore`",
             INPUT,
         ),
-        function::Error::Tree(_) => hint("leave one of the two out by `exclude`", INPUT),
+        build::function::Error::Tree(_) => hint("leave one of the two out by `exclude`", INPUT),
     }
 }
 

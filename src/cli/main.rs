@@ -10,14 +10,20 @@
 
 mod check;
 mod differences;
+mod events;
 mod failure;
 mod findings;
+mod invoke;
 mod proof;
 mod results;
+mod running;
 mod sarif;
+mod serve;
+mod signals;
 mod surroundings;
 mod target;
 mod terminal;
+mod variables;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -38,12 +44,14 @@ use lambimg::plan::reach::{self, Reach};
 use lambimg::plan::{self, Policy, Request};
 use lambimg::progress::in_words;
 use lambimg::python::normalize_name;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::check::CheckArguments;
 use crate::failure::Failure;
+use crate::invoke::InvokeArguments;
 use crate::proof::{RebaseArguments, VerifyArguments};
 use crate::results::ResultArguments;
+use crate::serve::ServeArguments;
+use crate::signals::block_on;
 use crate::surroundings::Surroundings;
 use crate::terminal::{ProgressMode, Terminal};
 
@@ -108,6 +116,15 @@ enum Verb {
     Verify(Box<VerifyArguments>),
     /// Apply every rule of Lambda's to an image, or to what a project gives; exit code 1 on errors
     Check(Box<CheckArguments>),
+    /// Run an image, or what a project gives, as Lambda would, and call it; exit code 1 if the function fails
+    ///
+    /// Each response is a line on stdout, in the order of the events; the log is on stderr. Where no event is given
+    /// it is read from stdin, as from `lambimg event`; several are called in turn, in the same environment.
+    Invoke(Box<InvokeArguments>),
+    /// Run an image, or what a project gives, behind the Invoke API on this machine, for boto3 and every SDK of AWS's
+    ///
+    /// The URL on stdout is what `endpoint_url` takes. The function's name is `function`, or the one that is shown.
+    Serve(Box<ServeArguments>),
     /// Ask whether the registry has a newer base than the lock; exit code 1 if so
     Outdated(OutdatedArguments),
     /// List the runtimes: Python, system, glibc, image, dates
@@ -413,6 +430,8 @@ fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> 
     match &arguments.verb {
         Verb::Outdated(wanted) => return run_outdated(arguments, wanted, terminal),
         Verb::Check(wanted) => return check::check(arguments, wanted, terminal),
+        Verb::Invoke(wanted) => return invoke::invoke(arguments, wanted, terminal),
+        Verb::Serve(wanted) => return serve::serve(arguments, wanted, terminal),
         Verb::Build(wanted) => run_build(arguments, wanted, terminal),
         Verb::Lock(wanted) => run_lock(arguments, wanted, terminal),
         Verb::Push(push) => run_push(arguments, push, terminal),
@@ -766,34 +785,4 @@ fn tools(
     terminal: &Terminal,
 ) -> Result<Tools, Failure> {
     Surroundings::read().tools(project, reach, offline, terminal.progress())
-}
-
-/// How long threads that are still at work are waited for.
-const AT_A_SIGNAL: Duration = Duration::from_millis(200);
-const AT_THE_END: Duration = Duration::from_secs(5);
-
-/// Does `work`, unless a signal ends it: then what it has begun is dropped.
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let cannot_start = |error| Failure::bug(&format!("cannot start threads: {error}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(cannot_start)?;
-    let done = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_start)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(cannot_start)?;
-        tokio::select! {
-            biased;
-            _ = interrupt.recv() => Err(Failure::signalled(SignalKind::interrupt().as_raw_value())),
-            _ = terminate.recv() => Err(Failure::signalled(SignalKind::terminate().as_raw_value())),
-            done = work => Ok(done),
-        }
-    });
-    // Threads that nobody waits for any more clear up behind them, if they hear of it soon.
-    runtime.shutdown_timeout(if done.is_err() {
-        AT_A_SIGNAL
-    } else {
-        AT_THE_END
-    });
-    done
 }

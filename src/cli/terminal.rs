@@ -188,14 +188,31 @@ impl Terminal {
         }
     }
 
+    /// Writes a function's log, as it is; lines of several functions are not mixed.
+    pub(crate) fn log(&self, lines: &[u8]) {
+        if !self.warnings {
+            return;
+        }
+        let write = || {
+            // Nobody is left to be told that stderr is closed.
+            let _ = io::stderr().lock().write_all(lines);
+        };
+        match &self.bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        }
+    }
+
     /// Prints a result.
-    #[expect(clippy::unused_self, reason = "stdout is this value's as stderr is")]
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        self.print_bytes(text.as_bytes())
+    }
+
+    /// Prints a result of any bytes.
+    #[expect(clippy::unused_self, reason = "stdout is this value's as stderr is")]
+    pub(crate) fn print_bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        match stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-        {
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
             // Whoever reads has had enough: `lambimg bases | head -1`.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result.map_err(|error| Failure::cannot_print(&error)),

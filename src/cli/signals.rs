@@ -1,0 +1,110 @@
+//! The thread pool that verbs run on, and what Ctrl-C and SIGTERM do to them.
+//!
+//! What is under way is dropped at the first signal, or, where a function runs, told of it, so that the function
+//! gets Lambda's time to shut down; the second ends it at once. What the work is, is not known here.
+
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::failure::Failure;
+
+/// How long threads that are still at work are waited for.
+const AT_A_SIGNAL: Duration = Duration::from_millis(200);
+const AT_THE_END: Duration = Duration::from_secs(5);
+
+/// Does `work`, unless a signal ends it: then what it has begun is dropped.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    until_stopped(async |stop| stop.unless(work).await)?
+}
+
+/// Does `work`, which hears of the first signal and ends itself; at the second it is dropped.
+pub(crate) fn until_stopped<T>(work: impl AsyncFnOnce(Stop) -> T) -> Result<T, Failure> {
+    let runtime = runtime()?;
+    let (done, is_stopped) = runtime.block_on(async {
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(failure) => return (Err(failure), false),
+        };
+        let stopper = watch::Sender::new(None);
+        let mut work = Box::pin(work(Stop(stopper.subscribe())));
+        let first = tokio::select! {
+            biased;
+            signal = signals.next() => signal,
+            done = &mut work => return (Ok(done), false),
+        };
+        stopper.send_replace(Some(first));
+        tokio::select! {
+            biased;
+            signal = signals.next() => (Err(Failure::signalled(signal)), true),
+            done = work => (Ok(done), true),
+        }
+    });
+    // Threads that nobody waits for any more clear up behind them, if they hear of it soon.
+    runtime.shutdown_timeout(if is_stopped { AT_A_SIGNAL } else { AT_THE_END });
+    done
+}
+
+fn cannot_start(error: &std::io::Error) -> Failure {
+    Failure::bug(&format!("cannot start threads: {error}"))
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .enable_all()
+        .build()
+        .map_err(|error| cannot_start(&error))
+}
+
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(|error| cannot_start(&error))?,
+            terminate: signal(SignalKind::terminate()).map_err(|error| cannot_start(&error))?,
+        })
+    }
+
+    /// The next of them, by its number.
+    async fn next(&mut self) -> i32 {
+        let kind = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        };
+        kind.as_raw_value()
+    }
+}
+
+/// Knows whether a signal has come.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop(watch::Receiver<Option<i32>>);
+
+impl Stop {
+    /// Waits for the first signal, and gives its number.
+    pub(crate) async fn wait(&self) -> i32 {
+        let mut stopped = self.0.clone();
+        let signal = stopped.wait_for(Option::is_some).await.ok();
+        match signal.and_then(|signal| *signal) {
+            Some(signal) => signal,
+            // Nobody is left who could send one.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Does `work`, or drops it at a signal.
+    pub(crate) async fn unless<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            signal = self.wait() => Err(Failure::signalled(signal)),
+            done = work => Ok(done),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A function's variables as flags and files give them, in docker's format.
+//!
+//! `NAME=VALUE`, or `NAME` alone, which takes the user's own value: so credentials come in only where they are named.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::failure::Failure;
+use crate::surroundings;
+
+#[derive(Debug, Args)]
+pub(crate) struct VariableArguments {
+    /// Set a variable, or take the value it has here (repeatable)
+    #[arg(long = "env", value_name = "NAME[=VALUE]")]
+    set: Vec<String>,
+
+    /// Set the variables in a file, as docker reads it: NAME=VALUE a line; those of `--env` win (repeatable)
+    #[arg(long = "env-file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl VariableArguments {
+    /// The variables with their values.
+    pub(crate) fn read(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let mut variables = BTreeMap::new();
+        for path in &self.files {
+            let text =
+                fs::read(path).map_err(|error| Failure::no_variables(path, &error.to_string()))?;
+            let text = String::from_utf8(text);
+            let text = text.map_err(|_| Failure::no_variables(path, "it is not UTF-8"))?;
+            for (number, line) in lines(&text) {
+                let (name, value) = split(line)
+                    .map_err(|why| Failure::no_variables(path, &format!("line {number}: {why}")))?;
+                // One that is not set here is not set there, as with docker.
+                if let Some(value) =
+                    value.map_or_else(|| surroundings::variable(name), |v| Ok(Some(v)))?
+                {
+                    variables.insert(name.to_owned(), value);
+                }
+            }
+        }
+        for text in &self.set {
+            let (name, value) = split(text).map_err(|why| Failure::no_variable(text, why))?;
+            let value = match value {
+                Some(value) => value,
+                None => {
+                    surroundings::variable(name)?.ok_or_else(|| Failure::variable_not_set(name))?
+                }
+            };
+            variables.insert(name.to_owned(), value);
+        }
+        Ok(variables)
+    }
+}
+
+/// The lines that say something, with their numbers from 1.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    // Some editors mark a text as UTF-8.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = text.lines().enumerate();
+    let lines = lines.map(|(number, line)| (number + 1, line.trim_start()));
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// A name, and the value if one is written, which is all behind the first `=`.
+fn split(text: &str) -> Result<(&str, Option<String>), &'static str> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (text.trim_end(), None),
+    };
+    if name.is_empty() {
+        return Err("there is no name before the `=`");
+    }
+    if name.contains(char::is_whitespace) {
+        return Err("the name has white space in it");
+    }
+    if text.contains('\0') {
+        return Err("it has a NUL in it");
+    }
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_docker_reads_them() {
+        let text = "\u{feff}# a comment\n\n  A=1 \nB=a=b # all of it\r\nC=\nD='quoted'\nHOME\n";
+        let found: Vec<_> = lines(text)
+            .map(|(number, line)| (number, split(line).unwrap()))
+            .collect();
+        let value = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            found,
+            [
+                (3, ("A", value("1 "))),
+                (4, ("B", value("a=b # all of it"))),
+                (5, ("C", value(""))),
+                (6, ("D", value("'quoted'"))),
+                (7, ("HOME", None)),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_variable_is_told() {
+        let told = |text: &str| split(text).unwrap_err();
+        insta::assert_snapshot!(told("=x"), @"there is no name before the `=`");
+        insta::assert_snapshot!(told("export A=1"), @"the name has white space in it");
+        insta::assert_snapshot!(told("A=\0"), @"it has a NUL in it");
+    }
+
+    #[test]
+    fn flags_win_over_files_and_take_what_is_set_here() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("variables");
+        fs::write(&file, "A=file\nB=file\nLAMBIMG_TEST_NOT_SET\nPATH\n").unwrap();
+        let arguments = VariableArguments {
+            set: vec!["A=flag".to_owned(), "HOME=".to_owned()],
+            files: vec![file.clone()],
+        };
+        let read = arguments.read().unwrap();
+        let names: Vec<_> = read.keys().map(String::as_str).collect();
+        assert_eq!(names, ["A", "B", "HOME", "PATH"]);
+        assert_eq!(
+            (&*read["A"], &*read["B"], &*read["HOME"]),
+            ("flag", "file", "")
+        );
+        assert_eq!(read["PATH"], std::env::var("PATH").unwrap());
+        let unset = VariableArguments {
+            set: vec!["LAMBIMG_TEST_NOT_SET".to_owned()],
+            files: Vec::new(),
+        };
+        insta::assert_snapshot!(unset.read().unwrap_err().message, @"`--env LAMBIMG_TEST_NOT_SET` names a variable that is not set here");
+        fs::write(&file, "A=1\nB 2=x\n").unwrap();
+        let refused = arguments.read().unwrap_err().message;
+        let refused = refused.replace(&*file.to_string_lossy(), "FILE");
+        insta::assert_snapshot!(refused, @"cannot take the variables in `FILE`: line 2: the name has white space in it");
+    }
+}
