@@ -22,6 +22,7 @@ mod golden;
 mod house;
 mod indexes;
 mod inputs;
+mod invoking;
 mod layering;
 mod layers;
 mod logins;

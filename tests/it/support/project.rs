@@ -9,6 +9,7 @@ use std::fs;
 use std::fs::File;
 use std::io::Read as _;
 use std::io::Seek as _;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -264,6 +265,19 @@ impl Running {
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("our own child").is_some()
+    }
+
+    /// What it has printed so far.
+    pub(crate) fn stdout(&self) -> String {
+        let mut text = Vec::new();
+        // Read where its own writing goes on undisturbed.
+        let mut place = 0;
+        let mut part = [0; 4096];
+        while let Ok(size @ 1..) = self.stdout.read_at(&mut part, place) {
+            text.extend_from_slice(&part[..size]);
+            place += size as u64;
+        }
+        String::from_utf8(text).expect("output is text")
     }
 
     /// Waits for its end; to be still at work when `patience` is over is a failure.
