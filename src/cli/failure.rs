@@ -19,6 +19,7 @@ use lambimg::config;
 use lambimg::http;
 use lambimg::lambda::Architecture;
 use lambimg::lambda::check::{Finding, NoRule};
+use lambimg::lambda::event;
 use lambimg::lambda::fleet;
 use lambimg::lambda::function;
 use lambimg::lambda::sandbox;
@@ -149,6 +150,19 @@ impl Failure {
                 USAGE,
             ),
         )
+    }
+
+    /// A body cannot be read.
+    pub(crate) fn no_body(path: &str, error: &io::Error) -> Self {
+        let mut failure = Self::plain(
+            format!("the body cannot be read from `{path}`"),
+            hint(
+                "give a file of text in UTF-8, or `@-` for standard input; a body that begins with `@` comes from a file",
+                USAGE,
+            ),
+        );
+        failure.causes.push(error.to_string());
+        failure
     }
 
     /// What was compared is not the same.
@@ -599,6 +613,32 @@ fn of_no_rule(error: &NoRule) -> Advice {
     match error.nearest {
         Some(nearest) => hint(format!("did you mean `{nearest}`? {list}"), USAGE),
         None => hint(list, USAGE),
+    }
+}
+
+impl From<event::Error> for Failure {
+    fn from(error: event::Error) -> Self {
+        let advice = match &error {
+            event::Error::NoSource { nearest, .. } => hint(
+                format!("did you mean `{nearest}`? `lambimg event` has all"),
+                USAGE,
+            ),
+            event::Error::Without { source_name, .. } => hint(
+                format!(
+                    "`lambimg event {source_name}` prints it; `--set PLACE=VALUE` changes what is there"
+                ),
+                USAGE,
+            ),
+            event::Error::NoJson { .. } => hint(
+                "give JSON, as `--body '{\"order\": 17}'`; a text is in quotation marks there",
+                USAGE,
+            ),
+            event::Error::Nowhere { .. } => hint(
+                "write names and numbers with dots between, as `Records.0.body`; a dot in a name is `\\.`",
+                USAGE,
+            ),
+        };
+        Self::new(&error, advice)
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod check;
 mod differences;
+mod event;
 mod events;
 mod failure;
 mod findings;
@@ -46,6 +47,7 @@ use lambimg::progress::in_words;
 use lambimg::python::normalize_name;
 
 use crate::check::CheckArguments;
+use crate::event::EventArguments;
 use crate::failure::Failure;
 use crate::invoke::InvokeArguments;
 use crate::proof::{RebaseArguments, VerifyArguments};
@@ -129,6 +131,8 @@ enum Verb {
     Outdated(OutdatedArguments),
     /// List the runtimes: Python, system, glibc, image, dates
     Bases(FormatArguments),
+    /// Print what a source such as SQS sends to a function, for `lambimg invoke`; alone, list the sources
+    Event(EventArguments),
     /// Look at the store of images, layers and wheels, or remove what is not needed
     #[command(subcommand)]
     Cache(CacheVerb),
@@ -444,6 +448,7 @@ fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> 
                 Format::Json => terminal.print(&terminal::bases_json(&today)),
             }
         }
+        Verb::Event(wanted) => event::event(wanted, terminal),
         Verb::Cache(verb) => run_cache(verb, terminal),
     }?;
     Ok(ExitCode::SUCCESS)

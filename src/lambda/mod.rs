@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod environment;
+pub mod event;
 pub mod fleet;
 pub mod function;
 pub mod invoke_api;

@@ -16,6 +16,7 @@ mod dependencies;
 mod earlier;
 mod ecr;
 mod ecr_api;
+mod events;
 mod failures;
 mod function;
 mod golden;
