@@ -14,6 +14,7 @@ pub(crate) mod ecr;
 pub(crate) mod elf;
 pub(crate) mod emulator;
 pub(crate) mod forge;
+pub(crate) mod functions;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod index;

@@ -294,6 +294,21 @@ impl Running {
         self.said()
     }
 
+    /// What it has said so far on stdout and on stderr.
+    pub(crate) fn so_far(&self) -> (String, String) {
+        let read = |file: &File| {
+            let mut bytes = vec![
+                0;
+                usize::try_from(file.metadata().expect("a file of ours").len())
+                    .expect("it fits")
+            ];
+            // Where it writes stays as it is: the position is shared with it.
+            file.read_exact_at(&mut bytes, 0).expect("a file of ours");
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        (read(&self.stdout), read(&self.stderr))
+    }
+
     fn said(&mut self) -> Outcome {
         let status = self.child.wait().expect("our own child");
         let text = |mut file: &File| {
