@@ -164,7 +164,7 @@ impl Journal {
         Record {
             time: self.now(),
             kind,
-            record,
+            content: record,
         }
     }
 
@@ -342,15 +342,14 @@ fn text(told: &Told<'_>) -> Vec<String> {
             status,
             error_type,
         } => {
-            let mut line = format!(
-                "INIT_REPORT Init Duration: {} ms\tPhase: {phase}\tStatus: {}",
+            let error_type = error_type.filter(|_| *status != Status::Timeout);
+            let error = error_type.map(|word| format!("\tError Type: {word}"));
+            vec![format!(
+                "INIT_REPORT Init Duration: {} ms\tPhase: {phase}\tStatus: {}{}",
                 two_digits(*duration),
-                status.line_word()
-            );
-            if let (Some(error_type), false) = (error_type, *status == Status::Timeout) {
-                line.push_str(&format!("\tError Type: {error_type}"));
-            }
-            vec![line]
+                status.line_word(),
+                error.unwrap_or_default()
+            )]
         }
         Told::Extension {
             name,

@@ -273,14 +273,12 @@ impl Environment {
     }
 
     async fn listen(&mut self) -> Result<String, Failure> {
-        let server = match self.server.take() {
-            Some(server) => server,
-            None => {
-                let listening = self.shared.place.listen().await;
-                let (listener, address) = listening.map_err(|error| Failure::place(&error))?;
-                Server::start(listener, address, Arc::clone(&self.shared))
-            }
-        };
+        if let Some(server) = &self.server {
+            return Ok(server.address());
+        }
+        let listening = self.shared.place.listen().await;
+        let (listener, address) = listening.map_err(|error| Failure::place(&error))?;
+        let server = Server::start(listener, address, Arc::clone(&self.shared));
         let address = server.address();
         self.server = Some(server);
         Ok(address)

@@ -74,7 +74,8 @@ pub(super) struct Record {
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// What it says.
-    pub record: Value,
+    #[serde(rename = "record")]
+    pub content: Value,
 }
 
 /// What an extension asks for, as it is posted.
@@ -395,7 +396,7 @@ impl Subscriber {
             let lost = Record {
                 time: humantime::format_rfc3339_millis(clock()).to_string(),
                 kind: "platform.logsDropped",
-                record: json!({
+                content: json!({
                     "reason": "Consumer seems to have fallen behind as it has not acknowledged receipt of logs.",
                     "droppedRecords": kept.dropped,
                     "droppedBytes": kept.dropped_bytes,
@@ -462,6 +463,8 @@ async fn post(
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Value);
+
     fn read(change: impl FnOnce(&mut Value)) -> Result<Subscription, Invalid> {
         let mut body = json!({
             "schemaVersion": "2022-12-13",
@@ -479,7 +482,7 @@ mod tests {
         let (port, uri) = taken.target().unwrap();
         assert_eq!((port, uri.path()), (8080, "/here"));
         read(|body| body["buffering"] = json!({"timeoutMs": 100})).unwrap();
-        let wrong: [(fn(&mut Value), &str); 7] = [
+        let wrong: [(Change, &str); 7] = [
             (|body| body["schemaVersion"] = json!("1"), "schemaVersion"),
             (|body| body["types"] = json!([]), "types"),
             (|body| body["types"] = json!(["other"]), "other"),

@@ -142,7 +142,7 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Reply {
         (&Method::PUT, ["2022-07-01", "telemetry"]) => extensions::subscribe(shared, request).await,
         _ => Ok(text(StatusCode::NOT_FOUND, "404 page not found\n")),
     };
-    handled.unwrap_or_else(|problem| problem.reply())
+    handled.unwrap_or_else(Problem::reply)
 }
 
 /// Why a request is not answered as it was meant.

@@ -43,7 +43,7 @@ const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
 const ERROR_WITH_CAUSE: &str = "application/vnd.aws.lambda.error.cause+json";
 
 pub(super) async fn next(shared: &Arc<Shared>) -> Result<Reply, Problem> {
-    shared.step(|states| states.runtime_next())?;
+    shared.step(States::runtime_next)?;
     let call = shared.until(States::runtime_takes).await;
     let mut given = reply(StatusCode::OK, "application/json", call.event.clone());
     set_headers(given.headers_mut(), &call, &shared.function);

@@ -10,6 +10,8 @@ use super::*;
 use crate::lambda::environment::journal::Journal;
 use crate::lambda::environment::states::Answer;
 use crate::lambda::environment::states::Call;
+use crate::lambda::environment::states::Runtime;
+use crate::lambda::environment::states::States;
 use crate::lambda::environment::testing;
 use crate::lambda::environment::testing::Answered;
 use crate::lambda::environment::testing::Client;
@@ -136,7 +138,7 @@ async fn a_response_has_its_limit() {
     assert_eq!(large.refusal(), refused(413, "RequestEntityTooLarge"));
     let kept = served.answer();
     assert_eq!(kept, Some(Answer::TooLarge(MAX_RESPONSE as u64 + 1)));
-    served.shared.step(|states| states.runtime_next()).unwrap();
+    served.shared.step(States::runtime_next).unwrap();
     served.begin(2);
     let event = served.client.next().await;
     let just = served.client.respond(&event, &bytes[1..]).await;
@@ -413,8 +415,7 @@ async fn a_reset_ends_all_connections() {
         }
     });
     let ready = served.shared.until(|states| {
-        let is_ready =
-            states.runtime().clone() == crate::lambda::environment::states::Runtime::Ready;
+        let is_ready = *states.runtime() == Runtime::Ready;
         is_ready.then_some(())
     });
     ready.await;

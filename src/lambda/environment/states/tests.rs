@@ -17,11 +17,11 @@ fn claim<'a>(request_id: &'a str, invocation_id: Option<&'a str>) -> Claim<'a> {
     }
 }
 
-fn response() -> Option<Answer> {
-    Some(Answer::Response {
+fn response() -> Answer {
+    Answer::Response {
         payload: Bytes::from("1"),
         content_type: None,
-    })
+    }
 }
 
 fn events(names: &[&str]) -> Vec<String> {
@@ -43,7 +43,7 @@ fn a_runtime_takes_an_event_and_answers_it_once() {
     assert!(states.runtime_takes().is_none());
     assert!(!states.runtime_is_done());
     states.runtime_answers(claim("request 1", None)).unwrap();
-    states.runtime_answered(response());
+    states.runtime_answered(Some(response()));
     assert!(!states.call_is_done(), "it has not asked for the next");
     let again = states.runtime_answers(claim("request 1", Some("attempt 1")));
     assert!(matches!(
@@ -168,7 +168,7 @@ fn a_call_lasts_until_the_extensions_that_asked_for_it_are_through() {
     assert!(states.extension_takes("untold").is_none());
     states.runtime_takes().unwrap();
     states.runtime_answers(claim("request 1", None)).unwrap();
-    states.runtime_answered(response());
+    states.runtime_answered(Some(response()));
     states.runtime_next().unwrap();
     assert!(states.runtime_is_done() && !states.call_is_done());
     states.extension_next("told").unwrap();
