@@ -188,6 +188,8 @@ pub(super) struct Telemetry {
 struct Subscribers {
     all: Vec<(String, Arc<Subscriber>)>,
     tasks: JoinSet<()>,
+    /// The platform's events before anybody could subscribe; whoever does gets them first.
+    early: Vec<String>,
     is_closed: bool,
 }
 
@@ -253,10 +255,12 @@ impl Telemetry {
 
     /// INIT is over: nobody can subscribe any more.
     pub(super) fn close(&self) {
-        self.subscribers().is_closed = true;
+        let mut subscribers = self.subscribers();
+        subscribers.is_closed = true;
+        subscribers.early = Vec::new();
     }
 
-    /// Sends events to an extension from now on. A second subscription of the same one replaces the first.
+    /// Sends events to an extension, those of the platform from INIT's beginning on. A second subscription of the same one replaces the first.
     pub(super) fn subscribe(
         &self,
         extension: &str,
@@ -269,6 +273,11 @@ impl Telemetry {
             changed: Notify::new(),
         });
         let mut subscribers = self.subscribers();
+        if subscriber.subscription.types.contains(&Stream::Platform) {
+            for event in &subscribers.early {
+                subscriber.keep(event.clone());
+            }
+        }
         subscribers.all.retain(|(name, _)| name != extension);
         subscribers
             .all
@@ -281,8 +290,9 @@ impl Telemetry {
 
     /// Keeps an event for those who asked for its kind.
     pub(super) fn publish(&self, stream: Stream, record: &Record) {
-        let subscribers = self.subscribers();
-        if subscribers.all.is_empty() {
+        let mut subscribers = self.subscribers();
+        let is_early = !subscribers.is_closed && stream == Stream::Platform;
+        if subscribers.all.is_empty() && !is_early {
             return;
         }
         let event = record.json();
@@ -290,6 +300,9 @@ impl Telemetry {
             if subscriber.subscription.types.contains(&stream) {
                 subscriber.keep(event.clone());
             }
+        }
+        if is_early {
+            subscribers.early.push(event);
         }
     }
 

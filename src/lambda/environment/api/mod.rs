@@ -106,6 +106,8 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     });
     // A connection that breaks off ends its task; a process that ends is seen elsewhere.
     let _ = hyper::server::conn::http1::Builder::new()
+        // As Lambda writes them: runtimes in shell look for names by their letters.
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
