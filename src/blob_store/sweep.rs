@@ -3,10 +3,10 @@
 //! While anybody else has the store open nothing may go, for it may have been found there a moment ago. It
 //! does not know what is worth keeping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata, TryLockError};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -59,7 +59,9 @@ pub struct Inventory {
     pub blobs: BTreeMap<Digest, Held>,
     /// The answers.
     pub answers: Vec<Answer>,
-    /// Unfinished files, and answers of old forms, with their sizes in bytes. Unless the store is held alone,
+    /// The directories, with the sizes of all files in them.
+    pub trees: BTreeMap<Digest, Held>,
+    /// Unfinished files and directories, and answers of old forms, with their sizes in bytes. Unless the store is held alone,
     /// they may be somebody's work.
     pub strays: BTreeMap<PathBuf, u64>,
 }
@@ -84,6 +86,16 @@ impl Inventory {
                 inventory.stray(path, &metadata);
             }
         }
+        for (path, metadata) in entries(&store.trees())? {
+            let name = name_of(&path);
+            if let Ok(digest) = Digest::from_hex(&name) {
+                let size = size_of(&path);
+                let held = Held::of(&metadata);
+                inventory.trees.insert(digest, Held { size, ..held });
+            } else if name.starts_with(UNFINISHED) {
+                inventory.strays.insert(path.clone(), size_of(&path));
+            }
+        }
         let beside = entries(&store.root)?.into_iter();
         for (path, metadata) in entries(&store.temporary())?.into_iter().chain(beside) {
             if name_of(&path).starts_with(UNFINISHED) && metadata.is_file() {
@@ -97,8 +109,10 @@ impl Inventory {
     pub fn bytes(&self) -> u64 {
         let blobs = self.blobs.values().map(|held| held.size);
         let answers = self.answers.iter().map(|answer| answer.held.size);
+        let trees = self.trees.values().map(|held| held.size);
         blobs
             .chain(answers)
+            .chain(trees)
             .chain(self.strays.values().copied())
             .sum()
     }
@@ -120,6 +134,26 @@ impl Inventory {
     fn stray(&mut self, path: PathBuf, metadata: &Metadata) {
         self.strays.insert(path, metadata.len());
     }
+}
+
+/// The bytes of all files below a directory, as far as they can be told; one of several names counts once.
+fn size_of(directory: &Path) -> u64 {
+    let mut directories = vec![directory.to_owned()];
+    let mut linked = BTreeSet::new();
+    let mut size = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            } else if metadata.nlink() == 1 || linked.insert(metadata.ino()) {
+                size += metadata.len();
+            }
+        }
+    }
+    size
 }
 
 fn name_of(path: &Path) -> String {
@@ -200,6 +234,25 @@ impl Alone<'_> {
         remove(&self.store.path(digest))
     }
 
+    /// Removes a directory.
+    ///
+    /// # Errors
+    /// When something in it cannot be removed.
+    pub fn remove_tree(&self, digest: &Digest) -> Result<(), Error> {
+        let path = self.store.tree_path(digest);
+        // Under another name, so that no half of it is ever taken for the whole.
+        let unfinished = self
+            .store
+            .trees()
+            .join(format!("{UNFINISHED}{}", digest.hex()));
+        remove_tree(&unfinished)?;
+        match fs::rename(&path, &unfinished) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("remove", &path)(error)),
+            Ok(()) => remove_tree(&unfinished),
+        }
+    }
+
     /// Removes an answer.
     ///
     /// # Errors
@@ -227,7 +280,13 @@ impl Alone<'_> {
     /// # Errors
     /// When one cannot be removed.
     pub fn remove_strays(&self, inventory: &Inventory) -> Result<(), Error> {
-        inventory.strays.keys().try_for_each(|path| remove(path))
+        inventory.strays.keys().try_for_each(|path| {
+            if path.is_dir() {
+                remove_tree(path)
+            } else {
+                remove(path)
+            }
+        })
     }
 }
 
@@ -319,6 +378,33 @@ mod tests {
         assert_eq!(Inventory::of(&store).unwrap(), Inventory::default());
         assert!(root.join("index.json").exists() && root.join("tmp/.lambimg-mine").exists());
         assert!(foreign.iter().all(|file| root.join(file).exists()));
+    }
+
+    #[test]
+    fn directories_are_listed_and_can_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let digest = Digest::of("tar");
+        assert_eq!(store.tree(&digest), None);
+        let tree = store.tree_path(&digest);
+        let unfinished = store.trees().join(".lambimg-x");
+        for tree in [&tree, &unfinished] {
+            fs::create_dir_all(tree.join("closed")).unwrap();
+            fs::write(tree.join("closed/file"), "four").unwrap();
+            fs::hard_link(tree.join("closed/file"), tree.join("closed/same")).unwrap();
+        }
+        assert_eq!(store.tree(&digest), Some(tree.clone()));
+        assert!(store.used().contains(&digest));
+        let inventory = Inventory::of(&store).unwrap();
+        assert_eq!((inventory.trees[&digest].size, inventory.bytes()), (4, 8));
+        for tree in [&tree, &unfinished] {
+            fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0o0)).unwrap();
+        }
+        let alone = store.alone(|| panic!("nobody else is there")).unwrap();
+        alone.remove_strays(&inventory).unwrap();
+        alone.remove_tree(&digest).unwrap();
+        alone.remove_tree(&digest).unwrap();
+        assert_eq!(Inventory::of(&store).unwrap(), Inventory::default());
     }
 
     #[test]

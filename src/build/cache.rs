@@ -165,6 +165,8 @@ pub struct Freed {
     pub blobs: usize,
     /// Number of answers.
     pub answers: usize,
+    /// Number of unpacked layers.
+    pub trees: usize,
     /// Number of unfinished files and such.
     pub strays: usize,
     /// Bytes of all of them.
@@ -176,6 +178,8 @@ pub struct Freed {
 struct Doomed {
     names: BTreeSet<Option<String>>,
     blobs: BTreeSet<Digest>,
+    /// Unpacked layers: whatever needs one can make it again from its blob.
+    trees: BTreeSet<Digest>,
     /// Answers not used since then go too, unless named images need them.
     answers_until: Option<SystemTime>,
     every_answer: bool,
@@ -241,6 +245,7 @@ fn selected(contents: &Contents, selection: Selection) -> Doomed {
                     .map(|image| image.name.clone())
                     .collect(),
                 blobs: contents.files.blobs.keys().copied().collect(),
+                trees: contents.files.trees.keys().copied().collect(),
                 answers_until: None,
                 every_answer: true,
             };
@@ -265,11 +270,16 @@ fn selected(contents: &Contents, selection: Selection) -> Doomed {
     };
     let blobs = contents.files.blobs.iter();
     let losing = contents.images.iter().filter(|image| loses_name(image));
+    let trees = contents.files.trees.iter();
     Doomed {
         names: losing.map(|image| image.name.clone()).collect(),
         blobs: blobs
             .filter(|(blob, held)| goes(blob, held))
             .map(|(blob, _)| *blob)
+            .collect(),
+        trees: trees
+            .filter(|(_, held)| is_old(held.used))
+            .map(|(tree, _)| *tree)
             .collect(),
         answers_until: unused_since.filter(|_| !only_made_layers),
         every_answer: false,
@@ -280,6 +290,18 @@ fn beyond(contents: &Contents, limit: u64, in_use: &BTreeSet<Digest>) -> Doomed 
     let mut doomed = Doomed::default();
     let strays: u64 = contents.files.strays.values().sum();
     let mut left = contents.files.bytes() - strays;
+    let idle = |tree: &&Digest| !in_use.contains(*tree);
+    let trees = &contents.files.trees;
+    let mut by_use: Vec<_> = trees.keys().filter(idle).collect();
+    by_use.sort_by_key(|tree| trees[*tree].used);
+    // Nothing is cheaper to have again.
+    for tree in by_use {
+        if left <= limit {
+            break;
+        }
+        doomed.trees.insert(*tree);
+        left -= trees[tree].size;
+    }
     let mut drop_unneeded = |doomed: &mut Doomed| {
         let needed = contents.needed(|image| !doomed.names.contains(&image.name));
         let may_go = |blob: &Digest| {
@@ -326,6 +348,9 @@ fn remove(alone: &Alone<'_>, contents: &Contents, doomed: &Doomed) -> Result<Fre
     for blob in &doomed.blobs {
         alone.remove_blob(blob)?;
     }
+    for tree in &doomed.trees {
+        alone.remove_tree(tree)?;
+    }
     let needed = contents.needed(|image| !doomed.names.contains(&image.name));
     // Without it nobody knows where the layers are that stayed in a registry.
     let origins: BTreeSet<_> = needed
@@ -350,12 +375,14 @@ fn remove(alone: &Alone<'_>, contents: &Contents, doomed: &Doomed) -> Result<Fre
     alone.remove_strays(files)?;
     let of_answers: u64 = worthless.iter().map(|answer| answer.held.size).sum();
     let of_strays: u64 = files.strays.values().sum();
+    let of_trees: u64 = doomed.trees.iter().map(|tree| files.trees[tree].size).sum();
     Ok(Freed {
         names: doomed.names.iter().flatten().cloned().collect(),
         blobs: doomed.blobs.len(),
         answers: worthless.len(),
+        trees: doomed.trees.len(),
         strays: files.strays.len(),
-        bytes: contents.bytes(&doomed.blobs) + of_answers + of_strays,
+        bytes: contents.bytes(&doomed.blobs) + of_answers + of_strays + of_trees,
     })
 }
 

@@ -280,10 +280,11 @@ impl Terminal {
             self.line(&format!("removed the name {name}"));
         }
         self.line(&format!(
-            "freed {} of the store: {}, {}, {}",
+            "freed {} of the store: {}, {}, {}, {}",
             HumanBytes(freed.bytes),
             counted(freed.blobs, "blob"),
             counted(freed.answers, "answer"),
+            counted(freed.trees, "unpacked layer"),
             counted(freed.strays, "unfinished file"),
         ));
     }
@@ -441,7 +442,7 @@ struct Share {
 }
 
 /// What lies in a store, each file once; images are other views of the same blobs.
-fn shares(contents: &Contents) -> [Share; 4] {
+fn shares(contents: &Contents) -> [Share; 5] {
     let files = &contents.files;
     let others = files
         .blobs
@@ -450,6 +451,7 @@ fn shares(contents: &Contents) -> [Share; 4] {
     let others: Vec<_> = others.collect();
     let sum = |held: &[Held]| held.iter().map(|held| held.size).sum();
     let answers: Vec<_> = files.answers.iter().map(|answer| answer.held).collect();
+    let trees: Vec<_> = files.trees.values().copied().collect();
     let share = |what, count, bytes| Share { what, count, bytes };
     [
         share(
@@ -463,6 +465,7 @@ fn shares(contents: &Contents) -> [Share; 4] {
             contents.bytes(others),
         ),
         share("answers", answers.len(), sum(&answers)),
+        share("unpacked layers", trees.len(), sum(&trees)),
         share(
             "unfinished files",
             files.strays.len(),
@@ -528,7 +531,8 @@ pub(crate) fn cache_json(directory: &Path, contents: &Contents) -> String {
         "layers": share(0),
         "blobs": share(1),
         "answers": share(2),
-        "unfinished": share(3),
+        "unpacked": share(3),
+        "unfinished": share(4),
         "bytes": shares.iter().map(|share| share.bytes).sum::<u64>(),
     });
     format!("{value:#}\n")

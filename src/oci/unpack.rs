@@ -279,6 +279,9 @@ impl<'a> Tree<'a> {
         if entry.kind == Kind::Directory {
             return self.make_directory(path, entry.mode);
         }
+        if path.is_empty() {
+            return Err(self.refused(&entry, "is the root and no directory"));
+        }
         self.clear(&path)?;
         self.place(&path, entry)?;
         self.there.insert(path, Made::Other);
@@ -333,9 +336,6 @@ impl<'a> Tree<'a> {
 
     fn place(&self, path: &str, mut entry: Entry) -> Result<(), Error> {
         let place = self.root.join(path);
-        if path.is_empty() {
-            return Err(self.refused(&entry, "is the root and no directory"));
-        }
         let placed = match entry.kind {
             Kind::Symlink => symlink(entry.target.as_deref().unwrap_or_default(), &place),
             Kind::Hardlink => {
@@ -382,4 +382,208 @@ impl<'a> Tree<'a> {
 fn whiteout(place: &Path) -> io::Result<()> {
     let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
     Ok(rustix::fs::mknodat(CWD, place, kind, mode, 0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    use tar::EntryType;
+
+    const MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+
+    struct Shelf {
+        directory: tempfile::TempDir,
+        store: BlobStore,
+    }
+
+    impl Shelf {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let store = BlobStore::open(directory.path().join("store")).unwrap();
+            Self { directory, store }
+        }
+
+        fn unpack(&self, tar: &[u8]) -> Result<PathBuf, Error> {
+            let stated = Descriptor::of(MEDIA_TYPE, tar);
+            unpack(&self.store, &stated, &Digest::of(tar), || Ok(tar))
+        }
+    }
+
+    /// A tar of entries as they are, however bad: kind, name, mode, contents or target.
+    fn tar_of(entries: &[(EntryType, &str, u32, &str)]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (kind, name, mode, rest) in entries {
+            let mut header = tar::Header::new_gnu();
+            let is_link = matches!(kind, Link | Symlink);
+            header.set_entry_type(*kind);
+            header.set_mode(*mode);
+            header.set_size(if is_link { 0 } else { rest.len() as u64 });
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            let content = if is_link {
+                header.as_old_mut().linkname[..rest.len()].copy_from_slice(rest.as_bytes());
+                ""
+            } else {
+                rest
+            };
+            header.set_cksum();
+            tar.append(&header, content.as_bytes()).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    use EntryType::{Directory, Fifo, Link, Regular, Symlink};
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_layer_becomes_a_directory() {
+        let shelf = Shelf::new();
+        let root = shelf.unpack(&tar_of(&[
+            (Directory, "./", 0o755, ""),
+            (Directory, "usr/", 0o750, ""),
+            (Regular, "usr/public", 0o644, "text"),
+            (Regular, "usr/secret", 0o640, "text"),
+            (Regular, "usr/setuid", 0o6755, "text"),
+            (Regular, "usr/twice", 0o644, "first"),
+            (Regular, "usr/twice", 0o644, "second"),
+            (Link, "hard", 0o644, "usr/public"),
+            (Symlink, "soft", 0o777, "/usr/public"),
+            (Regular, "no/parent", 0o644, "text"),
+            (Fifo, "fifo", 0o644, ""),
+            (Regular, "usr/.wh.gone", 0o644, ""),
+            (Regular, "usr/.wh.public", 0o644, ""),
+            (Regular, "no/.wh..wh..opq", 0o644, ""),
+        ]));
+        let root = root.unwrap();
+        assert_eq!(
+            root,
+            shelf
+                .store
+                .root()
+                .join("unpacked")
+                .join(root.file_name().unwrap())
+        );
+        assert_eq!(mode(&root.join("usr/public")), 0o644);
+        assert_eq!(mode(&root.join("usr/secret")), 0o240);
+        assert_eq!(mode(&root.join("usr/setuid")), 0o755);
+        assert_eq!(mode(&root.join("usr")), 0o250);
+        assert_eq!(fs::metadata(root.join("hard")).unwrap().nlink(), 2);
+        assert_eq!(
+            fs::read_link(root.join("soft")).unwrap(),
+            Path::new("/usr/public")
+        );
+        assert!(!root.join("fifo").exists());
+        // Of a directory that may not be read only the owner's superuser sees what is in it.
+        fs::set_permissions(root.join("usr"), Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(
+            fs::read_to_string(root.join("usr/twice")).unwrap(),
+            "second"
+        );
+        let gone = fs::symlink_metadata(root.join("usr/gone")).unwrap();
+        assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
+        assert!(is_opaque(&root.join("no")) && !is_opaque(&root));
+        let there = fs::read_dir(root.parent().unwrap()).unwrap().count();
+        assert_eq!(there, 1, "nothing unfinished is left");
+        // Asked for again, nobody reads the blob.
+        let digest = Digest::from_hex(root.file_name().unwrap().to_str().unwrap()).unwrap();
+        let blob = || -> io::Result<&[u8]> { panic!("it is there") };
+        let again = unpack(
+            &shelf.store,
+            &Descriptor::of(MEDIA_TYPE, b""),
+            &digest,
+            blob,
+        );
+        assert_eq!(again.unwrap(), root);
+    }
+
+    #[test]
+    fn what_has_no_place_is_refused() {
+        let shelf = Shelf::new();
+        for entries in [
+            &[(Regular, "a/../../x", 0o644, "")][..],
+            &[(Symlink, "a", 0o777, "/etc"), (Regular, "a/x", 0o644, "")],
+            &[(Regular, "a", 0o644, ""), (Regular, "a/x", 0o644, "")],
+            &[(Link, "a", 0o644, "/etc/passwd")],
+            &[(Link, "a", 0o644, "../../victim")],
+            &[(Regular, "./", 0o644, "")],
+        ] {
+            let refused = shelf.unpack(&tar_of(entries)).unwrap_err();
+            assert!(matches!(refused, Error::Entry { .. }), "{refused:?}");
+        }
+        assert_eq!(fs::read_dir(shelf.store.trees()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn bytes_that_were_not_promised_get_no_name() {
+        let shelf = Shelf::new();
+        let tar = tar_of(&[(Regular, "a", 0o644, "text")]);
+        let stated = Descriptor::of(MEDIA_TYPE, &tar);
+        let other = Digest::of("other");
+        let wrong = unpack(&shelf.store, &stated, &other, || Ok(&*tar)).unwrap_err();
+        assert!(matches!(wrong, Error::Mismatch { stated, .. } if stated == other));
+        let wrong = Descriptor::of(MEDIA_TYPE, b"x");
+        let wrong = unpack(&shelf.store, &wrong, &Digest::of(&tar), || Ok(&*tar)).unwrap_err();
+        assert!(matches!(wrong, Error::Mismatch { found, .. } if found == Digest::of(&tar)));
+        let cut = &tar[..600];
+        assert!(matches!(shelf.unpack(cut), Err(Error::Damaged(..))));
+        let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0, 0];
+        assert!(matches!(shelf.unpack(&zstd), Err(Error::Packing(_))));
+        assert_eq!(fs::read_dir(shelf.store.trees()).unwrap().count(), 0);
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        let part = prop::sample::select(vec![
+            "a",
+            "b",
+            "..",
+            ".",
+            "",
+            "victim",
+            ".wh.a",
+            ".wh..",
+            ".wh..wh..opq",
+        ]);
+        prop::collection::vec(part, 1..5).prop_map(|parts| parts.join("/"))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn nothing_leads_out(
+            entries in prop::collection::vec(
+                (prop::sample::select(vec![Directory, Regular, Symlink, Link]), name(), 0u32..0o10000, name(), any::<bool>()),
+                1..12,
+            )
+        ) {
+            let shelf = Shelf::new();
+            let victim = shelf.directory.path().join("victim");
+            fs::create_dir(&victim).unwrap();
+            fs::write(victim.join("a"), "untouched").unwrap();
+            fs::set_permissions(victim.join("a"), Permissions::from_mode(0o604)).unwrap();
+            let leads = victim.to_str().unwrap();
+            let targets: Vec<_> = entries.iter().map(|(.., target, is_victim)| {
+                if *is_victim { format!("{leads}/a").replace("/a/a", "/a") } else { target.clone() }
+            }).collect();
+            let entries: Vec<_> = entries.iter().zip(&targets)
+                .map(|((kind, name, mode, ..), target)| (*kind, &**name, *mode, &**target))
+                .collect();
+            let made = shelf.unpack(&tar_of(&entries));
+            prop_assert_eq!(fs::read_to_string(victim.join("a")).unwrap(), "untouched");
+            prop_assert_eq!(fs::metadata(victim.join("a")).unwrap().nlink(), 1);
+            prop_assert_eq!(mode(&victim.join("a")), 0o604);
+            prop_assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
+            let beside: Vec<_> = fs::read_dir(shelf.directory.path()).unwrap()
+                .map(|entry| entry.unwrap().file_name()).collect();
+            prop_assert_eq!(beside.len(), 2);
+            let trees = fs::read_dir(shelf.store.trees()).unwrap().count();
+            prop_assert_eq!(trees, usize::from(made.is_ok()));
+            if let Ok(tree) = made {
+                blob_store::remove_tree(&tree).unwrap();
+            }
+        }
+    }
 }

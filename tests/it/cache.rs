@@ -668,6 +668,7 @@ fn size_is_shown() {
         "made layers",
         "wheels and other blobs",
         "answers",
+        "unpacked layers",
         "unfinished files",
         "all files",
     ];
