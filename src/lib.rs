@@ -40,8 +40,9 @@
 //! facts. Documents are kept as the bytes they came in, and edited as JSON values. Every date in an image
 //! is `SOURCE_DATE_EPOCH`, by default the earliest that a zip archive can say. The local store is an OCI
 //! layout; names are its index, everything else is content-addressed. A layer takes over what a wheel has
-//! deflated already; where its deflate blocks end only zlib's own interface tells, so `oci/inflate.rs` is
-//! the one file with `unsafe` in it.
+//! deflated already; where its deflate blocks end only zlib's own interface tells, so `oci/inflate.rs` has
+//! `unsafe` in it, and beside it only the one call with which a sandbox's helper keeps what descriptors it was
+//! started with (`lambda/sandbox/init/descriptors.rs`).
 
 pub mod aws;
 pub mod blob_store;

@@ -40,6 +40,7 @@ mod rebasing;
 mod registry;
 mod reproducible;
 mod resolving;
+mod sandbox;
 mod sources;
 mod support;
 mod tags;

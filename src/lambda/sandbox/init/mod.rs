@@ -2,8 +2,9 @@
 //!
 //! It runs twice. The first makes the namespaces and starts the second in them, which is the sandbox's first process
 //! then: that one makes the root and does what the owner asks for. No code of ours runs between a fork and an
-//! execution, so none of it has to be unsafe. What a function is, is not known here.
+//! execution, so that need not be unsafe. What a function is, is not known here.
 
+mod descriptors;
 mod network;
 mod programs;
 mod root;
@@ -74,6 +75,10 @@ pub fn run(stage: Option<&OsStr>) -> ExitCode {
     match made {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            if stage.is_none() {
+                // What was for the first process: left unread, it would make the owner's socket fail before it tells.
+                let _ = spec(&socket);
+            }
             // Without an owner nobody is there to tell.
             let _ = control::send(&socket, &failure.message(), &[]);
             ExitCode::FAILURE
@@ -93,6 +98,8 @@ fn spec(socket: &OwnedFd) -> Result<Spec, Failure> {
 /// Makes the namespaces and starts what runs in them.
 fn start_first(socket: &OwnedFd) -> Result<Child, Failure> {
     let spec = spec(socket)?;
+    let kept = descriptors::keep_to_ourselves();
+    kept.map_err(Failure::of(Step::Other, "close descriptors"))?;
     // A terminal's signals are for the owner, who ends this in order.
     let _ = rustix::process::setsid();
     let namespaces = |what| Failure::of::<io::Error>(Step::Namespaces, what);

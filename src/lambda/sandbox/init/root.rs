@@ -139,10 +139,17 @@ fn mount_proc(root: &Path) -> Result<(), Failure> {
         if_there(done).map_err(mounting(format!("`/proc/{name}`")))?;
     }
     for name in SECRET {
-        let done = mount::mount_bind("/dev/null", place.join(name));
+        let done = bind_device(Path::new("/dev/null"), &place.join(name));
         if_there(done).map_err(mounting(format!("`/proc/{name}`")))?;
     }
     Ok(())
+}
+
+/// Shows a device of the machine's: it can be used, but not changed by its owner.
+fn bind_device(device: &Path, place: &Path) -> rustix::io::Result<()> {
+    mount::mount_bind(device, place)?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount::mount_remount(place, flags | MountFlags::BIND | MountFlags::RDONLY, c"")
 }
 
 /// Not every kernel has all of them.
@@ -162,7 +169,7 @@ fn mount_dev(root: &Path, resolver: &[u8]) -> Result<(), Failure> {
     for name in DEVICES {
         let device = place.join(name);
         File::create(&device).map_err(failed(name))?;
-        let bound = mount::mount_bind(Path::new("/dev").join(name), &device);
+        let bound = bind_device(&Path::new("/dev").join(name), &device);
         bound.map_err(|error| failed(name)(error.into()))?;
     }
     for (name, target) in LINKS {
