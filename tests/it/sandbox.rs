@@ -212,7 +212,7 @@ async fn finish(mut process: Process) -> (Exit, String, String) {
             process.stderr.read_to_string(&mut err)
         )
     };
-    let patience = Duration::from_secs(60);
+    let patience = Duration::from_mins(1);
     let (read, errors) = tokio::time::timeout(patience, both).await.unwrap();
     read.and(errors).unwrap();
     let exit = tokio::time::timeout(patience, process.wait())
@@ -538,7 +538,7 @@ fn nothing_outlives_a_killed_owner() {
 fn wait_until(is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(60));
+        assert!(start.elapsed() < Duration::from_mins(1));
         std::thread::sleep(Duration::from_millis(20));
     }
 }

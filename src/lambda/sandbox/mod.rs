@@ -35,7 +35,7 @@ pub const GROUP: u32 = 990;
 /// The variable that names the descriptor for framed log lines.
 pub const FRAMED_LOG: &str = "_LAMBDA_TELEMETRY_LOG_FD";
 
-/// What a sandbox is made of.
+/// What a sandbox is made of. All paths are absolute: the helper has another working directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spec {
     /// The image's layers as directories, lowest first, as [`crate::oci::unpack`] makes them.

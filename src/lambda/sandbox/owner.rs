@@ -84,7 +84,7 @@ struct Open {
 }
 
 impl Sandbox {
-    /// Makes a sandbox. `helper` is the program that calls [`super::run_helper`] where its first argument is
+    /// Makes a sandbox. `helper` is the absolute path of the program that calls [`super::run_helper`] where its first argument is
     /// [`HELPER`].
     ///
     /// # Errors
