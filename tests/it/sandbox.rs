@@ -526,6 +526,8 @@ fn nothing_outlives_a_killed_owner() {
     let owner = Command::new(std::env::current_exe().unwrap())
         .args(["sandbox::an_owner", "--exact", "--ignored"])
         .env(OWNER, place.path())
+        // Nobody else cleans up after it.
+        .env("TMPDIR", place.path())
         .stdout(Stdio::null())
         .spawn();
     let mut owner = Killed(owner.unwrap());
