@@ -447,12 +447,12 @@ fn what_a_runtime_is_refused() {
     );
     let headers = said["headers"].as_array().expect("a list");
     for name in [
-        "Aws-Request-Id",
-        "Deadline-Ms",
-        "Invoked-Function-Arn",
-        "Trace-Id",
+        "aws-request-id",
+        "deadline-ms",
+        "invoked-function-arn",
+        "trace-id",
     ] {
-        let name = format!("Lambda-Runtime-{name}");
+        let name = format!("lambda-runtime-{name}");
         assert!(
             headers.iter().any(|header| *header == name),
             "{name}: {headers:?}"

@@ -59,7 +59,7 @@ fn masked(body: &str) -> String {
 
 #[test]
 fn same_answers() {
-    for python in ["3.9", "3.12", "3.13"] {
+    for python in ["3.9", "3.12"] {
         let built = Built::on_host(python);
         let root = Root::copy(&built.name());
         let mut emulator = root.start();
@@ -124,7 +124,7 @@ fn the_same_bases_answers() {
 #[test]
 fn what_the_emulator_cannot() {
     let built = Built::on_host("3.12");
-    let served = built.serve(&["--concurrency", "2", "--timeout", "2s"]);
+    let served = built.serve(&["--concurrency", "2", "--timeout", "5s"]);
     // Two at once: each in an environment of its own.
     let start = Instant::now();
     let answers: Vec<Value> = thread::scope(|scope| {
@@ -160,7 +160,7 @@ fn what_the_emulator_cannot() {
     assert_eq!(document["errorType"], "Sandbox.Timedout");
     let message = document["errorMessage"].as_str().expect("text");
     assert!(
-        message.ends_with("Error: Task timed out after 2.00 seconds"),
+        message.ends_with("Error: Task timed out after 5.00 seconds"),
         "{message}"
     );
     assert_eq!(

@@ -51,6 +51,17 @@ fn alone(script: &str, flags: &[&str], events: &[Value]) -> String {
 const CALL: &str = "\"$@\"\necho \"code: $?\"\n";
 
 #[test]
+fn what_is_left_is_seen() {
+    let said = run_alone("sleep 600 &\nmount -t tmpfs tmpfs /mnt\n", &[], &[]);
+    assert!(
+        said.contains("left: process") && said.contains("(sleep)"),
+        "{said}"
+    );
+    assert!(said.contains("left: mounts"), "{said}");
+    assert!(!run_alone("sleep 0\n", &[], &[]).contains("left: "));
+}
+
+#[test]
 fn a_family_that_stays() {
     let said = alone(
         CALL,
@@ -67,11 +78,11 @@ fn a_family_that_stays() {
 fn a_family_that_sleeps_past_the_time_out() {
     let said = alone(
         CALL,
-        &["--timeout", "2s"],
+        &["--timeout", "5s"],
         &[json!({"do": "fork", "seconds": 60}), json!({"do": "count"})],
     );
     assert!(
-        said.contains("Task timed out after 2.00 seconds")
+        said.contains("Task timed out after 5.00 seconds")
             && said.contains("\n1\n")
             && said.contains("code: 1"),
         "{said}"

@@ -68,7 +68,7 @@ fn why_an_environment_ends_is_told() {
         (json!({"do": "sleep", "seconds": 60}), "timeout"),
         (json!({"do": "exit", "code": 1}), "failure"),
     ] {
-        let called = built.invoke(&["--timeout", "6s"], &[event, json!({"do": "count"})]);
+        let called = built.invoke(&["--timeout", "5s"], &[event, json!({"do": "count"})]);
         assert_eq!(called.lines()[1], 1, "{}", called.outcome.rendering());
         let kinds: Vec<_> = events(&called)
             .iter()

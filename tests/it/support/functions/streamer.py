@@ -53,6 +53,6 @@ while True:
         "another": post(PATH + "4d7e4d2e-0000-4000-8000-000000000000/response", {}, "1"),
         "mode": post(f"{PATH}{request}/response", {"Lambda-Runtime-Function-Response-Mode": "whole"}, "1"),
         "late": post("/2018-06-01/runtime/init/error", {}, "{}"),
-        "headers": sorted(name for name in answer.headers if name.startswith("Lambda-")),
+        "headers": sorted(name.lower() for name in answer.headers),
     }
     post(f"{PATH}{request}/response", {}, json.dumps(said))
