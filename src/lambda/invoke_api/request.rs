@@ -276,8 +276,8 @@ mod tests {
             command: Vec::new(),
             handler: None,
             working_dir: "/".to_owned(),
-            image_variables: Default::default(),
-            variables: Default::default(),
+            image_variables: std::collections::BTreeMap::default(),
+            variables: std::collections::BTreeMap::default(),
             log_format: LogFormat::Text,
         }
     }
