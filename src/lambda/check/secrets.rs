@@ -362,16 +362,53 @@ fn has_no_keys(image: &Subject) -> Vec<Fault> {
     folded(faults.collect(), MOST)
 }
 
-/// What makes a value a secret, if it is one by its name or by itself.
-fn secret_value(name: &str, value: &str) -> Option<String> {
+/// How tokens of services begin, whose they are, and how many letters, digits and other characters at least follow.
+const ISSUED: [(&str, &str, usize, &[u8]); 14] = [
+    ("ghp_", "a token of GitHub", 36, b""),
+    ("gho_", "a token of GitHub", 36, b""),
+    ("ghu_", "a token of GitHub", 36, b""),
+    ("ghs_", "a token of GitHub", 36, b""),
+    ("ghr_", "a token of GitHub", 36, b""),
+    ("github_pat_", "a token of GitHub", 60, b"_"),
+    ("sk_live_", "a key of Stripe", 24, b""),
+    ("rk_live_", "a key of Stripe", 24, b""),
+    ("xoxa-", "a token of Slack", 20, b"-"),
+    ("xoxb-", "a token of Slack", 20, b"-"),
+    ("xoxp-", "a token of Slack", 20, b"-"),
+    ("xoxr-", "a token of Slack", 20, b"-"),
+    ("xoxs-", "a token of Slack", 20, b"-"),
+    ("xoxe-", "a token of Slack", 20, b"-"),
+];
+
+/// What a value is, without the secret part, if a service's token is in it, as a word of its own and no sample.
+fn issued_token(value: &str) -> Option<String> {
+    ISSUED.iter().find_map(|(start, what, least, others)| {
+        let mut places = value.match_indices(start);
+        places.find_map(|(at, _)| {
+            let is_word = !value[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+            let rest = &value.as_bytes()[at + start.len()..];
+            let is_of_it = |byte: &&u8| byte.is_ascii_alphanumeric() || others.contains(byte);
+            let length = rest.iter().take_while(is_of_it).count();
+            let letters: BTreeSet<_> = rest[..length].iter().collect();
+            let length = (is_word && length >= *least && letters.len() > 5).then_some(length)?;
+            let all = start.len() + length;
+            Some(format!("{what}, `{start}…` of {all} characters"))
+        })
+    })
+}
+
+/// What makes a value a secret, if it is one by its name or by itself. The secret itself is not in it.
+pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     let bytes = value.as_bytes();
-    let shown = || {
-        let start: String = value.chars().take(4).collect();
-        format!("`{start}…` of {} characters", value.chars().count())
-    };
     let mut keys = ACCESS_KEYS.iter();
-    if keys.any(|(_, finder)| finder.find_iter(bytes).any(|at| is_access_key(bytes, at))) {
-        return Some(format!("an access key of AWS, {}", shown()));
+    let key = keys.find(|(_, finder)| finder.find_iter(bytes).any(|at| is_access_key(bytes, at)));
+    if let Some((start, _)) = key {
+        return Some(format!(
+            "an access key of AWS, `{start}…` of {ACCESS_KEY} characters"
+        ));
+    }
+    if let Some(token) = issued_token(value) {
+        return Some(token);
     }
     if PRIVATE_KEY
         .find_iter(bytes)
@@ -617,6 +654,30 @@ mod tests {
         LMB100 warning: the variable `AWS_SECRET_ACCESS_KEY` is a secret by its name, of 16 characters
         ");
         insta::assert_snapshot!(of(&[], json!([{"created_by": "|1 NPM_TOKEN=npm_0123456789 /bin/sh -c npm ci"}])), @"LMB100 warning: the build step's `NPM_TOKEN` is a secret by its name, of 14 characters");
+        let tokens = [
+            concat!("gh", "p_16C7e42F292c6912E7710c838347Ae178B4a"),
+            concat!(
+                "github",
+                "_pat_11ABCDEFG0aBcDeFgHiJkL_mNoPqRsTuVwXyZ0123456789aBcDeFgHiJkLmNoPqRsTuVwXyZ01234567"
+            ),
+            concat!("sk", "_live_4eC39HqLyjWDarjtT1zdp7dc"),
+            concat!("xo", "xb-17653672481-19874698323-pdFZKVeTuE8sk7oOcHrzqqgy"),
+        ];
+        let of_tokens = tokens.map(|token| of(&[&format!("A=https://a:{token}@b")], json!([])));
+        insta::assert_snapshot!(of_tokens.join("\n"), @"
+        LMB100 warning: the variable `A` is a token of GitHub, `ghp_…` of 40 characters
+        LMB100 warning: the variable `A` is a token of GitHub, `github_pat_…` of 92 characters
+        LMB100 warning: the variable `A` is a key of Stripe, `sk_live_…` of 32 characters
+        LMB100 warning: the variable `A` is a token of Slack, `xoxb-…` of 53 characters
+        ");
+        let no_tokens = [
+            "A=ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "B=ghp_short",
+            "C=task_live_4eC39HqLyjWDarjtT1zdp7dc",
+            "D=xoxb-",
+            "E=sk_test_4eC39HqLyjWDarjtT1zdp7dc",
+        ];
+        assert_eq!(of(&no_tokens, json!([])), "");
         let mut image = Forge::sound();
         image.run["Labels"] =
             json!({"db-password": "hunter2hunter2", "API_KEY": "0123456789", "a": 1});
