@@ -176,9 +176,13 @@ fn is_same(one: &Distribution, other: &Distribution) -> bool {
 
 fn target(image: &Subject, python: &Python) -> Option<Target> {
     let machine = program::machine_of_base(image)?;
-    let glibc = modules::is_lambdas(&image.documents)
-        .then(|| image.runtime().map(|runtime| runtime.glibc))
-        .flatten();
+    let of_runtime = || {
+        let runtime = image
+            .runtime()
+            .filter(|_| modules::is_lambdas(&image.documents));
+        runtime.map(|runtime| runtime.glibc)
+    };
+    let glibc = elf::glibc_of(image, machine).or_else(of_runtime);
     Some(Target::new(
         python.version,
         machine,
@@ -609,9 +613,11 @@ pub(super) fn is_recorded(image: &Subject, python: &Python, path: &str) -> bool 
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
+    use serde_json::json;
 
     use crate::digest::Digest;
     use crate::lambda::check::testing::{Forge, aws, only};
+    use crate::python::elf::testing::Made;
 
     /// Adds a distribution of one module: its files, what they are recorded as, metadata and tags.
     fn install(forge: Forge, name: &str, version: &str, fields: &str, tag: &str) -> Forge {
@@ -669,6 +675,29 @@ mod tests {
         ];
         let found = tags.map(|tag| told(install(aws("app.handler"), "a", "1.0", "", tag)));
         insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn the_images_own_c_library_is_what_wheels_are_held_against() {
+        let image = |handler: &str, libc: &str| {
+            let versions = [&*format!("GLIBC_{libc}"), "GLIBC_2.17"];
+            let libc = Made {
+                soname: "libc.so.6",
+                defines: &versions,
+                ..Made::default()
+            };
+            let mut image = Forge::new()
+                .link("usr/local/bin/python", "python3")
+                .link("usr/local/bin/python3", "python3.12")
+                .program("usr/local/bin/python3.12", "")
+                .file("lib/x86_64-linux-gnu/libc.so.6", libc.bytes())
+                .layer();
+            let python = "/usr/local/bin/python";
+            image.run = json!({"Entrypoint": [python, "-m", "awslambdaric"], "Cmd": [handler], "WorkingDir": "/var/task"});
+            install(image, "a", "1.0", "", "cp312-cp312-manylinux_2_36_x86_64")
+        };
+        assert_eq!(told(image("app.handler", "2.36")), "");
+        insta::assert_snapshot!(told(image("app.handler", "2.31")), @"LMB076 error 1 var/task/a-1.0.dist-info: a 1.0 needs glibc 2.36, and the image is python 3.12, x86_64, glibc 2.31");
     }
 
     #[test]

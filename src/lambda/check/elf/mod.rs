@@ -20,8 +20,8 @@ use crate::lambda;
 use crate::lambda::check::modules::below;
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{Fault, Level, Look, Rule, folded, program, wheels};
-use crate::python::Machine;
 use crate::python::elf::{Links, Watched, need_of};
+use crate::python::{Glibc, Machine};
 
 /// As many findings of one rule are told.
 const MOST: usize = 10;
@@ -365,6 +365,12 @@ fn needs_no_newer_library(image: &Subject) -> Vec<Fault> {
         groups.add(whose, unmet.library, fault);
     }
     groups.faults()
+}
+
+/// The version of the image's own C library, where it says it.
+pub(super) fn glibc_of(image: &Subject, machine: Machine) -> Option<Glibc> {
+    let (_, libc) = Loader::new(image, machine).system_library("libc.so.6")?;
+    need_of(newest(&libc.defined, "GLIBC_")?).map(|need| need.version)
 }
 
 /// The names of all libraries that something needs and that are not found.
