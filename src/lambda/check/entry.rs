@@ -47,6 +47,14 @@ pub(super) fn path_of(image: &Subject) -> Option<String> {
     }
 }
 
+/// The program's path, and that of what it runs.
+pub(super) fn programs_of(image: &Subject) -> Vec<String> {
+    path_of(image)
+        .into_iter()
+        .chain(bootstrap_of(image))
+        .collect()
+}
+
 /// A fault if the program cannot be started, and so that `say` has a word for it.
 fn fault(image: &Subject, say: impl Fn(&Obstacle) -> Option<String>) -> Vec<Fault> {
     let own = path_of(image).map(|path| ("is", path));
@@ -317,6 +325,31 @@ mod tests {
         insta::assert_snapshot!(of("/app/no-env"), @"LMB023 error 1 app/no-env: the entry point is `/app/no-env`: its interpreter `ruby` cannot run: no directory of `PATH` has it");
         insta::assert_snapshot!(of("/app/closed-shell"), @"LMB023 error 1 app/closed-shell: the entry point is `/app/closed-shell`: its interpreter `/app/closed` cannot run: others than its owner may not run it (mode 0644)");
         insta::assert_snapshot!(of("/app/arm-script"), @"LMB026 error 1 app/arm-script: the entry point is `/app/arm-script`: its interpreter `/app/arm` cannot run: it is for aarch64, and the image for x86_64");
+    }
+
+    #[test]
+    fn an_interpreter_for_another_processor_is_told_once() {
+        let image = || {
+            Forge::sound()
+                .dir("opt")
+                .dir("opt/bin")
+                .program("opt/bin/shell", elf(ARM, &[]))
+        };
+        let started_by = |line: &str| {
+            let mut image = image().program("opt/bin/start", line);
+            image.run["Entrypoint"] = json!(["/opt/bin/start"]);
+            image.findings()
+        };
+        let extension = image()
+            .dir("opt/extensions")
+            .program("opt/extensions/agent", "#!/opt/bin/shell\n");
+        let found = [
+            started_by("#!/opt/bin/shell\n"),
+            started_by("#!/usr/bin/env shell\n"),
+            extension.findings(),
+            image().findings(),
+        ];
+        insta::assert_snapshot!(found.join("\n"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use loader::{Edge, Hit, Loader, links_of};
 use crate::lambda;
 use crate::lambda::check::modules::below;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, folded, program, wheels};
+use crate::lambda::check::{Fault, Level, Look, Rule, entry, folded, program, wheels};
 use crate::python::elf::{Links, Watched, need_of};
 use crate::python::{Glibc, Machine};
 
@@ -135,9 +135,10 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
     let Some(machine) = program::machine_of_base(image) else {
         return Vec::new();
     };
+    let told = told_elsewhere(image);
     for binary in Binary::all(image) {
         let is_named = files::names_a_machine(binary.path, machine);
-        if binary.facts.is_for(machine) || is_named || is_told_elsewhere(image, binary.path) {
+        if binary.facts.is_for(machine) || is_named || told.contains(binary.path) {
             continue;
         }
         let name = binary.facts.machine_name();
@@ -152,11 +153,16 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
     groups.faults()
 }
 
-/// Whether the rules of extensions and of the entry point look at a program.
-fn is_told_elsewhere(image: &Subject, path: &str) -> bool {
-    let entry = image.documents.list("Entrypoint");
-    let entry = entry.first().and_then(|entry| image.find(entry));
-    files::directory(path) == "opt/extensions" || entry.is_some_and(|(entry, _)| entry == path)
+/// The programs that the rules of extensions and of the entry point look at, and those that start them.
+fn told_elsewhere(image: &Subject) -> BTreeSet<String> {
+    let extensions = image.tree.paths_below("opt/extensions");
+    let extensions = extensions.filter(|path| files::directory(path) == "opt/extensions");
+    let mut programs: Vec<_> = extensions.map(str::to_owned).collect();
+    programs.extend(entry::programs_of(image));
+    let chains = programs.iter();
+    chains
+        .flat_map(|path| program::started_by(image, path))
+        .collect()
 }
 
 /// The image's loader, what of its system is known, and what all added files need.
@@ -555,6 +561,7 @@ fn finds_its_loader(image: &Subject) -> Vec<Fault> {
         return Vec::new();
     };
     let owners = Owners::new(image);
+    let told = told_elsewhere(image);
     let mut groups = Groups::default();
     let programs = Binary::all(image).filter(|binary| binary.role == Role::Program);
     for binary in programs.filter(|binary| binary.facts.is_for(machine)) {
@@ -562,7 +569,7 @@ fn finds_its_loader(image: &Subject) -> Vec<Fault> {
         let Some(loader) = seen.and_then(|seen| program::missing_loader(image, seen)) else {
             continue;
         };
-        if is_told_elsewhere(image, binary.path) {
+        if told.contains(binary.path) {
             continue;
         }
         let fault = Fault::new(format!("it is started by `{loader}`, which is not there"));
