@@ -419,6 +419,7 @@ fn file_of(image: &Subject, stem: &str) -> Option<String> {
             "aarch64-linux-gnu",
             "x86_64-linux-musl",
             "aarch64-linux-musl",
+            "darwin",
         ]
         .map(|platform| format!("{stem}.cpython-3{minor}-{platform}.so"))
     });

@@ -224,6 +224,7 @@ pub(super) fn unfit(image: &Subject) -> Vec<Unfit> {
         return Vec::new();
     };
     let all = distributions(image, python);
+    let foreign = OnceCell::new();
     let unfit = added(image, all).into_iter().filter_map(|one| {
         let wheel = text_at(image, &joined(&one.info, "WHEEL"))?;
         let tags: Vec<_> = fields(&wheel, "Tag").collect();
@@ -244,7 +245,10 @@ pub(super) fn unfit(image: &Subject) -> Vec<Unfit> {
                 nearest = Some(misfit);
             }
         }
-        let misfit = nearest.filter(|misfit| !is_told_by_libraries(image, one, misfit))?;
+        let misfit = nearest.filter(|misfit| {
+            let foreign = || foreign.get_or_init(|| elf::foreign(image));
+            !is_told_by_libraries(image, one, misfit, foreign)
+        })?;
         let message = format!("{} {misfit}, and the image is {target}", one.title());
         let message = message.replace(&format!(", glibc {ANY_GLIBC}"), "");
         let pure = tags.iter().all(|tag| tag.ends_with("-none-any"));
@@ -267,7 +271,16 @@ fn is_musl(image: &Subject) -> bool {
 }
 
 /// Whether the rules of ELF files see the same in the distribution's own libraries: all but for which Python it is.
-fn is_told_by_libraries(image: &Subject, one: &Distribution, misfit: &Misfit) -> bool {
+fn is_told_by_libraries<'a>(
+    image: &Subject,
+    one: &Distribution,
+    misfit: &Misfit,
+    foreign: impl Fn() -> &'a BTreeSet<&'a str>,
+) -> bool {
+    if matches!(misfit, Misfit::System { .. }) {
+        let mut files = record(image, one).into_keys();
+        return files.any(|path| foreign().contains(&*joined(&one.directory, &path)));
+    }
     if !matches!(
         misfit,
         Misfit::Glibc { .. } | Misfit::Musl | Misfit::Architecture { .. }
@@ -698,6 +711,33 @@ mod tests {
         };
         assert_eq!(told(image("app.handler", "2.36")), "");
         insta::assert_snapshot!(told(image("app.handler", "2.31")), @"LMB076 error 1 var/task/a-1.0.dist-info: a 1.0 needs glibc 2.36, and the image is python 3.12, x86_64, glibc 2.31");
+    }
+
+    #[test]
+    fn a_distribution_without_its_metadata_is_found() {
+        let without = |forge: Forge, name: &str| {
+            forge
+                .layer()
+                .file(&format!("var/task/a-1.0.dist-info/.wh.{name}"), "")
+        };
+        let image = || pure(aws("app.handler"), "a", "");
+        insta::assert_snapshot!(told(without(image(), "METADATA")), @"LMB077 warning 1 var/task/a-1.0.dist-info: a 1.0 has no `METADATA`: pip skips it, and `importlib.metadata` does not know its version");
+        assert_eq!(told(without(image(), "RECORD")), "");
+        assert_eq!(told(without(image(), "WHEEL")), "");
+        // As Debian and conda install, and other programs.
+        let directory = "var/task/b-1.0.dist-info";
+        let image = aws("app.handler")
+            .file(&format!("{directory}/METADATA"), "Name: b\nVersion: 1.0\n")
+            .file(&format!("{directory}/INSTALLER"), "debian\n")
+            .file(
+                "var/task/c-1.0.egg-info/PKG-INFO",
+                "Name: c\nVersion: 1.0\n",
+            );
+        assert_eq!(told(image), "");
+        let base = Forge::new()
+            .file("var/task/a-1.0.dist-info/RECORD", "")
+            .layer();
+        assert_eq!(told(base), "");
     }
 
     #[test]

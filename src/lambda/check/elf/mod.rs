@@ -13,7 +13,7 @@ use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use files::{Binary, Module, Owners, Role};
+use files::{Binary, Foreign, Module, Owners, Role};
 use loader::{Edge, Hit, Loader, links_of};
 
 use crate::lambda;
@@ -30,8 +30,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "LMB066",
         level: Level::Error,
-        title: "Programs and extension modules are for the image's processor",
-        why: "The loader takes no file of another processor: `Runtime.ImportModuleError: Unable to import module 'app': \
+        title: "Programs and extension modules are for Linux and the image's processor",
+        why: "The loader takes no file of another processor or system: `Runtime.ImportModuleError: Unable to import module 'app': \
               …: cannot open shared object file: No such file or directory`, or `exec format error` for a program.",
         remedy: "Install the packages for the image's architecture: give pip `--platform manylinux2014_x86_64` (or \
                  `manylinux2014_aarch64`) and `--only-binary=:all:`.",
@@ -150,7 +150,19 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
             fault.path(binary.path).value(name),
         );
     }
+    for foreign in Foreign::all(image) {
+        let system = foreign.system;
+        let fault = Fault::new(format!("it is for {system}, and the image is for Linux"));
+        let fault = fault.layer(foreign.found.layer).path(foreign.path);
+        groups.add(owners.of(foreign.path), "", fault.value(system));
+    }
     groups.faults()
+}
+
+/// The libraries and extension modules that are told to be for another system.
+pub(super) fn foreign(image: &Subject) -> BTreeSet<&str> {
+    let all = Foreign::all(image).into_iter();
+    all.map(|foreign| foreign.path).collect()
 }
 
 /// The programs that the rules of extensions and of the entry point look at, and those that start them.
