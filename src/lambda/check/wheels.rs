@@ -46,7 +46,7 @@ pub(super) const RULES: &[Rule] = &[
         level: Level::Warning,
         title: "Installed distributions are whole",
         why: "A file is gone or another than `RECORD` says; what was deleted to save space may be imported after all and \
-              ends with `Runtime.ImportModuleError`.",
+              ends with `Runtime.ImportModuleError`, and of one without `METADATA` the version is `None`.",
         remedy: "Install the distribution again, or leave out only what it does not need.",
         look: Look::Files(is_whole),
     },
@@ -333,6 +333,7 @@ fn is_whole(image: &Subject) -> Vec<Fault> {
         if one.layer < image.base || all.iter().filter(|other| is_same(one, other)).count() > 1 {
             continue;
         }
+        faults.extend(tell_invalid(image, one));
         let mut missing = Vec::new();
         let mut other = Vec::new();
         for (path, row) in record {
@@ -438,6 +439,17 @@ fn state(image: &Subject, path: &str, (hash, size): &(String, String)) -> State 
     } else {
         State::Sound
     }
+}
+
+/// A distribution of which nobody can tell name and version. One without a `RECORD` is only not removed by pip, and
+/// Debian's are all so.
+fn tell_invalid(image: &Subject, one: &Distribution) -> Option<Fault> {
+    let metadata = joined(&one.info, "METADATA");
+    let message = format!(
+        "{} has no `METADATA`: pip skips it, and `importlib.metadata` does not know its version",
+        one.title()
+    );
+    image.find(&metadata).is_none().then(|| one.fault(message))
 }
 
 fn tell_missing(one: &Distribution, missing: &[&String]) -> Option<Fault> {
