@@ -17,6 +17,8 @@ const MOST: usize = 10;
 const WHITEOUT: &str = ".wh.";
 /// What an entry's name begins with that says something of its directory.
 const MARK: &str = ".wh..wh.";
+/// The entry that hides all that lower layers have in its directory.
+const OPAQUE: &str = ".wh..wh..opq";
 /// Where files come from that the image need not have.
 const OF_THE_SYSTEM: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 const UNSUPPORTED: &str = "Lambda's unpacker, unlike Docker's, does not take it: the function's state becomes \
@@ -322,6 +324,15 @@ fn hidden_by(entry: &Entry<Seen>) -> Option<String> {
     }
     let name = name.strip_prefix(WHITEOUT)?;
     Some(flatten::normal(&format!("{}/{name}", above(&path))))
+}
+
+/// Whether an entry hides a path of lower layers, or what that is in.
+pub(super) fn hides(entry: &Entry<Seen>, path: &str) -> bool {
+    let own = entry.path();
+    if last_part(&own) == OPAQUE {
+        return path != above(&own) && is_below(path, above(&own));
+    }
+    hidden_by(entry).is_some_and(|hidden| is_below(path, &hidden))
 }
 
 /// The whiteouts of a layer above the base, with what each hides.

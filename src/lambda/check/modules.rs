@@ -5,9 +5,10 @@
 //! file's code would add cannot be told: [`is_certain`] says so.
 
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::entry;
 use crate::lambda::check::subject::{Documents, Python, Subject};
 use crate::lambda::{ENTRY_POINT, Handler, RUNTIME_DIR, TASK_ROOT};
-use crate::oci::flatten::{Found, Kind, normal};
+use crate::oci::flatten::{Entry, Found, Kind, normal};
 use crate::python::PythonVersion;
 
 /// What starts the runtime client in AWS's images.
@@ -121,6 +122,22 @@ fn words_of(file: Option<(String, Found<'_, Seen>)>) -> Vec<String> {
         .collect()
 }
 
+/// The paths of Pythons that AWS's bootstrap names, or else of those that a layer has where AWS's bases have theirs.
+pub(super) fn started_by_bootstrap(image: &Subject) -> Vec<String> {
+    let mut named = words_of(image.find(BOOTSTRAP));
+    named.retain(|word| word.starts_with('/'));
+    if named.is_empty() {
+        let entries = image.layers.iter().flat_map(|layer| &layer.entries);
+        let paths = entries.map(Entry::path);
+        let is_one = |path: &String| {
+            let name = path.strip_prefix("var/lang/bin/python3.");
+            name.is_some_and(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        named.extend(paths.filter(is_one));
+    }
+    named
+}
+
 /// The programs that may be the function's Python, the likeliest first.
 fn candidates(image: &Subject) -> Vec<String> {
     let documents = &image.documents;
@@ -161,6 +178,10 @@ fn started(image: &Subject, word: &str) -> Option<String> {
 
 /// Which Python an image runs its function on.
 pub(super) fn python_of(image: &Subject) -> Option<Python> {
+    // Another one that is there is not the one that runs the function.
+    if entry::lost_its_python(image) {
+        return None;
+    }
     let documents = &image.documents;
     let known = candidates(image).into_iter().find_map(|word| {
         let started = started(image, &word)?;
