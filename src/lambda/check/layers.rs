@@ -1,11 +1,13 @@
 //! Rules of the layers as archives: names, kinds, modes, whiteouts, links.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use crate::lambda;
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::handler;
 use crate::lambda::check::modes;
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{Fault, Level, Look, Rule, folded};
@@ -423,6 +425,17 @@ fn has_utf8_names(image: &Subject) -> Vec<Fault> {
 
 fn links_lead_somewhere(image: &Subject) -> Vec<Fault> {
     let roots = [lambda::TASK_ROOT, "opt"];
+    let missed = OnceCell::new();
+    // Of a module that is looked for, another rule tells that it is not there.
+    let is_told = |path: &str| {
+        let stem = path.strip_suffix("/__init__.py").unwrap_or(path);
+        let stem = stem.strip_suffix(".py").unwrap_or(stem);
+        let missed = missed.get_or_init(|| handler::missed(image));
+        missed.iter().any(|name| {
+            let above = stem.strip_suffix(name.as_str());
+            above.is_some_and(|above| above.ends_with('/'))
+        })
+    };
     let added = image.added();
     let faults = added.filter_map(|(path, found)| {
         let target = found.entry.target.as_deref()?;
@@ -432,7 +445,7 @@ fn links_lead_somewhere(image: &Subject) -> Vec<Fault> {
         if found.entry.kind != Kind::Symlink || !of_interest || is_made_at_run_time(path, target) {
             return None;
         }
-        if image.tree.resolve(path, &image.layers).is_ok() {
+        if image.tree.resolve(path, &image.layers).is_ok() || is_told(path) {
             return None;
         }
         let message = format!("the symbolic link leads to `{target}`, where nothing is");
@@ -611,5 +624,17 @@ mod tests {
         LMB046 warning 1 var/task/circle: the symbolic link leads to `circle`, where nothing is
         LMB046 warning 1 var/task/config: the symbolic link leads to `/home/me/config`, where nothing is
         ");
+        // Where it is a module that is imported, another rule tells that it is not there.
+        for (module, link) in [
+            ("other.handler", "var/task/other.py"),
+            ("pkg.app.handler", "var/task/pkg"),
+            ("own.app.handler", "var/task/own/app.py"),
+        ] {
+            let mut image = Forge::sound().dir("var/task/own").link(link, "gone");
+            image.run["Cmd"] = serde_json::json!([module]);
+            let found = image.findings();
+            assert!(found.starts_with("LMB052 error"), "{found}");
+            assert_eq!(found.lines().count(), 1, "{found}");
+        }
     }
 }

@@ -247,6 +247,23 @@ fn is_there(image: &Subject) -> Vec<Fault> {
     vec![Fault::new(message).value(handler.to_string())]
 }
 
+/// Names of modules that are missed, as paths: of the handler's rules each has told that nothing is there.
+pub(super) fn missed(image: &Subject) -> Vec<String> {
+    let mut missed = Vec::new();
+    if let Some((handler, python)) = handled(image) {
+        let module = handler.module();
+        match modules::look_up(image, &python.path, module) {
+            Lookup::Missing(part) => missed.push(part.replace('.', "/")),
+            Lookup::Found(_) if is_namespace(image).is_some() => missed.push(handler.stem()),
+            Lookup::Found(_) | Lookup::NoPackage(_) => {}
+        }
+    }
+    let imports = has_its_imports(image).into_iter();
+    let imports = imports.filter_map(|fault| fault.value);
+    missed.extend(imports.map(|name| name.trim_start_matches('.').replace('.', "/")));
+    missed
+}
+
 /// A source of the user's that is run when the function starts.
 struct Source {
     path: String,
