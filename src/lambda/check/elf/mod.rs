@@ -11,7 +11,7 @@ mod tests;
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use files::{Binary, Foreign, Module, Owners, Role};
 use loader::{Edge, Hit, Loader, links_of};
@@ -258,6 +258,8 @@ impl<'a> Linked<'a> {
     fn unmet(&self) -> Vec<Unmet<'_>> {
         let machine = self.loader.machine();
         let mut unmet = Vec::new();
+        // A library may define ten thousands, and many files ask it for as many.
+        let mut defined: HashMap<&str, HashSet<&str>> = HashMap::new();
         for (edge, _) in &self.edges {
             let Hit::Found(path) = &edge.hit else {
                 continue;
@@ -266,10 +268,12 @@ impl<'a> Linked<'a> {
             let Some(library) = library.and_then(|found| links_of(&found, machine)) else {
                 continue;
             };
-            let asked = edge.links.asked.iter();
-            let asked = asked.filter(|asked| &*asked.library == edge.name);
+            let defined = defined
+                .entry(path)
+                .or_insert_with(|| library.defined.iter().map(|version| &**version).collect());
+            let asked = edge.links.asked_of(edge.name).into_iter();
             let missing = asked.flat_map(|asked| &asked.versions);
-            let missing = missing.filter(|version| !library.defined.contains(version));
+            let missing = missing.filter(|version| !defined.contains(&***version));
             // Of a library without versions the loader takes any, with a warning.
             let missing = missing.filter(|_| !library.defined.is_empty());
             let Some(version) = missing.max_by(|a, b| natural(a, b)) else {
