@@ -5,6 +5,7 @@ use crate::lambda::check::config;
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::layers;
 use crate::lambda::check::modules;
+use crate::lambda::check::paths;
 use crate::lambda::check::program::{self, Obstacle};
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{Fault, Level};
@@ -288,7 +289,7 @@ pub(super) fn has_a_runtime_client(image: &Subject) -> Vec<Fault> {
         return Vec::new();
     }
     let bootstrap = modules::BOOTSTRAP;
-    let name = path.rsplit('/').next().unwrap_or_default();
+    let name = paths::name(&path);
     let missing = if image.documents.has_aws_entry_point() {
         !image.tree.contains(bootstrap)
     } else if name.starts_with("python") {

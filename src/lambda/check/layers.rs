@@ -9,12 +9,11 @@ use crate::lambda;
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::handler;
 use crate::lambda::check::modes;
+use crate::lambda::check::paths::{directory, is_within, name};
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded};
 use crate::oci::flatten::{self, Entry, Kind, Layer, Tree};
 
-/// As many findings of one rule are shown.
-const MOST: usize = 10;
 /// What an entry's name begins with that hides one of a lower layer.
 const WHITEOUT: &str = ".wh.";
 /// What an entry's name begins with that says something of its directory.
@@ -153,21 +152,6 @@ fn of_entries(image: &Subject, say: impl Fn(usize, &Entry<Seen>) -> Option<Fault
     notes
 }
 
-fn last_part(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-/// The directory that a path is in.
-pub(super) fn above(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(directory, _)| directory)
-}
-
-/// Whether a path is a directory or something in it.
-pub(super) fn is_below(path: &str, directory: &str) -> bool {
-    let rest = path.strip_prefix(directory);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 fn leaves_the_root(entry: &Entry<Seen>) -> bool {
     entry.name.split('/').any(|part| part == "..")
 }
@@ -225,7 +209,7 @@ fn unlisted(layer: &Layer<Seen>) -> Vec<(String, usize)> {
     for (number, entry) in layer.entries.iter().enumerate() {
         let path = entry.path();
         // A whiteout makes nothing, and needs no directory to be there.
-        if leaves_the_root(entry) || last_part(&path).starts_with(WHITEOUT) {
+        if leaves_the_root(entry) || name(&path).starts_with(WHITEOUT) {
             continue;
         }
         for (end, _) in path.match_indices('/') {
@@ -320,21 +304,21 @@ fn has_each_name_once(image: &Subject) -> Vec<Fault> {
 /// The path that a whiteout hides, if the entry is one that hides a single path.
 fn hidden_by(entry: &Entry<Seen>) -> Option<String> {
     let path = entry.path();
-    let name = last_part(&path);
+    let name = name(&path);
     if name.starts_with(MARK) {
         return None;
     }
     let name = name.strip_prefix(WHITEOUT)?;
-    Some(flatten::normal(&format!("{}/{name}", above(&path))))
+    Some(flatten::normal(&format!("{}/{name}", directory(&path))))
 }
 
 /// Whether an entry hides a path of lower layers, or what that is in.
 pub(super) fn hides(entry: &Entry<Seen>, path: &str) -> bool {
     let own = entry.path();
-    if last_part(&own) == OPAQUE {
-        return path != above(&own) && is_below(path, above(&own));
+    if name(&own) == OPAQUE {
+        return path != directory(&own) && is_within(directory(&own), path);
     }
-    hidden_by(entry).is_some_and(|hidden| is_below(path, &hidden))
+    hidden_by(entry).is_some_and(|hidden| is_within(&hidden, path))
 }
 
 /// The whiteouts of a layer above the base, with what each hides.
@@ -348,7 +332,7 @@ fn whiteouts(layer: &Layer<Seen>) -> Vec<(&Entry<Seen>, String)> {
 fn brought(layer: &Layer<Seen>) -> BTreeSet<String> {
     let paths = layer.entries.iter().map(Entry::path);
     paths
-        .filter(|path| !last_part(path).starts_with(WHITEOUT))
+        .filter(|path| !name(path).starts_with(WHITEOUT))
         .collect()
 }
 
@@ -441,7 +425,7 @@ fn links_lead_somewhere(image: &Subject) -> Vec<Fault> {
         let target = found.entry.target.as_deref()?;
         // Those of extensions have their own rule.
         let of_interest =
-            roots.iter().any(|root| is_below(path, root)) && above(path) != "opt/extensions";
+            roots.iter().any(|root| is_within(root, path)) && directory(path) != "opt/extensions";
         if found.entry.kind != Kind::Symlink || !of_interest || is_made_at_run_time(path, target) {
             return None;
         }
@@ -464,7 +448,7 @@ fn is_made_at_run_time(path: &str, target: &str) -> bool {
     let mut whole: Vec<&str> = if target.starts_with('/') {
         Vec::new()
     } else {
-        above(path).split('/').collect()
+        directory(path).split('/').collect()
     };
     for part in target.split('/') {
         match part {

@@ -18,6 +18,7 @@ mod lifecycle;
 mod manifest;
 mod modes;
 mod modules;
+mod paths;
 mod program;
 mod secrets;
 mod size;
@@ -31,6 +32,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use subject::{Documents, Subject};
+
+/// As many findings of one rule are told.
+const MOST: usize = 10;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,6 +6,7 @@
 
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::entry;
+use crate::lambda::check::paths::{self, below, has_ending, joined};
 use crate::lambda::check::subject::{Documents, Python, Subject};
 use crate::lambda::{ENTRY_POINT, Handler, RUNTIME_DIR, TASK_ROOT};
 use crate::oci::flatten::{Entry, Found, Kind, normal};
@@ -17,24 +18,6 @@ pub(super) const BOOTSTRAP: &str = "var/runtime/bootstrap";
 const CLIENT: &str = "awslambdaric";
 /// The Pythons that are looked for where nothing names one.
 const MINORS: std::ops::RangeInclusive<u8> = 8..=19;
-
-/// What follows a directory in a path below it; a root of no name has everything below it.
-pub(super) fn below<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
-    if directory.is_empty() {
-        return Some(path);
-    }
-    path.strip_prefix(directory)?.strip_prefix('/')
-}
-
-/// Whether a file's name ends in `.` and this.
-pub(super) fn has_ending(path: &str, ending: &str) -> bool {
-    path.rsplit_once('.')
-        .is_some_and(|(_, last)| last == ending)
-}
-
-pub(super) fn joined(directory: &str, name: &str) -> String {
-    normal(&format!("{directory}/{name}"))
-}
 
 /// Whether AWS's bootstrap, or one that behaves as it does, starts the function.
 pub(super) fn is_lambdas(documents: &Documents) -> bool {
@@ -100,8 +83,7 @@ fn version_in(program: &str) -> Option<PythonVersion> {
 }
 
 fn is_python(word: &str) -> bool {
-    let name = word.rsplit('/').next().unwrap_or(word);
-    let rest = name.strip_prefix("python");
+    let rest = paths::name(word).strip_prefix("python");
     rest.is_some_and(|rest| {
         rest.bytes()
             .all(|byte| byte.is_ascii_digit() || byte == b'.')
@@ -237,10 +219,7 @@ pub(super) fn python_of(image: &Subject) -> Option<Python> {
 }
 
 fn prefix_of(interpreter: &str) -> String {
-    let bin = interpreter.rsplit_once('/').map_or("", |(bin, _)| bin);
-    bin.rsplit_once('/')
-        .map_or("", |(prefix, _)| prefix)
-        .to_owned()
+    paths::directory(paths::directory(interpreter)).to_owned()
 }
 
 fn version_below(image: &Subject, prefix: &str) -> Option<PythonVersion> {

@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::lambda::Architecture;
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::paths;
 use crate::lambda::check::subject::Subject;
 use crate::oci::flatten::{Entry, Found, Kind, Missing};
 use crate::python::Machine;
@@ -203,7 +204,7 @@ impl First {
     }
 
     fn is_env(&self) -> bool {
-        self.named.rsplit('/').next() == Some("env")
+        paths::name(&self.named) == "env"
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lambda;
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::paths::{below, directory, name};
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::wheels;
 use crate::oci::flatten::{Found, Kind};
@@ -129,15 +130,13 @@ fn is_where_programs_are(image: &Subject, path: &str) -> bool {
 }
 
 /// Whether Python looks for modules there or above.
-fn importable(image: &Subject, path: &str) -> bool {
+pub(super) fn importable(image: &Subject, path: &str) -> bool {
     let Some(python) = &image.python else {
         return true;
     };
-    let mut places = python.path.iter();
-    places.any(|place| {
-        let rest = path.strip_prefix(place.trim_matches('/'));
-        rest.is_some_and(|rest| rest.starts_with('/'))
-    })
+    let places = python.path.iter().map(|place| place.trim_matches('/'));
+    let mut places = places.filter(|place| !place.is_empty());
+    places.any(|place| below(place, path).is_some())
 }
 
 /// A file that is named as a library or extension module of Linux and is one of another system.
@@ -365,12 +364,4 @@ fn owner<'a>(image: &Subject, path: &'a str) -> &'a str {
         Some((first, _)) => first.strip_suffix(".libs").unwrap_or(first),
         None => rest.split('.').next().unwrap_or(rest),
     }
-}
-
-pub(super) fn directory(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(directory, _)| directory)
-}
-
-pub(super) fn name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }

@@ -17,14 +17,11 @@ use files::{Binary, Foreign, Module, Owners, Role};
 use loader::{Edge, Hit, Loader, links_of};
 
 use crate::lambda;
-use crate::lambda::check::modules::below;
+use crate::lambda::check::paths::{self, below};
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, entry, folded, program, wheels};
+use crate::lambda::check::{Fault, Level, Look, MOST, Rule, entry, folded, program, wheels};
 use crate::python::elf::{Links, Watched, need_of};
 use crate::python::{Glibc, Machine};
-
-/// As many findings of one rule are told.
-const MOST: usize = 10;
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -168,7 +165,7 @@ pub(super) fn foreign(image: &Subject) -> BTreeSet<&str> {
 /// The programs that the rules of extensions and of the entry point look at, and those that start them.
 fn told_elsewhere(image: &Subject) -> BTreeSet<String> {
     let extensions = image.tree.paths_below("opt/extensions");
-    let extensions = extensions.filter(|path| files::directory(path) == "opt/extensions");
+    let extensions = extensions.filter(|path| paths::directory(path) == "opt/extensions");
     let mut programs: Vec<_> = extensions.map(str::to_owned).collect();
     programs.extend(entry::programs_of(image));
     let chains = programs.iter();
@@ -554,7 +551,7 @@ fn elsewhere<'a>(
 ) -> BTreeMap<&'a str, Vec<&'a str>> {
     let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for path in image.tree.paths() {
-        let file = files::name(path);
+        let file = paths::name(path);
         if !file.contains(".so") {
             continue;
         }
@@ -597,7 +594,7 @@ fn finds_its_loader(image: &Subject) -> Vec<Fault> {
 
 /// Whether an extension module is one that the image's Python passes over.
 fn is_of_other_python(image: &Subject, path: &str) -> bool {
-    Module::of(files::name(path)).is_some_and(|module| module.is_of_other_python(image))
+    Module::of(paths::name(path)).is_some_and(|module| module.is_of_other_python(image))
 }
 
 fn is_of_this_python(image: &Subject) -> Vec<Fault> {
@@ -611,19 +608,19 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
     let unfit = OnceCell::new();
     for binary in Binary::all(image) {
         let path = binary.path;
-        let Some(module) = Module::of(files::name(path)) else {
+        let Some(module) = Module::of(paths::name(path)) else {
             continue;
         };
         let is_fitting = machine.is_some_and(|machine| binary.facts.is_for(machine));
-        let is_read = python.path.iter().any(|place| is_below(path, place));
+        let is_read = files::importable(image, path);
         if !module.is_of_other_python(image) || !is_read || !is_fitting {
             continue;
         }
-        let directory = files::directory(path);
+        let directory = paths::directory(path);
         let beside = image.tree.paths_below(directory);
-        let beside = beside.filter(|other| files::directory(other) == directory);
+        let beside = beside.filter(|other| paths::directory(other) == directory);
         let has_own = beside
-            .filter_map(|other| Module::of(files::name(other)))
+            .filter_map(|other| Module::of(paths::name(other)))
             .any(|other| other.stem == module.stem && !other.is_of_other_python(image));
         let has_source = image
             .tree
@@ -645,11 +642,6 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
         groups.add(owners.of(path), module.tag, fault.value(module.tag));
     }
     groups.faults()
-}
-
-fn is_below(path: &str, place: &str) -> bool {
-    let rest = path.strip_prefix(place.trim_matches('/'));
-    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn can_be_read(image: &Subject) -> Vec<Fault> {

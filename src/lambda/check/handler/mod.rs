@@ -9,15 +9,13 @@ use std::collections::BTreeSet;
 
 use bound::{Bound, What};
 
-use crate::lambda::check::modules::{self, Lookup, Module, PthLine, below, joined};
+use crate::lambda::check::modules::{self, Lookup, Module, PthLine};
+use crate::lambda::check::paths::{self, below, joined};
 use crate::lambda::check::subject::{Python, Subject};
 use crate::lambda::check::syntax::{self, Binding};
-use crate::lambda::check::{Fault, Level, Look, Rule, folded, wheels};
+use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded, wheels};
 use crate::lambda::{Handler, RUNTIME_DIR};
 use crate::python::standard_library;
-
-/// Findings of one rule at most.
-const MOST: usize = 10;
 
 /// `sys.builtin_module_names` of `CPython` 3.9 to 3.14 on Linux that have no underscore in front.
 const BUILTIN: &[&str] = &[
@@ -281,7 +279,7 @@ fn source(
     path: &str,
     package: Option<Vec<String>>,
 ) -> Option<Source> {
-    if !modules::has_ending(path, "py") {
+    if !paths::has_ending(path, "py") {
         return None;
     }
     let (path, found) = image.find(path)?;
