@@ -449,6 +449,22 @@ fn quiet_checks_have_findings_alone() {
 }
 
 #[test]
+fn what_could_not_be_looked_at_is_told() {
+    let project = Project::new();
+    let mut forge = Forge::sound();
+    forge.packing = Packing::Zstd;
+    forge.app = None;
+    let directory = project.beside("image");
+    forge.write(&directory);
+    let image = format!("oci:{}", directory.display());
+    assert_said!(project.lambimg(["check", &image]).run());
+    let report = project.lambimg(["check", &image, "--format", "json"]).run();
+    let report: Value = serde_json::from_str(&report.stdout).unwrap();
+    assert_eq!(report["findings"].as_array().unwrap().len(), 1);
+    assert_eq!(report["summary"]["unread"], json!([3]));
+}
+
+#[test]
 fn findings_are_json() {
     let (project, image) = with_links();
     let outcome = project.lambimg(["check", &image, "--format", "json"]).run();

@@ -6,14 +6,11 @@
 use std::collections::BTreeMap;
 
 use crate::lambda::check::contents::Seen;
-use crate::lambda::check::modules::{below, has_ending};
+use crate::lambda::check::paths::{below, has_ending};
 use crate::lambda::check::subject::{Python, Subject};
-use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded};
 use crate::oci::flatten::{Found, Kind};
 use crate::python::pyc::{self, Check, Header};
-
-/// Findings of one rule at most.
-const MOST: usize = 10;
 
 pub(super) const RULES: &[Rule] = &[
     Rule {

@@ -9,6 +9,7 @@ use crate::lambda;
 use crate::lambda::Architecture;
 use crate::lambda::check::entry;
 use crate::lambda::check::program;
+use crate::lambda::check::secrets;
 use crate::lambda::check::subject::{Documents, Subject};
 use crate::lambda::check::{Fault, Level, Look, Rule};
 use crate::oci::flatten::{Kind, Missing};
@@ -189,10 +190,12 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// Names whose values Lambda decides. Its keys are left out: the rule of secrets has them.
-const RESERVED: [&str; 16] = [
+/// Names whose values Lambda decides.
+const RESERVED: [&str; 22] = [
     "_HANDLER",
     "_X_AMZN_TRACE_ID",
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
     "AWS_DEFAULT_REGION",
     "AWS_EXECUTION_ENV",
     "AWS_REGION",
@@ -203,7 +206,11 @@ const RESERVED: [&str; 16] = [
     "AWS_LAMBDA_LOG_GROUP_NAME",
     "AWS_LAMBDA_LOG_STREAM_NAME",
     "AWS_LAMBDA_MAX_CONCURRENCY",
+    "AWS_LAMBDA_METADATA_API",
+    "AWS_LAMBDA_METADATA_TOKEN",
     "AWS_LAMBDA_RUNTIME_API",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
     "LAMBDA_RUNTIME_DIR",
     "LAMBDA_TASK_ROOT",
     "TZ",
@@ -341,7 +348,11 @@ fn sets_no_reserved_variable(image: &Documents) -> Vec<Fault> {
     // Where AWS's bootstrap does not run, it is the image that says it.
     let is_own = |name: &str| name == "AWS_EXECUTION_ENV" && !image.has_aws_entry_point();
     let reserved = variables.filter(|(name, value)| {
-        RESERVED.contains(name) && !of_a_base(name, value) && !is_own(name)
+        RESERVED.contains(name)
+            && !of_a_base(name, value)
+            && !is_own(name)
+            // The rule of secrets tells it, without its value.
+            && secrets::secret_value(name, value).is_none()
     });
     reserved
         .map(|(name, value)| {
@@ -501,6 +512,8 @@ mod tests {
             "HOME=/tmp",
             "PYTHONPATH=",
             "AWS_LAMBDA_LOG_FORMAT=JSON",
+            "AWS_LAMBDA_SOME_LATER_NAME=1",
+            "AWS_XRAY_CONTEXT_MISSING=LOG_ERROR",
             "PYTHONUNBUFFERED=1",
         ];
         assert_eq!(of(&innocent), "");
@@ -508,6 +521,17 @@ mod tests {
         insta::assert_snapshot!(of(&["AWS_REGION=eu-west-1"]), @"LMB031 warning: `AWS_REGION` is set to `eu-west-1`");
         insta::assert_snapshot!(of(&["AWS_EXECUTION_ENV=x"]), @"LMB031 warning: `AWS_EXECUTION_ENV` is set to `x`");
         insta::assert_snapshot!(of(&["_HANDLER=x.y"]), @"LMB031 warning: `_HANDLER` is set to `x.y`");
+        for name in [
+            "AWS_LAMBDA_METADATA_API",
+            "AWS_LAMBDA_METADATA_TOKEN",
+            "AWS_ACCESS_KEY",
+        ] {
+            let found = of(&[&format!("{name}=x")]);
+            assert_eq!(found, format!("LMB031 warning: `{name}` is set to `x`"));
+        }
+        // A secret is told as one, and its value never.
+        let key = "AWS_SESSION_TOKEN=0123456789abcdefghij";
+        assert_eq!(of(&[key]), "");
         insta::assert_snapshot!(of(&["NAME"]), @"LMB032 warning: `Env` has a line without `=`");
         insta::assert_snapshot!(of(&["=value"]), @"LMB032 warning: `Env` has a value without a name");
         insta::assert_snapshot!(of(&["A=1", "A=2"]), @"LMB032 warning: `Env` has `A` twice");

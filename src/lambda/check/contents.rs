@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::{Digest, Hasher};
 use crate::lambda::Handler;
-use crate::lambda::check::modules::{self, has_ending};
+use crate::lambda::check::modules;
+use crate::lambda::check::paths::{self, has_ending};
 use crate::lambda::check::secrets::{Search, Secret};
 use crate::lambda::check::subject::Documents;
 use crate::oci::flatten::{Entry, Reader};
@@ -86,7 +87,7 @@ impl Contents {
         let keep = self.keep(&path, entry.size);
         let compiled = has_ending(&path, "pyc");
         let source = installed && has_ending(&path, "py");
-        let name = path.rsplit('/').next().unwrap_or_default();
+        let name = paths::name(&path);
         let is_list = matches!(name, "os-release" | "pyvenv.cfg") || has_ending(name, "pth");
         Some(Box::new(Watching {
             head: Vec::new(),
@@ -117,7 +118,7 @@ impl Contents {
             || self
                 .roots
                 .iter()
-                .any(|root| modules::below(root, path).is_some())
+                .any(|root| paths::below(root, path).is_some())
     }
 
     fn keep(&self, path: &str, size: u64) -> Option<Keep> {
@@ -140,14 +141,14 @@ impl Contents {
         let of_handler = |below: &str| {
             let init = below.strip_suffix("/__init__.py");
             let on_the_way = init.is_some_and(|package| {
-                modules::below(package, &handler.stem()).is_some() || package == handler.stem()
+                paths::below(package, &handler.stem()).is_some() || package == handler.stem()
             });
             on_the_way || handler.is_module(below)
         };
         let beside = |below: &str| {
-            let package = below.rsplit_once('/').map_or("", |(package, _)| package);
+            let package = paths::directory(below);
             let stem = handler.stem();
-            small && (package == stem || modules::below(package, &stem).is_some())
+            small && (package == stem || paths::below(package, &stem).is_some())
         };
         let packages = path
             .find("-packages/")
@@ -155,7 +156,7 @@ impl Contents {
         let own = self
             .roots
             .iter()
-            .filter_map(|root| modules::below(root, path));
+            .filter_map(|root| paths::below(root, path));
         let wanted = packages.is_some_and(of_handler)
             || own
                 .into_iter()

@@ -1,12 +1,15 @@
 //! Rules of the program that Lambda starts. Each of them takes one of the ways in which it cannot be started,
 //! so that an image that is broken in one way has one finding.
 
-use crate::lambda;
 use crate::lambda::check::config;
+use crate::lambda::check::contents::Seen;
+use crate::lambda::check::layers;
+use crate::lambda::check::modules;
+use crate::lambda::check::paths;
 use crate::lambda::check::program::{self, Obstacle};
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{Fault, Level};
-use crate::oci::flatten::Kind;
+use crate::oci::flatten::{self, Kind, Layer};
 
 /// How the image names its program.
 enum Program {
@@ -47,6 +50,14 @@ pub(super) fn path_of(image: &Subject) -> Option<String> {
     }
 }
 
+/// The program's path, and that of what it runs.
+pub(super) fn programs_of(image: &Subject) -> Vec<String> {
+    path_of(image)
+        .into_iter()
+        .chain(bootstrap_of(image))
+        .collect()
+}
+
 /// A fault if the program cannot be started, and so that `say` has a word for it.
 fn fault(image: &Subject, say: impl Fn(&Obstacle) -> Option<String>) -> Vec<Fault> {
     let own = path_of(image).map(|path| ("is", path));
@@ -65,8 +76,8 @@ fn fault(image: &Subject, say: impl Fn(&Obstacle) -> Option<String>) -> Vec<Faul
 
 /// What AWS's entry point runs, where it is another than the base's own.
 fn bootstrap_of(image: &Subject) -> Option<String> {
-    let path = format!("{}/bootstrap", lambda::RUNTIME_DIR);
-    let found = image.get(&path)?;
+    let path = modules::BOOTSTRAP;
+    let found = image.get(path)?;
     let is_added = image.documents.has_aws_entry_point() && image.base > 0;
     (is_added && found.layer >= image.base).then(|| format!("/{path}"))
 }
@@ -143,7 +154,90 @@ pub(super) fn is_executable(image: &Subject) -> Vec<Fault> {
     })
 }
 
+/// A program that AWS's entry point comes to start, that a layer brings and a later one takes away.
+struct Removed {
+    /// Below the root.
+    path: String,
+    /// The layer that takes it away.
+    by: usize,
+}
+
+impl Removed {
+    /// It, where it was at this path.
+    fn at(image: &Subject, path: &str) -> Option<Self> {
+        let path = flatten::normal(path);
+        if image.find(&path).is_some() {
+            return None;
+        }
+        let brings = |layer: &Layer<Seen>| layer.entries.iter().any(|entry| entry.path() == path);
+        let last = image.layers.iter().rposition(brings)?;
+        let takes = |layer: &Layer<Seen>| {
+            layer
+                .entries
+                .iter()
+                .any(|entry| layers::hides(entry, &path))
+        };
+        let by = image.layers[last + 1..].iter().position(takes)? + last + 1;
+        Some(Self { path, by })
+    }
+}
+
+/// AWS's bootstrap, where it was removed.
+fn removed_bootstrap(image: &Subject) -> Option<Removed> {
+    let is_aws = image.documents.has_aws_entry_point();
+    is_aws.then(|| Removed::at(image, modules::BOOTSTRAP))?
+}
+
+/// The Python that AWS's bootstrap starts, where it was removed.
+fn removed_python(image: &Subject) -> Option<Removed> {
+    if !image.documents.has_aws_entry_point() || image.find(modules::BOOTSTRAP).is_none() {
+        return None;
+    }
+    let pythons = modules::started_by_bootstrap(image);
+    if pythons.iter().any(|path| image.find(path).is_some()) {
+        return None;
+    }
+    pythons.iter().find_map(|path| Removed::at(image, path))
+}
+
+/// Whether there is no Python any more for AWS's entry point to start.
+pub(super) fn lost_its_python(image: &Subject) -> bool {
+    removed_bootstrap(image)
+        .or_else(|| removed_python(image))
+        .is_some()
+}
+
+/// Whether a program cannot be started, but for what is missing in a system that has nothing.
+fn is_stopped(image: &Subject, path: &str) -> bool {
+    match program::obstacle(image, path) {
+        None => false,
+        Some(Obstacle::Interpreter { obstacle, .. }) => {
+            let is_missing = matches!(*obstacle, Obstacle::Missing(_) | Obstacle::NotInPath);
+            !(is_missing && program::is_hollow(image))
+        }
+        Some(_) => true,
+    }
+}
+
+fn starts_no_python(image: &Subject) -> Option<Fault> {
+    let removed = removed_python(image)?;
+    let entry = path_of(image)?;
+    let bootstrap = format!("/{}", modules::BOOTSTRAP);
+    let mut programs = [entry.as_str(), &bootstrap].into_iter();
+    if programs.any(|path| is_stopped(image, path)) {
+        return None;
+    }
+    let message = format!(
+        "the entry point runs `{bootstrap}`, which starts `/{}`, and this layer removes that",
+        removed.path
+    );
+    Some(Fault::new(message).layer(removed.by).path(removed.path))
+}
+
 pub(super) fn has_its_interpreter(image: &Subject) -> Vec<Fault> {
+    if let Some(fault) = starts_no_python(image) {
+        return vec![fault];
+    }
     fault(image, |obstacle| match obstacle {
         Obstacle::Interpreter {
             obstacle: inner, ..
@@ -186,13 +280,18 @@ pub(super) fn has_a_runtime_client(image: &Subject) -> Vec<Fault> {
     let Some(path) = path_of(image) else {
         return Vec::new();
     };
+    if let Some(removed) = removed_bootstrap(image).filter(|_| !is_stopped(image, &path)) {
+        let path = removed.path;
+        let message = format!("the entry point runs `/{path}`, and this layer removes it");
+        return vec![Fault::new(message).layer(removed.by).path(path)];
+    }
     if program::obstacle(image, &path).is_some() || program::is_hollow(image) {
         return Vec::new();
     }
-    let bootstrap = format!("{}/bootstrap", lambda::RUNTIME_DIR);
-    let name = path.rsplit('/').next().unwrap_or_default();
+    let bootstrap = modules::BOOTSTRAP;
+    let name = paths::name(&path);
     let missing = if image.documents.has_aws_entry_point() {
-        !image.tree.contains(&bootstrap)
+        !image.tree.contains(bootstrap)
     } else if name.starts_with("python") {
         // An adapter among the extensions may be the client of any program.
         let adapter = image.tree.paths_below("opt/extensions").next().is_some();
@@ -221,7 +320,7 @@ fn has_client(image: &Subject) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::lambda::check::testing::Forge;
+    use crate::lambda::check::testing::{Forge, aws};
     use crate::python::elf::testing::elf;
     use serde_json::json;
 
@@ -320,6 +419,56 @@ mod tests {
     }
 
     #[test]
+    fn an_interpreter_for_another_processor_is_told_once() {
+        let image = || {
+            Forge::sound()
+                .dir("opt")
+                .dir("opt/bin")
+                .program("opt/bin/shell", elf(ARM, &[]))
+        };
+        let started_by = |line: &str| {
+            let mut image = image().program("opt/bin/start", line);
+            image.run["Entrypoint"] = json!(["/opt/bin/start"]);
+            image.findings()
+        };
+        let extension = image()
+            .dir("opt/extensions")
+            .program("opt/extensions/agent", "#!/opt/bin/shell\n");
+        let found = [
+            started_by("#!/opt/bin/shell\n"),
+            started_by("#!/usr/bin/env shell\n"),
+            extension.findings(),
+            image().findings(),
+        ];
+        insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn what_the_entry_point_starts_and_a_layer_removed_is_told_once() {
+        let base = || {
+            let mut base = aws("app.handler").file("var/task/app.py", "def handler(a, b): ...\n");
+            base.run["Env"] = json!(["PATH=/var/lang/bin:/usr/bin"]);
+            base.layer()
+        };
+        assert_eq!(base().dir("opt").findings(), "");
+        let removed = [
+            base().file("var/lang/bin/.wh.python3.12", ""),
+            base().file("var/.wh.lang", ""),
+            base().file("var/lang/.wh..wh..opq", ""),
+            base().file("var/runtime/.wh.bootstrap", ""),
+            base().file("var/.wh.runtime", ""),
+            base().file("var/.wh.runtime", "").file("var/.wh.lang", ""),
+        ];
+        insta::assert_snapshot!(removed.map(Forge::findings).join("\n"));
+        let other = Forge::sound().layer().file("var/lang/bin/.wh.python3", "");
+        assert_eq!(other.findings(), "");
+        let removed = Forge::sound()
+            .layer()
+            .file("var/lang/bin/.wh.python3.12", "");
+        insta::assert_snapshot!(removed.findings());
+    }
+
+    #[test]
     fn a_base_of_scripts_alone_is_not_judged() {
         let mut image = Forge::new().program("lambda-entrypoint.sh", "#!/bin/sh\n");
         image.run = json!({"Entrypoint": ["/lambda-entrypoint.sh"], "Cmd": ["app.handler"]});
@@ -343,6 +492,6 @@ mod tests {
         assert_eq!(of(with("opt/python/awslambdaric/__main__.py")), "");
         assert_eq!(of(with("opt/extensions/lambda-adapter")), "");
         let gone = Forge::sound().layer().file("var/runtime/.wh.bootstrap", "");
-        insta::assert_snapshot!(gone.findings_of("LMB015".."LMB035"), @"LMB033 error: the entry point runs `/var/runtime/bootstrap`, which is not in the image");
+        insta::assert_snapshot!(gone.findings_of("LMB015".."LMB035"), @"LMB033 error 2 var/runtime/bootstrap: the entry point runs `/var/runtime/bootstrap`, and this layer removes it");
     }
 }

@@ -1,22 +1,25 @@
 //! Rules of the layers as archives: names, kinds, modes, whiteouts, links.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use crate::lambda;
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::handler;
 use crate::lambda::check::modes;
+use crate::lambda::check::paths::{directory, is_within, name};
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded};
 use crate::oci::flatten::{self, Entry, Kind, Layer, Tree};
 
-/// As many findings of one rule are shown.
-const MOST: usize = 10;
 /// What an entry's name begins with that hides one of a lower layer.
 const WHITEOUT: &str = ".wh.";
 /// What an entry's name begins with that says something of its directory.
 const MARK: &str = ".wh..wh.";
+/// The entry that hides all that lower layers have in its directory.
+const OPAQUE: &str = ".wh..wh..opq";
 /// Where files come from that the image need not have.
 const OF_THE_SYSTEM: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 const UNSUPPORTED: &str = "Lambda's unpacker, unlike Docker's, does not take it: the function's state becomes \
@@ -149,21 +152,6 @@ fn of_entries(image: &Subject, say: impl Fn(usize, &Entry<Seen>) -> Option<Fault
     notes
 }
 
-fn last_part(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-/// The directory that a path is in.
-pub(super) fn above(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(directory, _)| directory)
-}
-
-/// Whether a path is a directory or something in it.
-pub(super) fn is_below(path: &str, directory: &str) -> bool {
-    let rest = path.strip_prefix(directory);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 fn leaves_the_root(entry: &Entry<Seen>) -> bool {
     entry.name.split('/').any(|part| part == "..")
 }
@@ -221,7 +209,7 @@ fn unlisted(layer: &Layer<Seen>) -> Vec<(String, usize)> {
     for (number, entry) in layer.entries.iter().enumerate() {
         let path = entry.path();
         // A whiteout makes nothing, and needs no directory to be there.
-        if leaves_the_root(entry) || last_part(&path).starts_with(WHITEOUT) {
+        if leaves_the_root(entry) || name(&path).starts_with(WHITEOUT) {
             continue;
         }
         for (end, _) in path.match_indices('/') {
@@ -316,12 +304,21 @@ fn has_each_name_once(image: &Subject) -> Vec<Fault> {
 /// The path that a whiteout hides, if the entry is one that hides a single path.
 fn hidden_by(entry: &Entry<Seen>) -> Option<String> {
     let path = entry.path();
-    let name = last_part(&path);
+    let name = name(&path);
     if name.starts_with(MARK) {
         return None;
     }
     let name = name.strip_prefix(WHITEOUT)?;
-    Some(flatten::normal(&format!("{}/{name}", above(&path))))
+    Some(flatten::normal(&format!("{}/{name}", directory(&path))))
+}
+
+/// Whether an entry hides a path of lower layers, or what that is in.
+pub(super) fn hides(entry: &Entry<Seen>, path: &str) -> bool {
+    let own = entry.path();
+    if name(&own) == OPAQUE {
+        return path != directory(&own) && is_within(directory(&own), path);
+    }
+    hidden_by(entry).is_some_and(|hidden| is_within(&hidden, path))
 }
 
 /// The whiteouts of a layer above the base, with what each hides.
@@ -335,7 +332,7 @@ fn whiteouts(layer: &Layer<Seen>) -> Vec<(&Entry<Seen>, String)> {
 fn brought(layer: &Layer<Seen>) -> BTreeSet<String> {
     let paths = layer.entries.iter().map(Entry::path);
     paths
-        .filter(|path| !last_part(path).starts_with(WHITEOUT))
+        .filter(|path| !name(path).starts_with(WHITEOUT))
         .collect()
 }
 
@@ -412,16 +409,27 @@ fn has_utf8_names(image: &Subject) -> Vec<Fault> {
 
 fn links_lead_somewhere(image: &Subject) -> Vec<Fault> {
     let roots = [lambda::TASK_ROOT, "opt"];
+    let missed = OnceCell::new();
+    // Of a module that is looked for, another rule tells that it is not there.
+    let is_told = |path: &str| {
+        let stem = path.strip_suffix("/__init__.py").unwrap_or(path);
+        let stem = stem.strip_suffix(".py").unwrap_or(stem);
+        let missed = missed.get_or_init(|| handler::missed(image));
+        missed.iter().any(|name| {
+            let above = stem.strip_suffix(name.as_str());
+            above.is_some_and(|above| above.ends_with('/'))
+        })
+    };
     let added = image.added();
     let faults = added.filter_map(|(path, found)| {
         let target = found.entry.target.as_deref()?;
         // Those of extensions have their own rule.
         let of_interest =
-            roots.iter().any(|root| is_below(path, root)) && above(path) != "opt/extensions";
+            roots.iter().any(|root| is_within(root, path)) && directory(path) != "opt/extensions";
         if found.entry.kind != Kind::Symlink || !of_interest || is_made_at_run_time(path, target) {
             return None;
         }
-        if image.tree.resolve(path, &image.layers).is_ok() {
+        if image.tree.resolve(path, &image.layers).is_ok() || is_told(path) {
             return None;
         }
         let message = format!("the symbolic link leads to `{target}`, where nothing is");
@@ -440,7 +448,7 @@ fn is_made_at_run_time(path: &str, target: &str) -> bool {
     let mut whole: Vec<&str> = if target.starts_with('/') {
         Vec::new()
     } else {
-        above(path).split('/').collect()
+        directory(path).split('/').collect()
     };
     for part in target.split('/') {
         match part {
@@ -600,5 +608,17 @@ mod tests {
         LMB046 warning 1 var/task/circle: the symbolic link leads to `circle`, where nothing is
         LMB046 warning 1 var/task/config: the symbolic link leads to `/home/me/config`, where nothing is
         ");
+        // Where it is a module that is imported, another rule tells that it is not there.
+        for (module, link) in [
+            ("other.handler", "var/task/other.py"),
+            ("pkg.app.handler", "var/task/pkg"),
+            ("own.app.handler", "var/task/own/app.py"),
+        ] {
+            let mut image = Forge::sound().dir("var/task/own").link(link, "gone");
+            image.run["Cmd"] = serde_json::json!([module]);
+            let found = image.findings();
+            assert!(found.starts_with("LMB052 error"), "{found}");
+            assert_eq!(found.lines().count(), 1, "{found}");
+        }
     }
 }

@@ -5,13 +5,11 @@ use std::collections::BTreeSet;
 
 use crate::lambda;
 use crate::lambda::check::entry;
-use crate::lambda::check::layers::{above, is_below};
+use crate::lambda::check::paths::{self, is_within};
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, folded};
+use crate::lambda::check::{Fault, Level, MOST, folded};
 use crate::oci::flatten::{self, Kind};
 
-/// As many findings of one rule are shown.
-const MOST: usize = 10;
 /// Where a distribution's package manager puts programs.
 const OF_PACKAGES: [&str; 5] = ["bin/", "lib/", "lib64/", "sbin/", "usr/"];
 
@@ -39,11 +37,12 @@ pub(super) fn can_be_read(image: &Subject) -> Vec<Fault> {
     let mut faults: Vec<_> = closed_root(image).into_iter().collect();
     let mut closed: Vec<&str> = Vec::new();
     for (path, found) in image.added() {
-        let is_root = roots.iter().any(|root| is_below(path, root));
+        let is_root = roots.iter().any(|root| is_within(root, path));
         let is_above = above_roots.contains(path);
         // What is in a closed directory needs no word of its own; of programs their own rules speak.
-        let is_program = entry.as_deref() == Some(path) || above(path) == "opt/extensions";
-        if !(is_root || is_above) || closed.iter().any(|directory| is_below(path, directory)) {
+        let is_program =
+            entry.as_deref() == Some(path) || paths::directory(path) == "opt/extensions";
+        if !(is_root || is_above) || closed.iter().any(|directory| is_within(directory, path)) {
             continue;
         }
         let mode = found.entry.mode;

@@ -5,9 +5,11 @@
 //! file's code would add cannot be told: [`is_certain`] says so.
 
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::entry;
+use crate::lambda::check::paths::{self, below, has_ending, joined};
 use crate::lambda::check::subject::{Documents, Python, Subject};
 use crate::lambda::{ENTRY_POINT, Handler, RUNTIME_DIR, TASK_ROOT};
-use crate::oci::flatten::{Found, Kind, normal};
+use crate::oci::flatten::{Entry, Found, Kind, normal};
 use crate::python::PythonVersion;
 
 /// What starts the runtime client in AWS's images.
@@ -16,24 +18,6 @@ pub(super) const BOOTSTRAP: &str = "var/runtime/bootstrap";
 const CLIENT: &str = "awslambdaric";
 /// The Pythons that are looked for where nothing names one.
 const MINORS: std::ops::RangeInclusive<u8> = 8..=19;
-
-/// What follows a directory in a path below it; a root of no name has everything below it.
-pub(super) fn below<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
-    if directory.is_empty() {
-        return Some(path);
-    }
-    path.strip_prefix(directory)?.strip_prefix('/')
-}
-
-/// Whether a file's name ends in `.` and this.
-pub(super) fn has_ending(path: &str, ending: &str) -> bool {
-    path.rsplit_once('.')
-        .is_some_and(|(_, last)| last == ending)
-}
-
-pub(super) fn joined(directory: &str, name: &str) -> String {
-    normal(&format!("{directory}/{name}"))
-}
 
 /// Whether AWS's bootstrap, or one that behaves as it does, starts the function.
 pub(super) fn is_lambdas(documents: &Documents) -> bool {
@@ -99,8 +83,7 @@ fn version_in(program: &str) -> Option<PythonVersion> {
 }
 
 fn is_python(word: &str) -> bool {
-    let name = word.rsplit('/').next().unwrap_or(word);
-    let rest = name.strip_prefix("python");
+    let rest = paths::name(word).strip_prefix("python");
     rest.is_some_and(|rest| {
         rest.bytes()
             .all(|byte| byte.is_ascii_digit() || byte == b'.')
@@ -119,6 +102,22 @@ fn words_of(file: Option<(String, Found<'_, Seen>)>) -> Vec<String> {
         .filter(|word| is_python(word))
         .map(str::to_owned)
         .collect()
+}
+
+/// The paths of Pythons that AWS's bootstrap names, or else of those that a layer has where AWS's bases have theirs.
+pub(super) fn started_by_bootstrap(image: &Subject) -> Vec<String> {
+    let mut named = words_of(image.find(BOOTSTRAP));
+    named.retain(|word| word.starts_with('/'));
+    if named.is_empty() {
+        let entries = image.layers.iter().flat_map(|layer| &layer.entries);
+        let paths = entries.map(Entry::path);
+        let is_one = |path: &String| {
+            let name = path.strip_prefix("var/lang/bin/python3.");
+            name.is_some_and(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        named.extend(paths.filter(is_one));
+    }
+    named
 }
 
 /// The programs that may be the function's Python, the likeliest first.
@@ -161,6 +160,10 @@ fn started(image: &Subject, word: &str) -> Option<String> {
 
 /// Which Python an image runs its function on.
 pub(super) fn python_of(image: &Subject) -> Option<Python> {
+    // Another one that is there is not the one that runs the function.
+    if entry::lost_its_python(image) {
+        return None;
+    }
     let documents = &image.documents;
     let known = candidates(image).into_iter().find_map(|word| {
         let started = started(image, &word)?;
@@ -216,10 +219,7 @@ pub(super) fn python_of(image: &Subject) -> Option<Python> {
 }
 
 fn prefix_of(interpreter: &str) -> String {
-    let bin = interpreter.rsplit_once('/').map_or("", |(bin, _)| bin);
-    bin.rsplit_once('/')
-        .map_or("", |(prefix, _)| prefix)
-        .to_owned()
+    paths::directory(paths::directory(interpreter)).to_owned()
 }
 
 fn version_below(image: &Subject, prefix: &str) -> Option<PythonVersion> {
@@ -419,6 +419,7 @@ fn file_of(image: &Subject, stem: &str) -> Option<String> {
             "aarch64-linux-gnu",
             "x86_64-linux-musl",
             "aarch64-linux-musl",
+            "darwin",
         ]
         .map(|platform| format!("{stem}.cpython-3{minor}-{platform}.so"))
     });

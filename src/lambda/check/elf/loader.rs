@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::paths;
 use crate::lambda::check::subject::Subject;
 use crate::oci::flatten::{Found, Kind};
 use crate::python::Machine;
@@ -239,7 +240,7 @@ impl<'a> Loader<'a> {
 
     /// The directories of a search path in this file.
     fn expanded(&self, search_path: &str, file: &str) -> Vec<String> {
-        let origin = file.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let origin = paths::directory(file);
         let (platform, triple) = match self.machine {
             Machine::X86_64 => ("x86_64", "x86_64-linux-gnu"),
             Machine::Aarch64 => ("aarch64", "aarch64-linux-gnu"),

@@ -11,27 +11,24 @@ mod tests;
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use files::{Binary, Module, Owners, Role};
+use files::{Binary, Foreign, Module, Owners, Role};
 use loader::{Edge, Hit, Loader, links_of};
 
 use crate::lambda;
-use crate::lambda::check::modules::below;
+use crate::lambda::check::paths::{self, below};
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, folded, program, wheels};
-use crate::python::Machine;
+use crate::lambda::check::{Fault, Level, Look, MOST, Rule, entry, folded, program, wheels};
 use crate::python::elf::{Links, Watched, need_of};
-
-/// As many findings of one rule are told.
-const MOST: usize = 10;
+use crate::python::{Glibc, Machine};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "LMB066",
         level: Level::Error,
-        title: "Programs and extension modules are for the image's processor",
-        why: "The loader takes no file of another processor: `Runtime.ImportModuleError: Unable to import module 'app': \
+        title: "Programs and extension modules are for Linux and the image's processor",
+        why: "The loader takes no file of another processor or system: `Runtime.ImportModuleError: Unable to import module 'app': \
               …: cannot open shared object file: No such file or directory`, or `exec format error` for a program.",
         remedy: "Install the packages for the image's architecture: give pip `--platform manylinux2014_x86_64` (or \
                  `manylinux2014_aarch64`) and `--only-binary=:all:`.",
@@ -135,9 +132,10 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
     let Some(machine) = program::machine_of_base(image) else {
         return Vec::new();
     };
+    let told = told_elsewhere(image);
     for binary in Binary::all(image) {
         let is_named = files::names_a_machine(binary.path, machine);
-        if binary.facts.is_for(machine) || is_named || is_told_elsewhere(image, binary.path) {
+        if binary.facts.is_for(machine) || is_named || told.contains(binary.path) {
             continue;
         }
         let name = binary.facts.machine_name();
@@ -149,14 +147,31 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
             fault.path(binary.path).value(name),
         );
     }
+    for foreign in Foreign::all(image) {
+        let system = foreign.system;
+        let fault = Fault::new(format!("it is for {system}, and the image is for Linux"));
+        let fault = fault.layer(foreign.found.layer).path(foreign.path);
+        groups.add(owners.of(foreign.path), "", fault.value(system));
+    }
     groups.faults()
 }
 
-/// Whether the rules of extensions and of the entry point look at a program.
-fn is_told_elsewhere(image: &Subject, path: &str) -> bool {
-    let entry = image.documents.list("Entrypoint");
-    let entry = entry.first().and_then(|entry| image.find(entry));
-    files::directory(path) == "opt/extensions" || entry.is_some_and(|(entry, _)| entry == path)
+/// The libraries and extension modules that are told to be for another system.
+pub(super) fn foreign(image: &Subject) -> BTreeSet<&str> {
+    let all = Foreign::all(image).into_iter();
+    all.map(|foreign| foreign.path).collect()
+}
+
+/// The programs that the rules of extensions and of the entry point look at, and those that start them.
+fn told_elsewhere(image: &Subject) -> BTreeSet<String> {
+    let extensions = image.tree.paths_below("opt/extensions");
+    let extensions = extensions.filter(|path| paths::directory(path) == "opt/extensions");
+    let mut programs: Vec<_> = extensions.map(str::to_owned).collect();
+    programs.extend(entry::programs_of(image));
+    let chains = programs.iter();
+    chains
+        .flat_map(|path| program::started_by(image, path))
+        .collect()
 }
 
 /// The image's loader, what of its system is known, and what all added files need.
@@ -240,6 +255,8 @@ impl<'a> Linked<'a> {
     fn unmet(&self) -> Vec<Unmet<'_>> {
         let machine = self.loader.machine();
         let mut unmet = Vec::new();
+        // A library may define ten thousands, and many files ask it for as many.
+        let mut defined: HashMap<&str, HashSet<&str>> = HashMap::new();
         for (edge, _) in &self.edges {
             let Hit::Found(path) = &edge.hit else {
                 continue;
@@ -248,10 +265,12 @@ impl<'a> Linked<'a> {
             let Some(library) = library.and_then(|found| links_of(&found, machine)) else {
                 continue;
             };
-            let asked = edge.links.asked.iter();
-            let asked = asked.filter(|asked| &*asked.library == edge.name);
+            let defined = defined
+                .entry(path)
+                .or_insert_with(|| library.defined.iter().map(|version| &**version).collect());
+            let asked = edge.links.asked_of(edge.name).into_iter();
             let missing = asked.flat_map(|asked| &asked.versions);
-            let missing = missing.filter(|version| !library.defined.contains(version));
+            let missing = missing.filter(|version| !defined.contains(&***version));
             // Of a library without versions the loader takes any, with a warning.
             let missing = missing.filter(|_| !library.defined.is_empty());
             let Some(version) = missing.max_by(|a, b| natural(a, b)) else {
@@ -365,6 +384,12 @@ fn needs_no_newer_library(image: &Subject) -> Vec<Fault> {
         groups.add(whose, unmet.library, fault);
     }
     groups.faults()
+}
+
+/// The version of the image's own C library, where it says it.
+pub(super) fn glibc_of(image: &Subject, machine: Machine) -> Option<Glibc> {
+    let (_, libc) = Loader::new(image, machine).system_library("libc.so.6")?;
+    need_of(newest(&libc.defined, "GLIBC_")?).map(|need| need.version)
 }
 
 /// The names of all libraries that something needs and that are not found.
@@ -526,7 +551,7 @@ fn elsewhere<'a>(
 ) -> BTreeMap<&'a str, Vec<&'a str>> {
     let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for path in image.tree.paths() {
-        let file = files::name(path);
+        let file = paths::name(path);
         if !file.contains(".so") {
             continue;
         }
@@ -549,6 +574,7 @@ fn finds_its_loader(image: &Subject) -> Vec<Fault> {
         return Vec::new();
     };
     let owners = Owners::new(image);
+    let told = told_elsewhere(image);
     let mut groups = Groups::default();
     let programs = Binary::all(image).filter(|binary| binary.role == Role::Program);
     for binary in programs.filter(|binary| binary.facts.is_for(machine)) {
@@ -556,7 +582,7 @@ fn finds_its_loader(image: &Subject) -> Vec<Fault> {
         let Some(loader) = seen.and_then(|seen| program::missing_loader(image, seen)) else {
             continue;
         };
-        if is_told_elsewhere(image, binary.path) {
+        if told.contains(binary.path) {
             continue;
         }
         let fault = Fault::new(format!("it is started by `{loader}`, which is not there"));
@@ -568,7 +594,7 @@ fn finds_its_loader(image: &Subject) -> Vec<Fault> {
 
 /// Whether an extension module is one that the image's Python passes over.
 fn is_of_other_python(image: &Subject, path: &str) -> bool {
-    Module::of(files::name(path)).is_some_and(|module| module.is_of_other_python(image))
+    Module::of(paths::name(path)).is_some_and(|module| module.is_of_other_python(image))
 }
 
 fn is_of_this_python(image: &Subject) -> Vec<Fault> {
@@ -582,19 +608,19 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
     let unfit = OnceCell::new();
     for binary in Binary::all(image) {
         let path = binary.path;
-        let Some(module) = Module::of(files::name(path)) else {
+        let Some(module) = Module::of(paths::name(path)) else {
             continue;
         };
         let is_fitting = machine.is_some_and(|machine| binary.facts.is_for(machine));
-        let is_read = python.path.iter().any(|place| is_below(path, place));
+        let is_read = files::importable(image, path);
         if !module.is_of_other_python(image) || !is_read || !is_fitting {
             continue;
         }
-        let directory = files::directory(path);
+        let directory = paths::directory(path);
         let beside = image.tree.paths_below(directory);
-        let beside = beside.filter(|other| files::directory(other) == directory);
+        let beside = beside.filter(|other| paths::directory(other) == directory);
         let has_own = beside
-            .filter_map(|other| Module::of(files::name(other)))
+            .filter_map(|other| Module::of(paths::name(other)))
             .any(|other| other.stem == module.stem && !other.is_of_other_python(image));
         let has_source = image
             .tree
@@ -616,11 +642,6 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
         groups.add(owners.of(path), module.tag, fault.value(module.tag));
     }
     groups.faults()
-}
-
-fn is_below(path: &str, place: &str) -> bool {
-    let rest = path.strip_prefix(place.trim_matches('/'));
-    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn can_be_read(image: &Subject) -> Vec<Fault> {

@@ -480,3 +480,83 @@ fn many_findings_are_folded() {
     assert_eq!(found.lines().count(), 10);
     insta::assert_snapshot!(found.lines().last().unwrap_or_default(), @"LMB069 error 1 var/task/m09.abi3.so: it needs `libgone.so`, which nothing in the image provides, and 4 more of the kind");
 }
+
+#[test]
+fn files_of_other_systems_are_found() {
+    let macho = b"\xcf\xfa\xed\xfe\x0c\0\0\x01\0\0\0\0\x08\0\0\0 and more";
+    let fat = b"\xca\xfe\xba\xbe\0\0\0\x02\x01\0\0\x07\0\0\0\x03 and more";
+    let windows = b"MZ\x90\0\x03\0\0\0\x04\0\0\0\xff\xff\0\0 and more";
+    let of = |files: &[(&str, &[u8])]| {
+        let files = files.iter();
+        findings(files.fold(base(), |image, (path, bytes)| image.file(path, bytes)))
+    };
+    let found = [
+        of(&[("var/task/_one.cpython-312-x86_64-linux-gnu.so", macho)]),
+        of(&[("var/task/_one.cpython-312-darwin.so", macho)]),
+        of(&[("var/task/one/lib/libone.so", fat)]),
+        of(&[("opt/python/_one.so", windows)]),
+        of(&[("var/task/one/a.so", macho), ("var/task/one/b.so", macho)]),
+    ];
+    insta::assert_snapshot!(found.join("\n"));
+    for (number, magic) in [
+        0xfeed_face_u32,
+        0xfeed_facf,
+        0xcefa_edfe,
+        0xcffa_edfe,
+        0xcafe_babe,
+        0xcafe_babf,
+        0xbeba_feca,
+        0xbfba_feca,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let found = of(&[("var/task/_one.so", &magic.to_be_bytes())]);
+        assert!(found.starts_with("LMB066 error"), "{number}");
+    }
+}
+
+#[test]
+fn files_of_other_systems_that_nothing_loads_are_innocent() {
+    let macho = b"\xcf\xfa\xed\xfe\x0c\0\0\x01";
+    let own = needing(&[]).bytes();
+    let files: [(&str, &[u8]); 11] = [
+        ("var/task/one/libone.dylib", macho),
+        ("var/task/one/one.dll", b"MZ"),
+        ("var/task/one/_one.pyd", b"MZ"),
+        ("var/task/one/setup.exe", b"MZ"),
+        ("var/task/one/darwin/libone.so", macho),
+        ("var/task/one/bin/macos-arm64/libone.so", macho),
+        ("srv/elsewhere/libone.so", macho),
+        ("var/task/one/notes.so.txt", macho),
+        // The one of this system is beside it, or a source.
+        ("var/task/_two.cpython-312-darwin.so", macho),
+        ("var/task/_two.cpython-312-x86_64-linux-gnu.so", &own),
+        ("var/task/empty.so", b""),
+    ];
+    let image = files
+        .iter()
+        .fold(base(), |image, (path, bytes)| image.file(path, bytes));
+    let image = image
+        .file("var/task/three.cpython-312-darwin.so", macho)
+        .file("var/task/three.py", "");
+    assert_eq!(findings(image), "");
+}
+
+/// Its wheel's tags say the same.
+#[test]
+fn a_wheel_of_another_system_is_told_once() {
+    let info = "var/task/one-1.0.dist-info";
+    let module = "_one.cpython-312-darwin.so";
+    let image = base()
+        .file(&format!("var/task/{module}"), b"\xcf\xfa\xed\xfe")
+        .file(&format!("{info}/METADATA"), "Name: one\nVersion: 1.0\n")
+        .file(
+            &format!("{info}/WHEEL"),
+            "Tag: cp312-cp312-macosx_11_0_arm64\n",
+        )
+        .file(&format!("{info}/RECORD"), format!("{module},,\n"))
+        .file("var/task/app.py", "def handler(event, context): pass\n");
+    let told = image.findings_of("LMB050".."LMB090");
+    insta::assert_snapshot!(told, @"LMB066 error 1 var/task/_one.cpython-312-darwin.so: it is for macOS, and the image is for Linux");
+}

@@ -8,7 +8,7 @@ mod compiler;
 mod differential;
 mod names;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::thread;
 
 use rustpython_ruff_python_ast as ast;
@@ -19,7 +19,7 @@ use rustpython_ruff_python_parser::{
     InterpolatedStringErrorType, LexicalErrorType, Mode, ParseErrorType, ParseOptions, lexer,
     parse_unchecked,
 };
-use rustpython_ruff_text_size::Ranged as _;
+use rustpython_ruff_text_size::{Ranged as _, TextSize};
 
 use crate::python::PythonVersion;
 
@@ -52,6 +52,19 @@ pub(super) enum Binding {
         /// Whether it can be called with two positional arguments.
         takes_two: bool,
     },
+    /// What certainly cannot be called, bound at the top level and under no condition.
+    Value {
+        /// Its line, from 1.
+        line: usize,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The same as another name of the module, in the same way.
+    Alias(String),
+    /// The module that is imported, in the same way.
+    Module(Import),
+    /// What the module that is imported has under this name, in the same way.
+    Member(Import, String),
     /// Something that cannot be told.
     Other,
 }
@@ -207,11 +220,14 @@ fn parsed(text: &str, version: PythonVersion) -> Option<Result<Module, Refusal>>
         return Some(Err(refused(at, reason)));
     }
     let mut reader = TopLevel {
-        text,
+        lines: Lines::of(text),
         module: Module::default(),
+        known: HashSet::new(),
+        is_plain: false,
     };
     for statement in &module.body {
         reader.import(statement);
+        reader.is_plain = true;
         reader.visit_stmt(statement);
         reader.delete(statement);
     }
@@ -226,7 +242,14 @@ fn parsed(text: &str, version: PythonVersion) -> Option<Result<Module, Refusal>>
         "locals(",
     ];
     module.is_dynamic |= has(&dynamic) || module.bindings.contains_key("__getattr__");
-    module.changes_path = has(&["sys.path", "sys.meta_path", "addsitedir", "sys.modules"]);
+    let paths = [
+        "sys.path",
+        "sys.meta_path",
+        "addsitedir",
+        "sys.modules",
+        "__path__",
+    ];
+    module.changes_path = has(&paths);
     Some(Ok(module))
 }
 
@@ -256,13 +279,31 @@ fn place_in(text: &str, at: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// Collects what a module's own level binds. It does not go into functions, but for what they declare global.
-struct TopLevel<'a> {
-    text: &'a str,
-    module: Module,
+/// Where a text's lines end.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(memchr::memchr_iter(b'\n', text.as_bytes()).collect())
+    }
+
+    /// The line of a byte, from 1.
+    fn at(&self, place: TextSize) -> usize {
+        self.0.partition_point(|end| *end < usize::from(place)) + 1
+    }
 }
 
-impl TopLevel<'_> {
+/// Collects what a module's own level binds. It does not go into functions, but for what they declare global.
+struct TopLevel {
+    lines: Lines,
+    module: Module,
+    /// The imports so far, by level and name: a module that is imported again is there already, or is not.
+    known: HashSet<(u32, String)>,
+    /// Whether the next statement is one of the module's own, and not inside another.
+    is_plain: bool,
+}
+
+impl TopLevel {
     fn bind(&mut self, name: &str, binding: Binding) {
         let bindings = self.module.bindings.entry(name.to_owned());
         bindings.or_default().push(binding);
@@ -270,13 +311,14 @@ impl TopLevel<'_> {
 
     /// Imports that nothing guards.
     fn import(&mut self, statement: &Stmt) {
-        let line = place_in(self.text, usize::from(statement.range().start())).0;
         let mut add = |level, module: &str| {
-            self.module.imports.push(Import {
-                line,
-                level,
-                module: module.to_owned(),
-            });
+            if self.known.insert((level, module.to_owned())) {
+                self.module.imports.push(Import {
+                    line: self.lines.at(statement.range().start()),
+                    level,
+                    module: module.to_owned(),
+                });
+            }
         };
         match statement {
             Stmt::Import(import) => {
@@ -305,7 +347,7 @@ impl TopLevel<'_> {
     }
 
     fn function(&mut self, function: &ast::StmtFunctionDef) {
-        let line = place_in(self.text, usize::from(function.name.range().start())).0;
+        let line = self.lines.at(function.name.range().start());
         let parameters = &function.parameters;
         let required = |parameters: &[ast::ParameterWithDefault]| {
             parameters
@@ -334,9 +376,69 @@ impl TopLevel<'_> {
     }
 }
 
-impl<'a> Visitor<'a> for TopLevel<'_> {
+impl TopLevel {
+    /// What names get by an assignment of the module's own, each whole.
+    fn assign<'a>(&mut self, targets: &'a [Expr], value: &'a Expr) {
+        let binding = self.value(value);
+        for target in targets {
+            match target {
+                Expr::Name(name) => self.bind(name.id.as_str(), binding.clone()),
+                other => self.visit_expr(other),
+            }
+        }
+        self.visit_expr(value);
+    }
+
+    fn value(&self, value: &Expr) -> Binding {
+        if let Expr::Name(name) = value {
+            return Binding::Alias(name.id.to_string());
+        }
+        let line = self.lines.at(value.range().start());
+        // A number with its sign.
+        let value = match value {
+            Expr::UnaryOp(operation) if operation.operand.is_number_literal_expr() => {
+                &operation.operand
+            }
+            other => other,
+        };
+        let what = match value {
+            Expr::NumberLiteral(_) => "a number",
+            Expr::StringLiteral(_) | Expr::FString(_) => "a text",
+            Expr::BytesLiteral(_) => "bytes",
+            Expr::BooleanLiteral(_) => "a truth value",
+            Expr::NoneLiteral(_) => "`None`",
+            Expr::EllipsisLiteral(_) => "`...`",
+            Expr::List(_) | Expr::ListComp(_) => "a list",
+            Expr::Tuple(_) => "a tuple",
+            Expr::Dict(_) | Expr::DictComp(_) => "a dictionary",
+            Expr::Set(_) | Expr::SetComp(_) => "a set",
+            Expr::Generator(_) => "a generator",
+            _ => return Binding::Other,
+        };
+        Binding::Value { line, what }
+    }
+
+    /// What an import binds, where nothing guards it.
+    fn import_of(&self, place: TextSize, level: u32, module: &str) -> Import {
+        Import {
+            line: self.lines.at(place),
+            level,
+            module: module.to_owned(),
+        }
+    }
+}
+
+impl<'a> Visitor<'a> for TopLevel {
     fn visit_stmt(&mut self, statement: &'a Stmt) {
+        let is_plain = std::mem::take(&mut self.is_plain);
         match statement {
+            Stmt::Assign(assign) if is_plain => self.assign(&assign.targets, &assign.value),
+            Stmt::AnnAssign(assign) if is_plain && assign.value.is_some() => {
+                let value = assign.value.as_ref().map_or(&[][..], std::slice::from_ref);
+                for value in value {
+                    self.assign(std::slice::from_ref(&*assign.target), value);
+                }
+            }
             Stmt::FunctionDef(function) => self.function(function),
             Stmt::ClassDef(class) => {
                 self.bind(class.name.as_str(), Binding::Other);
@@ -348,13 +450,31 @@ impl<'a> Visitor<'a> for TopLevel<'_> {
                 for alias in &import.names {
                     let name = alias.asname.as_ref().unwrap_or(&alias.name).as_str();
                     let first = name.split('.').next().unwrap_or(name);
-                    self.bind(first, Binding::Other);
+                    let module = if alias.asname.is_some() {
+                        alias.name.as_str()
+                    } else {
+                        first
+                    };
+                    let binding = if is_plain {
+                        Binding::Module(self.import_of(import.range().start(), 0, module))
+                    } else {
+                        Binding::Other
+                    };
+                    self.bind(first, binding);
                 }
             }
             Stmt::ImportFrom(import) => {
                 for alias in &import.names {
                     self.module.is_dynamic |= alias.name.as_str() == "*";
-                    self.bind(alias.asname.as_ref().unwrap_or(&alias.name), Binding::Other);
+                    let binding = if is_plain {
+                        let module = import.module.as_ref().map_or("", ast::Identifier::as_str);
+                        let place = import.range().start();
+                        let from = self.import_of(place, import.level, module);
+                        Binding::Member(from, alias.name.to_string())
+                    } else {
+                        Binding::Other
+                    };
+                    self.bind(alias.asname.as_ref().unwrap_or(&alias.name), binding);
                 }
             }
             // What a module does as a program, and not when it is imported.
@@ -371,7 +491,7 @@ impl<'a> Visitor<'a> for TopLevel<'_> {
 
     fn visit_expr(&mut self, expression: &'a Expr) {
         match expression {
-            Expr::Name(name) if name.ctx == ExprContext::Store => {
+            Expr::Name(name) if matches!(name.ctx, ExprContext::Store | ExprContext::Del) => {
                 self.bind(name.id.as_str(), Binding::Other);
             }
             other => visitor::walk_expr(self, other),
@@ -418,9 +538,9 @@ fn is_program_test(test: &Expr) -> bool {
 }
 
 /// Looks for `global` in what is no part of the module's own level.
-struct Globals<'a, 'b>(&'a mut TopLevel<'b>);
+struct Globals<'a>(&'a mut TopLevel);
 
-impl<'a> Visitor<'a> for Globals<'_, '_> {
+impl<'a> Visitor<'a> for Globals<'_> {
     fn visit_stmt(&mut self, statement: &'a Stmt) {
         if let Stmt::Global(global) = statement {
             for name in &global.names {
@@ -577,6 +697,19 @@ del four
             .map(|import| &*import.module)
             .collect();
         assert_eq!(imports, ["a.b", "c", "e"]);
+    }
+
+    /// The time goes up with the length, and not with its square.
+    #[test]
+    fn a_module_of_many_imports_is_read_in_one_go() {
+        let imports: String = (0..100_000)
+            .map(|number| {
+                format!("try:\n    import m{number}\nexcept ImportError:\n    pass\nimport x\n")
+            })
+            .collect();
+        let module = read(imports.as_bytes(), version("3.12")).unwrap().unwrap();
+        let found: Vec<_> = module.imports.iter().map(|import| import.line).collect();
+        assert_eq!((module.bindings.len(), found), (100_001, vec![5]));
     }
 
     proptest! {

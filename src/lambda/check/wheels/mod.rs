@@ -3,28 +3,31 @@
 //! Follows the specifications of wheels and of recorded installations. What a shared library itself says of its
 //! machine and libraries is the rules' of ELF files: where those speak, the tags of its wheel are silent.
 
+mod record;
+
+#[cfg(test)]
+mod tests;
+
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::str::FromStr as _;
 use std::sync::OnceLock;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pep440_rs::{Version, VersionSpecifiers};
 
-use crate::lambda::check::contents::Seen;
-use crate::lambda::check::modules::{self, below, joined, text_at};
+use record::{is_whole, record};
+
+use crate::lambda::check::modules::{self, text_at};
+use crate::lambda::check::paths::{self, below, joined};
 use crate::lambda::check::subject::{Python, Subject};
-use crate::lambda::check::{Fault, Level, Look, Rule, elf, folded, program};
-use crate::oci::flatten::Kind;
+use crate::lambda::check::{Fault, Level, Look, MOST, Rule, elf, folded, program};
 use crate::python::elf::Watched;
 use crate::python::markers::Markers;
 use crate::python::requirement::Requirement;
-use crate::python::wheel::read_record;
 use crate::python::{Glibc, Misfit, Target, WheelFilename, normalize_name};
 
-/// Findings of one rule at most.
-const MOST: usize = 10;
+pub(super) use record::{has_recorded, is_recorded, owners};
+
 /// What a lenient judge takes for the C library where none is known.
 const ANY_GLIBC: Glibc = Glibc {
     major: 2,
@@ -46,7 +49,7 @@ pub(super) const RULES: &[Rule] = &[
         level: Level::Warning,
         title: "Installed distributions are whole",
         why: "A file is gone or another than `RECORD` says; what was deleted to save space may be imported after all and \
-              ends with `Runtime.ImportModuleError`.",
+              ends with `Runtime.ImportModuleError`, and of one without `METADATA` the version is `None`.",
         remedy: "Install the distribution again, or leave out only what it does not need.",
         look: Look::Files(is_whole),
     },
@@ -176,9 +179,13 @@ fn is_same(one: &Distribution, other: &Distribution) -> bool {
 
 fn target(image: &Subject, python: &Python) -> Option<Target> {
     let machine = program::machine_of_base(image)?;
-    let glibc = modules::is_lambdas(&image.documents)
-        .then(|| image.runtime().map(|runtime| runtime.glibc))
-        .flatten();
+    let of_runtime = || {
+        let runtime = image
+            .runtime()
+            .filter(|_| modules::is_lambdas(&image.documents));
+        runtime.map(|runtime| runtime.glibc)
+    };
+    let glibc = elf::glibc_of(image, machine).or_else(of_runtime);
     Some(Target::new(
         python.version,
         machine,
@@ -220,6 +227,7 @@ pub(super) fn unfit(image: &Subject) -> Vec<Unfit> {
         return Vec::new();
     };
     let all = distributions(image, python);
+    let foreign = OnceCell::new();
     let unfit = added(image, all).into_iter().filter_map(|one| {
         let wheel = text_at(image, &joined(&one.info, "WHEEL"))?;
         let tags: Vec<_> = fields(&wheel, "Tag").collect();
@@ -240,7 +248,10 @@ pub(super) fn unfit(image: &Subject) -> Vec<Unfit> {
                 nearest = Some(misfit);
             }
         }
-        let misfit = nearest.filter(|misfit| !is_told_by_libraries(image, one, misfit))?;
+        let misfit = nearest.filter(|misfit| {
+            let foreign = || foreign.get_or_init(|| elf::foreign(image));
+            !is_told_by_libraries(image, one, misfit, foreign)
+        })?;
         let message = format!("{} {misfit}, and the image is {target}", one.title());
         let message = message.replace(&format!(", glibc {ANY_GLIBC}"), "");
         let pure = tags.iter().all(|tag| tag.ends_with("-none-any"));
@@ -263,7 +274,16 @@ fn is_musl(image: &Subject) -> bool {
 }
 
 /// Whether the rules of ELF files see the same in the distribution's own libraries: all but for which Python it is.
-fn is_told_by_libraries(image: &Subject, one: &Distribution, misfit: &Misfit) -> bool {
+fn is_told_by_libraries<'a>(
+    image: &Subject,
+    one: &Distribution,
+    misfit: &Misfit,
+    foreign: impl Fn() -> &'a BTreeSet<&'a str>,
+) -> bool {
+    if matches!(misfit, Misfit::System { .. }) {
+        let mut files = record(image, one).into_keys();
+        return files.any(|path| foreign().contains(&*joined(&one.directory, &path)));
+    }
     if !matches!(
         misfit,
         Misfit::Glibc { .. } | Misfit::Musl | Misfit::Architecture { .. }
@@ -282,174 +302,6 @@ fn is_told_by_libraries(image: &Subject, one: &Distribution, misfit: &Misfit) ->
     })
 }
 
-/// Path below the distribution's directory → hash and size as recorded.
-fn record(image: &Subject, one: &Distribution) -> BTreeMap<String, (String, String)> {
-    let text = text_at(image, &joined(&one.info, "RECORD")).unwrap_or_default();
-    read_record(&text).unwrap_or_default()
-}
-
-/// What may be deleted without a loss to any program: sources and tests of the distribution, and its own papers.
-fn is_dispensable(path: &str) -> bool {
-    let mut directories = path.split('/').rev().skip(1);
-    let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
-    let papers = [
-        "pyi", "typed", "pyx", "pxd", "pxi", "c", "cc", "cpp", "h", "hpp", "md", "rst", "txt",
-        "pyc",
-    ];
-    directories.any(|directory| {
-        matches!(
-            directory,
-            "tests" | "test" | "testing" | "docs" | "doc" | "examples" | "__pycache__"
-        ) || directory.ends_with(".dist-info")
-    }) || papers.contains(&ending)
-}
-
-fn is_whole(image: &Subject) -> Vec<Fault> {
-    let Some(python) = &image.python else {
-        return Vec::new();
-    };
-    let all = distributions(image, python);
-    let records: Vec<_> = all.iter().map(|one| record(image, one)).collect();
-    let told = OnceCell::new();
-    let mut faults = Vec::new();
-    for (one, record) in all.iter().zip(&records) {
-        if one.layer < image.base || all.iter().filter(|other| is_same(one, other)).count() > 1 {
-            continue;
-        }
-        let mut missing = Vec::new();
-        let mut other = Vec::new();
-        for (path, row) in record {
-            // What is above the directory was moved by whoever installed, or is a script.
-            if path.starts_with("..") || path.starts_with('/') || path.starts_with("bin/") {
-                continue;
-            }
-            match state(image, &joined(&one.directory, path), row) {
-                State::Missing if !is_dispensable(path) => missing.push(path),
-                State::Other(layer) if !is_rewritten(path) => {
-                    let claimed = all.iter().zip(&records).any(|(owner, rows)| {
-                        owner.info != one.info
-                            && owner.directory == one.directory
-                            && rows.contains_key(path)
-                    });
-                    other.push((path, layer, claimed || layer > one.layer));
-                }
-                _ => {}
-            }
-        }
-        leave_out_told(image, &mut missing, &told);
-        faults.extend(tell_missing(one, &missing));
-        let (over, changed): (Vec<_>, Vec<_>) = other.into_iter().partition(|(_, _, over)| *over);
-        faults.extend(tell_other(
-            one,
-            &changed,
-            "is not the file that RECORD states",
-            Level::Warning,
-        ));
-        faults.extend(tell_other(
-            one,
-            &over,
-            "was replaced by another file",
-            Level::Note,
-        ));
-    }
-    folded(faults, MOST)
-}
-
-/// Leaves out libraries of directories where one is missing that another file needs: the rules of ELF files tell it.
-fn leave_out_told(image: &Subject, missing: &mut Vec<&String>, told: &OnceCell<BTreeSet<String>>) {
-    let is_library = |path: &str| {
-        let is_module = path.contains(".cpython-") || path.ends_with(".abi3.so");
-        path.contains(".so") && !is_module
-    };
-    if !missing.iter().any(|path| is_library(path)) {
-        return;
-    }
-    let told = told.get_or_init(|| elf::missing_libraries(image));
-    let in_parts = |path: &str| {
-        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-        (directory.to_owned(), name.to_owned())
-    };
-    let directories: BTreeSet<String> = missing
-        .iter()
-        .map(|path| in_parts(path))
-        .filter(|(_, name)| told.contains(name))
-        .map(|(directory, _)| directory)
-        .collect();
-    missing.retain(|path| !is_library(path) || !directories.contains(&in_parts(path).0));
-}
-
-/// The papers that installers write or change after the hash was taken.
-fn is_rewritten(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    path.contains(".dist-info/")
-        && matches!(
-            name,
-            "RECORD" | "INSTALLER" | "REQUESTED" | "direct_url.json" | "RECORD.jws" | "RECORD.p7s"
-        )
-}
-
-enum State {
-    Sound,
-    Missing,
-    /// It is another file; from which layer.
-    Other(usize),
-}
-
-fn state(image: &Subject, path: &str, (hash, size): &(String, String)) -> State {
-    let Some((_, found)) = image.find(path) else {
-        return if image.tree.contains(path) {
-            State::Sound
-        } else {
-            State::Missing
-        };
-    };
-    let entry = found.entry;
-    if entry.kind != Kind::File || modules::has_ending(path, "pyc") {
-        return State::Sound;
-    }
-    let digest = entry.seen.as_ref().and_then(|seen| seen.digest);
-    let stated = hash
-        .strip_prefix("sha256=")
-        .map(|hash| hash.trim_end_matches('='));
-    let other_hash = match (stated, digest) {
-        (Some(stated), Some(digest)) => stated != URL_SAFE_NO_PAD.encode(digest.as_bytes()),
-        _ => false,
-    };
-    let other_size = !hash.is_empty() && size.parse().is_ok_and(|size: u64| size != entry.size);
-    if other_hash || other_size {
-        State::Other(found.layer)
-    } else {
-        State::Sound
-    }
-}
-
-fn tell_missing(one: &Distribution, missing: &[&String]) -> Option<Fault> {
-    let first = missing.first()?;
-    let message = format!("{} has no file here{}", one.title(), others(missing.len()));
-    let path = joined(&one.directory, first);
-    Some(Fault::new(message).layer(one.layer).path(path))
-}
-
-fn tell_other(
-    one: &Distribution,
-    files: &[(&String, usize, bool)],
-    what: &str,
-    level: Level,
-) -> Option<Fault> {
-    let (path, layer, _) = files.first()?;
-    let message = format!("this file of {} {what}{}", one.title(), others(files.len()));
-    let path = joined(&one.directory, path);
-    Some(Fault::new(message).layer(*layer).path(path).level(level))
-}
-
-fn others(count: usize) -> String {
-    match count {
-        1 => String::new(),
-        2 => ", nor is 1 other as it was installed".to_owned(),
-        _ => format!(", nor are {} others as they were installed", count - 1),
-    }
-}
-
 /// Whether a module of the name that a distribution's would have is there although nothing records it.
 fn is_there_unrecorded(image: &Subject, python: &Python, name: &str) -> bool {
     modules::find_in(image, &python.path, &name.replace('-', "_")).is_some()
@@ -462,7 +314,7 @@ fn eggs(image: &Subject) -> BTreeMap<String, Option<Version>> {
         let Some(at) = path.find(".egg-info") else {
             continue;
         };
-        let stem = path[..at].rsplit('/').next().unwrap_or_default();
+        let stem = paths::name(&path[..at]);
         let mut parts = stem.split('-');
         let name = normalize_name(parts.next().unwrap_or_default());
         let version = parts
@@ -559,142 +411,4 @@ fn is_there_once(image: &Subject) -> Vec<Fault> {
         }
     }
     folded(faults, MOST)
-}
-
-/// The files that distributions record, of which `is_one` says so: path and the distribution's name.
-pub(super) fn owners(image: &Subject, is_one: fn(&Seen) -> bool) -> BTreeMap<String, String> {
-    let mut owners = BTreeMap::new();
-    let Some(python) = &image.python else {
-        return owners;
-    };
-    for one in distributions(image, python) {
-        for path in record(image, one).keys() {
-            let path = joined(&one.directory, path);
-            let found = image.get(&path);
-            let seen = found.and_then(|found| found.entry.seen.as_ref());
-            if seen.is_some_and(is_one) {
-                owners.insert(path, one.name.clone());
-            }
-        }
-    }
-    owners
-}
-
-/// Whether a distribution lists a file of this name, in whatever directory.
-pub(super) fn has_recorded(image: &Subject, name: &str) -> bool {
-    let Some(python) = &image.python else {
-        return false;
-    };
-    let is_it = |path: &String| path.rsplit('/').next() == Some(name);
-    recorded(image, python).iter().any(is_it)
-}
-
-/// The paths that distributions list.
-fn recorded<'a>(image: &'a Subject, python: &Python) -> &'a HashSet<String> {
-    image.known.recorded.get_or_init(|| {
-        let all = distributions(image, python).iter();
-        let paths = all.flat_map(|one| {
-            let rows = record(image, one).into_keys();
-            rows.map(|row| joined(&one.directory, &row))
-        });
-        paths.collect()
-    })
-}
-
-/// Whether a distribution lists the file at this path.
-pub(super) fn is_recorded(image: &Subject, python: &Python, path: &str) -> bool {
-    recorded(image, python).contains(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use base64::Engine as _;
-
-    use crate::digest::Digest;
-    use crate::lambda::check::testing::{Forge, aws, only};
-
-    /// Adds a distribution of one module: its files, what they are recorded as, metadata and tags.
-    fn install(forge: Forge, name: &str, version: &str, fields: &str, tag: &str) -> Forge {
-        let module = format!("{name}.py");
-        let hash = super::URL_SAFE_NO_PAD.encode(Digest::of("x = 1\n").as_bytes());
-        let info = format!("{name}-{version}.dist-info");
-        let record = format!(
-            "{module},sha256={hash},6\n../../bin/{name},sha256=x,1\n__pycache__/{name}.cpython-312.pyc,,\n\
-             {info}/METADATA,,\n{info}/RECORD,,\n"
-        );
-        let metadata = format!(
-            "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{fields}\nRequires-Dist: no\n"
-        );
-        let wheel = format!("Wheel-Version: 1.0\nTag: {tag}\n");
-        forge
-            .file(&format!("var/task/{module}"), "x = 1\n")
-            .file(&format!("var/task/{info}/METADATA"), metadata)
-            .file(&format!("var/task/{info}/WHEEL"), wheel)
-            .file(&format!("var/task/{info}/RECORD"), record)
-    }
-
-    fn pure(forge: Forge, name: &str, fields: &str) -> Forge {
-        install(forge, name, "1.0", fields, "py3-none-any")
-    }
-
-    fn told(forge: Forge) -> String {
-        let findings = forge.findings();
-        let seventies = only(&findings, "LMB07", '6'..='9');
-        [seventies, only(&findings, "LMB08", '0'..='5')]
-            .join("\n")
-            .trim()
-            .to_owned()
-    }
-
-    #[test]
-    fn sound_distributions_are_not_reported() {
-        let fields = "Requires-Python: >=3.9,!=3.12.0\nRequires-Dist: b (>=1.0)\nRequires-Dist: win ; os_name == 'nt'\n\
-                      Requires-Dist: more ; extra == 'x'\nRequires-Dist: vendored\n";
-        let image = pure(aws("app.handler"), "a", fields).file("var/task/vendored/__init__.py", "");
-        let image = install(image, "b", "1.5", "", "cp312-cp312-manylinux_2_17_x86_64");
-        let image = install(image, "c", "1.5", "", "cp39-abi3-linux_x86_64");
-        assert_eq!(told(image), "");
-        let base = pure(Forge::new(), "a", "Requires-Dist: gone\n");
-        assert_eq!(told(base), "");
-    }
-
-    #[test]
-    fn wheels_for_others_are_found() {
-        let tags = [
-            "cp311-cp311-manylinux_2_17_x86_64",
-            "cp312-cp312-manylinux_2_17_aarch64",
-            "cp312-cp312-manylinux_2_39_x86_64",
-            "cp312-cp312-musllinux_1_2_x86_64",
-            "py2-none-any",
-        ];
-        let found = tags.map(|tag| told(install(aws("app.handler"), "a", "1.0", "", tag)));
-        insta::assert_snapshot!(found.join("\n"));
-    }
-
-    #[test]
-    fn records_that_are_not_true_are_found() {
-        let missing = pure(aws("app.handler"), "a", "")
-            .layer()
-            .file("var/task/.wh.a.py", "");
-        let changed = pure(aws("app.handler"), "a", "").file("var/task/a.py", "x = 2\n");
-        let over = pure(aws("app.handler"), "a", "")
-            .layer()
-            .file("var/task/a.py", "x = 2\n");
-        let found = [missing, changed, over].map(told);
-        insta::assert_snapshot!(found.join("\n"));
-    }
-
-    #[test]
-    fn what_requirements_lack_is_found() {
-        let fields = "Requires-Python: <3.12\nRequires-Dist: gone>=2\nRequires-Dist: b<1\n";
-        let image = pure(pure(aws("app.handler"), "a", fields), "b", "");
-        insta::assert_snapshot!(told(image));
-    }
-
-    #[test]
-    fn two_versions_in_a_directory_are_one_finding() {
-        let image = pure(aws("app.handler"), "a", "Requires-Dist: gone\n");
-        let image = install(image, "a", "2.0", "", "py3-none-any");
-        insta::assert_snapshot!(told(image));
-    }
 }

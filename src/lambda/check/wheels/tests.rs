@@ -1,0 +1,144 @@
+//! Tests of the rules of installed distributions.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+
+use crate::digest::Digest;
+use crate::lambda::check::testing::{Forge, aws, only};
+use crate::python::elf::testing::Made;
+
+/// Adds a distribution of one module: its files, what they are recorded as, metadata and tags.
+fn install(forge: Forge, name: &str, version: &str, fields: &str, tag: &str) -> Forge {
+    let module = format!("{name}.py");
+    let hash = URL_SAFE_NO_PAD.encode(Digest::of("x = 1\n").as_bytes());
+    let info = format!("{name}-{version}.dist-info");
+    let record = format!(
+        "{module},sha256={hash},6\n../../bin/{name},sha256=x,1\n__pycache__/{name}.cpython-312.pyc,,\n\
+         {info}/METADATA,,\n{info}/RECORD,,\n"
+    );
+    let metadata = format!(
+        "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{fields}\nRequires-Dist: no\n"
+    );
+    let wheel = format!("Wheel-Version: 1.0\nTag: {tag}\n");
+    forge
+        .file(&format!("var/task/{module}"), "x = 1\n")
+        .file(&format!("var/task/{info}/METADATA"), metadata)
+        .file(&format!("var/task/{info}/WHEEL"), wheel)
+        .file(&format!("var/task/{info}/RECORD"), record)
+}
+
+fn pure(forge: Forge, name: &str, fields: &str) -> Forge {
+    install(forge, name, "1.0", fields, "py3-none-any")
+}
+
+fn told(forge: Forge) -> String {
+    let findings = forge.findings();
+    let seventies = only(&findings, "LMB07", '6'..='9');
+    [seventies, only(&findings, "LMB08", '0'..='5')]
+        .join("\n")
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn sound_distributions_are_not_reported() {
+    let fields = "Requires-Python: >=3.9,!=3.12.0\nRequires-Dist: b (>=1.0)\nRequires-Dist: win ; os_name == 'nt'\n\
+                  Requires-Dist: more ; extra == 'x'\nRequires-Dist: vendored\n";
+    let image = pure(aws("app.handler"), "a", fields).file("var/task/vendored/__init__.py", "");
+    let image = install(image, "b", "1.5", "", "cp312-cp312-manylinux_2_17_x86_64");
+    let image = install(image, "c", "1.5", "", "cp39-abi3-linux_x86_64");
+    assert_eq!(told(image), "");
+    let base = pure(Forge::new(), "a", "Requires-Dist: gone\n");
+    assert_eq!(told(base), "");
+}
+
+#[test]
+fn wheels_for_others_are_found() {
+    let tags = [
+        "cp311-cp311-manylinux_2_17_x86_64",
+        "cp312-cp312-manylinux_2_17_aarch64",
+        "cp312-cp312-manylinux_2_39_x86_64",
+        "cp312-cp312-musllinux_1_2_x86_64",
+        "py2-none-any",
+    ];
+    let found = tags.map(|tag| told(install(aws("app.handler"), "a", "1.0", "", tag)));
+    insta::assert_snapshot!(found.join("\n"));
+}
+
+#[test]
+fn the_images_own_c_library_is_what_wheels_are_held_against() {
+    let image = |handler: &str, libc: &str| {
+        let versions = [&*format!("GLIBC_{libc}"), "GLIBC_2.17"];
+        let libc = Made {
+            soname: "libc.so.6",
+            defines: &versions,
+            ..Made::default()
+        };
+        let mut image = Forge::new()
+            .link("usr/local/bin/python", "python3")
+            .link("usr/local/bin/python3", "python3.12")
+            .program("usr/local/bin/python3.12", "")
+            .file("lib/x86_64-linux-gnu/libc.so.6", libc.bytes())
+            .layer();
+        let python = "/usr/local/bin/python";
+        image.run = json!({"Entrypoint": [python, "-m", "awslambdaric"], "Cmd": [handler], "WorkingDir": "/var/task"});
+        install(image, "a", "1.0", "", "cp312-cp312-manylinux_2_36_x86_64")
+    };
+    assert_eq!(told(image("app.handler", "2.36")), "");
+    insta::assert_snapshot!(told(image("app.handler", "2.31")), @"LMB076 error 1 var/task/a-1.0.dist-info: a 1.0 needs glibc 2.36, and the image is python 3.12, x86_64, glibc 2.31");
+}
+
+#[test]
+fn a_distribution_without_its_metadata_is_found() {
+    let without = |forge: Forge, name: &str| {
+        forge
+            .layer()
+            .file(&format!("var/task/a-1.0.dist-info/.wh.{name}"), "")
+    };
+    let image = || pure(aws("app.handler"), "a", "");
+    insta::assert_snapshot!(told(without(image(), "METADATA")), @"LMB077 warning 1 var/task/a-1.0.dist-info: a 1.0 has no `METADATA`: pip skips it, and `importlib.metadata` does not know its version");
+    assert_eq!(told(without(image(), "RECORD")), "");
+    assert_eq!(told(without(image(), "WHEEL")), "");
+    // As Debian and conda install, and other programs.
+    let directory = "var/task/b-1.0.dist-info";
+    let image = aws("app.handler")
+        .file(&format!("{directory}/METADATA"), "Name: b\nVersion: 1.0\n")
+        .file(&format!("{directory}/INSTALLER"), "debian\n")
+        .file(
+            "var/task/c-1.0.egg-info/PKG-INFO",
+            "Name: c\nVersion: 1.0\n",
+        );
+    assert_eq!(told(image), "");
+    let base = Forge::new()
+        .file("var/task/a-1.0.dist-info/RECORD", "")
+        .layer();
+    assert_eq!(told(base), "");
+}
+
+#[test]
+fn records_that_are_not_true_are_found() {
+    let missing = pure(aws("app.handler"), "a", "")
+        .layer()
+        .file("var/task/.wh.a.py", "");
+    let changed = pure(aws("app.handler"), "a", "").file("var/task/a.py", "x = 2\n");
+    let over = pure(aws("app.handler"), "a", "")
+        .layer()
+        .file("var/task/a.py", "x = 2\n");
+    let found = [missing, changed, over].map(told);
+    insta::assert_snapshot!(found.join("\n"));
+}
+
+#[test]
+fn what_requirements_lack_is_found() {
+    let fields = "Requires-Python: <3.12\nRequires-Dist: gone>=2\nRequires-Dist: b<1\n";
+    let image = pure(pure(aws("app.handler"), "a", fields), "b", "");
+    insta::assert_snapshot!(told(image));
+}
+
+#[test]
+fn two_versions_in_a_directory_are_one_finding() {
+    let image = pure(aws("app.handler"), "a", "Requires-Dist: gone\n");
+    let image = install(image, "a", "2.0", "", "py3-none-any");
+    insta::assert_snapshot!(told(image));
+}
