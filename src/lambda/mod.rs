@@ -4,6 +4,8 @@
 //! account; dates are compared as the texts they are, with a today that the caller gives.
 
 pub mod check;
+pub mod function;
+pub mod sandbox;
 
 use std::collections::BTreeMap;
 use std::fmt;
