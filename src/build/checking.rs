@@ -18,14 +18,11 @@ use crate::oci::Descriptor;
 use crate::oci::flatten::{self, Layer};
 use crate::oci::image::Image;
 use crate::oci::layout::{self, Place};
-use crate::oci::opened::{self, Blobs, Raw};
+use crate::oci::opened::{self, Blobs, Descent, Raw};
 use crate::oci::reference::{Name, Reference};
 use crate::progress::{Progress, Task};
 use crate::registry;
 use crate::registry::pull::Source;
-
-/// Indexes inside indexes are followed so deep.
-const MAX_DEPTH: usize = 4;
 
 /// An image under way.
 struct Opened {
@@ -249,29 +246,21 @@ async fn remote(
         source,
     };
     let source = tools.registries.source(reference)?;
-    let mut document = manifest(&source, &reference.version()).await?;
-    let mut index = None;
-    for _ in 0..MAX_DEPTH {
-        let selected = opened::select(&document, architecture).map_err(wrong)?;
-        let Some(descriptor) = selected else { break };
+    let mut descent = Descent::new(manifest(&source, &reference.version()).await?);
+    while let Some(descriptor) = descent.next(architecture).map_err(wrong)? {
         let mut inner = manifest(&source, &descriptor.digest.to_string()).await?;
         inner.stated = Some((descriptor.digest, descriptor.size));
-        index.get_or_insert(std::mem::replace(&mut document, inner));
+        descent.take(inner);
     }
-    let config = opened::config_of(&document).map_err(wrong)?;
+    let config = descent.config().map_err(wrong)?;
     let bytes = with_true_size(&config, async |config: &Descriptor| {
         source.small_blob(config).await
     });
-    let documents = opened::Documents {
-        config: Raw {
-            bytes: bytes.await?,
-            media_type: Some(config.media_type),
-            stated: Some((config.digest, config.size)),
-        },
-        layers: opened::layers_of(&document),
-        index,
-        manifest: Some(document),
+    let bytes = match bytes.await {
+        Err(registry::Error::NotFound { .. } | registry::Error::Status { status: 404, .. }) => None,
+        read => Some(read?),
     };
+    let documents = descent.finish(config, bytes);
     let blobs = Blobs::of_store(&tools.store);
     let mut opened = Opened::new((documents, blobs), reference.to_string());
     opened.bring(|_| Some(reference.clone()), tools).await?;

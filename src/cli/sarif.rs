@@ -153,10 +153,10 @@ fn line_of(message: &str) -> Option<u64> {
     digits.parse().ok().filter(|line| *line > 0)
 }
 
-/// What stays the same while the finding does, whatever else of the image changes.
+/// What stays the same while the finding does, whatever else of the image changes: no message, for it may count.
 fn fingerprint(finding: &Finding, seen: &mut BTreeMap<Digest, u32>) -> String {
     let path = finding.path.as_deref().unwrap_or_default();
-    let value = finding.value.as_ref().unwrap_or(&finding.message);
+    let value = finding.value.as_deref().unwrap_or_default();
     let digest = Digest::of([finding.rule.id, path, value].join("\0"));
     let count = seen.entry(digest).or_default();
     *count += 1;

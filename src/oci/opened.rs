@@ -185,31 +185,75 @@ fn documents(
             stated: Some((descriptor.digest, descriptor.size)),
         })
     };
-    let mut document = read(&listed.descriptor)?;
-    let mut index = None;
-    for _ in 0..MAX_DEPTH {
-        let Some(descriptor) = select(&document, architecture)? else {
-            break;
-        };
-        let inner = read(&descriptor)?;
-        index.get_or_insert(std::mem::replace(&mut document, inner));
+    let mut descent = Descent::new(read(&listed.descriptor)?);
+    while let Some(descriptor) = descent.next(architecture)? {
+        descent.take(read(&descriptor)?);
     }
-    let config = config_of(&document)?;
-    let config = match read(&config) {
-        // That it is not there is for a rule to say.
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Raw {
-            bytes: Vec::new(),
-            media_type: Some(config.media_type.clone()),
-            stated: Some((config.digest, config.size)),
-        },
-        read => read?,
+    let config = descent.config()?;
+    let bytes = match blobs.document(&config.digest, place) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+        read => Some(read?),
     };
-    Ok(Documents {
-        index,
-        layers: layers_of(&document),
-        manifest: Some(document),
-        config,
-    })
+    Ok(descent.finish(config, bytes))
+}
+
+/// The way from the document that a name leads to down to an image, whoever reads what is on it.
+#[derive(Debug)]
+pub struct Descent {
+    document: Raw,
+    index: Option<Raw>,
+    depth: usize,
+}
+
+impl Descent {
+    /// Begins at a manifest or an index.
+    pub fn new(document: Raw) -> Self {
+        Self {
+            document,
+            index: None,
+            depth: 0,
+        }
+    }
+
+    /// What is to be read next; none where the manifest is reached.
+    ///
+    /// # Errors
+    /// When an index lists no image that Lambda could run.
+    pub fn next(&self, architecture: Option<&str>) -> Result<Option<Descriptor>, oci::Error> {
+        if self.depth == MAX_DEPTH {
+            return Ok(None);
+        }
+        select(&self.document, architecture)
+    }
+
+    /// Goes on to what was read.
+    pub fn take(&mut self, inner: Raw) {
+        self.depth += 1;
+        let outer = std::mem::replace(&mut self.document, inner);
+        self.index.get_or_insert(outer);
+    }
+
+    /// The config's descriptor; a size that cannot be read is 0.
+    ///
+    /// # Errors
+    /// When the manifest names no config.
+    pub fn config(&self) -> Result<Descriptor, oci::Error> {
+        config_of(&self.document)
+    }
+
+    /// The documents, with the config's bytes; that it is not there is for a rule to say.
+    pub fn finish(self, config: Descriptor, bytes: Option<Vec<u8>>) -> Documents {
+        Documents {
+            config: Raw {
+                bytes: bytes.unwrap_or_default(),
+                media_type: Some(config.media_type),
+                stated: Some((config.digest, config.size)),
+            },
+            index: self.index,
+            layers: layers_of(&self.document),
+            manifest: Some(self.document),
+        }
+    }
 }
 
 /// The image to look at of an index; none where the document is no index.
@@ -219,10 +263,7 @@ fn documents(
 ///
 /// # Errors
 /// When it lists none of these.
-pub fn select(
-    document: &Raw,
-    architecture: Option<&str>,
-) -> Result<Option<Descriptor>, oci::Error> {
+fn select(document: &Raw, architecture: Option<&str>) -> Result<Option<Descriptor>, oci::Error> {
     let value = document.value();
     let Some(entries) = value["manifests"].as_array() else {
         return Ok(None);
@@ -265,11 +306,7 @@ pub fn select(
     })
 }
 
-/// The config's descriptor; a size that cannot be read is 0.
-///
-/// # Errors
-/// When the manifest names no config.
-pub fn config_of(manifest: &Raw) -> Result<Descriptor, oci::Error> {
+fn config_of(manifest: &Raw) -> Result<Descriptor, oci::Error> {
     let value = manifest.value();
     let descriptor = lenient(&value["config"]);
     descriptor.ok_or_else(|| match value["mediaType"].as_str() {
@@ -282,7 +319,7 @@ pub fn config_of(manifest: &Raw) -> Result<Descriptor, oci::Error> {
 }
 
 /// The layers' descriptors, lowest first; none for one that names no digest.
-pub fn layers_of(manifest: &Raw) -> Vec<Option<Descriptor>> {
+fn layers_of(manifest: &Raw) -> Vec<Option<Descriptor>> {
     let value = manifest.value();
     let layers = value["layers"].as_array().into_iter().flatten();
     layers.map(lenient).collect()

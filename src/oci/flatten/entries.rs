@@ -13,6 +13,10 @@ const BLOCK: usize = 512;
 const MAX_SPECIAL: u64 = 1 << 20;
 /// No path is longer, in bytes.
 const MAX_NAME: usize = 4096;
+/// No path has more parts: each makes a directory, and each of those has its whole path for a key.
+const MAX_PARTS: usize = 256;
+/// No file is larger, in bytes: what a sparse one says of itself costs nothing.
+const MAX_FILE: u64 = 1 << 41;
 /// No layer has more entries: an archive of nothing but headers packs very well.
 const MAX_ENTRIES: usize = 4 << 20;
 
@@ -43,9 +47,13 @@ where
     while let Some(block) = next_header(tar)? {
         let header = tar::Header::from_byte_slice(&block);
         let kind = header.entry_type();
-        let stated = header
-            .entry_size()
-            .map_err(|_| bad("a size that is none"))?;
+        let stated = match kind.as_byte() {
+            // GNU's label of a volume has no size at all.
+            b'V' => 0,
+            _ => header
+                .entry_size()
+                .map_err(|_| bad("a size that is none"))?,
+        };
         match kind.as_byte() {
             b'L' => extra.name = Some(text_of(special(tar, stated)?)),
             b'K' => extra.target = Some(text_of(special(tar, stated)?)),
@@ -81,6 +89,10 @@ where
     if longest > MAX_NAME {
         return Err(bad(&format!("a name of {longest} bytes")));
     }
+    let parts = entry.name.split('/').count();
+    if parts > MAX_PARTS {
+        return Err(bad(&format!("a name of {parts} parts")));
+    }
     let mut is_sparse = extra.is_sparse;
     let mut stored = extra.size.or_else(|| header.entry_size().ok()).unwrap_or(0);
     if let Some(gnu) = header
@@ -94,6 +106,9 @@ where
             let block = block(tar)?.ok_or_else(|| ends_inside(&entry.name))?;
             more = block[BLOCK - 8] == 1;
         }
+    }
+    if entry.size > MAX_FILE {
+        return Err(bad(&format!("a file of {} bytes", entry.size)));
     }
     if !matches!(entry.kind, Kind::File | Kind::Other(_)) {
         (stored, entry.size) = (0, 0);
@@ -167,7 +182,12 @@ fn next_header(tar: &mut impl BufRead) -> io::Result<Option<[u8; BLOCK]>> {
 /// Passes so many bytes on and skips what fills up their last block; whether they were all there.
 fn body(tar: &mut impl BufRead, size: u64, each: impl FnMut(&[u8])) -> io::Result<bool> {
     let block = BLOCK as u64;
-    Ok(pass(tar, size, each)? && pass(tar, (block - size % block) % block, |_| {})?)
+    let whole = pass(tar, size, each)?;
+    if whole {
+        // umoci ends an archive with the last file's bytes, and Go's reader takes that.
+        pass(tar, (block - size % block) % block, |_| {})?;
+    }
+    Ok(whole)
 }
 
 fn pass(tar: &mut impl BufRead, size: u64, mut each: impl FnMut(&[u8])) -> io::Result<bool> {

@@ -260,7 +260,12 @@ fn a_sparse_file_has_its_own_name_and_size_and_is_not_looked_at() {
 fn what_claims_too_much_ends_the_reading() {
     let damage = |tar: &[u8]| read_blob(tar).damage.unwrap_or_default();
     let huge = header("a", b'0', 1 << 60);
-    assert_eq!(damage(huge.as_bytes()), "the tar has an end inside `a`");
+    assert_eq!(
+        damage(huge.as_bytes()),
+        "the tar has a file of 1152921504606846976 bytes"
+    );
+    let large = header("a", b'0', 1 << 30);
+    assert_eq!(damage(large.as_bytes()), "the tar has an end inside `a`");
     let huge = header("a", b'x', 1 << 30);
     assert_eq!(
         damage(huge.as_bytes()),
@@ -276,6 +281,54 @@ fn what_claims_too_much_ends_the_reading() {
     let mut tar = Vec::new();
     put(&mut tar, "pax", b'x', b"99999 path=a\n");
     assert_eq!(damage(&tar), "the tar has a pax record that cannot be read");
+}
+
+#[test]
+fn what_costs_nothing_to_claim_is_limited() {
+    let damage = |entries: &[(&str, u8, &[u8])]| {
+        let mut tar = Vec::new();
+        for (name, kind, bytes) in entries {
+            put(&mut tar, name, *kind, bytes);
+        }
+        tar.resize(tar.len() + 1024, 0);
+        read_blob(&tar).damage.unwrap_or_default()
+    };
+    let deep = "d/".repeat(1000) + "f";
+    assert!(damage(&[("long", b'L', deep.as_bytes()), ("f", b'0', b"")]).contains("1001 parts"));
+    let usual = "d/".repeat(100) + "f";
+    assert_eq!(
+        damage(&[("long", b'L', usual.as_bytes()), ("f", b'0', b"")]),
+        ""
+    );
+    let told = damage(&[
+        ("pax", b'x', b"43 GNU.sparse.realsize=9223372036854775808\n"),
+        ("f", b'0', b""),
+    ]);
+    assert!(told.contains("9223372036854775808 bytes"), "{told}");
+}
+
+#[test]
+fn an_archive_may_end_with_the_last_bytes_of_its_last_file() {
+    let mut tar = header("a", b'0', 3).as_bytes().to_vec();
+    tar.extend_from_slice(b"abc");
+    let layer = read_blob(&tar);
+    assert!(layer.is_whole(), "{:?}", layer.damage);
+    assert_eq!(layer.entries.len(), 1);
+    tar.pop();
+    assert!(!read_blob(&tar).is_whole());
+}
+
+#[test]
+fn a_volumes_label_has_no_size() {
+    let mut label = header("label", b'V', 0);
+    label.as_old_mut().size = [0; 12];
+    label.set_cksum();
+    let mut tar = label.as_bytes().to_vec();
+    put(&mut tar, "a", b'0', b"abc");
+    tar.resize(tar.len() + 1024, 0);
+    let layer = read_blob(&tar);
+    assert!(layer.is_whole(), "{:?}", layer.damage);
+    assert_eq!(layer.entries.last().map(|entry| &*entry.name), Some("a"));
 }
 
 #[test]
