@@ -244,3 +244,27 @@ fn diff_ids_and_history() {
     forge.config["history"] = json!([{}, {"empty_layer": true}, {}]);
     assert_eq!(findings(&forge.subject()), "");
 }
+
+#[test]
+fn layers_of_dockers_archives_that_cannot_be_read() {
+    let of = |bytes: &[u8]| {
+        let stated = Descriptor::of(Family::Docker.layer(), bytes);
+        let mut subject = layer(&stated, bytes);
+        subject.documents.manifest = None;
+        findings(&subject)
+    };
+    assert_eq!(of(&gzip(&tar())), "");
+    assert_eq!(of(&tar()), "");
+    assert_eq!(
+        of(b"garbage"),
+        "LMB014 error 1: the layer cannot be read: it is neither a tar nor packed by gzip"
+    );
+    assert_eq!(
+        of(b"\x28\xb5\x2f\xfdrest"),
+        "LMB014 error 1: the layer cannot be read: it is packed by zstd"
+    );
+    assert_eq!(
+        of(b""),
+        "LMB014 error 1: the layer cannot be read: it has no bytes"
+    );
+}
