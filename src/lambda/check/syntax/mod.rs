@@ -143,17 +143,28 @@ fn decoded(source: &[u8]) -> Option<Result<String, Refusal>> {
     })
 }
 
+/// The encoding that a comment in the first line states, or in the second behind a line of nothing else.
 fn cookie(source: &[u8]) -> Option<String> {
-    let lines = source.split(|byte| *byte == b'\n').take(2);
-    lines.into_iter().find_map(|line| {
-        let line = String::from_utf8_lossy(line);
-        let comment = line.trim_start().strip_prefix('#')?;
-        let (_, rest) = comment.split_once("coding")?;
-        let name = rest.strip_prefix([':', '='])?.trim_start();
-        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let name = &name[..name.find(|c| !is_name(c)).unwrap_or(name.len())];
-        Some(name.to_ascii_lowercase().replace('_', "-"))
-    })
+    let is_space = |byte: &u8| b" \t\x0c\r".contains(byte);
+    for line in source.split(|byte| *byte == b'\n').take(2) {
+        let start = line.iter().position(|byte| !is_space(byte));
+        let Some(start) = start else { continue };
+        if line[start] != b'#' {
+            return None;
+        }
+        let comment = String::from_utf8_lossy(&line[start..]);
+        let stated = comment.split("coding").skip(1).find_map(|rest| {
+            let rest = rest.strip_prefix([':', '='])?;
+            let name = rest.trim_start_matches([' ', '\t']);
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let name = &name[..name.find(|c| !is_name(c)).unwrap_or(name.len())];
+            (!name.is_empty()).then(|| name.to_ascii_lowercase().replace('_', "-"))
+        });
+        if stated.is_some() {
+            return stated;
+        }
+    }
+    None
 }
 
 /// Whether nothing in it is nested deeper than a parser with this stack can go: a bound from above, by tokens.
@@ -583,6 +594,28 @@ mod tests {
             refusal(b"# caf\xe9\n", "3.12"),
         ];
         insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn encodings_are_declared_as_pep_263_has_it() {
+        let is_taken = |source: &[u8]| read(source, version("3.12")).unwrap().is_ok();
+        let declared: [&[u8]; 3] = [
+            b"# encoding of names; -*- coding: latin-1 -*-\nx = '\xe9'\n",
+            b"\n# vim: set fileencoding=latin-1 :\nx = '\xe9'\n",
+            b"#!/usr/bin/python\n\x0c # coding=\tlatin-1\nx = '\xe9'\n",
+        ];
+        for source in declared {
+            assert!(is_taken(source), "{}", source.escape_ascii());
+        }
+        let plain: [&[u8]; 4] = [
+            b"x = 1\n# coding: latin-1\ny = '\xe9'\n",
+            b"\n\n# coding: latin-1\nx = '\xe9'\n",
+            b"# coding : latin-1\nx = '\xe9'\n",
+            b"# coding:\nx = '\xe9'\n",
+        ];
+        for source in plain {
+            assert!(!is_taken(source), "{}", source.escape_ascii());
+        }
     }
 
     #[test]
