@@ -296,6 +296,10 @@ fn is_recorded(image: &Subject, directory: &str, path: &str) -> bool {
     let lists = |record: &str| {
         let found = image.get(record);
         let seen = found.and_then(|found| found.entry.seen.as_ref());
+        // What is not known may list it.
+        if seen.is_some_and(|seen| seen.is_dropped) {
+            return true;
+        }
         let text = seen.and_then(|seen| seen.kept.as_deref());
         let text = String::from_utf8_lossy(text.unwrap_or_default());
         text.lines().any(|line| {

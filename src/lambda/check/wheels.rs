@@ -305,6 +305,15 @@ fn record(image: &Subject, one: &Distribution) -> BTreeMap<String, (String, Stri
     read_record(&text).unwrap_or_default()
 }
 
+/// Whether its `RECORD` was too long to be kept: which files are its own is not known.
+fn is_unknown(image: &Subject, one: &Distribution) -> bool {
+    let record = image.find(&joined(&one.info, "RECORD"));
+    let seen = record
+        .as_ref()
+        .and_then(|(_, found)| found.entry.seen.as_ref());
+    seen.is_some_and(|seen| seen.is_dropped)
+}
+
 /// What may be deleted without a loss to any program: sources and tests of the distribution, and its own papers.
 fn is_dispensable(path: &str) -> bool {
     let mut directories = path.split('/').rev().skip(1);
@@ -630,9 +639,10 @@ fn recorded<'a>(image: &'a Subject, python: &Python) -> &'a HashSet<String> {
     })
 }
 
-/// Whether a distribution lists the file at this path.
+/// Whether a distribution lists the file at this path, or one beside it may.
 pub(super) fn is_recorded(image: &Subject, python: &Python, path: &str) -> bool {
-    recorded(image, python).contains(path)
+    let may = |one: &Distribution| below(&one.directory, path).is_some() && is_unknown(image, one);
+    recorded(image, python).contains(path) || distributions(image, python).iter().any(may)
 }
 
 #[cfg(test)]
@@ -770,6 +780,30 @@ mod tests {
         let fields = "Requires-Python: <3.12\nRequires-Dist: gone>=2\nRequires-Dist: b<1\n";
         let image = pure(pure(aws("app.handler"), "a", fields), "b", "");
         insta::assert_snapshot!(told(image));
+    }
+
+    #[test]
+    fn of_a_record_that_is_too_long_nothing_is_told() {
+        let image = |length: usize| {
+            let row = "__pycache__/one_of_many.cpython-312.pyc,,\n";
+            let rows = row.repeat(length / row.len());
+            let record = format!("{rows}gone.py,sha256=x,1\nhelper.py,,\n");
+            aws("app.handler")
+                .file(
+                    "var/task/app.py",
+                    "import helper\ndef handler(a, b): pass\n",
+                )
+                .file("var/task/helper.py", "import nowhere\n")
+                .dir("var/task/a-1.0.dist-info")
+                .file(
+                    "var/task/a-1.0.dist-info/METADATA",
+                    "Name: a\nVersion: 1.0\n",
+                )
+                .file("var/task/a-1.0.dist-info/RECORD", record)
+                .findings()
+        };
+        insta::assert_snapshot!(image(5 << 20), @"LMB077 warning 1 var/task/gone.py: a 1.0 has no file here");
+        insta::assert_snapshot!(image(17 << 20), @"LMB072 note 1 var/task/a-1.0.dist-info/RECORD: it is too long, or its layer has too many of its kind; what it says is not checked");
     }
 
     #[test]

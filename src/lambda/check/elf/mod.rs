@@ -86,9 +86,9 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "LMB072",
         level: Level::Note,
-        title: "What every library needs can be read",
+        title: "What every library needs and every document says can be read",
         why: "The rules of libraries look at tables in each file; of one that is damaged, or has them in unusual \
-              places, they can say nothing.",
+              places, they can say nothing. Nor can others of documents that are longer than is kept of them.",
         remedy: "Install the package again if the file is damaged.",
         look: Look::Files(can_be_read),
     },
@@ -656,10 +656,17 @@ fn can_be_read(image: &Subject) -> Vec<Fault> {
     let owners = Owners::new(image);
     let mut groups = Groups::default();
     for (path, found) in image.added() {
+        let seen = found.entry.seen.as_ref();
+        if seen.is_some_and(|seen| seen.is_dropped) {
+            let message = "it is too long, or its layer has too many of its kind; what it says is not checked";
+            let fault = Fault::new(message).layer(found.layer).path(path);
+            groups.add(owners.of(path), "documents", fault);
+            continue;
+        }
         if files::role(image, path, &found).is_none() {
             continue;
         }
-        let message = match found.entry.seen.as_ref().map(|seen| &seen.elf) {
+        let message = match seen.map(|seen| &seen.elf) {
             Some(Watched::Elsewhere) => "its tables are in an unusual place".to_owned(),
             Some(Watched::Elf(Err(error))) => format!("it is damaged: {error}"),
             _ => continue,
