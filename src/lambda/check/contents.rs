@@ -115,7 +115,7 @@ impl Contents {
     pub fn of(documents: &Documents) -> Self {
         Self {
             wanted: vec![modules::BOOTSTRAP.to_owned()],
-            handler: modules::last_argument(documents).and_then(|text| text.parse().ok()),
+            handler: modules::stated_handler(documents).and_then(|text| text.parse().ok()),
             roots: modules::roots(documents),
             python: modules::stated_version(documents),
             room: Room::new(MAX_ALL).into(),
@@ -397,5 +397,15 @@ mod tests {
         assert_eq!(own, (Some(module.len()), false));
         let endless = vec![b'x'; 17 << 20];
         assert_eq!(kept(other, path, &endless), not);
+    }
+
+    #[test]
+    fn the_handler_is_the_same_as_that_of_the_rules() {
+        let mut image = Forge::sound();
+        image.run["Entrypoint"] =
+            serde_json::json!(["/var/lang/bin/python3.12", "-m", "awslambdaric"]);
+        image.run["Cmd"] = serde_json::json!(["app.handler", "more"]);
+        let contents = Contents::of(&image.subject().documents);
+        assert_eq!(kept(&contents, "var/task/app.py", b"x"), (Some(1), false));
     }
 }

@@ -43,29 +43,33 @@ pub(super) fn is_lambdas(documents: &Documents) -> bool {
     first.is_some_and(|first| first == ENTRY_POINT || first == BOOTSTRAP)
 }
 
-/// The last word of the command: the handler, if there is one.
-pub(super) fn last_argument(documents: &Documents) -> Option<&str> {
-    documents.command().last().copied()
+/// The handler's text, where the first word of the command is a program that gives it to the runtime client.
+pub(super) fn stated_handler(documents: &Documents) -> Option<&str> {
+    let command = documents.command();
+    if normal(command.first()?) == ENTRY_POINT {
+        return command.get(1).copied().filter(|_| command.len() == 2);
+    }
+    if let Some(at) = command.iter().position(|word| *word == CLIENT) {
+        return command.get(at + 1).copied();
+    }
+    match &*documents.list("Cmd") {
+        [only] => Some(only),
+        _ => None,
+    }
 }
 
 /// The handler's text as the runtime client is given it; none where nobody can tell.
 pub(super) fn handler_text(image: &Subject) -> Option<String> {
+    let stated = stated_handler(&image.documents)?;
     let command = image.documents.command();
     let first = normal(command.first()?);
-    let own = |text: &&str| (*text).to_owned();
-    if first == ENTRY_POINT {
-        return command.get(1).filter(|_| command.len() == 2).map(own);
-    }
-    if let Some(at) = command.iter().position(|word| *word == CLIENT) {
-        return command.get(at + 1).map(own);
+    if first == ENTRY_POINT || command.contains(&CLIENT) {
+        return Some(stated.to_owned());
     }
     let script = image.find(&first)?.1;
     let head = script.entry.seen.as_ref().map(|seen| &*seen.head)?;
     let calls_client = head.starts_with(b"#!") && String::from_utf8_lossy(head).contains(CLIENT);
-    match &*image.documents.list("Cmd") {
-        [only] if calls_client => Some((*only).to_owned()),
-        _ => None,
-    }
+    calls_client.then(|| stated.to_owned())
 }
 
 fn python_path(documents: &Documents) -> Vec<String> {
