@@ -139,10 +139,9 @@ fn has_large_files_once(image: &Subject) -> Vec<Fault> {
     let mut first = BTreeMap::new();
     let mut faults = Vec::new();
     for (path, found) in image.added() {
-        let entry = image.tree.get(path, &image.layers).map(|found| found.entry);
-        let digest = entry.and_then(|entry| entry.seen.as_ref()?.digest);
-        let is_library = entry.and_then(|entry| entry.seen.as_ref());
-        let is_library = is_library.is_some_and(|seen| seen.head.starts_with(MAGIC));
+        let seen = found.entry.seen.as_ref();
+        let digest = seen.and_then(|seen| seen.digest);
+        let is_library = seen.is_some_and(|seen| seen.head.starts_with(MAGIC));
         let least = if is_library {
             WORTH_LIBRARY
         } else {
