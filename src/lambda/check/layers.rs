@@ -33,7 +33,7 @@ pub(super) const RULES: &[Rule] = &[
         title: "A layer lists each directory before what is in it",
         why: UNSUPPORTED,
         remedy: "Make the layer with the directories above each file in it, before the file.",
-        look: Look::Files(lists_directories_first),
+        look: Look::Layers(lists_directories_first),
     },
     Rule {
         id: "LMB036",
@@ -41,7 +41,7 @@ pub(super) const RULES: &[Rule] = &[
         title: "A layer has no hard links",
         why: UNSUPPORTED,
         remedy: "Make each of the two names a file of its own, or one a symbolic link.",
-        look: Look::Files(has_no_hard_links),
+        look: Look::Layers(has_no_hard_links),
     },
     Rule {
         id: "LMB037",
@@ -50,7 +50,7 @@ pub(super) const RULES: &[Rule] = &[
         why: "Lambda's unpacker is stricter than Docker's, and devices and pipes are nothing that a function could use: \
               expect `InvalidImage (ImageLayerFailure: UnsupportedImageLayerDetected)`.",
         remedy: "Leave devices and pipes out of the image; `/dev` is Lambda's.",
-        look: Look::Files(has_no_devices),
+        look: Look::Layers(has_no_devices),
     },
     Rule {
         id: "LMB038",
@@ -59,7 +59,7 @@ pub(super) const RULES: &[Rule] = &[
         why: "The image specification has names below the root; unpackers strip the slash, or refuse the layer: expect \
               `InvalidImage (ImageLayerFailure: UnsupportedImageLayerDetected)`.",
         remedy: "Make the layer from within the directory that becomes the root.",
-        look: Look::Files(has_relative_names),
+        look: Look::Layers(has_relative_names),
     },
     Rule {
         id: "LMB039",
@@ -68,7 +68,7 @@ pub(super) const RULES: &[Rule] = &[
         why: "Unpackers refuse such a layer, or leave the file out, for it would be written outside the image: expect \
               `InvalidImage (ImageLayerFailure: UnsupportedImageLayerDetected)`.",
         remedy: "Make the layer from within the directory that becomes the root.",
-        look: Look::Files(stays_below_the_root),
+        look: Look::Layers(stays_below_the_root),
     },
     Rule {
         id: "LMB040",
@@ -76,7 +76,7 @@ pub(super) const RULES: &[Rule] = &[
         title: "A layer has each name once",
         why: "Which of the two is in the function's file system is the unpacker's choice; Docker takes the last.",
         remedy: "Make the layer anew instead of appending to it.",
-        look: Look::Files(has_each_name_once),
+        look: Look::Layers(has_each_name_once),
     },
     Rule {
         id: "LMB041",
@@ -84,7 +84,7 @@ pub(super) const RULES: &[Rule] = &[
         title: "A whiteout hides a file of a lower layer",
         why: "It removes nothing: the file that was meant is still in the image under another path, or never was.",
         remedy: "Correct the whiteout's path, or remove it.",
-        look: Look::Files(hides_something),
+        look: Look::Layers(hides_something),
     },
     Rule {
         id: "LMB042",
@@ -92,7 +92,7 @@ pub(super) const RULES: &[Rule] = &[
         title: "A layer does not hide what it has itself",
         why: "A whiteout is for lower layers; whether the layer's own file is there is the unpacker's choice.",
         remedy: "Remove either the file or the whiteout from the layer.",
-        look: Look::Files(does_not_hide_its_own),
+        look: Look::Layers(does_not_hide_its_own),
     },
     Rule {
         id: "LMB043",
@@ -132,11 +132,17 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
+/// The layers that could be read to their end.
+fn whole(image: &Subject) -> impl Iterator<Item = (usize, &Layer<Seen>)> {
+    let layers = image.layers.iter().enumerate();
+    layers.filter(|(_, layer)| layer.is_whole())
+}
+
 /// Faults of single entries: those of added layers each, of the base's one note a layer.
 fn of_entries(image: &Subject, say: impl Fn(usize, &Entry<Seen>) -> Option<Fault>) -> Vec<Fault> {
     let mut notes = Vec::new();
     let mut faults = Vec::new();
-    for (number, layer) in image.layers.iter().enumerate() {
+    for (number, layer) in whole(image) {
         let entries = layer.entries.iter();
         let found = entries.filter_map(|entry| {
             let fault = say(number, entry)?;
@@ -174,7 +180,7 @@ fn leaves_the_root(entry: &Entry<Seen>) -> bool {
 
 fn lists_directories_first(image: &Subject) -> Vec<Fault> {
     let mut faults = Vec::new();
-    for (number, layer) in image.layers.iter().enumerate() {
+    for (number, layer) in whole(image) {
         let missing = unlisted(layer);
         let Some((directory, child)) = missing.first() else {
             continue;
@@ -211,7 +217,7 @@ fn is_of_umoci(image: &Subject, number: usize, missing: &[(String, usize)]) -> b
     let is_around = |(directory, child): &(String, usize)| {
         let is_listed =
             |entry: &Entry<Seen>| entry.kind == Kind::Directory && entry.path() == *directory;
-        let has = |layer: &Layer<Seen>| layer.entries.iter().any(is_listed);
+        let has = |layer: &Layer<Seen>| !layer.is_whole() || layer.entries.iter().any(is_listed);
         layer.entries[*child].kind == Kind::Directory && lower.iter().any(has)
     };
     // More are no change by hand, and would be looked for long.
@@ -276,7 +282,7 @@ fn stays_below_the_root(image: &Subject) -> Vec<Fault> {
 }
 
 fn has_each_name_once(image: &Subject) -> Vec<Fault> {
-    let twice = image.layers.iter().map(|layer| {
+    let twice = whole(image).map(|(_, layer)| {
         let mut entries = BTreeMap::new();
         let mut twice = BTreeSet::new();
         for (number, entry) in layer.entries.iter().enumerate() {
@@ -301,7 +307,7 @@ fn has_each_name_once(image: &Subject) -> Vec<Fault> {
     });
     let twice: Vec<_> = twice.collect();
     let mut faults = Vec::new();
-    for (number, (layer, twice)) in image.layers.iter().zip(twice).enumerate() {
+    for ((number, layer), twice) in whole(image).zip(twice) {
         let found = twice.into_iter().map(|at| {
             let fault = Fault::new("the layer has this name more than once");
             fault.layer(number).path(layer.entries[at].path())
@@ -485,7 +491,9 @@ mod tests {
     use tar::EntryType;
 
     use super::is_escaped;
-    use crate::lambda::check::testing::Forge;
+    use crate::lambda::check::subject::Subject;
+    use crate::lambda::check::testing::{Forge, told};
+    use crate::oci::flatten::Layer;
 
     fn found(image: Forge) -> String {
         image.findings_of("LMB035".."LMB050")
@@ -636,5 +644,47 @@ mod tests {
             assert!(found.starts_with("LMB052 error"), "{found}");
             assert_eq!(found.lines().count(), 1, "{found}");
         }
+    }
+
+    /// What is found where the layer of this number cannot be read.
+    fn without(image: Forge, number: usize) -> String {
+        let Subject {
+            documents,
+            mut layers,
+            ..
+        } = image.subject();
+        layers[number] = Layer::unread(layers[number].stated.clone());
+        layers[number].damage = Some("it is not there".to_owned());
+        let found = told(&Subject::new(documents, layers));
+        let of_interest =
+            |line: &&str| line.starts_with("LMB014") || ("LMB035".."LMB050").contains(line);
+        found
+            .lines()
+            .filter(of_interest)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn layers_beside_one_that_cannot_be_read_are_judged() {
+        let link = |image: Forge, path: &str, target: &str| {
+            image.entry(path, EntryType::Link, 0o644, b"", Some(target))
+        };
+        let image = link(Forge::sound(), "var/task/b.py", "var/task/app.py").layer();
+        let image = image.dir("var").layer().file("var/.wh.gone", "");
+        insta::assert_snapshot!(without(image, 2), @"
+        LMB014 error 2: the layer cannot be read to its end: it is not there
+        LMB036 error 1 var/task/b.py: it is a hard link to `var/task/app.py`
+        ");
+        // What was in it may be what tells where the base ends.
+        let base = Forge::new().file("file", "x");
+        let image = link(base, "other", "file")
+            .layer()
+            .file("lambda-entrypoint.sh", "")
+            .layer();
+        insta::assert_snapshot!(without(image.dir("var"), 1), @"
+        LMB014 error 1: the layer cannot be read to its end: it is not there
+        LMB036 note 0 other: it is a hard link to `file`
+        ");
     }
 }

@@ -31,7 +31,7 @@ pub(super) const RULES: &[Rule] = &[
         title: "All layers unpacked are no more than 10 GB",
         why: "Lambda takes images of up to 10 GB uncompressed, all layers counted, and what upper layers hide counts too.",
         remedy: "Leave packages out, or put large files elsewhere than in the image.",
-        look: Look::Files(fits),
+        look: Look::Layers(fits),
     },
     Rule {
         id: "LMB102",
@@ -68,7 +68,8 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 fn fits(image: &Subject) -> Vec<Fault> {
-    let sum: u64 = image.layers.iter().map(|layer| layer.unpacked).sum();
+    let layers = image.layers.iter().filter(|layer| layer.is_whole());
+    let sum: u64 = layers.map(|layer| layer.unpacked).sum();
     if sum <= SAFE {
         return Vec::new();
     }
@@ -359,3 +360,8 @@ mod tests {
         );
     }
 }
+        // Another layer that cannot be read does not make them smaller.
+        let mut subject = Forge::new().dir("a/").layer().dir("a/").subject();
+        subject.layers[0].unpacked = 11 << 30;
+        subject.layers[1].diff_id = None;
+        assert!(told(&subject).contains("LMB101 error"));

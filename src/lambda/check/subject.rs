@@ -215,7 +215,13 @@ fn base_of(layers: &[Layer<Seen>]) -> usize {
             .unwrap_or(0),
     };
     let base = system.max(runtime).max(python);
-    if base < layers.len() { base } else { 0 }
+    // What has to be missed may be in a layer that cannot be read.
+    let unread = layers.iter().rposition(|layer| !layer.is_whole());
+    match unread {
+        Some(unread) if system == 0 || python == 0 => base.max(unread + 1),
+        _ if base < layers.len() => base,
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
