@@ -83,8 +83,7 @@ fn closed_root(image: &Subject) -> Option<Fault> {
     let mode = root.mode;
     let message =
         format!("others than its owner may not pass through the root directory (mode {mode:04o})");
-    (root.kind == Kind::Directory && mode & 0o001 == 0)
-        .then(|| Fault::new(message).layer(layer).path("/"))
+    (root.kind == Kind::Directory && mode & 0o001 == 0).then(|| Fault::new(message).layer(layer))
 }
 
 pub(super) fn changes_no_user(image: &Subject) -> Vec<Fault> {
@@ -138,7 +137,7 @@ mod tests {
         let image = directory(Forge::sound().layer().dir("var"), "var/task", 0o711);
         insta::assert_snapshot!(found(image), @"LMB043 error 2 var/task: others than its owner may not look into this directory (mode 0711)");
         insta::assert_snapshot!(found(directory(Forge::sound().layer(), "var", 0o750)), @"LMB043 error 2 var: others than its owner may not pass through this directory (mode 0750)");
-        insta::assert_snapshot!(found(directory(Forge::sound().layer(), "./", 0o700)), @"LMB043 error 2 /: others than its owner may not pass through the root directory (mode 0700)");
+        insta::assert_snapshot!(found(directory(Forge::sound().layer(), "./", 0o700)), @"LMB043 error 2: others than its owner may not pass through the root directory (mode 0700)");
         assert_eq!(found(directory(Forge::sound().layer(), "var", 0o711)), "");
         let image = mode(Forge::sound(), "var/task/tool", 0o4755);
         let image = mode(image, "var/task/group", 0o2755);
