@@ -28,7 +28,13 @@ fn roots(image: &Subject) -> Vec<String> {
 }
 
 pub(super) fn can_be_read(image: &Subject) -> Vec<Fault> {
-    let roots = roots(image);
+    let mut roots = roots(image);
+    // Where links lead, too: what is there is under its own path alone.
+    let led = roots
+        .iter()
+        .filter_map(|root| image.tree.resolve(root, &image.layers).ok());
+    let led: Vec<_> = led.filter(|root| !root.is_empty()).collect();
+    roots.extend(led);
     let entry = entry::path_of(image).map(|path| flatten::normal(&path));
     // On the way to the function's files, the directories alone matter.
     let above_roots: BTreeSet<&str> = roots
@@ -139,6 +145,13 @@ mod tests {
         insta::assert_snapshot!(found(directory(Forge::sound().layer(), "var", 0o750)), @"LMB043 error 2 var: others than its owner may not pass through this directory (mode 0750)");
         insta::assert_snapshot!(found(directory(Forge::sound().layer(), "./", 0o700)), @"LMB043 error 2: others than its owner may not pass through the root directory (mode 0700)");
         assert_eq!(found(directory(Forge::sound().layer(), "var", 0o711)), "");
+        let linked = Forge::sound()
+            .dir("srv")
+            .dir("srv/app")
+            .link("app", "srv/app");
+        let mut image = mode(linked, "srv/app/main.py", 0o600);
+        image.run["WorkingDir"] = serde_json::json!("/app");
+        insta::assert_snapshot!(found(image), @"LMB043 error 1 srv/app/main.py: others than its owner may not read this file (mode 0600)");
         let image = mode(Forge::sound(), "var/task/tool", 0o4755);
         let image = mode(image, "var/task/group", 0o2755);
         let image = directory(image, "var/task/shared", 0o2755);

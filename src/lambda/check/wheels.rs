@@ -128,7 +128,13 @@ fn listed(image: &Subject, python: &Python) -> Vec<Distribution> {
         is_one.then_some(info)
     });
     let infos: BTreeSet<&str> = infos.collect();
-    let place = |directory: &str| python.path.iter().position(|other| other == directory);
+    // Its directories may be links, and the files are where these lead.
+    let places = python.path.iter().map(|place| {
+        let led = image.tree.resolve(place, &image.layers);
+        led.unwrap_or_else(|_| place.clone())
+    });
+    let places: Vec<_> = places.collect();
+    let place = |directory: &str| places.iter().position(|other| other == directory);
     let mut found: Vec<_> = infos
         .into_iter()
         .filter_map(|info| {
@@ -299,12 +305,6 @@ fn is_told_by_libraries<'a>(
     })
 }
 
-/// Path below the distribution's directory → hash and size as recorded.
-fn record(image: &Subject, one: &Distribution) -> BTreeMap<String, (String, String)> {
-    let text = text_at(image, &joined(&one.info, "RECORD")).unwrap_or_default();
-    read_record(&text).unwrap_or_default()
-}
-
 /// Whether its `RECORD` was too long to be kept: which files are its own is not known.
 fn is_unknown(image: &Subject, one: &Distribution) -> bool {
     let record = image.find(&joined(&one.info, "RECORD"));
@@ -312,6 +312,12 @@ fn is_unknown(image: &Subject, one: &Distribution) -> bool {
         .as_ref()
         .and_then(|(_, found)| found.entry.seen.as_ref());
     seen.is_some_and(|seen| seen.is_dropped)
+}
+
+/// Path below the distribution's directory → hash and size as recorded.
+fn record(image: &Subject, one: &Distribution) -> BTreeMap<String, (String, String)> {
+    let text = text_at(image, &joined(&one.info, "RECORD")).unwrap_or_default();
+    read_record(&text).unwrap_or_default()
 }
 
 /// What may be deleted without a loss to any program: sources and tests of the distribution, and its own papers.
@@ -776,13 +782,6 @@ mod tests {
     }
 
     #[test]
-    fn what_requirements_lack_is_found() {
-        let fields = "Requires-Python: <3.12\nRequires-Dist: gone>=2\nRequires-Dist: b<1\n";
-        let image = pure(pure(aws("app.handler"), "a", fields), "b", "");
-        insta::assert_snapshot!(told(image));
-    }
-
-    #[test]
     fn of_a_record_that_is_too_long_nothing_is_told() {
         let image = |length: usize| {
             let row = "__pycache__/one_of_many.cpython-312.pyc,,\n";
@@ -804,6 +803,28 @@ mod tests {
         };
         insta::assert_snapshot!(image(5 << 20), @"LMB077 warning 1 var/task/gone.py: a 1.0 has no file here");
         insta::assert_snapshot!(image(17 << 20), @"LMB072 note 1 var/task/a-1.0.dist-info/RECORD: it is too long, or its layer has too many of its kind; what it says is not checked");
+    }
+
+    #[test]
+    fn a_module_path_may_be_a_link() {
+        let mut image = Forge::new()
+            .program("usr/local/bin/python3.12", "")
+            .layer()
+            .link("app", "srv/app")
+            .file(
+                "srv/app/a-1.0.dist-info/METADATA",
+                "Name: a\nVersion: 1.0\nRequires-Dist: gone\n",
+            );
+        let python = "/usr/local/bin/python3.12";
+        image.run = json!({"Entrypoint": [python, "-m", "awslambdaric"], "Cmd": ["app.handler"], "WorkingDir": "/app"});
+        insta::assert_snapshot!(told(image), @"LMB078 warning 1 srv/app/a-1.0.dist-info: a 1.0 requires `gone`, and it is not in the image");
+    }
+
+    #[test]
+    fn what_requirements_lack_is_found() {
+        let fields = "Requires-Python: <3.12\nRequires-Dist: gone>=2\nRequires-Dist: b<1\n";
+        let image = pure(pure(aws("app.handler"), "a", fields), "b", "");
+        insta::assert_snapshot!(told(image));
     }
 
     #[test]
