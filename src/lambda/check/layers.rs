@@ -343,18 +343,10 @@ pub(super) fn hides(entry: &Entry<Seen>, path: &str) -> bool {
     hidden_by(entry).is_some_and(|hidden| is_below(path, &hidden))
 }
 
-/// The whiteouts of a layer above the base, with what each hides.
+/// The whiteouts of a layer, with what each hides.
 fn whiteouts(layer: &Layer<Seen>) -> Vec<(&Entry<Seen>, String)> {
     let all = layer.entries.iter();
     all.filter_map(|entry| Some((entry, hidden_by(entry)?)))
-        .collect()
-}
-
-/// The paths that a layer brings.
-fn brought(layer: &Layer<Seen>) -> BTreeSet<String> {
-    let paths = layer.entries.iter().map(Entry::path);
-    paths
-        .filter(|path| !last_part(path).starts_with(WHITEOUT))
         .collect()
 }
 
@@ -365,41 +357,72 @@ fn has_at(paths: &BTreeSet<String>, path: &str) -> bool {
     paths.contains(path) || from.next().is_some_and(|next| next.starts_with(&below))
 }
 
-fn hides_something(image: &Subject) -> Vec<Fault> {
-    let mut faults = Vec::new();
+/// A whiteout of an added layer.
+struct Whiteout<'a> {
+    layer: usize,
+    entry: &'a Entry<Seen>,
+    /// The path that it hides, as its own is written.
+    hidden: String,
+    /// Whether its own layer has something there.
+    is_own: bool,
+    /// Whether lower layers have, or may have.
+    is_lower: bool,
+}
+
+/// The whiteouts of added layers that could be read. Each goes through the links that its parents are in lower layers.
+fn added_whiteouts(image: &Subject) -> Vec<Whiteout<'_>> {
+    let mut all = Vec::new();
     let mut lower = Tree::default();
-    for (number, layer) in image.layers.iter().enumerate() {
-        let whiteouts = whiteouts(layer);
-        if number >= image.base && !whiteouts.is_empty() {
-            let own = brought(layer);
-            for (entry, hidden) in whiteouts {
-                if !lower.contains(&hidden) && !has_at(&own, &hidden) {
-                    let message = format!("no lower layer has `{hidden}`");
-                    faults.push(Fault::new(message).layer(number).path(entry.path()));
+    let mut is_known = true;
+    for (layer, its) in image.layers.iter().enumerate() {
+        let whiteouts = whiteouts(its);
+        if layer >= image.base && its.is_whole() && !whiteouts.is_empty() {
+            let real = |path: &str| {
+                let above = lower.resolve(above(path), &image.layers).ok()?;
+                Some(flatten::normal(&format!("{above}/{}", last_part(path))))
+            };
+            let real = |path: String| real(&path).unwrap_or(path);
+            let paths = its.entries.iter().map(Entry::path);
+            let own = paths.filter(|path| !last_part(path).starts_with(WHITEOUT));
+            let own: BTreeSet<_> = own.map(real).collect();
+            all.extend(whiteouts.into_iter().map(|(entry, hidden)| {
+                let path = real(hidden.clone());
+                Whiteout {
+                    layer,
+                    entry,
+                    is_own: has_at(&own, &path),
+                    is_lower: !is_known || lower.contains(&path),
+                    hidden,
                 }
-            }
+            }));
         }
-        lower.stack(number, &image.layers);
+        is_known &= its.is_whole();
+        lower.stack(layer, &image.layers);
     }
-    folded(faults, MOST)
+    all
+}
+
+fn of_whiteouts(image: &Subject, say: impl Fn(&Whiteout<'_>) -> Option<String>) -> Vec<Fault> {
+    let whiteouts = added_whiteouts(image).into_iter();
+    let faults = whiteouts.filter_map(|one| {
+        let fault = Fault::new(say(&one)?);
+        Some(fault.layer(one.layer).path(one.entry.path()))
+    });
+    folded(faults.collect(), MOST)
+}
+
+fn hides_something(image: &Subject) -> Vec<Fault> {
+    of_whiteouts(image, |one| {
+        let hides_none = !one.is_lower && !one.is_own;
+        hides_none.then(|| format!("no lower layer has `{}`", one.hidden))
+    })
 }
 
 fn does_not_hide_its_own(image: &Subject) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for (number, layer) in image.layers.iter().enumerate().skip(image.base) {
-        let whiteouts = whiteouts(layer);
-        if whiteouts.is_empty() {
-            continue;
-        }
-        let own = brought(layer);
-        for (entry, hidden) in whiteouts {
-            if has_at(&own, &hidden) {
-                let message = format!("the layer has `{hidden}` itself");
-                faults.push(Fault::new(message).layer(number).path(entry.path()));
-            }
-        }
-    }
-    folded(faults, MOST)
+    of_whiteouts(image, |one| {
+        one.is_own
+            .then(|| format!("the layer has `{}` itself", one.hidden))
+    })
 }
 
 /// Whether a name was not UTF-8: its bytes beyond ASCII are escaped then, and a backslash is two.
@@ -620,30 +643,18 @@ mod tests {
     }
 
     #[test]
-    fn links_to_nowhere() {
+    fn whiteouts_go_through_links() {
+        let image = Forge::sound().layer().file("bin/.wh.env", "");
+        assert_eq!(found(image), "");
+        let image = Forge::sound().layer().file("bin/.wh.gone", "");
+        insta::assert_snapshot!(found(image), @"LMB041 warning 2 bin/.wh.gone: no lower layer has `bin/gone`");
         let image = Forge::sound()
-            .link("var/task/config", "/home/me/config")
-            .link("var/task/above", "../../../../../outside")
-            .link("var/task/circle", "circle")
-            .dir("etc")
-            .link("etc/nowhere", "gone");
-        insta::assert_snapshot!(found(image), @"
-        LMB046 warning 1 var/task/above: the symbolic link leads to `../../../../../outside`, where nothing is
-        LMB046 warning 1 var/task/circle: the symbolic link leads to `circle`, where nothing is
-        LMB046 warning 1 var/task/config: the symbolic link leads to `/home/me/config`, where nothing is
-        ");
-        // Where it is a module that is imported, another rule tells that it is not there.
-        for (module, link) in [
-            ("other.handler", "var/task/other.py"),
-            ("pkg.app.handler", "var/task/pkg"),
-            ("own.app.handler", "var/task/own/app.py"),
-        ] {
-            let mut image = Forge::sound().dir("var/task/own").link(link, "gone");
-            image.run["Cmd"] = serde_json::json!([module]);
-            let found = image.findings();
-            assert!(found.starts_with("LMB052 error"), "{found}");
-            assert_eq!(found.lines().count(), 1, "{found}");
-        }
+            .layer()
+            .file("bin/.wh.env", "")
+            .dir("usr")
+            .dir("usr/bin")
+            .file("usr/bin/env", "x");
+        insta::assert_snapshot!(found(image), @"LMB042 warning 2 bin/.wh.env: the layer has `bin/env` itself");
     }
 
     /// What is found where the layer of this number cannot be read.
@@ -686,5 +697,32 @@ mod tests {
         LMB014 error 1: the layer cannot be read to its end: it is not there
         LMB036 note 0 other: it is a hard link to `file`
         ");
+    }
+
+    #[test]
+    fn links_to_nowhere() {
+        let image = Forge::sound()
+            .link("var/task/config", "/home/me/config")
+            .link("var/task/above", "../../../../../outside")
+            .link("var/task/circle", "circle")
+            .dir("etc")
+            .link("etc/nowhere", "gone");
+        insta::assert_snapshot!(found(image), @"
+        LMB046 warning 1 var/task/above: the symbolic link leads to `../../../../../outside`, where nothing is
+        LMB046 warning 1 var/task/circle: the symbolic link leads to `circle`, where nothing is
+        LMB046 warning 1 var/task/config: the symbolic link leads to `/home/me/config`, where nothing is
+        ");
+        // Where it is a module that is imported, another rule tells that it is not there.
+        for (module, link) in [
+            ("other.handler", "var/task/other.py"),
+            ("pkg.app.handler", "var/task/pkg"),
+            ("own.app.handler", "var/task/own/app.py"),
+        ] {
+            let mut image = Forge::sound().dir("var/task/own").link(link, "gone");
+            image.run["Cmd"] = serde_json::json!([module]);
+            let found = image.findings();
+            assert!(found.starts_with("LMB052 error"), "{found}");
+            assert_eq!(found.lines().count(), 1, "{found}");
+        }
     }
 }

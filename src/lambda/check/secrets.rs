@@ -3,7 +3,7 @@
 //! Only added layers are looked at, and not what distributions bring, for their tests and samples have keys of
 //! nobody. A secret itself is never shown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
@@ -243,12 +243,27 @@ fn kind_by_name(path: &str, found: Option<Secret>) -> Option<&'static str> {
     }
 }
 
-/// The files of added layers that are the user's own, hidden ones too: layer, path, entry.
-fn own_files(image: &Subject) -> impl Iterator<Item = (usize, String, &Entry<Seen>)> {
+/// A file of an added layer.
+struct Own<'a> {
+    /// Its layer, and its place there.
+    at: (usize, usize),
+    path: String,
+    entry: &'a Entry<Seen>,
+}
+
+/// The files of added layers that are the user's own, hidden ones too.
+fn own_files(image: &Subject) -> impl Iterator<Item = Own<'_>> {
     let layers = image.layers.iter().enumerate().skip(image.base);
-    let entries = layers.flat_map(|(number, layer)| layer.entries.iter().map(move |e| (number, e)));
+    let entries = layers.flat_map(|(layer, its)| {
+        let entries = its.entries.iter().enumerate();
+        entries.map(move |(number, entry)| ((layer, number), entry))
+    });
     let files = entries.filter(|(_, entry)| entry.kind == Kind::File && entry.size > 0);
-    files.map(|(number, entry)| (number, entry.path(), entry))
+    files.map(|(at, entry)| Own {
+        at,
+        path: entry.path(),
+        entry,
+    })
 }
 
 /// Directories of what others made: systems and their packages.
@@ -315,20 +330,16 @@ fn is_recorded(image: &Subject, directory: &str, path: &str) -> bool {
     records.any(lists)
 }
 
-/// Whether an upper layer hides a file.
-fn is_hidden(image: &Subject, layer: usize, path: &str) -> bool {
-    image.get(path).is_none_or(|found| found.layer != layer)
-}
-
-fn fault(image: &Subject, layer: usize, path: String, message: &str) -> Fault {
-    let hidden = if is_hidden(image, layer, &path) {
-        "; an upper layer hides it, and it is in the image all the same"
-    } else {
+/// A fault of a file: whether it is there or hidden is told by what is shown of all layers.
+fn fault(shown: &HashSet<(usize, usize)>, file: &Own<'_>, message: &str) -> Fault {
+    let hidden = if shown.contains(&file.at) {
         ""
+    } else {
+        "; an upper layer hides it, and it is in the image all the same"
     };
     Fault::new(format!("{message}{hidden}"))
-        .layer(layer)
-        .path(path)
+        .layer(file.at.0)
+        .path(&file.path)
 }
 
 fn found_in(entry: &Entry<Seen>) -> Option<Secret> {
@@ -336,21 +347,25 @@ fn found_in(entry: &Entry<Seen>) -> Option<Secret> {
 }
 
 fn has_no_files_of_credentials(image: &Subject) -> Vec<Fault> {
-    let faults = own_files(image).filter_map(|(layer, path, entry)| {
-        let kind = kind_by_name(&path, found_in(entry))?;
-        if is_of_others(image, &path) {
+    let shown = image.tree.shown();
+    let faults = own_files(image).filter_map(|file| {
+        let kind = kind_by_name(&file.path, found_in(file.entry))?;
+        if is_of_others(image, &file.path) {
             return None;
         }
-        let message = format!("by its name it holds {kind} ({} bytes)", entry.size);
-        Some(fault(image, layer, path, &message))
+        let size = file.entry.size;
+        let message = format!("by its name it holds {kind} ({size} bytes)");
+        Some(fault(&shown, &file, &message))
     });
     folded(faults.collect(), MOST)
 }
 
 fn has_no_keys(image: &Subject) -> Vec<Fault> {
-    let faults = own_files(image).filter_map(|(layer, path, entry)| {
-        let found = found_in(entry)?;
-        if kind_by_name(&path, Some(found)).is_some() || is_of_others(image, &path) {
+    let shown = image.tree.shown();
+    let faults = own_files(image).filter_map(|file| {
+        let found = found_in(file.entry)?;
+        let is_named = kind_by_name(&file.path, Some(found)).is_some();
+        if is_named || is_of_others(image, &file.path) {
             return None;
         }
         let message = match found {
@@ -361,7 +376,7 @@ fn has_no_keys(image: &Subject) -> Vec<Fault> {
             Secret::PrivateKey => "it has a private key".to_owned(),
             Secret::Token => return None,
         };
-        Some(fault(image, layer, path, &message))
+        Some(fault(&shown, &file, &message))
     });
     folded(faults.collect(), MOST)
 }
@@ -617,6 +632,15 @@ mod tests {
         insta::assert_snapshot!(found(image), @"
         LMB099 warning 1 var/task/config.py: it has an access key of AWS, `AKIA…` of 20 characters; an upper layer hides it, and it is in the image all the same
         LMB099 warning 1 var/task/service.json: it has a private key
+        ");
+        let linked = Forge::sound()
+            .link("data", "var/task")
+            .layer()
+            .file("data/id_rsa", PEM)
+            .file("data/settings", KEY);
+        insta::assert_snapshot!(found(linked), @"
+        LMB098 warning 2 data/id_rsa: by its name it holds a private key of SSH (110 bytes)
+        LMB099 warning 2 data/settings: it has an access key of AWS, `AKIA…` of 20 characters
         ");
         let base = Forge::new()
             .file("etc/os-release", KEY)

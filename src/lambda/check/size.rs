@@ -225,11 +225,12 @@ fn has_the_sdk_once(image: &Subject) -> Vec<Fault> {
 
 fn ships_little_unseen(image: &Subject) -> Vec<Fault> {
     let mut faults = Vec::new();
+    let shown = image.tree.shown();
     for (number, layer) in image.layers.iter().enumerate().skip(image.base) {
-        let hidden = layer.entries.iter().filter_map(|entry| {
-            let path = entry.path();
-            let seen = image.get(&path).is_some_and(|found| found.layer == number);
-            (entry.kind == Kind::File && !seen).then_some((entry.size, path))
+        let entries = layer.entries.iter().enumerate();
+        let hidden = entries.filter_map(|(at, entry)| {
+            let is_hidden = entry.kind == Kind::File && !shown.contains(&(number, at));
+            is_hidden.then(|| (entry.size, entry.path()))
         });
         let (mut size, mut count) = (0, 0);
         let mut largest = (0, String::new());
@@ -340,6 +341,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_reached_through_a_link_is_not_hidden() {
+        let image = Forge::sound()
+            .layer()
+            .file("bin/data", megabytes(11))
+            .layer()
+            .dir("var");
+        assert_eq!(found(image), "");
+    }
+
+    #[test]
     fn ten_gigabytes_are_the_most() {
         let of = |sizes: [u64; 2]| {
             let mut subject = Forge::new().dir("a/").layer().dir("a/").subject();
@@ -358,10 +369,10 @@ mod tests {
             of([10 << 30, 1]),
             "LMB101 error: the layers have 10737418241 bytes unpacked"
         );
-    }
-}
         // Another layer that cannot be read does not make them smaller.
         let mut subject = Forge::new().dir("a/").layer().dir("a/").subject();
         subject.layers[0].unpacked = 11 << 30;
         subject.layers[1].diff_id = None;
         assert!(told(&subject).contains("LMB101 error"));
+    }
+}

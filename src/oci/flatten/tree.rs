@@ -4,7 +4,7 @@
 //! symbolic links that its parents are, never beyond the root, and replaces what is not a directory. What is in a
 //! file is not known here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 
 use super::{Entry, Kind, Layer, normal};
@@ -216,6 +216,11 @@ impl Tree {
             layer,
             entry: layers.get(layer)?.entries.get(number)?,
         })
+    }
+
+    /// Layer and number of all entries that are at some path: others of theirs are hidden.
+    pub fn shown(&self) -> HashSet<(usize, usize)> {
+        self.files.values().copied().flatten().collect()
     }
 
     /// Where a path leads when every symbolic link on the way is followed, below this image's root.
