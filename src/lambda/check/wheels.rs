@@ -293,14 +293,24 @@ fn is_told_by_libraries<'a>(
     ) {
         return false;
     }
+    let machine = program::machine_of_base(image);
     let record = record(image, one);
-    let mut libraries = record.keys().filter(|path| path.contains(".so"));
-    libraries.any(|path| {
-        let path = joined(&one.directory, path);
-        let found = image.find(&path);
-        let seen = found
-            .as_ref()
-            .and_then(|(_, found)| found.entry.seen.as_ref());
+    let mut files = record.keys().flat_map(|row| {
+        // pip leaves the row of a program as it was before it put all into one directory.
+        let moved = row.starts_with("../").then(|| row.split_once("/bin/"));
+        let moved = moved
+            .flatten()
+            .map(|(_, program)| format!("{}/bin/{program}", one.directory));
+        [joined(&one.directory, row)].into_iter().chain(moved)
+    });
+    files.any(|path| {
+        let Some((path, found)) = image.find(&path) else {
+            return false;
+        };
+        if let Misfit::Architecture { .. } = misfit {
+            return machine.is_some_and(|machine| elf::is_for_another(image, machine, &path));
+        }
+        let seen = found.entry.seen.as_ref();
         seen.is_some_and(|seen| !matches!(seen.elf, Watched::Other))
     })
 }

@@ -73,19 +73,26 @@ pub(super) struct Binary<'a> {
 impl<'a> Binary<'a> {
     /// Those of an image, sorted.
     pub(super) fn all(image: &'a Subject) -> impl Iterator<Item = Self> {
-        let binary = |(path, found): (&'a str, Found<'a, Seen>)| {
-            let Watched::Elf(Ok(facts)) = &found.entry.seen.as_ref()?.elf else {
-                return None;
-            };
-            let role = role(image, path, &found)?;
-            Some(Self {
-                path,
-                found,
-                facts,
-                role,
-            })
-        };
+        let binary = |(path, found)| Self::of(image, path, found);
         image.added().filter_map(binary)
+    }
+
+    /// A file, if it is one.
+    pub(super) fn of(image: &Subject, path: &'a str, found: Found<'a, Seen>) -> Option<Self> {
+        let Watched::Elf(Ok(facts)) = &found.entry.seen.as_ref()?.elf else {
+            return None;
+        };
+        Some(Self {
+            path,
+            found,
+            facts,
+            role: role(image, path, &found)?,
+        })
+    }
+
+    /// Whether it is for another processor, and does not say by its name that it is for one of several.
+    pub(super) fn is_for_another(&self, machine: Machine) -> bool {
+        !self.facts.is_for(machine) && !names_a_machine(self.path, machine)
     }
 }
 
@@ -285,7 +292,7 @@ fn untagged(path: &str) -> String {
 }
 
 /// Whether a path says itself that the file is for one of several processors, other than in a module's tag.
-pub(super) fn names_a_machine(path: &str, machine: Machine) -> bool {
+fn names_a_machine(path: &str, machine: Machine) -> bool {
     let plain = untagged(path).to_lowercase();
     let parts = plain.split(['/', '.']);
     let own: &[&str] = match machine {

@@ -137,8 +137,7 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
     };
     let told = told_elsewhere(image);
     for binary in Binary::all(image) {
-        let is_named = files::names_a_machine(binary.path, machine);
-        if binary.facts.is_for(machine) || is_named || told.contains(binary.path) {
+        if !binary.is_for_another(machine) || told.contains(binary.path) {
             continue;
         }
         let name = binary.facts.machine_name();
@@ -157,6 +156,13 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
         groups.add(owners.of(foreign.path), "", fault.value(system));
     }
     groups.faults()
+}
+
+/// Whether a file at this real path is told to be for another processor than this one.
+pub(super) fn is_for_another(image: &Subject, machine: Machine, path: &str) -> bool {
+    let found = image.get(path);
+    let binary = found.and_then(|found| Binary::of(image, path, found));
+    binary.is_some_and(|binary| binary.is_for_another(machine))
 }
 
 /// The libraries and extension modules that are told to be for another system.

@@ -436,6 +436,37 @@ fn the_files_of_a_distribution_are_one_finding_wherever_they_are() {
 }
 
 #[test]
+fn a_wheel_for_another_processor_is_told_once() {
+    let other = Made {
+        machine: 183,
+        ..Made::default()
+    };
+    let told = |file: &str, row: &str| {
+        let info = "var/task/some-1.0.dist-info";
+        let wheel = "Wheel-Version: 1.0\nTag: py3-none-manylinux_2_17_aarch64\n";
+        let image = base()
+            .program(file, other.bytes())
+            .file(&format!("{info}/METADATA"), "Name: some\nVersion: 1.0\n")
+            .file(&format!("{info}/WHEEL"), wheel)
+            .file(&format!("{info}/RECORD"), format!("{row},,\n"));
+        let findings = check(&subject(image)).into_iter();
+        let own = findings.filter(|finding| ("LMB066".."LMB081").contains(&finding.rule.id));
+        own.map(|finding| line(&finding)).collect::<Vec<_>>()
+    };
+    let library = "_some_data/libsome_arm64.so";
+    let found = [
+        told(&format!("var/task/{library}"), library),
+        told("var/task/bin/some", "bin/some"),
+        told("var/task/bin/some", "../../bin/some"),
+    ];
+    insta::assert_snapshot!(found.concat().join("\n"), @"
+    LMB076 error 1 var/task/some-1.0.dist-info: some 1.0 is for aarch64, and the image is python 3.12, x86_64, glibc 2.34
+    LMB066 error 1 var/task/bin/some: it is for aarch64, and the image is for x86_64
+    LMB066 error 1 var/task/bin/some: it is for aarch64, and the image is for x86_64
+    ");
+}
+
+#[test]
 fn a_configuration_that_includes_itself_is_read_once() {
     let mut image = base();
     for number in 0..12 {
