@@ -7,7 +7,7 @@
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::entry;
 use crate::lambda::check::subject::{Documents, Python, Subject};
-use crate::lambda::{ENTRY_POINT, Handler, RUNTIME_DIR, TASK_ROOT};
+use crate::lambda::{Architecture, ENTRY_POINT, Handler, RUNTIME_DIR, TASK_ROOT};
 use crate::oci::flatten::{Entry, Found, Kind, normal};
 use crate::python::PythonVersion;
 
@@ -428,27 +428,37 @@ fn is_directory(image: &Subject, path: &str) -> bool {
     image.tree.contains(path) && entry.is_none_or(|found| found.entry.kind == Kind::Directory)
 }
 
-/// The file of a module without its ending. Which interpreter an extension module's name is for is another's affair.
+/// Platforms in the names of extension modules.
+const PLATFORMS: [&str; 5] = [
+    "x86_64-linux-gnu",
+    "aarch64-linux-gnu",
+    "x86_64-linux-musl",
+    "aarch64-linux-musl",
+    "darwin",
+];
+
+/// The file of a module without its ending: as `CPython`'s finder takes them, extension modules first. One for another
+/// Python or processor comes last; what it is worth is another's affair.
 fn file_of(image: &Subject, stem: &str) -> Option<String> {
     let is_file = |path: &String| {
         let found = image.find(path);
         found.is_some_and(|(_, found)| found.entry.kind == Kind::File)
     };
-    let plain = [".py", ".abi3.so", ".so", ".pyc"].map(|ending| format!("{stem}{ending}"));
-    if let Some(file) = plain.into_iter().find(is_file) {
-        return Some(file);
-    }
-    let mut tagged = MINORS.flat_map(|minor| {
-        [
-            "x86_64-linux-gnu",
-            "aarch64-linux-gnu",
-            "x86_64-linux-musl",
-            "aarch64-linux-musl",
-            "darwin",
-        ]
-        .map(|platform| format!("{stem}.cpython-3{minor}-{platform}.so"))
+    let tagged = |minor: u8, platform: &str| format!("{stem}.cpython-3{minor}-{platform}.so");
+    let architecture = image.documents.architecture().parse::<Architecture>();
+    let machine = architecture.map(|architecture| architecture.machine().to_string());
+    let own = PLATFORMS.iter().filter(|platform| {
+        machine
+            .as_ref()
+            .is_ok_and(|machine| platform.starts_with(machine))
     });
-    tagged.find(is_file)
+    let own = image.python.iter().flat_map(|python| {
+        let minor = python.version.minor();
+        own.clone().map(move |platform| tagged(minor, platform))
+    });
+    let plain = [".abi3.so", ".so", ".py", ".pyc"].map(|ending| format!("{stem}{ending}"));
+    let others = MINORS.flat_map(|minor| PLATFORMS.map(|platform| tagged(minor, platform)));
+    own.chain(plain).chain(others).find(is_file)
 }
 
 /// How far a dotted name leads.

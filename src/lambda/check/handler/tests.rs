@@ -87,6 +87,23 @@ fn sound_handlers_are_not_reported() {
 }
 
 #[test]
+fn extension_modules_come_before_sources() {
+    let image = |name: &str| {
+        let image = app("def main(event, context): pass\n");
+        told(image.file(&format!("var/task/{name}"), ""))
+    };
+    assert_eq!(image("app.cpython-312-x86_64-linux-gnu.so"), "");
+    assert_eq!(image("app.abi3.so"), "");
+    for other in [
+        "app.cpython-311-x86_64-linux-gnu.so",
+        "app.cpython-312-aarch64-linux-gnu.so",
+        "app.pyc",
+    ] {
+        assert!(image(other).starts_with("LMB054 error"), "{other}");
+    }
+}
+
+#[test]
 fn handlers_that_fail_are_found() {
     let images = [
         aws("handler").file("var/task/app.py", ""),
