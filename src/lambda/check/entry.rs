@@ -312,8 +312,12 @@ pub(super) fn has_a_runtime_client(image: &Subject) -> Vec<Fault> {
 
 fn has_client(image: &Subject) -> bool {
     let mut paths = image.tree.paths();
+    let of_client = |path: &str, name: &str| {
+        let before = path.strip_suffix(name);
+        before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
+    };
     paths.any(|path| {
-        path.ends_with("/awslambdaric/__main__.py") || path.ends_with("/awslambdaric/__main__.pyc")
+        of_client(path, "awslambdaric/__main__.py") || of_client(path, "awslambdaric/__main__.pyc")
     })
 }
 
@@ -489,6 +493,7 @@ mod tests {
                 .program(path, elf(62, &[]))
         };
         assert_eq!(of(with("opt/python/awslambdaric/__main__.py")), "");
+        assert_eq!(of(with("awslambdaric/__main__.py")), "");
         assert_eq!(of(with("opt/extensions/lambda-adapter")), "");
         let gone = Forge::sound().layer().file("var/runtime/.wh.bootstrap", "");
         insta::assert_snapshot!(gone.findings_of("LMB015".."LMB035"), @"LMB033 error 2 var/runtime/bootstrap: the entry point runs `/var/runtime/bootstrap`, and this layer removes it");

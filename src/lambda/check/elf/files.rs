@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lambda;
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::modules::below;
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::wheels;
 use crate::oci::flatten::{Found, Kind};
@@ -141,10 +142,7 @@ fn importable(image: &Subject, path: &str) -> bool {
         return true;
     };
     let mut places = python.path.iter();
-    places.any(|place| {
-        let rest = path.strip_prefix(place.trim_matches('/'));
-        rest.is_some_and(|rest| rest.starts_with('/'))
-    })
+    places.any(|place| below(place, path).is_some())
 }
 
 /// A file that is named as a library or extension module of Linux and is one of another system.

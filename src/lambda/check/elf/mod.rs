@@ -621,7 +621,7 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
             continue;
         };
         let is_fitting = machine.is_some_and(|machine| binary.facts.is_for(machine));
-        let is_read = python.path.iter().any(|place| is_below(path, place));
+        let is_read = python.path.iter().any(|place| below(place, path).is_some());
         if !module.is_of_other_python(image) || !is_read || !is_fitting {
             continue;
         }
@@ -651,11 +651,6 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
         groups.add(owners.of(path), module.tag, fault.value(module.tag));
     }
     groups.faults()
-}
-
-fn is_below(path: &str, place: &str) -> bool {
-    let rest = path.strip_prefix(place.trim_matches('/'));
-    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn can_be_read(image: &Subject) -> Vec<Fault> {

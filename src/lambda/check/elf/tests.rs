@@ -251,6 +251,17 @@ fn a_library_that_is_missing_is_found() {
 }
 
 #[test]
+fn the_root_may_be_where_modules_are() {
+    let file = needing(&["libone.so.1"]).bytes();
+    let mut image = subject(base().file("some/_one.abi3.so", file));
+    image.python.as_mut().unwrap().path = vec![String::new()];
+    let findings = check(&image).into_iter();
+    let own = findings.filter(|finding| finding.rule.id == "LMB069");
+    let own: Vec<_> = own.map(|finding| line(&finding)).collect();
+    insta::assert_snapshot!(own.join("\n"), @"LMB069 error 1 some/_one.abi3.so: it needs `libone.so.1`, which nothing in the image provides");
+}
+
+#[test]
 fn libraries_are_found_as_the_loader_finds_them() {
     let rpath = Made {
         rpath: "${ORIGIN}/../some.libs:/nowhere",
