@@ -307,7 +307,8 @@ fn has_one_command(image: &Documents) -> Vec<Fault> {
         (more, 1) => format!("`Cmd` has {} elements instead of one", more.len()),
         _ => format!("with those of `Entrypoint` there are {arguments} arguments instead of one"),
     };
-    let fault = Fault::new(message).value(image.run("Cmd").to_string());
+    // Never the arguments: a password may be one.
+    let fault = Fault::new(message).value(arguments.to_string());
     vec![if command.is_empty() {
         // Each function of one image may say its own.
         fault
@@ -497,6 +498,10 @@ mod tests {
         insta::assert_snapshot!(of(json!(null)), @"LMB028 warning: there is no `Cmd`, and so no handler");
         insta::assert_snapshot!(of(json!(["app.handler", "x"])), @"LMB028 error: `Cmd` has 2 elements instead of one");
         insta::assert_snapshot!(of(json!(["/bin/sh", "-c", "app.handler"])), @"LMB028 error: `Cmd` is in its shell form: three elements instead of one");
+        let mut image = Forge::sound();
+        image.run["Cmd"] = json!(["app.handler", "--password=hunter2"]);
+        let findings = crate::lambda::check::check(&image.subject());
+        assert!(!findings.is_empty() && !format!("{findings:?}").contains("hunter2"));
         insta::assert_snapshot!(of(json!("app.handler")), @"LMB032 error: `Cmd` is no list of texts");
     }
 

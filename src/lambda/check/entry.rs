@@ -304,8 +304,8 @@ pub(super) fn has_a_runtime_client(image: &Subject) -> Vec<Fault> {
     let message = if image.documents.has_aws_entry_point() {
         format!("the entry point runs `/{bootstrap}`, which is not in the image")
     } else {
-        let command = image.documents.command().join(" ");
-        format!("`{command}` runs Python, and `awslambdaric` is nowhere in the image")
+        // Never its arguments: a password may be one.
+        format!("`{path}` runs Python, and `awslambdaric` is nowhere in the image")
     };
     vec![Fault::new(message)]
 }
@@ -398,7 +398,7 @@ mod tests {
         insta::assert_snapshot!(of("/app/circle"), @"LMB020 error app/circle: the entry point is `/app/circle`: symbolic links go round in circles at `/app/circle`");
         insta::assert_snapshot!(of("/app/directory"), @"LMB021 error 1 app/directory: the entry point is `/app/directory`: it is a directory");
         insta::assert_snapshot!(of("/app/link"), @"LMB021 error 1 app/link: the entry point `/app/link` is a symbolic link to `run`");
-        insta::assert_snapshot!(of("/app/python"), @"LMB033 error: `/app/python app.handler` runs Python, and `awslambdaric` is nowhere in the image");
+        insta::assert_snapshot!(of("/app/python"), @"LMB033 error: `/app/python` runs Python, and `awslambdaric` is nowhere in the image");
     }
 
     #[test]
@@ -485,7 +485,7 @@ mod tests {
             image.run["Entrypoint"] = json!(["/var/lang/bin/python3.12", "-m", "awslambdaric"]);
             image.findings_of("LMB015".."LMB035")
         };
-        insta::assert_snapshot!(of(Forge::sound()), @"LMB033 error: `/var/lang/bin/python3.12 -m awslambdaric app.handler` runs Python, and `awslambdaric` is nowhere in the image");
+        insta::assert_snapshot!(of(Forge::sound()), @"LMB033 error: `/var/lang/bin/python3.12` runs Python, and `awslambdaric` is nowhere in the image");
         let with = |path: &str| {
             Forge::sound()
                 .dir("opt/python")
