@@ -626,7 +626,7 @@ fn has_plain_pth_files(image: &Subject) -> Vec<Fault> {
     for (path, line) in lines {
         let what = match line {
             PthLine::Directory(_) => continue,
-            PthLine::Nowhere(_) => "leads out of the image",
+            PthLine::Nowhere(_) => "leads nowhere",
             PthLine::Code(_) => "runs code",
         };
         let layer = image.get(&path).map_or(0, |found| found.layer);

@@ -146,6 +146,15 @@ fn what_is_in_the_way_is_found() {
 }
 
 #[test]
+fn a_pth_file_that_names_what_is_not_there_is_found() {
+    let image = app("def handler(event, context): pass\n").file("var/task/b.pth", "gone\n");
+    assert_eq!(
+        told(image),
+        "LMB059 note 1 var/task/b.pth: it leads nowhere at each cold start"
+    );
+}
+
+#[test]
 fn pythons_are_found() {
     let told = |forge: Forge| match forge.subject().python {
         Some(python) => format!(
