@@ -509,8 +509,8 @@ fn has_fitting_history(image: &Documents) -> Vec<Fault> {
 
 fn can_be_unpacked(image: &Subject) -> Vec<Fault> {
     let nameless = nameless(&image.documents);
-    let layers = image.layers.iter().enumerate();
-    let faults = layers.filter_map(|(number, layer)| {
+    // Of those of other types another rule tells.
+    let faults = read_layers(image).filter_map(|(number, layer)| {
         if !is_itself(layer) || nameless.contains(&number) {
             return None;
         }
