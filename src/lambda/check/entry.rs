@@ -364,6 +364,7 @@ mod tests {
             .program("app/empty", "")
             .program("app/windows", "#!/bin/sh\r\nexit 0\r\n")
             .program("app/elf", elf(62, &[]))
+            .program("app/env-words", "#!/usr/bin/env sh -e\n")
             .program("app/arm", elf(ARM, &[]))
             .program("app/arm-script", "#!/app/arm\n");
         found(image, entry)
@@ -476,6 +477,7 @@ mod tests {
         let mut image = Forge::new().program("lambda-entrypoint.sh", "#!/bin/sh\n");
         image.run = json!({"Entrypoint": ["/lambda-entrypoint.sh"], "Cmd": ["app.handler"]});
         assert_eq!(image.findings_of("LMB015".."LMB035"), "");
+        insta::assert_snapshot!(of("/app/env-words"), @"LMB023 error 1 app/env-words: the entry point is `/app/env-words`: its interpreter `sh -e` cannot run: no directory of `PATH` has it");
     }
 
     #[test]

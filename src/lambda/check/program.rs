@@ -172,7 +172,7 @@ pub(super) fn missing_loader<'a>(image: &Subject, seen: &'a Seen) -> Option<&'a 
 struct First {
     /// The interpreter, as it is named.
     named: String,
-    /// Its first argument that is neither an option nor a variable: what `env` looks up.
+    /// What `env` looks up: its argument, or what its options leave of that.
     program: Option<String>,
 }
 
@@ -184,11 +184,19 @@ impl First {
             .split(|byte| *byte == b'\n')
             .next()?;
         let line = String::from_utf8_lossy(line);
-        let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
-        let named = words.next()?.to_owned();
+        let blank = [' ', '\t'];
+        let line = line.trim_matches(blank);
+        let (named, rest) = line.split_once(blank).unwrap_or((line, ""));
+        let rest = rest.trim_start_matches(blank);
+        // Linux hands all of it over as one argument; an option of `env` may split it.
+        let mut words: Vec<_> = vec![rest];
+        if rest.starts_with('-') {
+            words = rest.split(blank).collect();
+        }
+        let mut words = words.into_iter().filter(|word| !word.is_empty());
         let program = words.find(|word| !word.starts_with('-') && !word.contains('='));
-        Some(Self {
-            named,
+        (!named.is_empty()).then(|| Self {
+            named: named.to_owned(),
             program: program.map(str::to_owned),
         })
     }
