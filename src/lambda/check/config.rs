@@ -412,14 +412,16 @@ fn is_well_formed(image: &Documents) -> Vec<Fault> {
     faults
 }
 
+/// The path of the wrapper script that AWS's bootstrap runs, if it runs one.
+pub(super) fn wrapper_of(image: &Documents) -> Option<&str> {
+    let wrapper = image.variable("AWS_LAMBDA_EXEC_WRAPPER");
+    wrapper.filter(|path| !path.is_empty() && image.has_aws_entry_point())
+}
+
 fn has_its_wrapper(image: &Subject) -> Vec<Fault> {
-    let wrapper = image.documents.variable("AWS_LAMBDA_EXEC_WRAPPER");
-    let Some(path) = wrapper.filter(|path| !path.is_empty()) else {
+    let Some(path) = wrapper_of(&image.documents) else {
         return Vec::new();
     };
-    if !image.documents.has_aws_entry_point() {
-        return Vec::new();
-    }
     let obstacle = program::obstacle(image, path);
     let faults = obstacle.map(|obstacle| {
         let message = format!("`AWS_LAMBDA_EXEC_WRAPPER` is `{path}`: {obstacle}");

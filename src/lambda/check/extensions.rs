@@ -91,7 +91,9 @@ fn are_executable(image: &Subject) -> Vec<Fault> {
 fn can_start(image: &Subject) -> Vec<Fault> {
     let hollow = program::is_hollow(image);
     faults(image, |obstacle| {
-        let waits = hollow && matches!(obstacle, Obstacle::Interpreter { .. });
+        let waits = hollow
+            && matches!(obstacle, Obstacle::Interpreter { obstacle: inner, .. }
+                if matches!(**inner, Obstacle::Missing(_) | Obstacle::NotInPath));
         !is_no_file(obstacle) && !is_closed(obstacle) && !waits
     })
 }

@@ -4,10 +4,9 @@
 use std::collections::BTreeSet;
 
 use crate::lambda;
-use crate::lambda::check::entry;
-use crate::lambda::check::layers::{above, is_below};
+use crate::lambda::check::layers::is_below;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, folded};
+use crate::lambda::check::{Fault, Level, elf, entry, folded};
 use crate::oci::flatten::{self, Kind};
 
 /// As many findings of one rule are shown.
@@ -42,13 +41,14 @@ pub(super) fn can_be_read(image: &Subject) -> Vec<Fault> {
         .chain(&entry)
         .flat_map(|root| root.match_indices('/').map(|(end, _)| &root[..end]))
         .collect();
+    let programs = elf::told_elsewhere(image);
     let mut faults: Vec<_> = closed_root(image).into_iter().collect();
     let mut closed: Vec<&str> = Vec::new();
     for (path, found) in image.added() {
         let is_root = roots.iter().any(|root| is_below(path, root));
         let is_above = above_roots.contains(path);
         // What is in a closed directory needs no word of its own; of programs their own rules speak.
-        let is_program = entry.as_deref() == Some(path) || above(path) == "opt/extensions";
+        let is_program = programs.contains(path);
         if !(is_root || is_above) || closed.iter().any(|directory| is_below(path, directory)) {
             continue;
         }

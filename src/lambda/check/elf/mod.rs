@@ -172,7 +172,7 @@ pub(super) fn foreign(image: &Subject) -> BTreeSet<&str> {
 }
 
 /// The programs that the rules of extensions and of the entry point look at, and those that start them.
-fn told_elsewhere(image: &Subject) -> BTreeSet<String> {
+pub(super) fn told_elsewhere(image: &Subject) -> BTreeSet<String> {
     let extensions = image.tree.paths_below("opt/extensions");
     let extensions = extensions.filter(|path| files::directory(path) == "opt/extensions");
     let mut programs: Vec<_> = extensions.map(str::to_owned).collect();
