@@ -14,7 +14,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use files::{Binary, Foreign, Module, Owners, Role};
-use loader::{Edge, Hit, Loader, links_of};
+use loader::{Directories, Edge, Hit, Loader, links_of};
 
 use crate::lambda;
 use crate::lambda::check::modules::below;
@@ -215,7 +215,9 @@ impl<'a> Linked<'a> {
     fn follow(&mut self, machine: Machine) {
         let python = self.image.python.as_ref();
         let python = python.and_then(|python| self.image.find(&python.interpreter));
-        let inherited = python.map_or_else(Vec::new, |(path, _)| self.loader.handed_on(&path));
+        let none = Directories::default();
+        let inherited = python.map(|(path, _)| self.loader.handed_on(&path));
+        let inherited = inherited.unwrap_or_default();
         let mut binaries: Vec<_> = Binary::all(self.image)
             .filter(|binary| binary.facts.is_for(machine))
             .filter(|binary| !is_of_other_python(self.image, binary.path))
@@ -232,7 +234,7 @@ impl<'a> Linked<'a> {
                 continue;
             }
             let own = matches!(binary.role, Role::Program | Role::Tool);
-            let inherited = if own { &[][..] } else { &inherited };
+            let inherited = if own { &none } else { &inherited };
             for edge in self.loader.edges(binary.path, inherited) {
                 followed.insert(edge.file.clone());
                 if known.insert((edge.file.clone(), edge.name)) {

@@ -491,6 +491,40 @@ fn a_configuration_that_includes_itself_is_read_once() {
     assert_eq!(findings(image), "");
 }
 
+/// So many would need more stack than there is, were each read by the one before.
+#[test]
+fn a_chain_of_configurations_has_an_end() {
+    let mut image = base().file("etc/ld.so.conf", "include ld.so.conf.d/f0\n");
+    for number in 0..8_000 {
+        let text = format!("include ld.so.conf.d/f{}\n/opt/own\n", number + 1);
+        image = image.file(&format!("etc/ld.so.conf.d/f{number}"), text);
+    }
+    let image = image
+        .file("opt/own/libone.so.1", needing(&[]).bytes())
+        .file("var/task/_one.abi3.so", needing(&["libone.so.1"]).bytes());
+    assert_eq!(findings(image), "");
+}
+
+/// 6000 directories that are not there for each of 4000 libraries.
+#[test]
+fn search_paths_are_looked_at_once_for_a_file() {
+    let needed: Vec<_> = (0..4000).map(|number| format!("l{number}")).collect();
+    let needed: Vec<_> = needed.iter().map(String::as_str).collect();
+    let mut rpath: Vec<_> = (0..2800).map(|number| format!("/{number:x}")).collect();
+    rpath.push("/opt/own".to_owned());
+    let file = Made {
+        rpath: &rpath.join(":"),
+        ..needing(&needed)
+    };
+    let mut image = base().file("opt/own/l0", needing(&[]).bytes());
+    for number in 0..4 {
+        image = image.file(&format!("var/task/_{number}.abi3.so"), file.bytes());
+    }
+    let found = findings(image);
+    assert_eq!(found.lines().count(), 10);
+    assert!(!found.contains("`l0`"), "{found}");
+}
+
 #[test]
 fn a_damaged_file_is_told() {
     let mut file = needs(&["GLIBC_2.17"]);
