@@ -699,6 +699,22 @@ mod tests {
         assert!(read(table.as_bytes(), version("3.12")).unwrap().is_ok());
     }
 
+    /// Each is a block within those before.
+    #[test]
+    fn a_with_of_many_items_is_refused_once_over() {
+        let source = |items: usize| format!("with {}a:\n    b = 1\n", "a, ".repeat(items - 1));
+        assert!(
+            read(source(20).as_bytes(), version("3.12"))
+                .unwrap()
+                .is_ok()
+        );
+        insta::assert_snapshot!(refusal(source(21), "3.12"), @"Some((1, 1)) too many statically nested blocks");
+        let refused = refusal(source(400_000), "3.12");
+        assert_eq!(refused, refusal(source(21), "3.12"));
+        let within = format!("with {}a:\n    while b:\n        break\n", "a, ".repeat(20));
+        assert_eq!(refusal(within, "3.12"), refused);
+    }
+
     #[test]
     fn names_of_the_top_level_are_bound() {
         let source = "
