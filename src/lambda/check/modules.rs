@@ -440,6 +440,8 @@ const PLATFORMS: [&str; 5] = [
 /// The file of a module without its ending: as `CPython`'s finder takes them, extension modules first. One for another
 /// Python or processor comes last; what it is worth is another's affair.
 fn file_of(image: &Subject, stem: &str) -> Option<String> {
+    // Most names are nowhere, and there are many names.
+    image.tree.paths_from(&format!("{stem}.")).next()?;
     let is_file = |path: &String| {
         let found = image.find(path);
         found.is_some_and(|(_, found)| found.entry.kind == Kind::File)

@@ -191,16 +191,22 @@ impl Tree {
         self.files.keys().map(|path| &**path)
     }
 
+    /// All paths that begin so, sorted.
+    pub fn paths_from<'a>(&'a self, start: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let start = start.to_owned();
+        let from = (Bound::Included(start.as_str()), Bound::Unbounded);
+        let from = self.files.range::<str, _>(from);
+        from.map(|(path, _)| &**path)
+            .take_while(move |path| path.starts_with(&start))
+    }
+
     /// All paths below a directory at any depth, sorted.
     pub fn paths_below<'a>(&'a self, directory: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         let mut prefix = directory.to_owned();
         if !prefix.is_empty() {
             prefix.push('/');
         }
-        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
-        let from = self.files.range::<str, _>(from);
-        from.map(|(path, _)| &**path)
-            .take_while(move |path| path.starts_with(&prefix))
+        self.paths_from(&prefix)
     }
 
     /// Whether there is something at exactly this path; no link is followed.
