@@ -114,7 +114,7 @@ fn are_few(image: &Subject) -> Vec<Fault> {
 #[cfg(test)]
 mod tests {
     use crate::lambda::check::testing::Forge;
-    use crate::python::elf::testing::elf;
+    use crate::python::elf::testing::{Made, elf};
 
     const X86: u16 = 62;
     const ARM: u16 = 183;
@@ -136,6 +136,21 @@ mod tests {
             .dir("opt/agent")
             .file("opt/agent/config", "x");
         assert_eq!(found(image), "");
+    }
+
+    /// To look at all files again for each would take hours.
+    #[test]
+    fn many_extensions_are_looked_at_once() {
+        let program = Made {
+            interpreter: "/lib64/ld-linux-x86-64.so.2",
+            ..Made::default()
+        };
+        let mut image = sound();
+        for number in 0..8_000 {
+            let path = format!("opt/extensions/e{number}");
+            image = image.program(&path, program.bytes());
+        }
+        insta::assert_snapshot!(found(image), @"LMB093 error opt/extensions: there are 8000 extensions");
     }
 
     #[test]

@@ -163,8 +163,11 @@ pub(super) fn missing_loader<'a>(image: &Subject, seen: &'a Seen) -> Option<&'a 
         .rsplit('/')
         .next()
         .is_some_and(|name| name.starts_with("ld-linux"));
-    let mut paths = image.tree.paths();
-    let is_unknown = is_glibcs && !paths.any(|path| path.ends_with("/libc.so.6"));
+    let has_libc = || {
+        let has = || image.tree.paths().any(|path| path.ends_with("/libc.so.6"));
+        *image.known.has_libc.get_or_init(has)
+    };
+    let is_unknown = is_glibcs && !has_libc();
     (!is_unknown).then_some(loader)
 }
 
@@ -300,6 +303,10 @@ pub(super) fn other_machine(image: &Subject) -> Option<(Machine, usize)> {
 /// The processor that nearly all of the base's programs are for, and how many, if it is not the one that the
 /// config names.
 fn majority(image: &Subject) -> Option<(Machine, usize)> {
+    *image.known.majority.get_or_init(|| counted(image))
+}
+
+fn counted(image: &Subject) -> Option<(Machine, usize)> {
     let stated = stated_machine(image)?;
     let other = match stated {
         Machine::X86_64 => Machine::Aarch64,

@@ -3,14 +3,19 @@
 //! Documents are read leniently: a rule is to say what is wrong with one, so nothing here fails on a field
 //! that is missing or of another kind. This file never opens anything itself.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, OnceLock};
+
 use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::lambda::check::contents::Seen;
-use crate::lambda::check::wheels::Known;
+use crate::lambda::check::elf::Needs;
+use crate::lambda::check::syntax;
+use crate::lambda::check::wheels::Distribution;
 use crate::lambda::{self, Runtime};
 use crate::oci::flatten::{Found, Layer, Tree};
-use crate::python::PythonVersion;
+use crate::python::{Machine, PythonVersion};
 
 /// A document and what was said of it where it is named.
 #[derive(Debug, Clone)]
@@ -125,6 +130,22 @@ pub struct Python {
     pub path: Vec<String>,
     /// Which of them are the standard library's.
     pub standard: Vec<String>,
+}
+
+/// What is found out of an image once, whichever rule asks first.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The processor that nearly all of the base's programs are for, if the config names another.
+    pub(super) majority: OnceLock<Option<(Machine, usize)>>,
+    /// Whether a C library of glibc's is there.
+    pub(super) has_libc: OnceLock<bool>,
+    /// What added programs and libraries need.
+    pub(super) needs: OnceLock<Option<Needs>>,
+    pub(super) distributions: OnceLock<Vec<Distribution>>,
+    /// The paths that their `RECORD`s list.
+    pub(super) recorded: OnceLock<HashSet<String>>,
+    /// The sources that were parsed, by their paths.
+    pub(super) sources: Mutex<HashMap<String, Option<syntax::Reading>>>,
 }
 
 /// An image, read.

@@ -4,7 +4,7 @@
 //! machine and libraries is the rules' of ELF files: where those speak, the tags of its wheel are silent.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::str::FromStr as _;
 use std::sync::OnceLock;
 
@@ -89,11 +89,21 @@ pub(super) struct Distribution {
     version: Option<Version>,
     layer: usize,
     fields: String,
+    /// Its `RECORD`, once it is asked for.
+    record: OnceLock<Record>,
 }
+
+/// Path below the distribution's directory → hash and size as recorded.
+type Record = BTreeMap<String, (String, String)>;
 
 impl Distribution {
     fn field<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         fields(&self.fields, name)
+    }
+
+    /// What only another version of itself has as well.
+    fn key(&self) -> (&str, &str) {
+        (&self.directory, &self.name)
     }
 
     fn fault(&self, message: String) -> Fault {
@@ -117,7 +127,10 @@ fn fields<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 
 /// All distributions in directories of the module path, in its order; of one directory by name.
 fn distributions<'a>(image: &'a Subject, python: &Python) -> &'a [Distribution] {
-    image.known.all.get_or_init(|| listed(image, python))
+    image
+        .known
+        .distributions
+        .get_or_init(|| listed(image, python))
 }
 
 fn listed(image: &Subject, python: &Python) -> Vec<Distribution> {
@@ -153,6 +166,7 @@ fn listed(image: &Subject, python: &Python) -> Vec<Distribution> {
                 version: Version::from_str(version).ok(),
                 layer: layers.map(|found| found.layer).max()?,
                 fields: metadata,
+                record: OnceLock::new(),
             };
             Some((place, distribution))
         })
@@ -161,23 +175,24 @@ fn listed(image: &Subject, python: &Python) -> Vec<Distribution> {
     found.into_iter().map(|(_, one)| one).collect()
 }
 
-/// What is found out of an image once, whichever rule asks first.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    all: OnceLock<Vec<Distribution>>,
-    /// The paths that their `RECORD`s list.
-    recorded: OnceLock<HashSet<String>>,
-}
-
 /// Those that layers above the base bring, and that no other version of themselves lies beside.
 fn added<'a>(image: &Subject, all: &'a [Distribution]) -> Vec<&'a Distribution> {
-    let twice = |one: &Distribution| all.iter().filter(|other| is_same(one, other)).count() > 1;
+    let counts = counts(all);
     let added = all.iter().filter(|one| one.layer >= image.base);
-    added.filter(|one| !twice(one)).collect()
+    added.filter(|one| counts[&one.key()] == 1).collect()
+}
+
+/// How often each is there.
+fn counts(all: &[Distribution]) -> HashMap<(&str, &str), usize> {
+    let mut counts = HashMap::new();
+    for one in all {
+        *counts.entry(one.key()).or_default() += 1;
+    }
+    counts
 }
 
 fn is_same(one: &Distribution, other: &Distribution) -> bool {
-    one.directory == other.directory && one.name == other.name
+    one.key() == other.key()
 }
 
 fn target(image: &Subject, python: &Python) -> Option<Target> {
@@ -188,7 +203,7 @@ fn target(image: &Subject, python: &Python) -> Option<Target> {
             .filter(|_| modules::is_lambdas(&image.documents));
         runtime.map(|runtime| runtime.glibc)
     };
-    let glibc = elf::glibc_of(image, machine).or_else(of_runtime);
+    let glibc = elf::glibc_of(image).or_else(of_runtime);
     Some(Target::new(
         python.version,
         machine,
@@ -206,13 +221,10 @@ pub(super) struct Unfit {
 }
 
 impl Unfit {
-    /// Whether it is for the Python of a module's tag, as `cpython-312`.
-    pub(super) fn is_for(&self, tag: &str) -> bool {
-        let python = tag.replace("cpython-", "cp");
-        self.tags.split(", ").any(|tag| {
-            let mut parts = tag.split('-');
-            parts.next() == Some(&python)
-        })
+    /// The Pythons that it is for, as `cp312`.
+    pub(super) fn pythons(&self) -> impl Iterator<Item = &str> {
+        let tags = self.tags.split(", ");
+        tags.filter_map(|tag| tag.split('-').next())
     }
 }
 
@@ -284,8 +296,8 @@ fn is_told_by_libraries<'a>(
     foreign: impl Fn() -> &'a BTreeSet<&'a str>,
 ) -> bool {
     if matches!(misfit, Misfit::System { .. }) {
-        let mut files = record(image, one).into_keys();
-        return files.any(|path| foreign().contains(&*joined(&one.directory, &path)));
+        let mut files = record(image, one).keys();
+        return files.any(|path| foreign().contains(&*joined(&one.directory, path)));
     }
     if !matches!(
         misfit,
@@ -324,10 +336,11 @@ fn is_unknown(image: &Subject, one: &Distribution) -> bool {
     seen.is_some_and(|seen| seen.is_dropped)
 }
 
-/// Path below the distribution's directory → hash and size as recorded.
-fn record(image: &Subject, one: &Distribution) -> BTreeMap<String, (String, String)> {
-    let text = text_at(image, &joined(&one.info, "RECORD")).unwrap_or_default();
-    read_record(&text).unwrap_or_default()
+fn record<'a>(image: &Subject, one: &'a Distribution) -> &'a Record {
+    one.record.get_or_init(|| {
+        let text = text_at(image, &joined(&one.info, "RECORD")).unwrap_or_default();
+        read_record(&text).unwrap_or_default()
+    })
 }
 
 /// What may be deleted without a loss to any program: sources and tests of the distribution, and its own papers.
@@ -351,17 +364,13 @@ fn is_whole(image: &Subject) -> Vec<Fault> {
         return Vec::new();
     };
     let all = distributions(image, python);
-    let records: Vec<_> = all.iter().map(|one| record(image, one)).collect();
     let told = OnceCell::new();
     let mut faults = Vec::new();
-    for (one, record) in all.iter().zip(&records) {
-        if one.layer < image.base || all.iter().filter(|other| is_same(one, other)).count() > 1 {
-            continue;
-        }
+    for one in added(image, all) {
         faults.extend(tell_invalid(image, one));
         let mut missing = Vec::new();
         let mut other = Vec::new();
-        for (path, row) in record {
+        for (path, row) in record(image, one) {
             // What is above the directory was moved by whoever installed, or is a script.
             if path.starts_with("..") || path.starts_with('/') || path.starts_with("bin/") {
                 continue;
@@ -369,10 +378,10 @@ fn is_whole(image: &Subject) -> Vec<Fault> {
             match state(image, &joined(&one.directory, path), row) {
                 State::Missing if !is_dispensable(path) => missing.push(path),
                 State::Other(layer) if !is_rewritten(path) => {
-                    let claimed = all.iter().zip(&records).any(|(owner, rows)| {
+                    let claimed = all.iter().any(|owner| {
                         owner.info != one.info
                             && owner.directory == one.directory
-                            && rows.contains_key(path)
+                            && record(image, owner).contains_key(path)
                     });
                     other.push((path, layer, claimed || layer > one.layer));
                 }
@@ -542,8 +551,10 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
         installed.insert(one.name.clone(), one.version.clone());
     }
     let mut faults = Vec::new();
+    let mut unrecorded: HashMap<String, bool> = HashMap::new();
     for one in added(image, all) {
-        for text in one.field("Requires-Dist") {
+        let mut told = HashSet::new();
+        for text in one.field("Requires-Dist").filter(|text| told.insert(*text)) {
             let Some(required) = Requirement::parse(text) else {
                 continue;
             };
@@ -553,8 +564,12 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
             }
             let version = installed.get(&required.name);
             let specifiers = VersionSpecifiers::from_str(&required.specifiers);
+            let mut is_there = || {
+                let known = unrecorded.entry(required.name.clone());
+                *known.or_insert_with(|| is_there_unrecorded(image, python, &required.name))
+            };
             let message = match (version, specifiers) {
-                (None, _) if is_there_unrecorded(image, python, &required.name) => continue,
+                (None, _) if is_there() => continue,
                 (None, _) => "it is not in the image".to_owned(),
                 (Some(Some(version)), Ok(specifiers)) if !specifiers.contains(version) => {
                     format!("version {version} is in the image")
@@ -595,8 +610,12 @@ fn is_there_once(image: &Subject) -> Vec<Fault> {
         return Vec::new();
     };
     let all = distributions(image, python);
+    let counts = counts(all);
     let mut faults = Vec::new();
     for (number, one) in all.iter().enumerate() {
+        if counts[&one.key()] == 1 {
+            continue;
+        }
         let others = || {
             all.iter()
                 .filter(|other| is_same(one, other) && other.info != one.info)
@@ -648,8 +667,8 @@ fn recorded<'a>(image: &'a Subject, python: &Python) -> &'a HashSet<String> {
     image.known.recorded.get_or_init(|| {
         let all = distributions(image, python).iter();
         let paths = all.flat_map(|one| {
-            let rows = record(image, one).into_keys();
-            rows.map(|row| joined(&one.directory, &row))
+            let rows = record(image, one).keys();
+            rows.map(|row| joined(&one.directory, row))
         });
         paths.collect()
     })
@@ -835,6 +854,12 @@ mod tests {
         let fields = "Requires-Python: <3.12\nRequires-Dist: gone>=2\nRequires-Dist: b<1\n";
         let image = pure(pure(aws("app.handler"), "a", fields), "b", "");
         insta::assert_snapshot!(told(image));
+    }
+
+    #[test]
+    fn a_requirement_that_is_repeated_is_told_once() {
+        let fields = "Requires-Dist: gone\n".repeat(200_000);
+        insta::assert_snapshot!(told(pure(aws("app.handler"), "a", &fields)), @"LMB078 warning 1 var/task/a-1.0.dist-info: a 1.0 requires `gone`, and it is not in the image");
     }
 
     #[test]

@@ -85,13 +85,11 @@ struct Included {
 
 /// A library that a file needs, and what the loader gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Edge<'a> {
+pub(super) struct Edge {
     /// The path of the file.
     pub(super) file: String,
-    /// What it says.
-    pub(super) links: &'a Links,
     /// The library's name as it is needed.
-    pub(super) name: &'a str,
+    pub(super) name: String,
     /// What is found.
     pub(super) hit: Hit,
 }
@@ -139,11 +137,6 @@ impl<'a> Loader<'a> {
         let system = loader.directories(system.into_iter());
         loader.system = system.iter().chain(&*built_in).cloned().collect();
         loader
-    }
-
-    /// The processor that it is for.
-    pub(super) fn machine(&self) -> Machine {
-        self.machine
     }
 
     /// A path as it is meant by a process that starts in the working directory.
@@ -221,7 +214,7 @@ impl<'a> Loader<'a> {
 
     /// Every library that a file needs, directly or by those that layers above the base bring. As in a process a
     /// name is looked for once, by whoever asks first; `inherited` is what the program that loads it hands on.
-    pub(super) fn edges(&self, root: &str, inherited: &Directories) -> Vec<Edge<'a>> {
+    pub(super) fn edges(&self, root: &str, inherited: &Directories) -> Vec<Edge> {
         let mut edges = Vec::new();
         let mut loaded: HashMap<&str, Hit> = HashMap::new();
         let mut visited = HashSet::from([root.to_owned()]);
@@ -250,8 +243,7 @@ impl<'a> Loader<'a> {
                 }
                 edges.push(Edge {
                     file: file.clone(),
-                    links,
-                    name,
+                    name: name.to_owned(),
                     hit,
                 });
             }

@@ -183,51 +183,47 @@ pub(super) fn told_elsewhere(image: &Subject) -> BTreeSet<String> {
         .collect()
 }
 
-/// The image's loader, what of its system is known, and what all added files need.
-struct Linked<'a> {
-    image: &'a Subject,
-    owners: Owners<'a>,
-    loader: Loader<'a>,
-    /// The C library's own definitions.
-    libc: Option<&'a Links>,
+/// What all added files need: found out once for an image.
+#[derive(Debug)]
+pub(super) struct Needs {
+    machine: Machine,
+    /// The path of the C library.
+    libc: Option<String>,
     /// Everything needed, once, with what the file that needs it is there for.
-    edges: Vec<(Edge<'a>, Role)>,
+    edges: Vec<(Edge, Role)>,
 }
 
-impl<'a> Linked<'a> {
-    fn new(image: &'a Subject) -> Option<Self> {
+impl Needs {
+    fn of(image: &Subject) -> Option<Self> {
         let machine = program::machine_of_base(image)?;
         let loader = Loader::new(image, machine);
-        let libc = loader.system_library("libc.so.6").map(|(_, links)| links);
-        let libc = libc.filter(|links| newest(&links.defined, "GLIBC_").is_some());
-        let mut linked = Self {
-            image,
-            owners: Owners::new(image),
+        let libc = loader.system_library("libc.so.6").map(|(path, _)| path);
+        let mut needs = Self {
+            machine,
             libc,
             edges: Vec::new(),
-            loader,
         };
-        linked.follow(machine);
-        Some(linked)
+        needs.follow(image, &loader);
+        Some(needs)
     }
 
     /// Follows modules and programs first: what they load is no plugin that may never be.
-    fn follow(&mut self, machine: Machine) {
-        let python = self.image.python.as_ref();
-        let python = python.and_then(|python| self.image.find(&python.interpreter));
+    fn follow(&mut self, image: &Subject, loader: &Loader<'_>) {
+        let python = image.python.as_ref();
+        let python = python.and_then(|python| image.find(&python.interpreter));
         let none = Directories::default();
-        let inherited = python.map(|(path, _)| self.loader.handed_on(&path));
+        let inherited = python.map(|(path, _)| loader.handed_on(&path));
         let inherited = inherited.unwrap_or_default();
-        let mut binaries: Vec<_> = Binary::all(self.image)
-            .filter(|binary| binary.facts.is_for(machine))
-            .filter(|binary| !is_of_other_python(self.image, binary.path))
+        let mut binaries: Vec<_> = Binary::all(image)
+            .filter(|binary| binary.facts.is_for(self.machine))
+            .filter(|binary| !is_of_other_python(image, binary.path))
             .collect();
         binaries.sort_by_key(|binary| match binary.role {
             Role::Module | Role::Program => 0,
             Role::Tool => 1,
             Role::Library => 2,
         });
-        let mut known: BTreeSet<(String, &str)> = BTreeSet::new();
+        let mut known: BTreeSet<(String, String)> = BTreeSet::new();
         let mut followed: BTreeSet<String> = BTreeSet::new();
         for binary in binaries {
             if binary.role == Role::Library && followed.contains(binary.path) {
@@ -235,18 +231,47 @@ impl<'a> Linked<'a> {
             }
             let own = matches!(binary.role, Role::Program | Role::Tool);
             let inherited = if own { &none } else { &inherited };
-            for edge in self.loader.edges(binary.path, inherited) {
+            for edge in loader.edges(binary.path, inherited) {
                 followed.insert(edge.file.clone());
-                if known.insert((edge.file.clone(), edge.name)) {
+                if known.insert((edge.file.clone(), edge.name.clone())) {
                     self.edges.push((edge, binary.role));
                 }
             }
         }
     }
+}
+
+/// The same in its image.
+struct Linked<'a> {
+    image: &'a Subject,
+    owners: Owners<'a>,
+    machine: Machine,
+    /// The C library's own definitions.
+    libc: Option<&'a Links>,
+    edges: &'a [(Edge, Role)],
+}
+
+impl<'a> Linked<'a> {
+    fn new(image: &'a Subject) -> Option<Self> {
+        let needs = image
+            .known
+            .needs
+            .get_or_init(|| Needs::of(image))
+            .as_ref()?;
+        let libc = needs.libc.as_ref().and_then(|path| image.get(path));
+        let libc = libc.and_then(|found| links_of(&found, needs.machine));
+        Some(Self {
+            image,
+            owners: Owners::new(image),
+            machine: needs.machine,
+            libc: libc.filter(|links| newest(&links.defined, "GLIBC_").is_some()),
+            edges: &needs.edges,
+        })
+    }
 
     /// The libraries that are not found, and who needs them.
-    fn missing(&self) -> Vec<&(Edge<'a>, Role)> {
-        let missing = |edge: &Edge<'_>| match &edge.hit {
+    fn missing(&self) -> Vec<&'a (Edge, Role)> {
+        let missing = |edge: &Edge| match &edge.hit {
             Hit::Found(_) => false,
             // That one is told to be for another processor.
             Hit::Other(path) => {
@@ -257,18 +282,18 @@ impl<'a> Linked<'a> {
         };
         let edges = self.edges.iter();
         edges
-            .filter(|(edge, _)| missing(edge) && !is_the_systems(self, edge.name))
+            .filter(|(edge, _)| missing(edge) && !is_the_systems(self, &edge.name))
             .collect()
     }
 
     /// Versions that added files need and that the library found has not: file, library's name, the newest such
     /// version, the library's path and all that it defines.
     fn unmet(&self) -> Vec<Unmet<'_>> {
-        let machine = self.loader.machine();
+        let machine = self.machine;
         let mut unmet = Vec::new();
         // A library may define ten thousands, and many files ask it for as many.
         let mut defined: HashMap<&str, HashSet<&str>> = HashMap::new();
-        for (edge, _) in &self.edges {
+        for (edge, _) in self.edges {
             let Hit::Found(path) = &edge.hit else {
                 continue;
             };
@@ -279,7 +304,11 @@ impl<'a> Linked<'a> {
             let defined = defined
                 .entry(path)
                 .or_insert_with(|| library.defined.iter().map(|version| &**version).collect());
-            let asked = edge.links.asked_of(edge.name).into_iter();
+            let file = self.image.get(&edge.file);
+            let Some(links) = file.and_then(|found| links_of(&found, machine)) else {
+                continue;
+            };
+            let asked = links.asked_of(&edge.name).into_iter();
             let missing = asked.flat_map(|asked| &asked.versions);
             let missing = missing.filter(|version| !defined.contains(&***version));
             // Of a library without versions the loader takes any, with a warning.
@@ -289,7 +318,7 @@ impl<'a> Linked<'a> {
             };
             unmet.push(Unmet {
                 file: &edge.file,
-                library: edge.name,
+                library: &edge.name,
                 version,
                 path,
                 defined: &library.defined,
@@ -334,7 +363,7 @@ fn needs_no_newer_glibc(image: &Subject) -> Vec<Fault> {
     let Some(runtime) = image.runtime().filter(|_| is_of_lambda(image)) else {
         return Vec::new();
     };
-    let machine = linked.loader.machine();
+    let machine = linked.machine;
     let mut all = Vec::new();
     for binary in Binary::all(image) {
         let links = links_of(&binary.found, machine);
@@ -398,8 +427,8 @@ fn needs_no_newer_library(image: &Subject) -> Vec<Fault> {
 }
 
 /// The version of the image's own C library, where it says it.
-pub(super) fn glibc_of(image: &Subject, machine: Machine) -> Option<Glibc> {
-    let (_, libc) = Loader::new(image, machine).system_library("libc.so.6")?;
+pub(super) fn glibc_of(image: &Subject) -> Option<Glibc> {
+    let libc = Linked::new(image)?.libc?;
     need_of(newest(&libc.defined, "GLIBC_")?).map(|need| need.version)
 }
 
@@ -407,7 +436,7 @@ pub(super) fn glibc_of(image: &Subject, machine: Machine) -> Option<Glibc> {
 pub(super) fn missing_libraries(image: &Subject) -> BTreeSet<String> {
     let linked = Linked::new(image);
     let missing = linked.iter().flat_map(Linked::missing);
-    missing.map(|(edge, _)| edge.name.to_owned()).collect()
+    missing.map(|(edge, _)| edge.name.clone()).collect()
 }
 
 /// A fault in the layer and at the path of an added file.
@@ -427,15 +456,15 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
     if missing.is_empty() {
         return Vec::new();
     }
-    let names = missing.iter().map(|(edge, _)| edge.name).collect();
-    let elsewhere = elsewhere(image, linked.loader.machine(), &names);
-    let musl = missing.iter().filter(|(edge, _)| is_musl(edge.name));
+    let names = missing.iter().map(|(edge, _)| &*edge.name).collect();
+    let elsewhere = elsewhere(image, linked.machine, &names);
+    let musl = missing.iter().filter(|(edge, _)| is_musl(&edge.name));
     let musl: BTreeSet<_> = musl.map(|(edge, _)| linked.owners.of(&edge.file)).collect();
     let optional = optional_modules(&linked, &missing);
     let mut groups = Groups::default();
     for (edge, role) in &missing {
         let whose = linked.owners.of(&edge.file);
-        let name = edge.name;
+        let name = &*edge.name;
         let places = elsewhere.get(name).map_or(&[][..], Vec::as_slice);
         let (message, about, level) = if is_musl(name) {
             let message = format!(
@@ -486,8 +515,8 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
 
 /// Extension modules that nobody need import: the standard library's, and those that are few of their owner's, which
 /// has others for whoever lacks the library.
-fn optional_modules<'a>(linked: &Linked<'a>, missing: &[&(Edge<'a>, Role)]) -> BTreeSet<String> {
-    let modules = |edges: &mut dyn Iterator<Item = &(Edge<'a>, Role)>| {
+fn optional_modules(linked: &Linked<'_>, missing: &[&(Edge, Role)]) -> BTreeSet<String> {
+    let modules = |edges: &mut dyn Iterator<Item = &(Edge, Role)>| {
         let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (edge, _) in edges.filter(|(_, role)| *role == Role::Module) {
             let whose = linked.owners.of(&edge.file).to_owned();
@@ -608,6 +637,35 @@ fn is_of_other_python(image: &Subject, path: &str) -> bool {
     Module::of(files::name(path)).is_some_and(|module| module.is_of_other_python(image))
 }
 
+/// The directories and names of the extension modules that the image's Python imports.
+fn fitting_modules(image: &Subject) -> BTreeSet<(&str, &str)> {
+    let fitting = image.tree.paths().filter_map(|path| {
+        let module = Module::of(files::name(path))?;
+        let is_own = !module.is_of_other_python(image);
+        is_own.then_some((files::directory(path), module.stem))
+    });
+    fitting.collect()
+}
+
+/// The distributions whose tags are told to be for others.
+struct Unfit {
+    names: BTreeSet<String>,
+    /// The Pythons of those that record no files, as `cp312`.
+    pythons: BTreeSet<String>,
+}
+
+impl Unfit {
+    fn of(image: &Subject) -> Self {
+        let all = wheels::unfit(image);
+        let unrecorded = all.iter().filter(|unfit| !unfit.is_recorded);
+        let pythons = unrecorded.flat_map(wheels::Unfit::pythons);
+        Self {
+            pythons: pythons.map(str::to_owned).collect(),
+            names: all.into_iter().map(|unfit| unfit.name).collect(),
+        }
+    }
+}
+
 fn is_of_this_python(image: &Subject) -> Vec<Fault> {
     let Some(python) = &image.python else {
         return Vec::new();
@@ -617,6 +675,7 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
     let machine = program::machine_of_base(image);
     let owners = Owners::new(image);
     let unfit = OnceCell::new();
+    let fitting = OnceCell::new();
     for binary in Binary::all(image) {
         let path = binary.path;
         let Some(module) = Module::of(files::name(path)) else {
@@ -628,20 +687,18 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
             continue;
         }
         let directory = files::directory(path);
-        let beside = image.tree.paths_below(directory);
-        let beside = beside.filter(|other| files::directory(other) == directory);
-        let has_own = beside
-            .filter_map(|other| Module::of(files::name(other)))
-            .any(|other| other.stem == module.stem && !other.is_of_other_python(image));
+        let fitting = fitting.get_or_init(|| fitting_modules(image));
+        let has_own = fitting.contains(&(directory, module.stem));
         let has_source = image
             .tree
             .contains(&format!("{directory}/{}.py", module.stem));
-        let unfit = unfit.get_or_init(|| wheels::unfit(image));
-        let distribution = owners.distribution(path);
-        let is_told = unfit.iter().any(|unfit| match distribution {
-            Some(name) => unfit.name == name,
-            None => !unfit.is_recorded && unfit.is_for(module.tag),
-        });
+        let unfit = unfit.get_or_init(|| Unfit::of(image));
+        let is_told = match owners.distribution(path) {
+            Some(name) => unfit.names.contains(name),
+            None => unfit
+                .pythons
+                .contains(&module.tag.replace("cpython-", "cp")),
+        };
         if has_own || has_source || is_told {
             continue;
         }

@@ -526,6 +526,34 @@ fn search_paths_are_looked_at_once_for_a_file() {
 }
 
 #[test]
+fn what_files_need_is_found_out_once() {
+    let needing = needing(&["libgone.so"]).bytes();
+    let image = || subject(base().file("var/task/_one.abi3.so", &needing));
+    let told = |image: &Subject| {
+        let findings = check(image);
+        let mut findings = findings.iter();
+        findings.any(|finding| finding.rule.id == "LMB069")
+    };
+    assert!(told(&image()));
+    let known = image();
+    known.known.needs.set(None).unwrap();
+    assert!(!told(&known));
+}
+
+/// To look for another module beside each would take hours.
+#[test]
+fn many_modules_of_another_python_are_looked_at_once() {
+    let file = needing(&[]).bytes();
+    let mut image = base();
+    for number in 0..8_000 {
+        let path = format!("var/task/m{number:05}.cpython-311-x86_64-linux-gnu.so");
+        image = image.file(&path, &file);
+    }
+    let found = findings(image);
+    insta::assert_snapshot!(found.lines().last().unwrap_or_default(), @"LMB071 warning 1 var/task/m00009.cpython-311-x86_64-linux-gnu.so: it is for `cpython-311`, and the image's Python 3.12 imports `cpython-312` alone, and 7990 more of the kind");
+}
+
+#[test]
 fn a_damaged_file_is_told() {
     let mut file = needs(&["GLIBC_2.17"]);
     file.truncate(200);

@@ -6,6 +6,7 @@
 mod bound;
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 
 use bound::{Bound, What};
 
@@ -272,7 +273,7 @@ struct Source {
     package: Option<Vec<String>>,
     /// How many packages are around it, itself included if it is one; nothing where that depends on who imports it.
     depth: Option<u32>,
-    read: Result<syntax::Module, syntax::Refusal>,
+    read: syntax::Reading,
 }
 
 fn source(
@@ -291,12 +292,23 @@ fn source(
         return None;
     }
     Some(Source {
-        read: syntax::read(bytes, python.version)?,
+        read: read_once(image, &path, || syntax::read(bytes, python.version))?,
         layer: found.layer,
         path,
         package,
         depth: None,
     })
+}
+
+/// What a source says: several rules ask, and parsing costs.
+fn read_once(
+    image: &Subject,
+    path: &str,
+    read: impl FnOnce() -> Option<syntax::Reading>,
+) -> Option<syntax::Reading> {
+    let known = image.known.sources.lock();
+    let mut known = known.unwrap_or_else(PoisonError::into_inner);
+    known.entry(path.to_owned()).or_insert_with(read).clone()
 }
 
 /// The handler's module and the packages around it, the module last.

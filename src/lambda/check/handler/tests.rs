@@ -1,7 +1,8 @@
 //! Tests of the handler's rules, and of the Python and the module path that they stand on.
 
 use super::*;
-use crate::lambda::check::testing::{Forge, aws, only};
+use crate::lambda::check::syntax::Refusal;
+use crate::lambda::check::testing::{self, Forge, aws, only};
 
 fn told(forge: Forge) -> String {
     let findings = forge.findings();
@@ -351,4 +352,24 @@ fn what_only_running_tells_is_not_told() {
     for (number, image) in images.into_iter().enumerate() {
         assert_eq!(told(image), "", "{number}");
     }
+}
+
+#[test]
+fn a_source_is_read_once() {
+    let image = app("def handler(event): pass\n").subject();
+    let told = || only(&testing::told(&image), "LMB05", '0'..='9');
+    assert!(told().starts_with("LMB056"));
+    let known = Refusal {
+        place: None,
+        reason: "known".to_owned(),
+    };
+    let path = "var/task/app.py".to_owned();
+    let before = image
+        .known
+        .sources
+        .lock()
+        .unwrap()
+        .insert(path, Some(Err(known)));
+    assert!(before.is_some());
+    insta::assert_snapshot!(told(), @"LMB053 error 1 var/task/app.py: known (Python 3.12)");
 }

@@ -1,7 +1,8 @@
 //! What a module's source says without being run: whether a Python takes it, what it defines and what it imports.
 //!
 //! The parser is ruff's. Sources come from anywhere, so how deep one is nested is counted before: what a stack of
-//! known size might not hold is not parsed, and then nothing is said. What an image is, is not known here.
+//! known size might not hold is not parsed, and then nothing is said. That is all that is done against a parser that
+//! fails: a panic of ruff's ends the process where the release is built to abort. What an image is, is not known here.
 
 mod compiler;
 #[cfg(test)]
@@ -89,8 +90,11 @@ pub(super) struct Refusal {
     pub(super) reason: String,
 }
 
+/// What a source says, or why Python does not take it.
+pub(super) type Reading = Result<Module, Refusal>;
+
 /// Reads a module's source for a Python; nothing where it cannot be told what that would say.
-pub(super) fn read(source: &[u8], version: PythonVersion) -> Option<Result<Module, Refusal>> {
+pub(super) fn read(source: &[u8], version: PythonVersion) -> Option<Reading> {
     let text = match decoded(source)? {
         Ok(text) => text,
         Err(refusal) => return Some(Err(refusal)),
@@ -202,7 +206,7 @@ fn is_shallow(text: &str) -> bool {
     }
 }
 
-fn parsed(text: &str, version: PythonVersion) -> Option<Result<Module, Refusal>> {
+fn parsed(text: &str, version: PythonVersion) -> Option<Reading> {
     let target = ast::PythonVersion {
         major: 3,
         minor: version.minor(),
