@@ -280,6 +280,7 @@ impl<'a> Linked<'a> {
             let asked = edge.links.asked_of(edge.name).into_iter();
             let missing = asked.flat_map(|asked| &asked.versions);
             let missing = missing.filter(|version| !defined.contains(&***version));
+            let missing = missing.filter(|version| !is_older(&library.defined, version));
             // Of a library without versions the loader takes any, with a warning.
             let missing = missing.filter(|_| !library.defined.is_empty());
             let Some(version) = missing.max_by(|a, b| natural(a, b)) else {
@@ -693,6 +694,21 @@ fn newest<'a>(versions: &'a [Box<str>], family: &str) -> Option<&'a str> {
         rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     });
     numbered.max_by(|a, b| natural(a, b))
+}
+
+/// Whether a version is older than the newest of its family that a library has. Those of glibc and of GCC's libraries
+/// are kept for ever, so that it is there too, also where the library at hand is one for linking and lists few.
+fn is_older(defined: &[Box<str>], version: &str) -> bool {
+    let mut families = ["GLIBC_", "GLIBCXX_", "CXXABI_"].into_iter();
+    let family = families.find(|family| {
+        let rest = version.strip_prefix(family);
+        rest.is_some_and(|rest| {
+            rest.bytes()
+                .all(|byte| byte == b'.' || byte.is_ascii_digit())
+        })
+    });
+    let newest = family.and_then(|family| newest(defined, family));
+    newest.is_some_and(|newest| natural(version, newest) == Ordering::Less)
 }
 
 /// Compares names with numbers in them as people do.

@@ -163,6 +163,27 @@ fn a_newer_c_library_is_found() {
 }
 
 #[test]
+fn versions_below_the_newest_are_there() {
+    let cxx = Made {
+        needed: &["libstdc++.so.6"],
+        asks: &[(
+            "libstdc++.so.6",
+            &["GLIBCXX_3.4.21", "CXXABI_1.3.9", "CXXABI_1.3"],
+        )],
+        ..Made::default()
+    };
+    let image = base()
+        .file(
+            "var/task/some/old.abi3.so",
+            needs(&["GLIBC_2.3.4", "GLIBC_2.14", "GLIBC_2.33"]),
+        )
+        .file("var/task/some/cxx.abi3.so", cxx.bytes());
+    assert_eq!(findings(image), "");
+    let image = base().file("var/task/odd.abi3.so", needs(&["GLIBC_ABI_DT_RELR"]));
+    assert!(findings(image).contains("`GLIBC_ABI_DT_RELR`"));
+}
+
+#[test]
 fn without_a_system_lambdas_own_version_counts() {
     let image = || {
         empty_base()
