@@ -210,8 +210,8 @@ fn lists_directories_first(image: &Subject) -> Vec<Fault> {
     faults
 }
 
-/// Whether what is missing are but directories around listed ones that a lower layer has: so umoci writes a layer,
-/// and nobody is known to have met a refusal of that.
+/// Whether umoci says that it wrote the layer, and what is missing are but directories around listed ones that a
+/// lower layer has: so it does, and nobody is known to have met a refusal of that.
 fn is_of_umoci(image: &Subject, number: usize, missing: &[(String, usize)]) -> bool {
     let (lower, layer) = (&image.layers[..number], &image.layers[number]);
     let is_around = |(directory, child): &(String, usize)| {
@@ -220,8 +220,15 @@ fn is_of_umoci(image: &Subject, number: usize, missing: &[(String, usize)]) -> b
         let has = |layer: &Layer<Seen>| !layer.is_whole() || layer.entries.iter().any(is_listed);
         layer.entries[*child].kind == Kind::Directory && lower.iter().any(has)
     };
+    let history = image.documents.config.value["history"].as_array();
+    let steps = history.into_iter().flatten();
+    let mut steps = steps.filter(|step| step["empty_layer"].as_bool() != Some(true));
+    let step = steps
+        .nth(number)
+        .and_then(|step| step["created_by"].as_str());
+    let says_so = step.is_some_and(|step| ["umoci repack", "umoci insert"].contains(&step));
     // More are no change by hand, and would be looked for long.
-    missing.len() <= MOST && missing.iter().all(is_around)
+    says_so && missing.len() <= MOST && missing.iter().all(is_around)
 }
 
 /// Directories that a layer has something in before it lists them, with the number of the first such entry.
@@ -511,6 +518,7 @@ fn is_made_at_run_time(path: &str, target: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use tar::EntryType;
 
     use super::is_escaped;
@@ -557,6 +565,21 @@ mod tests {
         insta::assert_snapshot!(of(new().file("app/src/main.py", "x").file("app/src/b.py", "x")), @"LMB035 error 2 app: the layer has `app/src/main.py` and does not list this directory, nor one more before what is in it");
         insta::assert_snapshot!(of(new().file("app/main.py", "x").dir("app").dir("app/lib")), @"LMB035 error 2 app: the directory comes after `app/main.py`, which is in it");
         insta::assert_snapshot!(of(new().dir("var").file("var/task/b.py", "x")), @"LMB035 error 2 var/task: the layer has `var/task/b.py` and does not list this directory");
+        // What `tar -C root -cf - var/task` writes; umoci alone is known to get through with it.
+        let parts = || new().dir("var/task/data");
+        insta::assert_snapshot!(of(parts()), @"LMB035 error 2 var: the layer has `var/task/data` and does not list this directory, nor one more before what is in it");
+        let by = |step: &str| {
+            let mut image = parts();
+            image.config["history"] = json!([
+                {"created_by": "base"},
+                {"created_by": "umoci config", "empty_layer": true},
+                {"created_by": "COPY"},
+                {"created_by": step},
+            ]);
+            of(image)
+        };
+        insta::assert_snapshot!(by("umoci insert"), @"LMB035 note 2 var: the layer has `var/task/data` and does not list this directory, nor one more before what is in it");
+        assert!(by("umoci raw add-layer").starts_with("LMB035 error"));
         let base = Forge::new()
             .file("etc/os-release", "ID=some\n")
             .layer()
