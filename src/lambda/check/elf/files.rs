@@ -338,11 +338,6 @@ impl<'a> Owners<'a> {
             .get_or_init(|| wheels::owners(self.image, is_native));
         recorded.get(path).map(String::as_str)
     }
-
-    /// Whether a distribution's files are there, rather than a directory of the system.
-    pub(super) fn is_packaged(&self, path: &str) -> bool {
-        self.of(path) != directory(path)
-    }
 }
 
 fn is_native(seen: &Seen) -> bool {

@@ -259,6 +259,50 @@ impl<'a> Linked<'a> {
             .collect()
     }
 
+    /// How bad it is that a library which a file needs is only where the loader does not look; nothing where that
+    /// is how packages are made.
+    fn when_elsewhere(&self, edge: &Edge<'_>, role: Role, places: &[&str]) -> Option<Level> {
+        let whose = self.owners.of(&edge.file);
+        let is_own = places.iter().any(|place| self.owners.of(place) == whose);
+        let is_recorded = self.owners.distribution(&edge.file).is_some();
+        let are_recorded = || {
+            let mut places = places.iter();
+            places.all(|place| self.owners.distribution(place).is_some())
+        };
+        match role {
+            Role::Library if self.is_for_all(&edge.file) => Some(Level::Warning),
+            // A package loads its own libraries first, by their paths.
+            Role::Library | Role::Tool if is_own => None,
+            Role::Library => Some(Level::Note),
+            Role::Module if self.is_loaded(places) => (!is_own).then_some(Level::Note),
+            Role::Module | Role::Program if !is_recorded => Some(Level::Error),
+            // One distribution's libraries for another.
+            Role::Module if !is_own && are_recorded() => Some(Level::Note),
+            Role::Module | Role::Program | Role::Tool => Some(Level::Warning),
+        }
+    }
+
+    /// Whether some module finds one of these libraries: once that is imported, it is there for all.
+    fn is_loaded(&self, places: &[&str]) -> bool {
+        let real = places.iter().filter_map(|place| self.image.find(place));
+        let real: Vec<String> = real.map(|(path, _)| path).collect();
+        let mut edges = self.edges.iter().filter(|(_, role)| *role == Role::Module);
+        edges.any(|(edge, _)| matches!(&edge.hit, Hit::Found(path) if real.contains(path)))
+    }
+
+    /// Whether a library is no package's, and is where the user's own search path leads.
+    fn is_for_all(&self, path: &str) -> bool {
+        let on_path = self.image.documents.variable("LD_LIBRARY_PATH");
+        let mut on_path = on_path.unwrap_or_default().split(':');
+        let directory = files::directory(path);
+        let is_users = [lambda::TASK_ROOT, "opt"]
+            .iter()
+            .any(|root| below(root, path).is_some());
+        is_users
+            && on_path.any(|on_path| on_path.trim_matches('/') == directory)
+            && self.owners.distribution(path).is_none()
+    }
+
     /// Versions that added files need and that the library found has not: file, library's name, the newest such
     /// version, the library's path and all that it defines.
     fn unmet(&self) -> Vec<Unmet<'_>> {
@@ -449,19 +493,13 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
         } else if musl.contains(whose) {
             continue;
         } else if let Some(place) = places.first() {
-            // A package loads its own libraries first, by their paths.
-            if places.iter().any(|place| linked.owners.of(place) == whose) {
+            let Some(level) = linked.when_elsewhere(edge, *role, places) else {
                 continue;
-            }
+            };
             let message = format!(
                 "it needs `{name}`, which the loader does not find; `{place}` has that name, if something loads it \
                  first"
             );
-            let level = match role {
-                Role::Library => Level::Note,
-                _ if linked.owners.is_packaged(place) => Level::Note,
-                _ => Level::Warning,
-            };
             (message, name.to_owned(), level)
         } else {
             let message = format!("it needs `{name}`, which nothing in the image provides");
@@ -473,6 +511,9 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
                 }
                 Role::Module | Role::Program => (message, name.to_owned(), Level::Error),
                 Role::Tool => (message, name.to_owned(), Level::Warning),
+                Role::Library if linked.is_for_all(&edge.file) => {
+                    (message, name.to_owned(), Level::Warning)
+                }
                 // Whoever owns it may never load it.
                 Role::Library => (message, "plugins".to_owned(), Level::Note),
             }
@@ -568,11 +609,8 @@ fn elsewhere<'a>(
         let Some((_, found)) = image.find(path) else {
             continue;
         };
-        let Some(links) = links_of(&found, machine) else {
-            continue;
-        };
-        let soname = links.soname.as_deref().unwrap_or_default();
-        if let Some(name) = names.get(file).or_else(|| names.get(soname)) {
+        let is_library = links_of(&found, machine).is_some();
+        if let Some(name) = names.get(file).filter(|_| is_library) {
             places.entry(*name).or_default().push(path);
         }
     }

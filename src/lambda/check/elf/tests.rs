@@ -333,15 +333,73 @@ fn a_library_that_is_elsewhere_is_told_with_its_place() {
     let image = base()
         .file("var/task/_one.abi3.so", needing(&["libone.so.1"]).bytes())
         .file("opt/other/libone.so.1", needing(&[]).bytes());
-    insta::assert_snapshot!(findings(image), @"LMB069 warning 1 var/task/_one.abi3.so: it needs `libone.so.1`, which the loader does not find; `opt/other/libone.so.1` has that name, if something loads it first");
+    insta::assert_snapshot!(findings(image), @"LMB069 error 1 var/task/_one.abi3.so: it needs `libone.so.1`, which the loader does not find; `opt/other/libone.so.1` has that name, if something loads it first");
     let image = base()
         .file("var/task/vision/_C.so", needing(&["libtorch.so"]).bytes())
         .file("var/task/torch/lib/libtorch.so", needing(&[]).bytes())
         .file(
             "var/task/torch/_C.abi3.so",
-            needing(&["libtorch.so"]).bytes(),
+            Made {
+                rpath: "$ORIGIN/lib",
+                ..needing(&["libtorch.so"])
+            }
+            .bytes(),
         );
     insta::assert_snapshot!(findings(image), @"LMB069 note 1 var/task/vision/_C.so: it needs `libtorch.so`, which the loader does not find; `var/task/torch/lib/libtorch.so` has that name, if something loads it first");
+}
+
+#[test]
+fn a_library_off_the_path_of_its_own_package_is_found() {
+    let module = needing(&["libin.so.1"]).bytes();
+    let library = Made {
+        soname: "libin.so.1",
+        ..needing(&[])
+    }
+    .bytes();
+    let of = |module_at: &str, library_at: &str, record: Option<String>| {
+        let mut image = base()
+            .file(&format!("var/task/{module_at}"), &module)
+            .file(&format!("var/task/{library_at}"), &library);
+        if let Some(record) = record {
+            image = image.file("var/task/pk-1.dist-info/RECORD", record);
+        }
+        findings(image)
+    };
+    let unrecorded = [
+        of("pk/_m.abi3.so", "pk.libs/libin.so.1", None),
+        of("pk/_m.abi3.so", "pk/lib/libin.so.1", None),
+        of("pk/_m.abi3.so", "pk/libin.so.1", None),
+        of("pk/_m.abi3.so", "vendor/libin.so.1", None),
+        // The name inside the file is not what the loader looks for.
+        of("pk/_m.abi3.so", "pk/libin.so.2", None),
+    ];
+    insta::assert_snapshot!(unrecorded.join("\n"), @"
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk.libs/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk/lib/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/vendor/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which nothing in the image provides
+    ");
+    let record = "pk/_m.abi3.so,,\npk.libs/libin.so.1,,\n".to_owned();
+    let recorded = of("pk/_m.abi3.so", "pk.libs/libin.so.1", Some(record));
+    insta::assert_snapshot!(recorded, @"LMB069 warning 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk.libs/libin.so.1` has that name, if something loads it first");
+}
+
+#[test]
+fn libraries_on_the_users_search_path_want_theirs() {
+    let needs = || needing(&["libgone.so.1"]).bytes();
+    let image = base()
+        .file("opt/lib/libone.so", needs())
+        .file("var/task/lib/libtwo.so", needs())
+        .file("var/task/libthree.so", needs())
+        .file("var/task/libfour.so", needs())
+        .file("var/task/four-1.dist-info/RECORD", "libfour.so,,\n");
+    insta::assert_snapshot!(findings(image), @"
+    LMB069 warning 1 var/task/lib/libtwo.so: it needs `libgone.so.1`, which nothing in the image provides
+    LMB069 warning 1 var/task/libthree.so: it needs `libgone.so.1`, which nothing in the image provides
+    LMB069 warning 1 opt/lib/libone.so: it needs `libgone.so.1`, which nothing in the image provides
+    LMB069 note 1 var/task/libfour.so: it needs `libgone.so.1`, which nothing in the image provides
+    ");
 }
 
 #[test]
