@@ -293,8 +293,39 @@ fn has_its_working_dir(image: &Subject) -> Vec<Fault> {
     vec![Fault::new(message).value(directory)]
 }
 
+/// Whether the entry point is a shell's command that starts AWS's own and loses the handler on the way: the first
+/// argument behind the command's text becomes `$0`.
+fn is_lost_in_a_shell(image: &Documents) -> bool {
+    let command = image.command();
+    let [shell, "-c", text, arguments @ ..] = &*command else {
+        return false;
+    };
+    let is_shell = matches!(
+        shell.rsplit('/').next(),
+        Some("sh" | "bash" | "dash" | "ash")
+    );
+    let text = text.trim().trim_start_matches("exec ").trim_start();
+    let own = text
+        .trim_start_matches('/')
+        .strip_prefix(lambda::ENTRY_POINT);
+    let passed_on = own.map(|rest| rest.trim().trim_matches('"'));
+    is_shell
+        && match passed_on {
+            Some("") => true,
+            Some("$@" | "$*" | "$1") => arguments.len() < 2,
+            _ => false,
+        }
+}
+
 fn has_one_command(image: &Documents) -> Vec<Fault> {
     let (entry, command) = (image.list("Entrypoint"), image.list("Cmd"));
+    if is_lost_in_a_shell(image) {
+        let message = "`Entrypoint` is in its shell form, which does not hand the handler on";
+        let fault = Fault::new(message).value(image.run("Entrypoint").to_string());
+        return vec![
+            fault.remedy("Set `ENTRYPOINT [\"/lambda-entrypoint.sh\"]`, in its JSON form."),
+        ];
+    }
     let arguments = entry.len() + command.len() - 1.min(entry.len());
     if !image.has_aws_entry_point() || arguments == 1 || !is_texts(image.run("Cmd")) {
         return Vec::new();
@@ -505,6 +536,20 @@ mod tests {
         let findings = crate::lambda::check::check(&image.subject());
         assert!(!findings.is_empty() && !format!("{findings:?}").contains("hunter2"));
         insta::assert_snapshot!(of(json!("app.handler")), @"LMB032 error: `Cmd` is no list of texts");
+        let in_shell = |text: &str, command: serde_json::Value| {
+            let mut image = Forge::sound();
+            image.run["Entrypoint"] = json!(["/bin/sh", "-c", text]);
+            image.run["Cmd"] = command;
+            found(image)
+        };
+        let handler = || json!(["app.handler"]);
+        insta::assert_snapshot!(in_shell("/lambda-entrypoint.sh", handler()), @"LMB028 error: `Entrypoint` is in its shell form, which does not hand the handler on");
+        assert!(in_shell("exec /lambda-entrypoint.sh \"$@\"", handler()).starts_with("LMB028"));
+        let whole = "/lambda-entrypoint.sh app.handler";
+        assert_eq!(in_shell(whole, json!(null)), "");
+        assert_eq!(in_shell("/lambda-entrypoint.sh \"$0\"", handler()), "");
+        let twice = json!(["sh", "app.handler"]);
+        assert_eq!(in_shell("/lambda-entrypoint.sh \"$@\"", twice), "");
     }
 
     #[test]
