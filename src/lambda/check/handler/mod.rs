@@ -18,6 +18,8 @@ use crate::python::standard_library;
 
 /// Findings of one rule at most.
 const MOST: usize = 10;
+/// Sources of the user's that are followed, at most.
+const MOST_SOURCES: usize = 1000;
 
 /// `sys.builtin_module_names` of `CPython` 3.9 to 3.14 on Linux that have no underscore in front.
 const BUILTIN: &[&str] = &[
@@ -321,20 +323,43 @@ fn sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Source> {
     sources
 }
 
-/// The same and the user's own modules that these import, at one level.
+/// The same and the user's own modules that these import, and those that these do.
 fn all_sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Source> {
     let mut all = sources(image, handler, python);
-    let mut more = Vec::new();
-    for one in &all {
-        let Ok(module) = &one.read else { continue };
-        for import in &module.imports {
-            let Some(directories) = start_of(import.level, one, python) else {
-                continue;
-            };
-            if import.module.is_empty() {
+    let mut known: BTreeSet<String> = all.iter().map(|one| one.path.clone()).collect();
+    let mut next = 0;
+    while next < all.len().min(MOST_SOURCES) {
+        for (path, package) in imported(image, python, &all[next]) {
+            if !known.insert(path.clone()) {
                 continue;
             }
-            let Lookup::Found(way) = modules::look_up(image, &directories, &import.module) else {
+            let one = source(image, python, &path, package);
+            all.extend(one.filter(|one| one.path == path || known.insert(one.path.clone())));
+        }
+        next += 1;
+    }
+    all
+}
+
+/// The user's own modules that a source imports: their files, each with the package around it.
+fn imported(
+    image: &Subject,
+    python: &Python,
+    source: &Source,
+) -> Vec<(String, Option<Vec<String>>)> {
+    let mut files = Vec::new();
+    let imports = source.read.iter().flat_map(|module| &module.imports);
+    for import in imports {
+        let Some(directories) = start_of(import.level, source, python) else {
+            continue;
+        };
+        // What is taken from a package may be a module of it.
+        let dots = if import.module.is_empty() { "" } else { "." };
+        let names = import.names.iter().filter(|name| *name != "*");
+        let names = names.map(|name| format!("{}{dots}{name}", import.module));
+        let whole = (!import.module.is_empty()).then(|| import.module.clone());
+        for dotted in whole.into_iter().chain(names) {
+            let Lookup::Found(way) = modules::look_up(image, &directories, &dotted) else {
                 continue;
             };
             let mut around = None;
@@ -342,18 +367,12 @@ fn all_sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Sourc
                 let own = module.directories();
                 let package = own.clone().or_else(|| around.clone());
                 let file = module.file().filter(|file| is_own(image, python, file));
-                more.extend(file.map(|file| (file.to_owned(), package)));
+                files.extend(file.map(|file| (file.to_owned(), package)));
                 around = own;
             }
         }
     }
-    let mut known: BTreeSet<String> = all.iter().map(|one| one.path.clone()).collect();
-    for (path, package) in more {
-        if known.insert(path.clone()) {
-            all.extend(source(image, python, &path, package));
-        }
-    }
-    all
+    files
 }
 
 /// Whether a module is the user's: added, where functions are, and of no distribution.
@@ -660,7 +679,12 @@ fn has_its_imports(image: &Subject) -> Vec<Fault> {
     let mut faults = Vec::new();
     for one in &all {
         let Ok(module) = &one.read else { continue };
+        let mut told = BTreeSet::new();
         for import in &module.imports {
+            // What more is taken from a module that is not there says nothing new.
+            if told.contains(&(import.level, &import.module)) {
+                continue;
+            }
             let line = import.line;
             let fault = if let Some(out) = out_of_packages(one, import) {
                 let remedy =
@@ -672,6 +696,7 @@ fn has_its_imports(image: &Subject) -> Vec<Fault> {
             } else {
                 continue;
             };
+            told.insert((import.level, &import.module));
             faults.push(fault.layer(one.layer).path(&one.path));
         }
     }

@@ -129,6 +129,51 @@ fn handlers_that_fail_are_found() {
 }
 
 #[test]
+fn the_functions_own_modules_are_followed() {
+    let handler = "\ndef handler(a, b): pass\n";
+    let app = |source: &str| app(format!("{source}{handler}"));
+    let images = [
+        // In a package beside the handler's module, with a file of its own and without.
+        app("from services.db import x")
+            .file("var/task/services/__init__.py", "")
+            .file("var/task/services/db.py", "x = (\n"),
+        app("from services import db").file("var/task/services/db.py", "import nowhere\n"),
+        app("import pk").file("var/task/pk/__init__.py", "from .gone import x\n"),
+        aws("src.app.handler")
+            .file(
+                "var/task/src/app.py",
+                format!("from .svc import db{handler}"),
+            )
+            .file("var/task/src/svc/db.py", "import nowhere\n"),
+        // Through another.
+        app("import d1")
+            .file("var/task/d1.py", "from d2 import x\n")
+            .file("var/task/d2.py", "import d1, d3\n")
+            .file("var/task/d3.py", "def f(:\n"),
+    ];
+    insta::assert_snapshot!(images.map(told).join("\n"), @"
+    LMB053 error 1 var/task/services/db.py: line 2, column 1: unexpected EOF while parsing (Python 3.12)
+    LMB060 error 1 var/task/services/db.py: line 1: there is no module `nowhere` in the image
+    LMB060 error 1 var/task/pk/__init__.py: line 1: there is no module `.gone` in the image
+    LMB060 error 1 var/task/src/svc/db.py: line 1: there is no module `nowhere` in the image
+    LMB053 error 1 var/task/d3.py: line 1, column 7: Expected a parameter or the end of the parameter list (Python 3.12)
+    ");
+    let innocent = [
+        // Nobody imports it, or only who can do without; or a distribution brings it.
+        app("import d1")
+            .file(
+                "var/task/d1.py",
+                "try:\n    import d2\nexcept ImportError:\n    d2 = None\n",
+            )
+            .file("var/task/d2.py", "import nowhere\n"),
+        app("import d1")
+            .file("var/task/d1/__init__.py", "import nowhere\n")
+            .file("var/task/d1-1.0.dist-info/RECORD", "d1/__init__.py,,\n"),
+    ];
+    assert_eq!(innocent.map(told).concat(), "");
+}
+
+#[test]
 fn what_is_in_the_way_is_found() {
     let sound = || app("def handler(event, context): pass\n");
     let images = [

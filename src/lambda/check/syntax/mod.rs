@@ -78,6 +78,8 @@ pub(super) struct Import {
     pub(super) level: u32,
     /// The dotted name; empty for `from . import x`.
     pub(super) module: String,
+    /// What is taken from it; nothing by a plain `import`.
+    pub(super) names: Vec<String>,
 }
 
 /// Why Python does not take a source.
@@ -308,8 +310,9 @@ impl Lines {
 struct TopLevel {
     lines: Lines,
     module: Module,
-    /// The imports so far, by level and name: a module that is imported again is there already, or is not.
-    known: HashSet<(u32, String)>,
+    /// The imports so far, by level, module and what is taken from it, nothing first: what is imported again is there
+    /// already, or is not.
+    known: HashSet<(u32, String, String)>,
     /// Whether the next statement is one of the module's own, and not inside another.
     is_plain: bool,
 }
@@ -322,25 +325,32 @@ impl TopLevel {
 
     /// Imports that nothing guards.
     fn import(&mut self, statement: &Stmt) {
-        let mut add = |level, module: &str| {
-            if self.known.insert((level, module.to_owned())) {
+        let mut add = |level, module: &str, names: &[ast::Alias]| {
+            let mut is_new =
+                |name: &str| (self.known).insert((level, module.to_owned(), name.to_owned()));
+            let is_first = is_new("");
+            let names = names.iter().map(|alias| alias.name.to_string());
+            let names: Vec<_> = names.filter(|name| is_new(name)).collect();
+            if is_first || !names.is_empty() {
                 self.module.imports.push(Import {
                     line: self.lines.at(statement.range().start()),
                     level,
                     module: module.to_owned(),
+                    names,
                 });
             }
         };
         match statement {
             Stmt::Import(import) => {
                 for alias in &import.names {
-                    add(0, alias.name.as_str());
+                    add(0, alias.name.as_str(), &[]);
                 }
             }
             Stmt::ImportFrom(import) => {
                 add(
                     import.level,
                     import.module.as_ref().map_or("", ast::Identifier::as_str),
+                    &import.names,
                 );
             }
             _ => {}
@@ -435,6 +445,7 @@ impl TopLevel {
             line: self.lines.at(place),
             level,
             module: module.to_owned(),
+            names: Vec::new(),
         }
     }
 }
