@@ -335,15 +335,32 @@ fn is_dispensable(path: &str) -> bool {
     let mut directories = path.split('/').rev().skip(1);
     let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
     let papers = [
-        "pyi", "typed", "pyx", "pxd", "pxi", "c", "cc", "cpp", "h", "hpp", "md", "rst", "txt",
-        "pyc",
+        "pyi", "typed", "pyx", "pxd", "pxi", "c", "cc", "cpp", "h", "hpp", "md", "rst", "pyc",
     ];
+    // Other texts may be data.
+    let texts = [
+        "AUTHORS",
+        "CHANGE",
+        "CONTRIBUT",
+        "COPYING",
+        "COPYRIGHT",
+        "HISTORY",
+        "LICEN",
+        "NEWS",
+        "NOTICE",
+        "README",
+        "THANKS",
+        "THIRD",
+    ];
+    let name = path.rsplit('/').next().unwrap_or(path).to_uppercase();
+    let is_text = ending == "txt" && texts.iter().any(|start| name.starts_with(start));
     directories.any(|directory| {
         matches!(
             directory,
             "tests" | "test" | "testing" | "docs" | "doc" | "examples" | "__pycache__"
         ) || directory.ends_with(".dist-info")
-    }) || papers.contains(&ending)
+    }) || is_text
+        || papers.contains(&ending)
 }
 
 fn is_whole(image: &Subject) -> Vec<Fault> {
@@ -828,6 +845,25 @@ mod tests {
         let python = "/usr/local/bin/python3.12";
         image.run = json!({"Entrypoint": [python, "-m", "awslambdaric"], "Cmd": ["app.handler"], "WorkingDir": "/app"});
         insta::assert_snapshot!(told(image), @"LMB078 warning 1 srv/app/a-1.0.dist-info: a 1.0 requires `gone`, and it is not in the image");
+    }
+
+    #[test]
+    fn texts_that_may_be_data_are_missed() {
+        let image = |row: &str| {
+            let record = format!("a.py,,\n{row},sha256=x,1\n");
+            pure(aws("app.handler"), "a", "").file("var/task/a-1.0.dist-info/RECORD", record)
+        };
+        for row in [
+            "a/LICENSE.txt",
+            "a/readme.txt",
+            "a-1.0.dist-info/top_level.txt",
+        ] {
+            assert_eq!(told(image(row)), "", "{row}");
+        }
+        assert_eq!(
+            told(image("a/schema.txt")),
+            "LMB077 warning 1 var/task/a/schema.txt: a 1.0 has no file here"
+        );
     }
 
     #[test]
