@@ -8,16 +8,14 @@ use crate::lambda;
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{Fault, Level, Look, Rule, folded};
 use crate::oci::flatten::Kind;
-use crate::python::elf::MAGIC;
 
 /// The most that an image may have unpacked, in bytes. AWS writes 10 GB; what is between that and 10 GiB is told
 /// as a warning.
 const MOST_UNPACKED: u64 = 10 << 30;
 const SAFE: u64 = 10_000_000_000;
 
-/// Less is not worth a word, in bytes: of tests and caches together, of a library, of another file.
+/// Less is not worth a word, in bytes: of tests and caches together, of a file.
 const WORTH: u64 = 64 << 10;
-const WORTH_LIBRARY: u64 = 16 << 10;
 const WORTH_FILE: u64 = 1 << 20;
 /// What is shipped and never seen may be so much, in bytes.
 const WORTH_HIDDEN: u64 = 10 << 20;
@@ -142,13 +140,7 @@ fn has_large_files_once(image: &Subject) -> Vec<Fault> {
     for (path, found) in image.added() {
         let seen = found.entry.seen.as_ref();
         let digest = seen.and_then(|seen| seen.digest);
-        let is_library = seen.is_some_and(|seen| seen.head.starts_with(MAGIC));
-        let least = if is_library {
-            WORTH_LIBRARY
-        } else {
-            WORTH_FILE
-        };
-        let (Some(digest), true) = (digest, found.entry.size >= least) else {
+        let (Some(digest), true) = (digest, found.entry.size >= WORTH_FILE) else {
             continue;
         };
         match first.get(&digest.to_string()) {
@@ -163,7 +155,7 @@ fn has_large_files_once(image: &Subject) -> Vec<Fault> {
             }
         }
     }
-    folded(faults, MOST)
+    folded(faults, 1)
 }
 
 /// The version of a distribution that is installed in a directory.
@@ -292,10 +284,12 @@ mod tests {
             )
             .file("var/task/small", megabytes(4))
             .file("var/task/small-again", megabytes(4));
-        insta::assert_snapshot!(found(image), @"
-        LMB103 note 1 var/task/b: it is `var/task/a` again, 5.0 MiB
-        LMB103 note 1 var/task/small-again: it is `var/task/small` again, 4.0 MiB
-        ");
+        insta::assert_snapshot!(found(image), @"LMB103 note 1 var/task/b: it is `var/task/a` again, 5.0 MiB, and 1 more of the kind");
+        let library = [b"\x7fELF".to_vec(), vec![0; 17 << 10]].concat();
+        let small = Forge::sound()
+            .file("var/task/a.so", &library)
+            .file("var/task/b.so", &library);
+        assert_eq!(found(small), "");
     }
 
     #[test]
