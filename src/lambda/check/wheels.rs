@@ -660,6 +660,17 @@ pub(super) fn has_recorded(image: &Subject, name: &str) -> bool {
     recorded(image, python).iter().any(is_it)
 }
 
+/// The files with this ending that distributions list with a hash: those that were in their wheels.
+pub(super) fn with_hash(image: &Subject, python: &Python, ending: &str) -> BTreeSet<String> {
+    let all = distributions(image, python).iter();
+    let paths = all.flat_map(|one| {
+        let rows = record(image, one).into_iter();
+        let rows = rows.filter(|(path, (hash, _))| path.ends_with(ending) && !hash.is_empty());
+        rows.map(|(path, _)| joined(&one.directory, &path))
+    });
+    paths.collect()
+}
+
 /// The paths that distributions list.
 fn recorded<'a>(image: &'a Subject, python: &Python) -> &'a HashSet<String> {
     image.known.recorded.get_or_init(|| {
