@@ -249,6 +249,10 @@ fn has_architecture(image: &Documents) -> Vec<Fault> {
 }
 
 fn says_its_architecture(image: &Subject) -> Vec<Fault> {
+    // What is none of the two names is told as that.
+    if !has_architecture(&image.documents).is_empty() {
+        return Vec::new();
+    }
     let Some((machine, count)) = program::other_machine(image) else {
         return Vec::new();
     };
@@ -502,6 +506,7 @@ mod tests {
         insta::assert_snapshot!(of(linux("x86_64"), None), @"LMB016 error: `x86_64` is not how images say `amd64`");
         insta::assert_snapshot!(of(linux("s390x"), None), @"LMB016 error: the image is for `s390x`");
         insta::assert_snapshot!(of(linux("amd64"), Some("arm64")), @"LMB016 error: the image is for `amd64`, and `arm64` was asked for");
+        insta::assert_snapshot!(of(linux("aarch64"), None), @"LMB016 error: `aarch64` is not how images say `arm64`");
         insta::assert_snapshot!(of(linux("arm64"), None), @"LMB017 error: the config says `arm64`, and 3 of its programs and libraries are for x86_64");
     }
 
