@@ -7,6 +7,7 @@ use std::ops::Bound;
 
 use crate::lambda;
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::elf;
 use crate::lambda::check::handler;
 use crate::lambda::check::modes;
 use crate::lambda::check::subject::Subject;
@@ -441,6 +442,15 @@ fn has_utf8_names(image: &Subject) -> Vec<Fault> {
 fn links_lead_somewhere(image: &Subject) -> Vec<Fault> {
     let roots = [lambda::TASK_ROOT, "opt"];
     let missed = OnceCell::new();
+    let missing = OnceCell::new();
+    // So it is with a library that something needs.
+    let is_missing = |path: &str| {
+        let name = last_part(path);
+        name.contains(".so")
+            && missing
+                .get_or_init(|| elf::missing_libraries(image))
+                .contains(name)
+    };
     // Of a module that is looked for, another rule tells that it is not there.
     let is_told = |path: &str| {
         let stem = path.strip_suffix("/__init__.py").unwrap_or(path);
@@ -460,7 +470,7 @@ fn links_lead_somewhere(image: &Subject) -> Vec<Fault> {
         if found.entry.kind != Kind::Symlink || !of_interest || is_made_at_run_time(path, target) {
             return None;
         }
-        if image.tree.resolve(path, &image.layers).is_ok() || is_told(path) {
+        if image.tree.resolve(path, &image.layers).is_ok() || is_told(path) || is_missing(path) {
             return None;
         }
         let message = format!("the symbolic link leads to `{target}`, where nothing is");

@@ -61,7 +61,9 @@ pub(super) fn can_be_read(image: &Subject) -> Vec<Fault> {
             Kind::File if is_root && !is_program => (0o004, "read this file"),
             _ => continue,
         };
-        if mode & needed == needed {
+        // Of a program that is run with another's rights its own rule tells.
+        let is_told = found.entry.kind == Kind::File && changes_user(mode) && mode & 0o001 != 0;
+        if mode & needed == needed || is_told {
             continue;
         }
         if found.entry.kind == Kind::Directory {
@@ -79,13 +81,17 @@ pub(super) fn can_be_read(image: &Subject) -> Vec<Fault> {
     folded(faults, MOST)
 }
 
+/// Whether a file of this mode is run with the rights of its owner or group.
+fn changes_user(mode: u32) -> bool {
+    // Set-group-id without the right to run it was a kind of lock once.
+    mode & 0o4000 != 0 || mode & 0o2010 == 0o2010
+}
+
 pub(super) fn changes_no_user(image: &Subject) -> Vec<Fault> {
     let added = image.added();
     let faults = added.filter_map(|(path, found)| {
         let mode = found.entry.mode;
-        // Set-group-id without the right to run it was a kind of lock once.
-        let changes = mode & 0o4000 != 0 || mode & 0o2010 == 0o2010;
-        if found.entry.kind != Kind::File || !changes {
+        if found.entry.kind != Kind::File || !changes_user(mode) {
             return None;
         }
         let bit = if mode & 0o4000 == 0 { "group" } else { "user" };
@@ -140,6 +146,7 @@ mod tests {
         let mut image = mode(linked, "srv/app/main.py", 0o600);
         image.run["WorkingDir"] = serde_json::json!("/app");
         insta::assert_snapshot!(found(image), @"LMB043 error 1 srv/app/main.py: others than its owner may not read this file (mode 0600)");
+        insta::assert_snapshot!(found(mode(Forge::sound(), "var/task/tool", 0o4711)), @"LMB044 warning 1 var/task/tool: it has the set-user-id bit (mode 4711)");
         let image = mode(Forge::sound(), "var/task/tool", 0o4755);
         let image = mode(image, "var/task/group", 0o2755);
         let image = directory(image, "var/task/shared", 0o2755);

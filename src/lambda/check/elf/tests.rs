@@ -386,6 +386,21 @@ fn a_library_off_the_path_of_its_own_package_is_found() {
 }
 
 #[test]
+fn a_link_in_place_of_a_library_is_told_once() {
+    let image = base()
+        .file("var/task/_m.abi3.so", needing(&["libin.so.1"]).bytes())
+        .link("var/task/lib/libin.so.1", "libin.so.1.0")
+        .link("var/task/lib/libother.so.1", "libother.so.1.0");
+    let found = check(&subject(image)).into_iter();
+    let found = found.filter(|finding| ["LMB046", "LMB069"].contains(&finding.rule.id));
+    let found: Vec<_> = found.map(|finding| line(&finding)).collect();
+    insta::assert_snapshot!(found.join("\n"), @"
+    LMB069 error 1 var/task/_m.abi3.so: it needs `libin.so.1`, which nothing in the image provides
+    LMB046 warning 1 var/task/lib/libother.so.1: the symbolic link leads to `libother.so.1.0`, where nothing is
+    ");
+}
+
+#[test]
 fn libraries_on_the_users_search_path_want_theirs() {
     let needs = || needing(&["libgone.so.1"]).bytes();
     let image = base()

@@ -14,6 +14,7 @@ use crate::lambda::check::subject::{Python, Subject};
 use crate::lambda::check::syntax::{self, Binding};
 use crate::lambda::check::{Fault, Level, Look, Rule, folded, wheels};
 use crate::lambda::{Handler, RUNTIME_DIR};
+use crate::oci::flatten::Kind;
 use crate::python::standard_library;
 
 /// Findings of one rule at most.
@@ -241,12 +242,27 @@ fn is_there(image: &Subject) -> Vec<Fault> {
     let message = match modules::look_up(image, &python.path, module) {
         Lookup::Found(_) => return Vec::new(),
         Lookup::NoPackage(part) => format!("`{part}` is a module, so there is no `{module}` in it"),
+        // What lies in its place and is no file at all another rule tells.
+        Lookup::Missing(part) if is_odd(image, python, &part) => return Vec::new(),
         Lookup::Missing(part) => {
             let first = python.path.first().map_or("", |directory| directory);
+            let first = if first.is_empty() { "/" } else { first };
             format!("there is no module `{part}` in `{first}` or elsewhere on the module path")
         }
     };
     vec![Fault::new(message).value(handler.to_string())]
+}
+
+/// Whether an added device, pipe or the like has the place of a module.
+fn is_odd(image: &Subject, python: &Python, dotted: &str) -> bool {
+    let source = format!("{}.py", dotted.replace('.', "/"));
+    let mut places = python.path.iter().map(|place| joined(place, &source));
+    places.any(|place| {
+        image.get(&place).is_some_and(|found| {
+            let kind = found.entry.kind;
+            found.layer >= image.base && matches!(kind, Kind::Device | Kind::Fifo | Kind::Other(_))
+        })
+    })
 }
 
 /// Names of modules that are missed, as paths: of the handler's rules each has told that nothing is there.

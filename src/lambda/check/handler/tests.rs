@@ -174,6 +174,28 @@ fn the_functions_own_modules_are_followed() {
 }
 
 #[test]
+fn a_device_in_place_of_the_module_is_told_as_that() {
+    let device = tar::EntryType::Char;
+    let image = aws("app.handler").entry("var/task/app.py", device, 0o644, b"", None);
+    let found = image.findings();
+    assert!(found.starts_with("LMB037 error"), "{found}");
+    assert_eq!(found.lines().count(), 1, "{found}");
+}
+
+#[test]
+fn the_root_as_the_directory_of_modules_has_its_name() {
+    let mut image = Forge::new()
+        .program("usr/local/bin/python3.12", "")
+        .layer()
+        .dir("app");
+    image.run = serde_json::json!({
+        "Entrypoint": ["/usr/local/bin/python3.12", "-m", "awslambdaric"],
+        "Cmd": ["app.main.handler"],
+    });
+    insta::assert_snapshot!(told(image), @"LMB052 error: there is no module `app.main` in `/` or elsewhere on the module path");
+}
+
+#[test]
 fn what_is_in_the_way_is_found() {
     let sound = || app("def handler(event, context): pass\n");
     let images = [
