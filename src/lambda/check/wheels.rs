@@ -560,6 +560,8 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
     }
     let mut faults = Vec::new();
     for one in added(image, all) {
+        let mut gone = Vec::new();
+        let mut misfits = Vec::new();
         for text in one.field("Requires-Dist") {
             let Some(required) = Requirement::parse(text) else {
                 continue;
@@ -572,7 +574,10 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
             let specifiers = VersionSpecifiers::from_str(&required.specifiers);
             let message = match (version, specifiers) {
                 (None, _) if is_there_unrecorded(image, python, &required.name) => continue,
-                (None, _) => "it is not in the image".to_owned(),
+                (None, _) => {
+                    gone.push((format!("`{}{}`", required.name, required.specifiers), text));
+                    continue;
+                }
                 (Some(Some(version)), Ok(specifiers)) if !specifiers.contains(version) => {
                     format!("version {version} is in the image")
                 }
@@ -580,8 +585,23 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
             };
             let wanted = format!("`{}{}`", required.name, required.specifiers);
             let message = format!("{} requires {wanted}, and {message}", one.title());
-            faults.push(one.fault(message).value(text));
+            misfits.push(one.fault(message).value(text));
         }
+        if let Some((_, text)) = gone.first() {
+            let names: Vec<_> = gone.iter().map(|(name, _)| &**name).collect();
+            let what = if names.len() == 1 {
+                "it is"
+            } else {
+                "they are"
+            };
+            let message = format!(
+                "{} requires {}, and {what} not in the image",
+                one.title(),
+                names.join(", ")
+            );
+            faults.push(one.fault(message).value(*text));
+        }
+        faults.extend(misfits);
     }
     folded(faults, MOST)
 }
@@ -882,6 +902,13 @@ mod tests {
         let fields = "Requires-Python: <3.12\nRequires-Dist: gone>=2\nRequires-Dist: b<1\n";
         let image = pure(pure(aws("app.handler"), "a", fields), "b", "");
         insta::assert_snapshot!(told(image));
+    }
+
+    #[test]
+    fn requirements_that_are_not_there_are_one_finding() {
+        let fields = "Requires-Dist: b\nRequires-Dist: c>=1\nRequires-Dist: d\n";
+        let image = pure(aws("app.handler"), "a", fields);
+        insta::assert_snapshot!(told(image), @"LMB078 warning 1 var/task/a-1.0.dist-info: a 1.0 requires `b`, `c>=1`, `d`, and they are not in the image");
     }
 
     #[test]
