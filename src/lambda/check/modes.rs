@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::lambda;
 use crate::lambda::check::layers::is_below;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, elf, entry, folded};
+use crate::lambda::check::{Fault, Level, elf, entry, folded, may_be_users};
 use crate::oci::flatten::{self, Kind};
 
 /// As many findings of one rule are shown.
@@ -91,7 +91,8 @@ pub(super) fn changes_no_user(image: &Subject) -> Vec<Fault> {
     let added = image.added();
     let faults = added.filter_map(|(path, found)| {
         let mode = found.entry.mode;
-        if found.entry.kind != Kind::File || !changes_user(mode) {
+        let is_one = found.entry.kind == Kind::File && changes_user(mode);
+        if !is_one || !may_be_users(image, path) {
             return None;
         }
         let bit = if mode & 0o4000 == 0 { "group" } else { "user" };
@@ -155,5 +156,11 @@ mod tests {
         LMB044 warning 1 var/task/tool: it has the set-user-id bit (mode 4755)
         LMB044 note 1 usr/su: it has the set-user-id bit (mode 4755)
         ");
+        // Where all is one layer, programs of the system are the system's.
+        let program = EntryType::Regular;
+        let whole = Forge::new()
+            .dir("usr")
+            .entry("usr/su", program, 0o4755, b"x", None);
+        assert_eq!(found(whole), "");
     }
 }

@@ -295,9 +295,11 @@ fn is_of_others(image: &Subject, path: &str) -> bool {
         "examples",
         "SelfTest",
     ];
-    OF_OTHERS
-        .iter()
-        .any(|directory| path.starts_with(directory))
+    let is_in = |directory: &&str| path.starts_with(*directory);
+    // Where there is no telling the base from the rest, the system's settings are its own.
+    let is_systems = image.base == 0 && ["etc/", "usr/"].iter().any(is_in);
+    is_systems
+        || OF_OTHERS.iter().any(is_in)
         || parts.iter().any(|part| installed.contains(part))
         || (1..=parts.len()).any(|depth| is_recorded(image, &parts[..depth].join("/"), path))
 }

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 use crate::lambda;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::lambda::check::{Fault, Level, Look, Rule, folded, may_be_users};
 use crate::oci::flatten::Kind;
 
 /// The most that an image may have unpacked, in bytes. AWS writes 10 GB; what is between that and 10 GiB is told
@@ -117,7 +117,7 @@ fn ships_no_tests(image: &Subject) -> Vec<Fault> {
         .added()
         .filter(|(_, found)| found.entry.kind == Kind::File)
     {
-        if let Some(directory) = useless(path) {
+        if let Some(directory) = useless(path).filter(|_| may_be_users(image, path)) {
             *sizes.entry((directory, found.layer)).or_default() += found.entry.size;
         }
     }

@@ -19,7 +19,9 @@ use loader::{Edge, Hit, Loader, links_of};
 use crate::lambda;
 use crate::lambda::check::modules::below;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, entry, folded, program, wheels};
+use crate::lambda::check::{
+    Fault, Level, Look, Rule, entry, folded, may_be_users, program, wheels,
+};
 use crate::python::elf::{Links, Watched, need_of};
 use crate::python::{Glibc, Machine};
 
@@ -218,6 +220,7 @@ impl<'a> Linked<'a> {
         let inherited = python.map_or_else(Vec::new, |(path, _)| self.loader.handed_on(&path));
         let mut binaries: Vec<_> = Binary::all(self.image)
             .filter(|binary| binary.facts.is_for(machine))
+            .filter(|binary| may_be_users(self.image, binary.path))
             .filter(|binary| !is_of_other_python(self.image, binary.path))
             .collect();
         binaries.sort_by_key(|binary| match binary.role {

@@ -386,6 +386,15 @@ fn a_library_off_the_path_of_its_own_package_is_found() {
 }
 
 #[test]
+fn where_all_is_one_layer_the_systems_libraries_are_its_own() {
+    let needs = needing(&["libtk.so.1"]).bytes();
+    let image = empty_base()
+        .file("var/lang/lib/python3.12/lib-dynload/_tk.abi3.so", &needs)
+        .file("var/task/_m.abi3.so", &needs);
+    insta::assert_snapshot!(findings(image), @"LMB069 error 0 var/task/_m.abi3.so: it needs `libtk.so.1`, which nothing in the image provides");
+}
+
+#[test]
 fn a_link_in_place_of_a_library_is_told_once() {
     let image = base()
         .file("var/task/_m.abi3.so", needing(&["libin.so.1"]).bytes())
