@@ -365,7 +365,8 @@ fn has_no_python_path(image: &Documents) -> Vec<Fault> {
 
 fn has_no_user(image: &Documents) -> Vec<Fault> {
     match image.run("User").as_str() {
-        None | Some("") => Vec::new(),
+        // It is what no word of it means.
+        None | Some("" | "root" | "0" | "root:root" | "0:0") => Vec::new(),
         Some(user) => {
             vec![Fault::new(format!("Lambda will not run it as `{user}`")).value(user)]
         }
@@ -485,7 +486,7 @@ mod tests {
             .push(json!("AWS_LAMBDA_EXEC_WRAPPER=/var/task/wrap"));
         image.run["WorkingDir"] = json!("/var/task/");
         image.run["Entrypoint"] = json!(["/lambda-entrypoint.sh"]);
-        image.run["User"] = json!("");
+        image.run["User"] = json!("root");
         image.wanted = Some("amd64");
         let image = image.program("var/task/wrap", "#!/usr/bin/env -S A=b python3.12 -u\nx");
         assert_eq!(found(image), "");

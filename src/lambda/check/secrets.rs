@@ -418,6 +418,23 @@ fn issued_token(value: &str) -> Option<String> {
     })
 }
 
+/// Whether a value says that another is to take its place.
+fn is_placeholder(value: &str) -> bool {
+    let value = value.to_ascii_lowercase().replace(['-', '_', ' '], "");
+    let starts = [
+        "changeme",
+        "changeit",
+        "replaceme",
+        "placeholder",
+        "dummy",
+        "example",
+        "insert",
+        "your",
+        "xxxx",
+    ];
+    starts.iter().any(|start| value.starts_with(start))
+}
+
 /// What makes a value a secret, if it is one by its name or by itself. The secret itself is not in it.
 pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     let bytes = value.as_bytes();
@@ -458,7 +475,8 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     let leads_elsewhere = ["arn:", "/", "http:", "https:", "$", "{", "<", "ssm:", "s3:"]
         .iter()
         .any(|start| value.starts_with(start));
-    let is_sample = value.ends_with("EXAMPLE") || value.ends_with("EXAMPLEKEY");
+    let is_sample =
+        value.ends_with("EXAMPLE") || value.ends_with("EXAMPLEKEY") || is_placeholder(value);
     // Words are a secret's name in some manager, where it is to be looked up.
     let is_name = |byte: u8| byte.is_ascii_lowercase() || b"-_./".contains(&byte);
     let leads_elsewhere =
@@ -666,6 +684,9 @@ mod tests {
             "DB_SECRET=arn:aws:secretsmanager:eu-west-1:1:secret:a",
             "SECRET_NAME=some-database-secret",
             "TOKEN=short",
+            "DB_PASSWORD=changeme",
+            "API_KEY=<your-key-here>",
+            "API_TOKEN=YOUR_TOKEN_HERE",
             "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
             "PASSWORD=$DATABASE_PASSWORD",
             "TOKENIZERS_PARALLELISM=false",
