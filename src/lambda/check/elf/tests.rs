@@ -486,6 +486,8 @@ fn a_program_without_its_loader_is_found() {
         .program("opt/bin/static", program(""))
         .program("var/task/some/tool", program("/lib/ld-musl-x86_64.so.1"));
     insta::assert_snapshot!(findings(image), @"LMB070 error 1 opt/bin/one: it is started by `/lib/ld-musl-x86_64.so.1`, which is not there");
+    let image = base().program("var/task/one", program("/lib/ld-musl-x86_64.so.1"));
+    insta::assert_snapshot!(findings(image), @"LMB070 error 1 var/task/one: it is started by `/lib/ld-musl-x86_64.so.1`, which is not there");
 }
 
 #[test]
