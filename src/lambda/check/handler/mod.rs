@@ -22,8 +22,26 @@ const MOST: usize = 10;
 /// Sources of the user's that are followed, at most.
 const MOST_SOURCES: usize = 1000;
 
-/// `sys.builtin_module_names` of `CPython` 3.9 to 3.14 on Linux that have no underscore in front.
+/// `sys.builtin_module_names` of `CPython` 3.9 to 3.14 on Linux.
 const BUILTIN: &[&str] = &[
+    "_abc",
+    "_ast",
+    "_codecs",
+    "_collections",
+    "_functools",
+    "_imp",
+    "_io",
+    "_locale",
+    "_operator",
+    "_signal",
+    "_sre",
+    "_stat",
+    "_string",
+    "_symtable",
+    "_thread",
+    "_tracemalloc",
+    "_warnings",
+    "_weakref",
     "atexit",
     "builtins",
     "errno",

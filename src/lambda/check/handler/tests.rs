@@ -108,6 +108,7 @@ fn handlers_that_fail_are_found() {
     let images = [
         aws("handler").file("var/task/app.py", ""),
         aws("time.handler").file("var/task/time.py", "def handler(a, b): pass\n"),
+        aws("_io.handler").file("var/task/_io.py", "def handler(a, b): pass\n"),
         aws("other.handler").file("var/task/app.py", ""),
         aws("pkg.app.handler").file("var/task/pkg.py", ""),
         aws("pkg.handler").file("var/task/pkg/app.py", ""),
