@@ -774,7 +774,9 @@ fn missing(
     // What a distribution does with its own packages is its affair, as is what the standard library does.
     let is_users = |module: &Module| match module {
         Module::File(file) | Module::Package(file, _) => is_own(image, python, file),
-        Module::Namespace(_) => false,
+        Module::Namespace(directories) => directories
+            .iter()
+            .all(|directory| is_own_namespace(image, python, directory)),
     };
     let found = modules::find_in(image, &directories, first);
     let users = import.level > 0 || found.as_ref().is_some_and(is_users);
@@ -784,6 +786,16 @@ fn missing(
         }
         _ => None,
     }
+}
+
+/// Whether a directory without an `__init__` has sources right in it, and all are the user's.
+fn is_own_namespace(image: &Subject, python: &Python, directory: &str) -> bool {
+    let paths = image.tree.paths_below(directory);
+    let mut sources = paths
+        .filter(|path| modules::has_ending(path, "py"))
+        .filter(|path| below(directory, path).is_some_and(|name| !name.contains('/')))
+        .peekable();
+    sources.peek().is_some() && sources.all(|path| is_own(image, python, path))
 }
 
 /// Whether a base whose files are not all there would have a module of this name.

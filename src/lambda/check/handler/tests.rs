@@ -159,7 +159,15 @@ fn the_functions_own_modules_are_followed() {
     LMB060 error 1 var/task/src/svc/db.py: line 1: there is no module `nowhere` in the image
     LMB053 error 1 var/task/d3.py: line 1, column 7: Expected a parameter or the end of the parameter list (Python 3.12)
     ");
+    let namespace = app("from pk.gone import x").file("var/task/pk/m.py", "");
+    insta::assert_snapshot!(told(namespace), @"LMB060 error 1 var/task/app.py: line 1: there is no module `pk.gone` in the image");
     let innocent = [
+        app("import google.cloud.x")
+            .file("var/task/google/cloud/storage/__init__.py", "")
+            .file(
+                "var/task/g-1.0.dist-info/RECORD",
+                "google/cloud/storage/__init__.py,,\n",
+            ),
         // Nobody imports it, or only who can do without; or a distribution brings it.
         app("import d1")
             .file(

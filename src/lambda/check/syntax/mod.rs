@@ -353,7 +353,20 @@ impl TopLevel {
                     &import.names,
                 );
             }
+            Stmt::ClassDef(class) => self.import_all(&class.body),
+            Stmt::Try(attempt) => {
+                if !attempt.handlers.iter().any(outlives_a_missing_module) {
+                    self.import_all(&attempt.body);
+                }
+                self.import_all(&attempt.finalbody);
+            }
             _ => {}
+        }
+    }
+
+    fn import_all(&mut self, statements: &[Stmt]) {
+        for statement in statements {
+            self.import(statement);
         }
     }
 
@@ -540,6 +553,35 @@ impl<'a> Visitor<'a> for TopLevel {
         }
         visitor::walk_pattern(self, pattern);
     }
+}
+
+/// Exceptions that no import of a missing module raises.
+const OTHER_ERRORS: [&str; 11] = [
+    "AttributeError",
+    "FileNotFoundError",
+    "IOError",
+    "IndexError",
+    "KeyError",
+    "NameError",
+    "OSError",
+    "RuntimeError",
+    "SyntaxError",
+    "TypeError",
+    "ValueError",
+];
+
+/// Whether the module may run on behind a handler after an import has failed: it may be for that, and does not end
+/// with a `raise`.
+fn outlives_a_missing_module(handler: &ast::ExceptHandler) -> bool {
+    let ast::ExceptHandler::ExceptHandler(handler) = handler;
+    let is_other =
+        |kind: &Expr| matches!(kind, Expr::Name(name) if OTHER_ERRORS.contains(&name.id.as_str()));
+    let is_for_others = match handler.type_.as_deref() {
+        None => false,
+        Some(Expr::Tuple(kinds)) => kinds.elts.iter().all(is_other),
+        Some(kind) => is_other(kind),
+    };
+    !is_for_others && !matches!(handler.body.last(), Some(Stmt::Raise(_)))
 }
 
 /// `__name__ == "__main__"`.
@@ -741,6 +783,35 @@ del four
             .map(|import| &*import.module)
             .collect();
         assert_eq!(imports, ["a.b", "c", "e"]);
+    }
+
+    #[test]
+    fn imports_that_nothing_guards_are_found_wherever_they_are() {
+        let source = "
+class A: import a
+try: import b
+finally: import c
+try: import d
+except ImportError: raise
+try: import e
+except (ValueError, KeyError): pass
+try: import f
+except (ValueError, ImportError): pass
+try: import g
+except Exception: g = None
+else: import h
+try: import i
+except: pass
+with x: import j
+if y: import k
+def z(): import l
+try: import m
+except ImportError:
+    if n: raise
+";
+        let module = read(source.as_bytes(), version("3.12")).unwrap().unwrap();
+        let imports = module.imports.iter().map(|import| &*import.module);
+        assert_eq!(imports.collect::<String>(), "abcde");
     }
 
     /// The time goes up with the length, and not with its square.
