@@ -22,6 +22,8 @@ const MAX_KEPT: usize = 4 << 20;
 const MAX_RECORD: usize = 16 << 20;
 /// Nor is a module beside the handler's, or a `.pth` file, larger.
 const MAX_SMALL: u64 = 256 << 10;
+/// Nor another module that the function may have of its own, in bytes.
+const MAX_HELPER: u64 = 64 << 10;
 /// Nor are all of an image together; what comes later is not looked into.
 const MAX_ALL: u64 = 64 << 20;
 /// As many of a script's first bytes are kept: its first line.
@@ -72,6 +74,8 @@ enum Keep {
     Record,
     /// All of it, also where there is no room for other files any more.
     Module,
+    /// All of it if there is much room: a module that may be the function's own or a distribution's.
+    Helper,
 }
 
 /// The room for what is kept, in bytes.
@@ -92,10 +96,10 @@ impl Room {
 
     /// Whether so many bytes more can be kept; then they are.
     fn take(&self, bytes: usize, keep: Keep) -> bool {
-        let reserve = if keep == Keep::Module {
-            0
-        } else {
-            self.reserve
+        let reserve = match keep {
+            Keep::Module => 0,
+            Keep::Helper => 2 * self.reserve,
+            _ => self.reserve,
         };
         let rest = |left: u64| {
             left.checked_sub(bytes as u64)
@@ -217,7 +221,14 @@ impl Contents {
         if packages.is_some_and(of_handler) || own().any(of_handler) {
             return Some(Keep::Module);
         }
-        own().any(beside).then_some(Keep::Whole)
+        if own().any(beside) {
+            return Some(Keep::Whole);
+        }
+        let mut roots = self.roots.iter().filter(|root| !root.is_empty());
+        let is_helper = size <= MAX_HELPER
+            && packages.is_none()
+            && roots.any(|root| modules::below(root, path).is_some());
+        is_helper.then_some(Keep::Helper)
     }
 }
 
@@ -270,7 +281,7 @@ impl Reader for Watching {
         let is_dropped = self
             .kept
             .take_if(|kept| kept.state == State::Dropped)
-            .is_some();
+            .is_some_and(|kept| kept.keep != Keep::Helper);
         Seen {
             head: head.into(),
             kept: self.kept.map(|kept| kept.bytes.into()),

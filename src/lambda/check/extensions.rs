@@ -24,9 +24,10 @@ pub(super) const RULES: &[Rule] = &[
         id: "LMB091",
         level: Level::Error,
         title: "Extensions can be run by others than their owner",
-        why: "The function does not start: `Extension.LaunchError` with `permission denied`, and \
-              `FunctionError.ExtensionInitError` as the function's state.",
-        remedy: "Give it mode 0755.",
+        why: "Lambda starts every file directly in `/opt/extensions`, and the function does not start: \
+              `Extension.LaunchError` with `permission denied`, and `FunctionError.ExtensionInitError` as the \
+              function's state.",
+        remedy: "Give it mode 0755, or move it out of `/opt/extensions` if it is no extension.",
         look: Look::Files(are_executable),
     },
     Rule {

@@ -73,8 +73,16 @@ pub enum Secret {
 
 static ACCESS_KEYS: LazyLock<[(&str, Finder<'static>); 2]> =
     LazyLock::new(|| ["AKIA", "ASIA"].map(|start| (start, Finder::new(start))));
-static SECRET_KEYS: LazyLock<[Finder<'static>; 2]> =
-    LazyLock::new(|| ["aws_secret_access_key", "AWS_SECRET_ACCESS_KEY"].map(Finder::new));
+static SECRET_KEYS: LazyLock<[Finder<'static>; 4]> = LazyLock::new(|| {
+    // `SecretAccessKey` and `secretAccessKey` are of AWS's own JSON, the last of settings in YAML.
+    [
+        "aws_secret_access_key",
+        "AWS_SECRET_ACCESS_KEY",
+        "ecretAccessKey",
+        "secret_key",
+    ]
+    .map(Finder::new)
+});
 static PRIVATE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("PRIVATE KEY-----"));
 static TOKENS: LazyLock<[Finder<'static>; 2]> =
     LazyLock::new(|| ["_authToken=", "\"auth\""].map(Finder::new));
@@ -234,6 +242,9 @@ fn kind_by_name(path: &str, found: Option<Secret>) -> Option<&'static str> {
         ".git-credentials" => Some("passwords of repositories"),
         "credentials" if path.ends_with(".aws/credentials") => Some("access keys of AWS"),
         _ if is_environment && !samples.contains(&ending) => Some("variables of some environment"),
+        "config" if path.ends_with(".kube/config") => Some("the access to a cluster"),
+        _ if ending == "ppk" => Some("a private key of SSH"),
+        _ if ending == "jks" => Some("a store of keys"),
         _ if matches!(ending, "p12" | "pfx") => Some("a certificate with its private key"),
         _ if matches!(ending, "pem" | "key") && found == Some(Secret::PrivateKey) => {
             Some("a private key")
@@ -295,9 +306,11 @@ fn is_of_others(image: &Subject, path: &str) -> bool {
         "examples",
         "SelfTest",
     ];
-    OF_OTHERS
-        .iter()
-        .any(|directory| path.starts_with(directory))
+    let is_in = |directory: &&str| path.starts_with(*directory);
+    // Where there is no telling the base from the rest, the system's settings are its own.
+    let is_systems = image.base == 0 && ["etc/", "usr/"].iter().any(is_in);
+    is_systems
+        || OF_OTHERS.iter().any(is_in)
         || parts.iter().any(|part| installed.contains(part))
         || (1..=parts.len()).any(|depth| is_recorded(image, &parts[..depth].join("/"), path))
 }
@@ -416,6 +429,38 @@ fn issued_token(value: &str) -> Option<String> {
     })
 }
 
+/// Whether a value is an address with a user and a password before its host.
+fn has_password(value: &str) -> bool {
+    let Some((_, rest)) = value.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let user = authority.rsplit_once('@').map(|(user, _)| user);
+    let password = user.and_then(|user| Some(user.split_once(':')?.1));
+    password.is_some_and(|password| {
+        let is_word = ["pass", "password", "pw", "pwd", "secret"].contains(&password);
+        let is_asked_for = password.starts_with(['$', '{', '<', '*']);
+        !password.is_empty() && !is_word && !is_asked_for && !is_placeholder(password)
+    })
+}
+
+/// Whether a value says that another is to take its place.
+fn is_placeholder(value: &str) -> bool {
+    let value = value.to_ascii_lowercase().replace(['-', '_', ' '], "");
+    let starts = [
+        "changeme",
+        "changeit",
+        "replaceme",
+        "placeholder",
+        "dummy",
+        "example",
+        "insert",
+        "your",
+        "xxxx",
+    ];
+    starts.iter().any(|start| value.starts_with(start))
+}
+
 /// What makes a value a secret, if it is one by its name or by itself. The secret itself is not in it.
 pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     let bytes = value.as_bytes();
@@ -425,6 +470,9 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
         return Some(format!(
             "an access key of AWS, `{start}…` of {ACCESS_KEY} characters"
         ));
+    }
+    if has_password(value) {
+        return Some("an address with a password in it".to_owned());
     }
     if let Some(token) = issued_token(value) {
         return Some(token);
@@ -441,8 +489,10 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
         "ACCESS_KEY_ID",
         "API_KEY",
         "APIKEY",
+        "PASS",
         "PASSWD",
         "PASSWORD",
+        "PGPASSWORD",
         "PRIVATE_KEY",
         "SECRET",
         "SECRET_KEY",
@@ -456,7 +506,8 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     let leads_elsewhere = ["arn:", "/", "http:", "https:", "$", "{", "<", "ssm:", "s3:"]
         .iter()
         .any(|start| value.starts_with(start));
-    let is_sample = value.ends_with("EXAMPLE") || value.ends_with("EXAMPLEKEY");
+    let is_sample =
+        value.ends_with("EXAMPLE") || value.ends_with("EXAMPLEKEY") || is_placeholder(value);
     // Words are a secret's name in some manager, where it is to be looked up.
     let is_name = |byte: u8| byte.is_ascii_lowercase() || b"-_./".contains(&byte);
     let leads_elsewhere =
@@ -576,6 +627,14 @@ mod tests {
         }
         assert_eq!(search("a.bin", &[b"\0", KEY.as_bytes()]), None);
         assert_eq!(search("a.pyc", &[KEY.as_bytes()]), None);
+        let key = "abcdefghij0123456789ABCDEFGHIJ0123456789";
+        for text in [
+            format!("{{\"SecretAccessKey\": \"{key}\"}}"),
+            format!("secret_key: {key}\n"),
+        ] {
+            let found = search("a.json", &[text.as_bytes()]);
+            assert_eq!(found, Some(Secret::Passphrase), "{text}");
+        }
         let json = PEM.replace('\n', "\\n");
         assert_eq!(
             search("a.json", &[json.as_bytes()]),
@@ -607,6 +666,9 @@ mod tests {
             .file("var/task/id_ed25519", PEM)
             .file("var/task/server.key", PEM)
             .file("var/task/store.p12", "x")
+            .file("var/task/store.jks", "x")
+            .file("var/task/login.ppk", "x")
+            .file("root/.kube/config", "x")
             .file("root/.aws/credentials", KEY)
             .file("root/.netrc", "x")
             .file("root/.npmrc", "//registry/:_authToken=abc\n");
@@ -616,6 +678,9 @@ mod tests {
         LMB098 warning 1 var/task/id_ed25519: by its name it holds a private key of SSH (110 bytes)
         LMB098 warning 1 var/task/server.key: by its name it holds a private key (110 bytes)
         LMB098 warning 1 var/task/store.p12: by its name it holds a certificate with its private key (1 bytes)
+        LMB098 warning 1 var/task/store.jks: by its name it holds a store of keys (1 bytes)
+        LMB098 warning 1 var/task/login.ppk: by its name it holds a private key of SSH (1 bytes)
+        LMB098 warning 1 root/.kube/config: by its name it holds the access to a cluster (1 bytes)
         LMB098 warning 1 root/.aws/credentials: by its name it holds access keys of AWS (20 bytes)
         LMB098 warning 1 root/.netrc: by its name it holds passwords of servers (1 bytes)
         LMB098 warning 1 root/.npmrc: by its name it holds tokens (27 bytes)
@@ -664,6 +729,13 @@ mod tests {
             "DB_SECRET=arn:aws:secretsmanager:eu-west-1:1:secret:a",
             "SECRET_NAME=some-database-secret",
             "TOKEN=short",
+            "DB_PASSWORD=changeme",
+            "DATABASE_URL=postgres://db:5432/orders",
+            "BROKER_URL=amqp://user:${PASSWORD}@broker",
+            "PROXY=http://user:password@host",
+            "COMPASS=0123456789",
+            "API_KEY=<your-key-here>",
+            "API_TOKEN=YOUR_TOKEN_HERE",
             "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
             "PASSWORD=$DATABASE_PASSWORD",
             "TOKENIZERS_PARALLELISM=false",
@@ -682,6 +754,16 @@ mod tests {
         LMB100 warning: the variable `AWS_SECRET_ACCESS_KEY` is a secret by its name, of 16 characters
         ");
         insta::assert_snapshot!(of(&[], json!([{"created_by": "|1 NPM_TOKEN=npm_0123456789 /bin/sh -c npm ci"}])), @"LMB100 warning: the build step's `NPM_TOKEN` is a secret by its name, of 14 characters");
+        let plain = [
+            "PGPASSWORD=hunter2hunter2",
+            "DB_PASS=hunter2hunter2",
+            "DATABASE_URL=postgres://app:hunter2@db:5432/orders",
+        ];
+        insta::assert_snapshot!(of(&plain, json!([])), @"
+        LMB100 warning: the variable `PGPASSWORD` is a secret by its name, of 14 characters
+        LMB100 warning: the variable `DB_PASS` is a secret by its name, of 14 characters
+        LMB100 warning: the variable `DATABASE_URL` is an address with a password in it
+        ");
         let tokens = [
             concat!("gh", "p_16C7e42F292c6912E7710c838347Ae178B4a"),
             concat!(

@@ -5,20 +5,21 @@ use std::collections::BTreeMap;
 use bytesize::ByteSize;
 
 use crate::lambda;
+use crate::lambda::check::modules;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::lambda::check::{Fault, Level, Look, Rule, folded, may_be_users, wheels};
 use crate::oci::flatten::Kind;
-use crate::python::elf::MAGIC;
 
 /// The most that an image may have unpacked, in bytes. AWS writes 10 GB; what is between that and 10 GiB is told
 /// as a warning.
 const MOST_UNPACKED: u64 = 10 << 30;
 const SAFE: u64 = 10_000_000_000;
 
-/// Less is not worth a word, in bytes: of tests and caches together, of a library, of another file.
+/// Less is not worth a word, in bytes: of tests and caches together, of a file.
 const WORTH: u64 = 64 << 10;
-const WORTH_LIBRARY: u64 = 16 << 10;
 const WORTH_FILE: u64 = 1 << 20;
+/// Directories that tools of developers leave.
+const CACHES: [&str; 3] = [".mypy_cache", ".pytest_cache", ".ruff_cache"];
 /// What is shipped and never seen may be so much, in bytes.
 const WORTH_HIDDEN: u64 = 10 << 20;
 /// As many findings of one rule are shown.
@@ -86,6 +87,20 @@ fn megabytes(bytes: u64) -> String {
     format!("{} MB", bytes.div_ceil(1 << 20))
 }
 
+/// Whether a file is of the function's own tests, or what tools leave beside them.
+fn is_of_own_tests(image: &Subject, path: &str) -> bool {
+    let Some(below) = modules::below(lambda::TASK_ROOT, path) else {
+        return false;
+    };
+    let (first, rest) = below.split_once('/').unwrap_or(("", below));
+    let name = rest.rsplit('/').next().unwrap_or(rest);
+    let is_test = matches!(first, "tests" | "test")
+        && (name.starts_with("test_") && modules::has_ending(name, "py") || name == "conftest.py");
+    let python = image.python.as_ref();
+    (is_test || CACHES.contains(&first))
+        && !python.is_some_and(|python| wheels::is_recorded(image, python, path))
+}
+
 /// The outermost directory of a path that holds tests or a cache.
 fn useless(path: &str) -> Option<&str> {
     let caches = [
@@ -108,24 +123,27 @@ fn useless(path: &str) -> Option<&str> {
     let mut ends = path.match_indices('/');
     let (end, _) = ends.find(|(end, _)| {
         let name = path[..*end].rsplit('/').next();
-        name.is_some_and(|name| matches!(name, "tests" | "test"))
+        name.is_some_and(|name| matches!(name, "tests" | "test") || CACHES.contains(&name))
     })?;
     installed.then_some(&path[..end])
 }
 
 fn ships_no_tests(image: &Subject) -> Vec<Fault> {
     let mut sizes: BTreeMap<(&str, usize), u64> = BTreeMap::new();
+    // The function's own are told however small they are.
+    let mut has_own = false;
     for (path, found) in image
         .added()
         .filter(|(_, found)| found.entry.kind == Kind::File)
     {
-        if let Some(directory) = useless(path) {
+        if let Some(directory) = useless(path).filter(|_| may_be_users(image, path)) {
             *sizes.entry((directory, found.layer)).or_default() += found.entry.size;
+            has_own |= is_of_own_tests(image, path);
         }
     }
     let sum = sizes.values().sum();
     let largest = sizes.iter().max_by_key(|(_, size)| **size);
-    let Some(((directory, layer), _)) = largest.filter(|_| sum >= WORTH) else {
+    let Some(((directory, layer), _)) = largest.filter(|_| sum >= WORTH || has_own) else {
         return Vec::new();
     };
     let more = match sizes.len() - 1 {
@@ -142,13 +160,7 @@ fn has_large_files_once(image: &Subject) -> Vec<Fault> {
     for (path, found) in image.added() {
         let seen = found.entry.seen.as_ref();
         let digest = seen.and_then(|seen| seen.digest);
-        let is_library = seen.is_some_and(|seen| seen.head.starts_with(MAGIC));
-        let least = if is_library {
-            WORTH_LIBRARY
-        } else {
-            WORTH_FILE
-        };
-        let (Some(digest), true) = (digest, found.entry.size >= least) else {
+        let (Some(digest), true) = (digest, found.entry.size >= WORTH_FILE) else {
             continue;
         };
         match first.get(&digest.to_string()) {
@@ -163,7 +175,7 @@ fn has_large_files_once(image: &Subject) -> Vec<Fault> {
             }
         }
     }
-    folded(faults, MOST)
+    folded(faults, 1)
 }
 
 /// The version of a distribution that is installed in a directory.
@@ -279,6 +291,20 @@ mod tests {
     }
 
     #[test]
+    fn the_functions_own_tests_are_told_however_small() {
+        let small = |path: &str| found(Forge::sound().file(path, "x"));
+        insta::assert_snapshot!(small("var/task/tests/unit/test_app.py"), @"LMB102 note 1 var/task/tests: 1 B that no function reads");
+        insta::assert_snapshot!(small("var/task/.pytest_cache/README.md"), @"LMB102 note 1 var/task/.pytest_cache: 1 B that no function reads");
+        for other in ["tests/data.json", "some/tests/test_app.py", "test_app.py"] {
+            assert_eq!(small(&format!("var/task/{other}")), "", "{other}");
+        }
+        let recorded = Forge::sound()
+            .file("var/task/tests/test_app.py", "x")
+            .file("var/task/a-1.0.dist-info/RECORD", "tests/test_app.py,,\n");
+        assert_eq!(found(recorded), "");
+    }
+
+    #[test]
     fn files_that_are_there_twice() {
         let image = Forge::sound()
             .file("var/task/a", megabytes(5))
@@ -292,10 +318,12 @@ mod tests {
             )
             .file("var/task/small", megabytes(4))
             .file("var/task/small-again", megabytes(4));
-        insta::assert_snapshot!(found(image), @"
-        LMB103 note 1 var/task/b: it is `var/task/a` again, 5.0 MiB
-        LMB103 note 1 var/task/small-again: it is `var/task/small` again, 4.0 MiB
-        ");
+        insta::assert_snapshot!(found(image), @"LMB103 note 1 var/task/b: it is `var/task/a` again, 5.0 MiB, and 1 more of the kind");
+        let library = [b"\x7fELF".to_vec(), vec![0; 17 << 10]].concat();
+        let small = Forge::sound()
+            .file("var/task/a.so", &library)
+            .file("var/task/b.so", &library);
+        assert_eq!(found(small), "");
     }
 
     #[test]

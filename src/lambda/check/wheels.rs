@@ -348,15 +348,32 @@ fn is_dispensable(path: &str) -> bool {
     let mut directories = path.split('/').rev().skip(1);
     let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
     let papers = [
-        "pyi", "typed", "pyx", "pxd", "pxi", "c", "cc", "cpp", "h", "hpp", "md", "rst", "txt",
-        "pyc",
+        "pyi", "typed", "pyx", "pxd", "pxi", "c", "cc", "cpp", "h", "hpp", "md", "rst", "pyc",
     ];
+    // Other texts may be data.
+    let texts = [
+        "AUTHORS",
+        "CHANGE",
+        "CONTRIBUT",
+        "COPYING",
+        "COPYRIGHT",
+        "HISTORY",
+        "LICEN",
+        "NEWS",
+        "NOTICE",
+        "README",
+        "THANKS",
+        "THIRD",
+    ];
+    let name = path.rsplit('/').next().unwrap_or(path).to_uppercase();
+    let is_text = ending == "txt" && texts.iter().any(|start| name.starts_with(start));
     directories.any(|directory| {
         matches!(
             directory,
             "tests" | "test" | "testing" | "docs" | "doc" | "examples" | "__pycache__"
         ) || directory.ends_with(".dist-info")
-    }) || papers.contains(&ending)
+    }) || is_text
+        || papers.contains(&ending)
 }
 
 fn is_whole(image: &Subject) -> Vec<Fault> {
@@ -554,6 +571,8 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
     let mut unrecorded: HashMap<String, bool> = HashMap::new();
     for one in added(image, all) {
         let mut told = HashSet::new();
+        let mut gone = Vec::new();
+        let mut misfits = Vec::new();
         for text in one.field("Requires-Dist").filter(|text| told.insert(*text)) {
             let Some(required) = Requirement::parse(text) else {
                 continue;
@@ -570,7 +589,10 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
             };
             let message = match (version, specifiers) {
                 (None, _) if is_there() => continue,
-                (None, _) => "it is not in the image".to_owned(),
+                (None, _) => {
+                    gone.push((format!("`{}{}`", required.name, required.specifiers), text));
+                    continue;
+                }
                 (Some(Some(version)), Ok(specifiers)) if !specifiers.contains(version) => {
                     format!("version {version} is in the image")
                 }
@@ -578,8 +600,23 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
             };
             let wanted = format!("`{}{}`", required.name, required.specifiers);
             let message = format!("{} requires {wanted}, and {message}", one.title());
-            faults.push(one.fault(message).value(text));
+            misfits.push(one.fault(message).value(text));
         }
+        if let Some((_, text)) = gone.first() {
+            let names: Vec<_> = gone.iter().map(|(name, _)| &**name).collect();
+            let what = if names.len() == 1 {
+                "it is"
+            } else {
+                "they are"
+            };
+            let message = format!(
+                "{} requires {}, and {what} not in the image",
+                one.title(),
+                names.join(", ")
+            );
+            faults.push(one.fault(message).value(*text));
+        }
+        faults.extend(misfits);
     }
     folded(faults, MOST)
 }
@@ -660,6 +697,17 @@ pub(super) fn has_recorded(image: &Subject, name: &str) -> bool {
     };
     let is_it = |path: &String| path.rsplit('/').next() == Some(name);
     recorded(image, python).iter().any(is_it)
+}
+
+/// The files with this ending that distributions list with a hash: those that were in their wheels.
+pub(super) fn with_hash(image: &Subject, python: &Python, ending: &str) -> BTreeSet<String> {
+    let all = distributions(image, python).iter();
+    let paths = all.flat_map(|one| {
+        let rows = record(image, one).into_iter();
+        let rows = rows.filter(|(path, (hash, _))| path.ends_with(ending) && !hash.is_empty());
+        rows.map(|(path, _)| joined(&one.directory, &path))
+    });
+    paths.collect()
 }
 
 /// The paths that distributions list.
@@ -850,6 +898,25 @@ mod tests {
     }
 
     #[test]
+    fn texts_that_may_be_data_are_missed() {
+        let image = |row: &str| {
+            let record = format!("a.py,,\n{row},sha256=x,1\n");
+            pure(aws("app.handler"), "a", "").file("var/task/a-1.0.dist-info/RECORD", record)
+        };
+        for row in [
+            "a/LICENSE.txt",
+            "a/readme.txt",
+            "a-1.0.dist-info/top_level.txt",
+        ] {
+            assert_eq!(told(image(row)), "", "{row}");
+        }
+        assert_eq!(
+            told(image("a/schema.txt")),
+            "LMB077 warning 1 var/task/a/schema.txt: a 1.0 has no file here"
+        );
+    }
+
+    #[test]
     fn what_requirements_lack_is_found() {
         let fields = "Requires-Python: <3.12\nRequires-Dist: gone>=2\nRequires-Dist: b<1\n";
         let image = pure(pure(aws("app.handler"), "a", fields), "b", "");
@@ -860,6 +927,13 @@ mod tests {
     fn a_requirement_that_is_repeated_is_told_once() {
         let fields = "Requires-Dist: gone\n".repeat(200_000);
         insta::assert_snapshot!(told(pure(aws("app.handler"), "a", &fields)), @"LMB078 warning 1 var/task/a-1.0.dist-info: a 1.0 requires `gone`, and it is not in the image");
+    }
+
+    #[test]
+    fn requirements_that_are_not_there_are_one_finding() {
+        let fields = "Requires-Dist: b\nRequires-Dist: c>=1\nRequires-Dist: d\n";
+        let image = pure(aws("app.handler"), "a", fields);
+        insta::assert_snapshot!(told(image), @"LMB078 warning 1 var/task/a-1.0.dist-info: a 1.0 requires `b`, `c>=1`, `d`, and they are not in the image");
     }
 
     #[test]

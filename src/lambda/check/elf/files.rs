@@ -132,6 +132,7 @@ fn is_where_programs_are(image: &Subject, path: &str) -> bool {
     let on_path = image.documents.variable("PATH").unwrap_or_default();
     let mut on_path = on_path.split(':').map(|path| path.trim_matches('/'));
     directory == "opt/extensions"
+        || directory == lambda::TASK_ROOT
         || name(directory) == "bin"
         || on_path.any(|on_path| on_path == directory)
 }
@@ -337,11 +338,6 @@ impl<'a> Owners<'a> {
             .recorded
             .get_or_init(|| wheels::owners(self.image, is_native));
         recorded.get(path).map(String::as_str)
-    }
-
-    /// Whether a distribution's files are there, rather than a directory of the system.
-    pub(super) fn is_packaged(&self, path: &str) -> bool {
-        self.of(path) != directory(path)
     }
 }
 

@@ -19,7 +19,9 @@ use loader::{Directories, Edge, Hit, Loader, links_of};
 use crate::lambda;
 use crate::lambda::check::modules::below;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, entry, folded, program, wheels};
+use crate::lambda::check::{
+    Fault, Level, Look, Rule, entry, folded, may_be_users, program, wheels,
+};
 use crate::python::elf::{Links, Watched, need_of};
 use crate::python::{Glibc, Machine};
 
@@ -216,6 +218,7 @@ impl Needs {
         let inherited = inherited.unwrap_or_default();
         let mut binaries: Vec<_> = Binary::all(image)
             .filter(|binary| binary.facts.is_for(self.machine))
+            .filter(|binary| may_be_users(image, binary.path))
             .filter(|binary| !is_of_other_python(image, binary.path))
             .collect();
         binaries.sort_by_key(|binary| match binary.role {
@@ -286,6 +289,50 @@ impl<'a> Linked<'a> {
             .collect()
     }
 
+    /// How bad it is that a library which a file needs is only where the loader does not look; nothing where that
+    /// is how packages are made.
+    fn when_elsewhere(&self, edge: &Edge, role: Role, places: &[&str]) -> Option<Level> {
+        let whose = self.owners.of(&edge.file);
+        let is_own = places.iter().any(|place| self.owners.of(place) == whose);
+        let is_recorded = self.owners.distribution(&edge.file).is_some();
+        let are_recorded = || {
+            let mut places = places.iter();
+            places.all(|place| self.owners.distribution(place).is_some())
+        };
+        match role {
+            Role::Library if self.is_for_all(&edge.file) => Some(Level::Warning),
+            // A package loads its own libraries first, by their paths.
+            Role::Library | Role::Tool if is_own => None,
+            Role::Library => Some(Level::Note),
+            Role::Module if self.is_loaded(places) => (!is_own).then_some(Level::Note),
+            Role::Module | Role::Program if !is_recorded => Some(Level::Error),
+            // One distribution's libraries for another.
+            Role::Module if !is_own && are_recorded() => Some(Level::Note),
+            Role::Module | Role::Program | Role::Tool => Some(Level::Warning),
+        }
+    }
+
+    /// Whether some module finds one of these libraries: once that is imported, it is there for all.
+    fn is_loaded(&self, places: &[&str]) -> bool {
+        let real = places.iter().filter_map(|place| self.image.find(place));
+        let real: Vec<String> = real.map(|(path, _)| path).collect();
+        let mut edges = self.edges.iter().filter(|(_, role)| *role == Role::Module);
+        edges.any(|(edge, _)| matches!(&edge.hit, Hit::Found(path) if real.contains(path)))
+    }
+
+    /// Whether a library is no package's, and is where the user's own search path leads.
+    fn is_for_all(&self, path: &str) -> bool {
+        let on_path = self.image.documents.variable("LD_LIBRARY_PATH");
+        let mut on_path = on_path.unwrap_or_default().split(':');
+        let directory = files::directory(path);
+        let is_users = [lambda::TASK_ROOT, "opt"]
+            .iter()
+            .any(|root| below(root, path).is_some());
+        is_users
+            && on_path.any(|on_path| on_path.trim_matches('/') == directory)
+            && self.owners.distribution(path).is_none()
+    }
+
     /// Versions that added files need and that the library found has not: file, library's name, the newest such
     /// version, the library's path and all that it defines.
     fn unmet(&self) -> Vec<Unmet<'_>> {
@@ -311,6 +358,7 @@ impl<'a> Linked<'a> {
             let asked = links.asked_of(&edge.name).into_iter();
             let missing = asked.flat_map(|asked| &asked.versions);
             let missing = missing.filter(|version| !defined.contains(&***version));
+            let missing = missing.filter(|version| !is_older(&library.defined, version));
             // Of a library without versions the loader takes any, with a warning.
             let missing = missing.filter(|_| !library.defined.is_empty());
             let Some(version) = missing.max_by(|a, b| natural(a, b)) else {
@@ -479,19 +527,13 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
         } else if musl.contains(whose) {
             continue;
         } else if let Some(place) = places.first() {
-            // A package loads its own libraries first, by their paths.
-            if places.iter().any(|place| linked.owners.of(place) == whose) {
+            let Some(level) = linked.when_elsewhere(edge, *role, places) else {
                 continue;
-            }
+            };
             let message = format!(
                 "it needs `{name}`, which the loader does not find; `{place}` has that name, if something loads it \
                  first"
             );
-            let level = match role {
-                Role::Library => Level::Note,
-                _ if linked.owners.is_packaged(place) => Level::Note,
-                _ => Level::Warning,
-            };
             (message, name.to_owned(), level)
         } else {
             let message = format!("it needs `{name}`, which nothing in the image provides");
@@ -503,6 +545,9 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
                 }
                 Role::Module | Role::Program => (message, name.to_owned(), Level::Error),
                 Role::Tool => (message, name.to_owned(), Level::Warning),
+                Role::Library if linked.is_for_all(&edge.file) => {
+                    (message, name.to_owned(), Level::Warning)
+                }
                 // Whoever owns it may never load it.
                 Role::Library => (message, "plugins".to_owned(), Level::Note),
             }
@@ -598,11 +643,8 @@ fn elsewhere<'a>(
         let Some((_, found)) = image.find(path) else {
             continue;
         };
-        let Some(links) = links_of(&found, machine) else {
-            continue;
-        };
-        let soname = links.soname.as_deref().unwrap_or_default();
-        if let Some(name) = names.get(file).or_else(|| names.get(soname)) {
+        let is_library = links_of(&found, machine).is_some();
+        if let Some(name) = names.get(file).filter(|_| is_library) {
             places.entry(*name).or_default().push(path);
         }
     }
@@ -752,6 +794,21 @@ fn newest<'a>(versions: &'a [Box<str>], family: &str) -> Option<&'a str> {
         rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     });
     numbered.max_by(|a, b| natural(a, b))
+}
+
+/// Whether a version is older than the newest of its family that a library has. Those of glibc and of GCC's libraries
+/// are kept for ever, so that it is there too, also where the library at hand is one for linking and lists few.
+fn is_older(defined: &[Box<str>], version: &str) -> bool {
+    let mut families = ["GLIBC_", "GLIBCXX_", "CXXABI_"].into_iter();
+    let family = families.find(|family| {
+        let rest = version.strip_prefix(family);
+        rest.is_some_and(|rest| {
+            rest.bytes()
+                .all(|byte| byte == b'.' || byte.is_ascii_digit())
+        })
+    });
+    let newest = family.and_then(|family| newest(defined, family));
+    newest.is_some_and(|newest| natural(version, newest) == Ordering::Less)
 }
 
 /// Compares names with numbers in them as people do.

@@ -163,6 +163,27 @@ fn a_newer_c_library_is_found() {
 }
 
 #[test]
+fn versions_below_the_newest_are_there() {
+    let cxx = Made {
+        needed: &["libstdc++.so.6"],
+        asks: &[(
+            "libstdc++.so.6",
+            &["GLIBCXX_3.4.21", "CXXABI_1.3.9", "CXXABI_1.3"],
+        )],
+        ..Made::default()
+    };
+    let image = base()
+        .file(
+            "var/task/some/old.abi3.so",
+            needs(&["GLIBC_2.3.4", "GLIBC_2.14", "GLIBC_2.33"]),
+        )
+        .file("var/task/some/cxx.abi3.so", cxx.bytes());
+    assert_eq!(findings(image), "");
+    let image = base().file("var/task/odd.abi3.so", needs(&["GLIBC_ABI_DT_RELR"]));
+    assert!(findings(image).contains("`GLIBC_ABI_DT_RELR`"));
+}
+
+#[test]
 fn without_a_system_lambdas_own_version_counts() {
     let image = || {
         empty_base()
@@ -312,15 +333,97 @@ fn a_library_that_is_elsewhere_is_told_with_its_place() {
     let image = base()
         .file("var/task/_one.abi3.so", needing(&["libone.so.1"]).bytes())
         .file("opt/other/libone.so.1", needing(&[]).bytes());
-    insta::assert_snapshot!(findings(image), @"LMB069 warning 1 var/task/_one.abi3.so: it needs `libone.so.1`, which the loader does not find; `opt/other/libone.so.1` has that name, if something loads it first");
+    insta::assert_snapshot!(findings(image), @"LMB069 error 1 var/task/_one.abi3.so: it needs `libone.so.1`, which the loader does not find; `opt/other/libone.so.1` has that name, if something loads it first");
     let image = base()
         .file("var/task/vision/_C.so", needing(&["libtorch.so"]).bytes())
         .file("var/task/torch/lib/libtorch.so", needing(&[]).bytes())
         .file(
             "var/task/torch/_C.abi3.so",
-            needing(&["libtorch.so"]).bytes(),
+            Made {
+                rpath: "$ORIGIN/lib",
+                ..needing(&["libtorch.so"])
+            }
+            .bytes(),
         );
     insta::assert_snapshot!(findings(image), @"LMB069 note 1 var/task/vision/_C.so: it needs `libtorch.so`, which the loader does not find; `var/task/torch/lib/libtorch.so` has that name, if something loads it first");
+}
+
+#[test]
+fn a_library_off_the_path_of_its_own_package_is_found() {
+    let module = needing(&["libin.so.1"]).bytes();
+    let library = Made {
+        soname: "libin.so.1",
+        ..needing(&[])
+    }
+    .bytes();
+    let of = |module_at: &str, library_at: &str, record: Option<String>| {
+        let mut image = base()
+            .file(&format!("var/task/{module_at}"), &module)
+            .file(&format!("var/task/{library_at}"), &library);
+        if let Some(record) = record {
+            image = image.file("var/task/pk-1.dist-info/RECORD", record);
+        }
+        findings(image)
+    };
+    let unrecorded = [
+        of("pk/_m.abi3.so", "pk.libs/libin.so.1", None),
+        of("pk/_m.abi3.so", "pk/lib/libin.so.1", None),
+        of("pk/_m.abi3.so", "pk/libin.so.1", None),
+        of("pk/_m.abi3.so", "vendor/libin.so.1", None),
+        // The name inside the file is not what the loader looks for.
+        of("pk/_m.abi3.so", "pk/libin.so.2", None),
+    ];
+    insta::assert_snapshot!(unrecorded.join("\n"), @"
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk.libs/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk/lib/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/vendor/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which nothing in the image provides
+    ");
+    let record = "pk/_m.abi3.so,,\npk.libs/libin.so.1,,\n".to_owned();
+    let recorded = of("pk/_m.abi3.so", "pk.libs/libin.so.1", Some(record));
+    insta::assert_snapshot!(recorded, @"LMB069 warning 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk.libs/libin.so.1` has that name, if something loads it first");
+}
+
+#[test]
+fn where_all_is_one_layer_the_systems_libraries_are_its_own() {
+    let needs = needing(&["libtk.so.1"]).bytes();
+    let image = empty_base()
+        .file("var/lang/lib/python3.12/lib-dynload/_tk.abi3.so", &needs)
+        .file("var/task/_m.abi3.so", &needs);
+    insta::assert_snapshot!(findings(image), @"LMB069 error 0 var/task/_m.abi3.so: it needs `libtk.so.1`, which nothing in the image provides");
+}
+
+#[test]
+fn a_link_in_place_of_a_library_is_told_once() {
+    let image = base()
+        .file("var/task/_m.abi3.so", needing(&["libin.so.1"]).bytes())
+        .link("var/task/lib/libin.so.1", "libin.so.1.0")
+        .link("var/task/lib/libother.so.1", "libother.so.1.0");
+    let found = check(&subject(image)).into_iter();
+    let found = found.filter(|finding| ["LMB046", "LMB069"].contains(&finding.rule.id));
+    let found: Vec<_> = found.map(|finding| line(&finding)).collect();
+    insta::assert_snapshot!(found.join("\n"), @"
+    LMB069 error 1 var/task/_m.abi3.so: it needs `libin.so.1`, which nothing in the image provides
+    LMB046 warning 1 var/task/lib/libother.so.1: the symbolic link leads to `libother.so.1.0`, where nothing is
+    ");
+}
+
+#[test]
+fn libraries_on_the_users_search_path_want_theirs() {
+    let needs = || needing(&["libgone.so.1"]).bytes();
+    let image = base()
+        .file("opt/lib/libone.so", needs())
+        .file("var/task/lib/libtwo.so", needs())
+        .file("var/task/libthree.so", needs())
+        .file("var/task/libfour.so", needs())
+        .file("var/task/four-1.dist-info/RECORD", "libfour.so,,\n");
+    insta::assert_snapshot!(findings(image), @"
+    LMB069 warning 1 var/task/lib/libtwo.so: it needs `libgone.so.1`, which nothing in the image provides
+    LMB069 warning 1 var/task/libthree.so: it needs `libgone.so.1`, which nothing in the image provides
+    LMB069 warning 1 opt/lib/libone.so: it needs `libgone.so.1`, which nothing in the image provides
+    LMB069 note 1 var/task/libfour.so: it needs `libgone.so.1`, which nothing in the image provides
+    ");
 }
 
 #[test]
@@ -383,6 +486,8 @@ fn a_program_without_its_loader_is_found() {
         .program("opt/bin/static", program(""))
         .program("var/task/some/tool", program("/lib/ld-musl-x86_64.so.1"));
     insta::assert_snapshot!(findings(image), @"LMB070 error 1 opt/bin/one: it is started by `/lib/ld-musl-x86_64.so.1`, which is not there");
+    let image = base().program("var/task/one", program("/lib/ld-musl-x86_64.so.1"));
+    insta::assert_snapshot!(findings(image), @"LMB070 error 1 var/task/one: it is started by `/lib/ld-musl-x86_64.so.1`, which is not there");
 }
 
 #[test]

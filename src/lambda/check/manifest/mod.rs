@@ -476,7 +476,8 @@ fn has_true_diff_ids(image: &Subject) -> Vec<Fault> {
         let message = format!("the layer unpacked is {actual}, and its `diff_id` is `{id}`");
         Some(Fault::new(message).layer(number).value(id))
     });
-    super::folded(faults.collect(), MOST)
+    // A list that is out of step is wrong in many places.
+    super::folded(faults.collect(), 1)
 }
 
 fn has_fitting_history(image: &Documents) -> Vec<Fault> {

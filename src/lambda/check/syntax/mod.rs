@@ -79,6 +79,8 @@ pub(super) struct Import {
     pub(super) level: u32,
     /// The dotted name; empty for `from . import x`.
     pub(super) module: String,
+    /// What is taken from it; nothing by a plain `import`.
+    pub(super) names: Vec<String>,
 }
 
 /// Why Python does not take a source.
@@ -312,8 +314,9 @@ impl Lines {
 struct TopLevel {
     lines: Lines,
     module: Module,
-    /// The imports so far, by level and name: a module that is imported again is there already, or is not.
-    known: HashSet<(u32, String)>,
+    /// The imports so far, by level, module and what is taken from it, nothing first: what is imported again is there
+    /// already, or is not.
+    known: HashSet<(u32, String, String)>,
     /// Whether the next statement is one of the module's own, and not inside another.
     is_plain: bool,
 }
@@ -326,28 +329,48 @@ impl TopLevel {
 
     /// Imports that nothing guards.
     fn import(&mut self, statement: &Stmt) {
-        let mut add = |level, module: &str| {
-            if self.known.insert((level, module.to_owned())) {
+        let mut add = |level, module: &str, names: &[ast::Alias]| {
+            let mut is_new =
+                |name: &str| (self.known).insert((level, module.to_owned(), name.to_owned()));
+            let is_first = is_new("");
+            let names = names.iter().map(|alias| alias.name.to_string());
+            let names: Vec<_> = names.filter(|name| is_new(name)).collect();
+            if is_first || !names.is_empty() {
                 self.module.imports.push(Import {
                     line: self.lines.at(statement.range().start()),
                     level,
                     module: module.to_owned(),
+                    names,
                 });
             }
         };
         match statement {
             Stmt::Import(import) => {
                 for alias in &import.names {
-                    add(0, alias.name.as_str());
+                    add(0, alias.name.as_str(), &[]);
                 }
             }
             Stmt::ImportFrom(import) => {
                 add(
                     import.level,
                     import.module.as_ref().map_or("", ast::Identifier::as_str),
+                    &import.names,
                 );
             }
+            Stmt::ClassDef(class) => self.import_all(&class.body),
+            Stmt::Try(attempt) => {
+                if !attempt.handlers.iter().any(outlives_a_missing_module) {
+                    self.import_all(&attempt.body);
+                }
+                self.import_all(&attempt.finalbody);
+            }
             _ => {}
+        }
+    }
+
+    fn import_all(&mut self, statements: &[Stmt]) {
+        for statement in statements {
+            self.import(statement);
         }
     }
 
@@ -439,6 +462,7 @@ impl TopLevel {
             line: self.lines.at(place),
             level,
             module: module.to_owned(),
+            names: Vec::new(),
         }
     }
 }
@@ -533,6 +557,35 @@ impl<'a> Visitor<'a> for TopLevel {
         }
         visitor::walk_pattern(self, pattern);
     }
+}
+
+/// Exceptions that no import of a missing module raises.
+const OTHER_ERRORS: [&str; 11] = [
+    "AttributeError",
+    "FileNotFoundError",
+    "IOError",
+    "IndexError",
+    "KeyError",
+    "NameError",
+    "OSError",
+    "RuntimeError",
+    "SyntaxError",
+    "TypeError",
+    "ValueError",
+];
+
+/// Whether the module may run on behind a handler after an import has failed: it may be for that, and does not end
+/// with a `raise`.
+fn outlives_a_missing_module(handler: &ast::ExceptHandler) -> bool {
+    let ast::ExceptHandler::ExceptHandler(handler) = handler;
+    let is_other =
+        |kind: &Expr| matches!(kind, Expr::Name(name) if OTHER_ERRORS.contains(&name.id.as_str()));
+    let is_for_others = match handler.type_.as_deref() {
+        None => false,
+        Some(Expr::Tuple(kinds)) => kinds.elts.iter().all(is_other),
+        Some(kind) => is_other(kind),
+    };
+    !is_for_others && !matches!(handler.body.last(), Some(Stmt::Raise(_)))
 }
 
 /// `__name__ == "__main__"`.
@@ -750,6 +803,35 @@ del four
             .map(|import| &*import.module)
             .collect();
         assert_eq!(imports, ["a.b", "c", "e"]);
+    }
+
+    #[test]
+    fn imports_that_nothing_guards_are_found_wherever_they_are() {
+        let source = "
+class A: import a
+try: import b
+finally: import c
+try: import d
+except ImportError: raise
+try: import e
+except (ValueError, KeyError): pass
+try: import f
+except (ValueError, ImportError): pass
+try: import g
+except Exception: g = None
+else: import h
+try: import i
+except: pass
+with x: import j
+if y: import k
+def z(): import l
+try: import m
+except ImportError:
+    if n: raise
+";
+        let module = read(source.as_bytes(), version("3.12")).unwrap().unwrap();
+        let imports = module.imports.iter().map(|import| &*import.module);
+        assert_eq!(imports.collect::<String>(), "abcde");
     }
 
     /// The time goes up with the length, and not with its square.
