@@ -249,6 +249,10 @@ fn has_architecture(image: &Documents) -> Vec<Fault> {
 }
 
 fn says_its_architecture(image: &Subject) -> Vec<Fault> {
+    // What is none of the two names is told as that.
+    if !has_architecture(&image.documents).is_empty() {
+        return Vec::new();
+    }
     let Some((machine, count)) = program::other_machine(image) else {
         return Vec::new();
     };
@@ -293,8 +297,39 @@ fn has_its_working_dir(image: &Subject) -> Vec<Fault> {
     vec![Fault::new(message).value(directory)]
 }
 
+/// Whether the entry point is a shell's command that starts AWS's own and loses the handler on the way: the first
+/// argument behind the command's text becomes `$0`.
+fn is_lost_in_a_shell(image: &Documents) -> bool {
+    let command = image.command();
+    let [shell, "-c", text, arguments @ ..] = &*command else {
+        return false;
+    };
+    let is_shell = matches!(
+        shell.rsplit('/').next(),
+        Some("sh" | "bash" | "dash" | "ash")
+    );
+    let text = text.trim().trim_start_matches("exec ").trim_start();
+    let own = text
+        .trim_start_matches('/')
+        .strip_prefix(lambda::ENTRY_POINT);
+    let passed_on = own.map(|rest| rest.trim().trim_matches('"'));
+    is_shell
+        && match passed_on {
+            Some("") => true,
+            Some("$@" | "$*" | "$1") => arguments.len() < 2,
+            _ => false,
+        }
+}
+
 fn has_one_command(image: &Documents) -> Vec<Fault> {
     let (entry, command) = (image.list("Entrypoint"), image.list("Cmd"));
+    if is_lost_in_a_shell(image) {
+        let message = "`Entrypoint` is in its shell form, which does not hand the handler on";
+        let fault = Fault::new(message).value(image.run("Entrypoint").to_string());
+        return vec![
+            fault.remedy("Set `ENTRYPOINT [\"/lambda-entrypoint.sh\"]`, in its JSON form."),
+        ];
+    }
     let arguments = entry.len() + command.len() - 1.min(entry.len());
     if !image.has_aws_entry_point() || arguments == 1 || !is_texts(image.run("Cmd")) {
         return Vec::new();
@@ -307,7 +342,8 @@ fn has_one_command(image: &Documents) -> Vec<Fault> {
         (more, 1) => format!("`Cmd` has {} elements instead of one", more.len()),
         _ => format!("with those of `Entrypoint` there are {arguments} arguments instead of one"),
     };
-    let fault = Fault::new(message).value(image.run("Cmd").to_string());
+    // Never the arguments: a password may be one.
+    let fault = Fault::new(message).value(arguments.to_string());
     vec![if command.is_empty() {
         // Each function of one image may say its own.
         fault
@@ -329,7 +365,8 @@ fn has_no_python_path(image: &Documents) -> Vec<Fault> {
 
 fn has_no_user(image: &Documents) -> Vec<Fault> {
     match image.run("User").as_str() {
-        None | Some("") => Vec::new(),
+        // It is what no word of it means.
+        None | Some("" | "root" | "0" | "root:root" | "0:0") => Vec::new(),
         Some(user) => {
             vec![Fault::new(format!("Lambda will not run it as `{user}`")).value(user)]
         }
@@ -411,14 +448,16 @@ fn is_well_formed(image: &Documents) -> Vec<Fault> {
     faults
 }
 
+/// The path of the wrapper script that AWS's bootstrap runs, if it runs one.
+pub(super) fn wrapper_of(image: &Documents) -> Option<&str> {
+    let wrapper = image.variable("AWS_LAMBDA_EXEC_WRAPPER");
+    wrapper.filter(|path| !path.is_empty() && image.has_aws_entry_point())
+}
+
 fn has_its_wrapper(image: &Subject) -> Vec<Fault> {
-    let wrapper = image.documents.variable("AWS_LAMBDA_EXEC_WRAPPER");
-    let Some(path) = wrapper.filter(|path| !path.is_empty()) else {
+    let Some(path) = wrapper_of(&image.documents) else {
         return Vec::new();
     };
-    if !image.documents.has_aws_entry_point() {
-        return Vec::new();
-    }
     let obstacle = program::obstacle(image, path);
     let faults = obstacle.map(|obstacle| {
         let message = format!("`AWS_LAMBDA_EXEC_WRAPPER` is `{path}`: {obstacle}");
@@ -447,7 +486,7 @@ mod tests {
             .push(json!("AWS_LAMBDA_EXEC_WRAPPER=/var/task/wrap"));
         image.run["WorkingDir"] = json!("/var/task/");
         image.run["Entrypoint"] = json!(["/lambda-entrypoint.sh"]);
-        image.run["User"] = json!("");
+        image.run["User"] = json!("root");
         image.wanted = Some("amd64");
         let image = image.program("var/task/wrap", "#!/usr/bin/env -S A=b python3.12 -u\nx");
         assert_eq!(found(image), "");
@@ -468,6 +507,7 @@ mod tests {
         insta::assert_snapshot!(of(linux("x86_64"), None), @"LMB016 error: `x86_64` is not how images say `amd64`");
         insta::assert_snapshot!(of(linux("s390x"), None), @"LMB016 error: the image is for `s390x`");
         insta::assert_snapshot!(of(linux("amd64"), Some("arm64")), @"LMB016 error: the image is for `amd64`, and `arm64` was asked for");
+        insta::assert_snapshot!(of(linux("aarch64"), None), @"LMB016 error: `aarch64` is not how images say `arm64`");
         insta::assert_snapshot!(of(linux("arm64"), None), @"LMB017 error: the config says `arm64`, and 3 of its programs and libraries are for x86_64");
     }
 
@@ -497,7 +537,25 @@ mod tests {
         insta::assert_snapshot!(of(json!(null)), @"LMB028 warning: there is no `Cmd`, and so no handler");
         insta::assert_snapshot!(of(json!(["app.handler", "x"])), @"LMB028 error: `Cmd` has 2 elements instead of one");
         insta::assert_snapshot!(of(json!(["/bin/sh", "-c", "app.handler"])), @"LMB028 error: `Cmd` is in its shell form: three elements instead of one");
+        let mut image = Forge::sound();
+        image.run["Cmd"] = json!(["app.handler", "--password=hunter2"]);
+        let findings = crate::lambda::check::check(&image.subject());
+        assert!(!findings.is_empty() && !format!("{findings:?}").contains("hunter2"));
         insta::assert_snapshot!(of(json!("app.handler")), @"LMB032 error: `Cmd` is no list of texts");
+        let in_shell = |text: &str, command: serde_json::Value| {
+            let mut image = Forge::sound();
+            image.run["Entrypoint"] = json!(["/bin/sh", "-c", text]);
+            image.run["Cmd"] = command;
+            found(image)
+        };
+        let handler = || json!(["app.handler"]);
+        insta::assert_snapshot!(in_shell("/lambda-entrypoint.sh", handler()), @"LMB028 error: `Entrypoint` is in its shell form, which does not hand the handler on");
+        assert!(in_shell("exec /lambda-entrypoint.sh \"$@\"", handler()).starts_with("LMB028"));
+        let whole = "/lambda-entrypoint.sh app.handler";
+        assert_eq!(in_shell(whole, json!(null)), "");
+        assert_eq!(in_shell("/lambda-entrypoint.sh \"$0\"", handler()), "");
+        let twice = json!(["sh", "app.handler"]);
+        assert_eq!(in_shell("/lambda-entrypoint.sh \"$@\"", twice), "");
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub(super) fn programs_of(image: &Subject) -> Vec<String> {
     path_of(image)
         .into_iter()
         .chain(bootstrap_of(image))
+        .chain(config::wrapper_of(&image.documents).map(str::to_owned))
         .collect()
 }
 
@@ -305,23 +306,27 @@ pub(super) fn has_a_runtime_client(image: &Subject) -> Vec<Fault> {
     let message = if image.documents.has_aws_entry_point() {
         format!("the entry point runs `/{bootstrap}`, which is not in the image")
     } else {
-        let command = image.documents.command().join(" ");
-        format!("`{command}` runs Python, and `awslambdaric` is nowhere in the image")
+        // Never its arguments: a password may be one.
+        format!("`{path}` runs Python, and `awslambdaric` is nowhere in the image")
     };
     vec![Fault::new(message)]
 }
 
 fn has_client(image: &Subject) -> bool {
     let mut paths = image.tree.paths();
+    let of_client = |path: &str, name: &str| {
+        let before = path.strip_suffix(name);
+        before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
+    };
     paths.any(|path| {
-        path.ends_with("/awslambdaric/__main__.py") || path.ends_with("/awslambdaric/__main__.pyc")
+        of_client(path, "awslambdaric/__main__.py") || of_client(path, "awslambdaric/__main__.pyc")
     })
 }
 
 #[cfg(test)]
 mod tests {
     use crate::lambda::check::testing::{Forge, aws};
-    use crate::python::elf::testing::elf;
+    use crate::python::elf::testing::{Made, elf};
     use serde_json::json;
 
     const ARM: u16 = 183;
@@ -352,6 +357,7 @@ mod tests {
             .program("app/run", "#!/bin/sh\n")
             .program("app/env", "#!/usr/bin/env -S A=1 sh -e\n")
             .program("app/no-env", "#!/usr/bin/env ruby\n")
+            .program("app/env-words", "#!/usr/bin/env sh -e\n")
             .program("app/bash", "#! /bin/bash -e\n")
             .program("app/closed-shell", "#!/app/closed\n")
             .program("app/twice", "#!/app/run\n")
@@ -395,7 +401,7 @@ mod tests {
         insta::assert_snapshot!(of("/app/circle"), @"LMB020 error app/circle: the entry point is `/app/circle`: symbolic links go round in circles at `/app/circle`");
         insta::assert_snapshot!(of("/app/directory"), @"LMB021 error 1 app/directory: the entry point is `/app/directory`: it is a directory");
         insta::assert_snapshot!(of("/app/link"), @"LMB021 error 1 app/link: the entry point `/app/link` is a symbolic link to `run`");
-        insta::assert_snapshot!(of("/app/python"), @"LMB033 error: `/app/python app.handler` runs Python, and `awslambdaric` is nowhere in the image");
+        insta::assert_snapshot!(of("/app/python"), @"LMB033 error: `/app/python` runs Python, and `awslambdaric` is nowhere in the image");
     }
 
     #[test]
@@ -414,6 +420,7 @@ mod tests {
     fn interpreters_that_do_not_start() {
         insta::assert_snapshot!(of("/app/bash"), @"LMB023 error 1 app/bash: the entry point is `/app/bash`: its interpreter `/bin/bash` cannot run: there is nothing at `/usr/bin/bash`");
         insta::assert_snapshot!(of("/app/no-env"), @"LMB023 error 1 app/no-env: the entry point is `/app/no-env`: its interpreter `ruby` cannot run: no directory of `PATH` has it");
+        insta::assert_snapshot!(of("/app/env-words"), @"LMB023 error 1 app/env-words: the entry point is `/app/env-words`: its interpreter `sh -e` cannot run: no directory of `PATH` has it");
         insta::assert_snapshot!(of("/app/closed-shell"), @"LMB023 error 1 app/closed-shell: the entry point is `/app/closed-shell`: its interpreter `/app/closed` cannot run: others than its owner may not run it (mode 0644)");
         insta::assert_snapshot!(of("/app/arm-script"), @"LMB026 error 1 app/arm-script: the entry point is `/app/arm-script`: its interpreter `/app/arm` cannot run: it is for aarch64, and the image for x86_64");
     }
@@ -469,6 +476,42 @@ mod tests {
     }
 
     #[test]
+    fn what_starts_with_the_function_is_told_once() {
+        let musl = Made {
+            interpreter: "/lib/ld-musl-x86_64.so.1",
+            ..Made::default()
+        };
+        let put = |image: Forge, path: &str, mode, bytes: &[u8]| {
+            image.entry(path, tar::EntryType::Regular, mode, bytes, None)
+        };
+        let bootstrap = |mode, bytes: &[u8]| {
+            let image = Forge::sound().dir("var/runtime");
+            put(image, "var/runtime/bootstrap", mode, bytes).findings()
+        };
+        let wrapper = |mode, bytes: &[u8]| {
+            let image = Forge::sound().dir("opt").dir("opt/bin");
+            let mut image = put(image, "opt/bin/wrap", mode, bytes);
+            let variables = image.run["Env"].as_array_mut().unwrap();
+            variables.push(json!("AWS_LAMBDA_EXEC_WRAPPER=/opt/bin/wrap"));
+            image.findings()
+        };
+        let found = [
+            bootstrap(0o755, &elf(ARM, &[])),
+            bootstrap(0o700, b"#!/bin/sh\n"),
+            wrapper(0o755, &elf(ARM, &[])),
+            wrapper(0o700, b"#!/bin/sh\n"),
+            wrapper(0o755, &musl.bytes()),
+        ];
+        insta::assert_snapshot!(found.join("\n"), @"
+        LMB026 error 1 var/runtime/bootstrap: the entry point runs `/var/runtime/bootstrap`: it is for aarch64, and the image for x86_64
+        LMB022 error 1 var/runtime/bootstrap: the entry point runs `/var/runtime/bootstrap`: others than its owner may not run it (mode 0700)
+        LMB034 error: `AWS_LAMBDA_EXEC_WRAPPER` is `/opt/bin/wrap`: it is for aarch64, and the image for x86_64
+        LMB034 error: `AWS_LAMBDA_EXEC_WRAPPER` is `/opt/bin/wrap`: others than its owner may not run it (mode 0700)
+        LMB034 error: `AWS_LAMBDA_EXEC_WRAPPER` is `/opt/bin/wrap`: it is started by `/lib/ld-musl-x86_64.so.1`, which is not there
+        ");
+    }
+
+    #[test]
     fn a_base_of_scripts_alone_is_not_judged() {
         let mut image = Forge::new().program("lambda-entrypoint.sh", "#!/bin/sh\n");
         image.run = json!({"Entrypoint": ["/lambda-entrypoint.sh"], "Cmd": ["app.handler"]});
@@ -482,7 +525,7 @@ mod tests {
             image.run["Entrypoint"] = json!(["/var/lang/bin/python3.12", "-m", "awslambdaric"]);
             image.findings_of("LMB015".."LMB035")
         };
-        insta::assert_snapshot!(of(Forge::sound()), @"LMB033 error: `/var/lang/bin/python3.12 -m awslambdaric app.handler` runs Python, and `awslambdaric` is nowhere in the image");
+        insta::assert_snapshot!(of(Forge::sound()), @"LMB033 error: `/var/lang/bin/python3.12` runs Python, and `awslambdaric` is nowhere in the image");
         let with = |path: &str| {
             Forge::sound()
                 .dir("opt/python")
@@ -490,6 +533,7 @@ mod tests {
                 .program(path, elf(62, &[]))
         };
         assert_eq!(of(with("opt/python/awslambdaric/__main__.py")), "");
+        assert_eq!(of(with("awslambdaric/__main__.py")), "");
         assert_eq!(of(with("opt/extensions/lambda-adapter")), "");
         let gone = Forge::sound().layer().file("var/runtime/.wh.bootstrap", "");
         insta::assert_snapshot!(gone.findings_of("LMB015".."LMB035"), @"LMB033 error 2 var/runtime/bootstrap: the entry point runs `/var/runtime/bootstrap`, and this layer removes it");

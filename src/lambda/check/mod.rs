@@ -156,6 +156,14 @@ pub(super) fn folded(mut faults: Vec<Fault>, most: usize) -> Vec<Fault> {
     faults
 }
 
+/// Whether a file may be the user's. Where there is no telling the base from the rest, it is where the user's are.
+pub(super) fn may_be_users(image: &Subject, path: &str) -> bool {
+    let mut roots = modules::roots(&image.documents);
+    roots.push("opt".to_owned());
+    let mut roots = roots.iter().filter(|root| !root.is_empty());
+    image.base > 0 || roots.any(|root| paths::below(root, path).is_some())
+}
+
 /// What was found, by which rule.
 #[derive(Debug, Clone)]
 pub struct Finding {

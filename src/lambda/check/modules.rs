@@ -8,7 +8,7 @@ use crate::lambda::check::contents::Seen;
 use crate::lambda::check::entry;
 use crate::lambda::check::paths::{self, below, has_ending, joined};
 use crate::lambda::check::subject::{Documents, Python, Subject};
-use crate::lambda::{ENTRY_POINT, Handler, RUNTIME_DIR, TASK_ROOT};
+use crate::lambda::{Architecture, ENTRY_POINT, Handler, RUNTIME_DIR, TASK_ROOT};
 use crate::oci::flatten::{Entry, Found, Kind, normal};
 use crate::python::PythonVersion;
 
@@ -26,29 +26,33 @@ pub(super) fn is_lambdas(documents: &Documents) -> bool {
     first.is_some_and(|first| first == ENTRY_POINT || first == BOOTSTRAP)
 }
 
-/// The last word of the command: the handler, if there is one.
-pub(super) fn last_argument(documents: &Documents) -> Option<&str> {
-    documents.command().last().copied()
+/// The handler's text, where the first word of the command is a program that gives it to the runtime client.
+pub(super) fn stated_handler(documents: &Documents) -> Option<&str> {
+    let command = documents.command();
+    if normal(command.first()?) == ENTRY_POINT {
+        return command.get(1).copied().filter(|_| command.len() == 2);
+    }
+    if let Some(at) = command.iter().position(|word| *word == CLIENT) {
+        return command.get(at + 1).copied();
+    }
+    match &*documents.list("Cmd") {
+        [only] => Some(only),
+        _ => None,
+    }
 }
 
 /// The handler's text as the runtime client is given it; none where nobody can tell.
 pub(super) fn handler_text(image: &Subject) -> Option<String> {
+    let stated = stated_handler(&image.documents)?;
     let command = image.documents.command();
     let first = normal(command.first()?);
-    let own = |text: &&str| (*text).to_owned();
-    if first == ENTRY_POINT {
-        return command.get(1).filter(|_| command.len() == 2).map(own);
-    }
-    if let Some(at) = command.iter().position(|word| *word == CLIENT) {
-        return command.get(at + 1).map(own);
+    if first == ENTRY_POINT || command.contains(&CLIENT) {
+        return Some(stated.to_owned());
     }
     let script = image.find(&first)?.1;
     let head = script.entry.seen.as_ref().map(|seen| &*seen.head)?;
     let calls_client = head.starts_with(b"#!") && String::from_utf8_lossy(head).contains(CLIENT);
-    match &*image.documents.list("Cmd") {
-        [only] if calls_client => Some((*only).to_owned()),
-        _ => None,
-    }
+    calls_client.then(|| stated.to_owned())
 }
 
 fn python_path(documents: &Documents) -> Vec<String> {
@@ -403,27 +407,39 @@ fn is_directory(image: &Subject, path: &str) -> bool {
     image.tree.contains(path) && entry.is_none_or(|found| found.entry.kind == Kind::Directory)
 }
 
-/// The file of a module without its ending. Which interpreter an extension module's name is for is another's affair.
+/// Platforms in the names of extension modules.
+const PLATFORMS: [&str; 5] = [
+    "x86_64-linux-gnu",
+    "aarch64-linux-gnu",
+    "x86_64-linux-musl",
+    "aarch64-linux-musl",
+    "darwin",
+];
+
+/// The file of a module without its ending: as `CPython`'s finder takes them, extension modules first. One for another
+/// Python or processor comes last; what it is worth is another's affair.
 fn file_of(image: &Subject, stem: &str) -> Option<String> {
+    // Most names are nowhere, and there are many names.
+    image.tree.paths_from(&format!("{stem}.")).next()?;
     let is_file = |path: &String| {
         let found = image.find(path);
         found.is_some_and(|(_, found)| found.entry.kind == Kind::File)
     };
-    let plain = [".py", ".abi3.so", ".so", ".pyc"].map(|ending| format!("{stem}{ending}"));
-    if let Some(file) = plain.into_iter().find(is_file) {
-        return Some(file);
-    }
-    let mut tagged = MINORS.flat_map(|minor| {
-        [
-            "x86_64-linux-gnu",
-            "aarch64-linux-gnu",
-            "x86_64-linux-musl",
-            "aarch64-linux-musl",
-            "darwin",
-        ]
-        .map(|platform| format!("{stem}.cpython-3{minor}-{platform}.so"))
+    let tagged = |minor: u8, platform: &str| format!("{stem}.cpython-3{minor}-{platform}.so");
+    let architecture = image.documents.architecture().parse::<Architecture>();
+    let machine = architecture.map(|architecture| architecture.machine().to_string());
+    let own = PLATFORMS.iter().filter(|platform| {
+        machine
+            .as_ref()
+            .is_ok_and(|machine| platform.starts_with(machine))
     });
-    tagged.find(is_file)
+    let own = image.python.iter().flat_map(|python| {
+        let minor = python.version.minor();
+        own.clone().map(move |platform| tagged(minor, platform))
+    });
+    let plain = [".abi3.so", ".so", ".py", ".pyc"].map(|ending| format!("{stem}{ending}"));
+    let others = MINORS.flat_map(|minor| PLATFORMS.map(|platform| tagged(minor, platform)));
+    own.chain(plain).chain(others).find(is_file)
 }
 
 /// How far a dotted name leads.

@@ -164,8 +164,11 @@ pub(super) fn missing_loader<'a>(image: &Subject, seen: &'a Seen) -> Option<&'a 
         .rsplit('/')
         .next()
         .is_some_and(|name| name.starts_with("ld-linux"));
-    let mut paths = image.tree.paths();
-    let is_unknown = is_glibcs && !paths.any(|path| path.ends_with("/libc.so.6"));
+    let has_libc = || {
+        let has = || image.tree.paths().any(|path| path.ends_with("/libc.so.6"));
+        *image.known.has_libc.get_or_init(has)
+    };
+    let is_unknown = is_glibcs && !has_libc();
     (!is_unknown).then_some(loader)
 }
 
@@ -173,7 +176,7 @@ pub(super) fn missing_loader<'a>(image: &Subject, seen: &'a Seen) -> Option<&'a 
 struct First {
     /// The interpreter, as it is named.
     named: String,
-    /// Its first argument that is neither an option nor a variable: what `env` looks up.
+    /// What `env` looks up: its argument, or what its options leave of that.
     program: Option<String>,
 }
 
@@ -185,11 +188,19 @@ impl First {
             .split(|byte| *byte == b'\n')
             .next()?;
         let line = String::from_utf8_lossy(line);
-        let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
-        let named = words.next()?.to_owned();
+        let blank = [' ', '\t'];
+        let line = line.trim_matches(blank);
+        let (named, rest) = line.split_once(blank).unwrap_or((line, ""));
+        let rest = rest.trim_start_matches(blank);
+        // Linux hands all of it over as one argument; an option of `env` may split it.
+        let mut words: Vec<_> = vec![rest];
+        if rest.starts_with('-') {
+            words = rest.split(blank).collect();
+        }
+        let mut words = words.into_iter().filter(|word| !word.is_empty());
         let program = words.find(|word| !word.starts_with('-') && !word.contains('='));
-        Some(Self {
-            named,
+        (!named.is_empty()).then(|| Self {
+            named: named.to_owned(),
             program: program.map(str::to_owned),
         })
     }
@@ -293,6 +304,10 @@ pub(super) fn other_machine(image: &Subject) -> Option<(Machine, usize)> {
 /// The processor that nearly all of the base's programs are for, and how many, if it is not the one that the
 /// config names.
 fn majority(image: &Subject) -> Option<(Machine, usize)> {
+    *image.known.majority.get_or_init(|| counted(image))
+}
+
+fn counted(image: &Subject) -> Option<(Machine, usize)> {
     let stated = stated_machine(image)?;
     let other = match stated {
         Machine::X86_64 => Machine::Aarch64,

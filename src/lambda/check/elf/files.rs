@@ -74,19 +74,26 @@ pub(super) struct Binary<'a> {
 impl<'a> Binary<'a> {
     /// Those of an image, sorted.
     pub(super) fn all(image: &'a Subject) -> impl Iterator<Item = Self> {
-        let binary = |(path, found): (&'a str, Found<'a, Seen>)| {
-            let Watched::Elf(Ok(facts)) = &found.entry.seen.as_ref()?.elf else {
-                return None;
-            };
-            let role = role(image, path, &found)?;
-            Some(Self {
-                path,
-                found,
-                facts,
-                role,
-            })
-        };
+        let binary = |(path, found)| Self::of(image, path, found);
         image.added().filter_map(binary)
+    }
+
+    /// A file, if it is one.
+    pub(super) fn of(image: &Subject, path: &'a str, found: Found<'a, Seen>) -> Option<Self> {
+        let Watched::Elf(Ok(facts)) = &found.entry.seen.as_ref()?.elf else {
+            return None;
+        };
+        Some(Self {
+            path,
+            found,
+            facts,
+            role: role(image, path, &found)?,
+        })
+    }
+
+    /// Whether it is for another processor, and does not say by its name that it is for one of several.
+    pub(super) fn is_for_another(&self, machine: Machine) -> bool {
+        !self.facts.is_for(machine) && !names_a_machine(self.path, machine)
     }
 }
 
@@ -125,6 +132,7 @@ fn is_where_programs_are(image: &Subject, path: &str) -> bool {
     let on_path = image.documents.variable("PATH").unwrap_or_default();
     let mut on_path = on_path.split(':').map(|path| path.trim_matches('/'));
     directory == "opt/extensions"
+        || directory == lambda::TASK_ROOT
         || name(directory) == "bin"
         || on_path.any(|on_path| on_path == directory)
 }
@@ -134,8 +142,7 @@ pub(super) fn importable(image: &Subject, path: &str) -> bool {
     let Some(python) = &image.python else {
         return true;
     };
-    let places = python.path.iter().map(|place| place.trim_matches('/'));
-    let mut places = places.filter(|place| !place.is_empty());
+    let mut places = python.path.iter();
     places.any(|place| below(place, path).is_some())
 }
 
@@ -284,7 +291,7 @@ fn untagged(path: &str) -> String {
 }
 
 /// Whether a path says itself that the file is for one of several processors, other than in a module's tag.
-pub(super) fn names_a_machine(path: &str, machine: Machine) -> bool {
+fn names_a_machine(path: &str, machine: Machine) -> bool {
     let plain = untagged(path).to_lowercase();
     let parts = plain.split(['/', '.']);
     let own: &[&str] = match machine {
@@ -331,11 +338,6 @@ impl<'a> Owners<'a> {
             .recorded
             .get_or_init(|| wheels::owners(self.image, is_native));
         recorded.get(path).map(String::as_str)
-    }
-
-    /// Whether a distribution's files are there, rather than a directory of the system.
-    pub(super) fn is_packaged(&self, path: &str) -> bool {
-        self.of(path) != directory(path)
     }
 }
 

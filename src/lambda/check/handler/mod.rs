@@ -6,6 +6,7 @@
 mod bound;
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 
 use bound::{Bound, What};
 
@@ -15,10 +16,32 @@ use crate::lambda::check::subject::{Python, Subject};
 use crate::lambda::check::syntax::{self, Binding};
 use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded, wheels};
 use crate::lambda::{Handler, RUNTIME_DIR};
+use crate::oci::flatten::Kind;
 use crate::python::standard_library;
 
-/// `sys.builtin_module_names` of `CPython` 3.9 to 3.14 on Linux that have no underscore in front.
+/// Sources of the user's that are followed, at most.
+const MOST_SOURCES: usize = 1000;
+
+/// `sys.builtin_module_names` of `CPython` 3.9 to 3.14 on Linux.
 const BUILTIN: &[&str] = &[
+    "_abc",
+    "_ast",
+    "_codecs",
+    "_collections",
+    "_functools",
+    "_imp",
+    "_io",
+    "_locale",
+    "_operator",
+    "_signal",
+    "_sre",
+    "_stat",
+    "_string",
+    "_symtable",
+    "_thread",
+    "_tracemalloc",
+    "_warnings",
+    "_weakref",
     "atexit",
     "builtins",
     "errno",
@@ -237,12 +260,27 @@ fn is_there(image: &Subject) -> Vec<Fault> {
     let message = match modules::look_up(image, &python.path, module) {
         Lookup::Found(_) => return Vec::new(),
         Lookup::NoPackage(part) => format!("`{part}` is a module, so there is no `{module}` in it"),
+        // What lies in its place and is no file at all another rule tells.
+        Lookup::Missing(part) if is_odd(image, python, &part) => return Vec::new(),
         Lookup::Missing(part) => {
             let first = python.path.first().map_or("", |directory| directory);
+            let first = if first.is_empty() { "/" } else { first };
             format!("there is no module `{part}` in `{first}` or elsewhere on the module path")
         }
     };
     vec![Fault::new(message).value(handler.to_string())]
+}
+
+/// Whether an added device, pipe or the like has the place of a module.
+fn is_odd(image: &Subject, python: &Python, dotted: &str) -> bool {
+    let source = format!("{}.py", dotted.replace('.', "/"));
+    let mut places = python.path.iter().map(|place| joined(place, &source));
+    places.any(|place| {
+        image.get(&place).is_some_and(|found| {
+            let kind = found.entry.kind;
+            found.layer >= image.base && matches!(kind, Kind::Device | Kind::Fifo | Kind::Other(_))
+        })
+    })
 }
 
 /// Names of modules that are missed, as paths: of the handler's rules each has told that nothing is there.
@@ -270,7 +308,7 @@ struct Source {
     package: Option<Vec<String>>,
     /// How many packages are around it, itself included if it is one; nothing where that depends on who imports it.
     depth: Option<u32>,
-    read: Result<syntax::Module, syntax::Refusal>,
+    read: syntax::Reading,
 }
 
 fn source(
@@ -289,12 +327,23 @@ fn source(
         return None;
     }
     Some(Source {
-        read: syntax::read(bytes, python.version)?,
+        read: read_once(image, &path, || syntax::read(bytes, python.version))?,
         layer: found.layer,
         path,
         package,
         depth: None,
     })
+}
+
+/// What a source says: several rules ask, and parsing costs.
+fn read_once(
+    image: &Subject,
+    path: &str,
+    read: impl FnOnce() -> Option<syntax::Reading>,
+) -> Option<syntax::Reading> {
+    let known = image.known.sources.lock();
+    let mut known = known.unwrap_or_else(PoisonError::into_inner);
+    known.entry(path.to_owned()).or_insert_with(read).clone()
 }
 
 /// The handler's module and the packages around it, the module last.
@@ -319,20 +368,43 @@ fn sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Source> {
     sources
 }
 
-/// The same and the user's own modules that these import, at one level.
+/// The same and the user's own modules that these import, and those that these do.
 fn all_sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Source> {
     let mut all = sources(image, handler, python);
-    let mut more = Vec::new();
-    for one in &all {
-        let Ok(module) = &one.read else { continue };
-        for import in &module.imports {
-            let Some(directories) = start_of(import.level, one, python) else {
-                continue;
-            };
-            if import.module.is_empty() {
+    let mut known: BTreeSet<String> = all.iter().map(|one| one.path.clone()).collect();
+    let mut next = 0;
+    while next < all.len().min(MOST_SOURCES) {
+        for (path, package) in imported(image, python, &all[next]) {
+            if !known.insert(path.clone()) {
                 continue;
             }
-            let Lookup::Found(way) = modules::look_up(image, &directories, &import.module) else {
+            let one = source(image, python, &path, package);
+            all.extend(one.filter(|one| one.path == path || known.insert(one.path.clone())));
+        }
+        next += 1;
+    }
+    all
+}
+
+/// The user's own modules that a source imports: their files, each with the package around it.
+fn imported(
+    image: &Subject,
+    python: &Python,
+    source: &Source,
+) -> Vec<(String, Option<Vec<String>>)> {
+    let mut files = Vec::new();
+    let imports = source.read.iter().flat_map(|module| &module.imports);
+    for import in imports {
+        let Some(directories) = start_of(import.level, source, python) else {
+            continue;
+        };
+        // What is taken from a package may be a module of it.
+        let dots = if import.module.is_empty() { "" } else { "." };
+        let names = import.names.iter().filter(|name| *name != "*");
+        let names = names.map(|name| format!("{}{dots}{name}", import.module));
+        let whole = (!import.module.is_empty()).then(|| import.module.clone());
+        for dotted in whole.into_iter().chain(names) {
+            let Lookup::Found(way) = modules::look_up(image, &directories, &dotted) else {
                 continue;
             };
             let mut around = None;
@@ -340,18 +412,12 @@ fn all_sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Sourc
                 let own = module.directories();
                 let package = own.clone().or_else(|| around.clone());
                 let file = module.file().filter(|file| is_own(image, python, file));
-                more.extend(file.map(|file| (file.to_owned(), package)));
+                files.extend(file.map(|file| (file.to_owned(), package)));
                 around = own;
             }
         }
     }
-    let mut known: BTreeSet<String> = all.iter().map(|one| one.path.clone()).collect();
-    for (path, package) in more {
-        if known.insert(path.clone()) {
-            all.extend(source(image, python, &path, package));
-        }
-    }
-    all
+    files
 }
 
 /// Whether a module is the user's: added, where functions are, and of no distribution.
@@ -624,7 +690,7 @@ fn has_plain_pth_files(image: &Subject) -> Vec<Fault> {
     for (path, line) in lines {
         let what = match line {
             PthLine::Directory(_) => continue,
-            PthLine::Nowhere(_) => "leads out of the image",
+            PthLine::Nowhere(_) => "leads nowhere",
             PthLine::Code(_) => "runs code",
         };
         let layer = image.get(&path).map_or(0, |found| found.layer);
@@ -658,7 +724,12 @@ fn has_its_imports(image: &Subject) -> Vec<Fault> {
     let mut faults = Vec::new();
     for one in &all {
         let Ok(module) = &one.read else { continue };
+        let mut told = BTreeSet::new();
         for import in &module.imports {
+            // What more is taken from a module that is not there says nothing new.
+            if told.contains(&(import.level, &import.module)) {
+                continue;
+            }
             let line = import.line;
             let fault = if let Some(out) = out_of_packages(one, import) {
                 let remedy =
@@ -670,6 +741,7 @@ fn has_its_imports(image: &Subject) -> Vec<Fault> {
             } else {
                 continue;
             };
+            told.insert((import.level, &import.module));
             faults.push(fault.layer(one.layer).path(&one.path));
         }
     }
@@ -713,7 +785,9 @@ fn missing(
     // What a distribution does with its own packages is its affair, as is what the standard library does.
     let is_users = |module: &Module| match module {
         Module::File(file) | Module::Package(file, _) => is_own(image, python, file),
-        Module::Namespace(_) => false,
+        Module::Namespace(directories) => directories
+            .iter()
+            .all(|directory| is_own_namespace(image, python, directory)),
     };
     let found = modules::find_in(image, &directories, first);
     let users = import.level > 0 || found.as_ref().is_some_and(is_users);
@@ -723,6 +797,16 @@ fn missing(
         }
         _ => None,
     }
+}
+
+/// Whether a directory without an `__init__` has sources right in it, and all are the user's.
+fn is_own_namespace(image: &Subject, python: &Python, directory: &str) -> bool {
+    let paths = image.tree.paths_below(directory);
+    let mut sources = paths
+        .filter(|path| paths::has_ending(path, "py"))
+        .filter(|path| below(directory, path).is_some_and(|name| !name.contains('/')))
+        .peekable();
+    sources.peek().is_some() && sources.all(|path| is_own(image, python, path))
 }
 
 /// Whether a base whose files are not all there would have a module of this name.

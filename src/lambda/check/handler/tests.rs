@@ -1,7 +1,8 @@
 //! Tests of the handler's rules, and of the Python and the module path that they stand on.
 
 use super::*;
-use crate::lambda::check::testing::{Forge, aws, only};
+use crate::lambda::check::syntax::Refusal;
+use crate::lambda::check::testing::{self, Forge, aws, only};
 
 fn told(forge: Forge) -> String {
     let findings = forge.findings();
@@ -87,10 +88,28 @@ fn sound_handlers_are_not_reported() {
 }
 
 #[test]
+fn extension_modules_come_before_sources() {
+    let image = |name: &str| {
+        let image = app("def main(event, context): pass\n");
+        told(image.file(&format!("var/task/{name}"), ""))
+    };
+    assert_eq!(image("app.cpython-312-x86_64-linux-gnu.so"), "");
+    assert_eq!(image("app.abi3.so"), "");
+    for other in [
+        "app.cpython-311-x86_64-linux-gnu.so",
+        "app.cpython-312-aarch64-linux-gnu.so",
+        "app.pyc",
+    ] {
+        assert!(image(other).starts_with("LMB054 error"), "{other}");
+    }
+}
+
+#[test]
 fn handlers_that_fail_are_found() {
     let images = [
         aws("handler").file("var/task/app.py", ""),
         aws("time.handler").file("var/task/time.py", "def handler(a, b): pass\n"),
+        aws("_io.handler").file("var/task/_io.py", "def handler(a, b): pass\n"),
         aws("other.handler").file("var/task/app.py", ""),
         aws("pkg.app.handler").file("var/task/pkg.py", ""),
         aws("pkg.handler").file("var/task/pkg/app.py", ""),
@@ -112,6 +131,81 @@ fn handlers_that_fail_are_found() {
 }
 
 #[test]
+fn the_functions_own_modules_are_followed() {
+    let handler = "\ndef handler(a, b): pass\n";
+    let app = |source: &str| app(format!("{source}{handler}"));
+    let images = [
+        // In a package beside the handler's module, with a file of its own and without.
+        app("from services.db import x")
+            .file("var/task/services/__init__.py", "")
+            .file("var/task/services/db.py", "x = (\n"),
+        app("from services import db").file("var/task/services/db.py", "import nowhere\n"),
+        app("import pk").file("var/task/pk/__init__.py", "from .gone import x\n"),
+        aws("src.app.handler")
+            .file(
+                "var/task/src/app.py",
+                format!("from .svc import db{handler}"),
+            )
+            .file("var/task/src/svc/db.py", "import nowhere\n"),
+        // Through another.
+        app("import d1")
+            .file("var/task/d1.py", "from d2 import x\n")
+            .file("var/task/d2.py", "import d1, d3\n")
+            .file("var/task/d3.py", "def f(:\n"),
+    ];
+    insta::assert_snapshot!(images.map(told).join("\n"), @"
+    LMB053 error 1 var/task/services/db.py: line 2, column 1: unexpected EOF while parsing (Python 3.12)
+    LMB060 error 1 var/task/services/db.py: line 1: there is no module `nowhere` in the image
+    LMB060 error 1 var/task/pk/__init__.py: line 1: there is no module `.gone` in the image
+    LMB060 error 1 var/task/src/svc/db.py: line 1: there is no module `nowhere` in the image
+    LMB053 error 1 var/task/d3.py: line 1, column 7: Expected a parameter or the end of the parameter list (Python 3.12)
+    ");
+    let namespace = app("from pk.gone import x").file("var/task/pk/m.py", "");
+    insta::assert_snapshot!(told(namespace), @"LMB060 error 1 var/task/app.py: line 1: there is no module `pk.gone` in the image");
+    let innocent = [
+        app("import google.cloud.x")
+            .file("var/task/google/cloud/storage/__init__.py", "")
+            .file(
+                "var/task/g-1.0.dist-info/RECORD",
+                "google/cloud/storage/__init__.py,,\n",
+            ),
+        // Nobody imports it, or only who can do without; or a distribution brings it.
+        app("import d1")
+            .file(
+                "var/task/d1.py",
+                "try:\n    import d2\nexcept ImportError:\n    d2 = None\n",
+            )
+            .file("var/task/d2.py", "import nowhere\n"),
+        app("import d1")
+            .file("var/task/d1/__init__.py", "import nowhere\n")
+            .file("var/task/d1-1.0.dist-info/RECORD", "d1/__init__.py,,\n"),
+    ];
+    assert_eq!(innocent.map(told).concat(), "");
+}
+
+#[test]
+fn a_device_in_place_of_the_module_is_told_as_that() {
+    let device = tar::EntryType::Char;
+    let image = aws("app.handler").entry("var/task/app.py", device, 0o644, b"", None);
+    let found = image.findings();
+    assert!(found.starts_with("LMB037 error"), "{found}");
+    assert_eq!(found.lines().count(), 1, "{found}");
+}
+
+#[test]
+fn the_root_as_the_directory_of_modules_has_its_name() {
+    let mut image = Forge::new()
+        .program("usr/local/bin/python3.12", "")
+        .layer()
+        .dir("app");
+    image.run = serde_json::json!({
+        "Entrypoint": ["/usr/local/bin/python3.12", "-m", "awslambdaric"],
+        "Cmd": ["app.main.handler"],
+    });
+    insta::assert_snapshot!(told(image), @"LMB052 error: there is no module `app.main` in `/` or elsewhere on the module path");
+}
+
+#[test]
 fn what_is_in_the_way_is_found() {
     let sound = || app("def handler(event, context): pass\n");
     let images = [
@@ -126,6 +220,15 @@ fn what_is_in_the_way_is_found() {
             .file("var/task/b.pth", "/nowhere\n"),
     ];
     insta::assert_snapshot!(images.map(told).join("\n--\n"));
+}
+
+#[test]
+fn a_pth_file_that_names_what_is_not_there_is_found() {
+    let image = app("def handler(event, context): pass\n").file("var/task/b.pth", "gone\n");
+    assert_eq!(
+        told(image),
+        "LMB059 note 1 var/task/b.pth: it leads nowhere at each cold start"
+    );
 }
 
 #[test]
@@ -325,4 +428,24 @@ fn what_only_running_tells_is_not_told() {
     for (number, image) in images.into_iter().enumerate() {
         assert_eq!(told(image), "", "{number}");
     }
+}
+
+#[test]
+fn a_source_is_read_once() {
+    let image = app("def handler(event): pass\n").subject();
+    let told = || only(&testing::told(&image), "LMB05", '0'..='9');
+    assert!(told().starts_with("LMB056"));
+    let known = Refusal {
+        place: None,
+        reason: "known".to_owned(),
+    };
+    let path = "var/task/app.py".to_owned();
+    let before = image
+        .known
+        .sources
+        .lock()
+        .unwrap()
+        .insert(path, Some(Err(known)));
+    assert!(before.is_some());
+    insta::assert_snapshot!(told(), @"LMB053 error 1 var/task/app.py: known (Python 3.12)");
 }

@@ -8,7 +8,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use search::{ACCESS_KEY, ACCESS_KEYS, PRIVATE_KEY, is_access_key, is_private_key};
 
@@ -71,6 +71,9 @@ fn kind_by_name(path: &str, found: Option<Secret>) -> Option<&'static str> {
         ".git-credentials" => Some("passwords of repositories"),
         "credentials" if path.ends_with(".aws/credentials") => Some("access keys of AWS"),
         _ if is_environment && !samples.contains(&ending) => Some("variables of some environment"),
+        "config" if path.ends_with(".kube/config") => Some("the access to a cluster"),
+        _ if ending == "ppk" => Some("a private key of SSH"),
+        _ if ending == "jks" => Some("a store of keys"),
         _ if matches!(ending, "p12" | "pfx") => Some("a certificate with its private key"),
         _ if matches!(ending, "pem" | "key") && found == Some(Secret::PrivateKey) => {
             Some("a private key")
@@ -80,12 +83,27 @@ fn kind_by_name(path: &str, found: Option<Secret>) -> Option<&'static str> {
     }
 }
 
-/// The files of added layers that are the user's own, hidden ones too: layer, path, entry.
-fn own_files(image: &Subject) -> impl Iterator<Item = (usize, String, &Entry<Seen>)> {
+/// A file of an added layer.
+struct Own<'a> {
+    /// Its layer, and its place there.
+    at: (usize, usize),
+    path: String,
+    entry: &'a Entry<Seen>,
+}
+
+/// The files of added layers that are the user's own, hidden ones too.
+fn own_files(image: &Subject) -> impl Iterator<Item = Own<'_>> {
     let layers = image.layers.iter().enumerate().skip(image.base);
-    let entries = layers.flat_map(|(number, layer)| layer.entries.iter().map(move |e| (number, e)));
+    let entries = layers.flat_map(|(layer, its)| {
+        let entries = its.entries.iter().enumerate();
+        entries.map(move |(number, entry)| ((layer, number), entry))
+    });
     let files = entries.filter(|(_, entry)| entry.kind == Kind::File && entry.size > 0);
-    files.map(|(number, entry)| (number, entry.path(), entry))
+    files.map(|(at, entry)| Own {
+        at,
+        path: entry.path(),
+        entry,
+    })
 }
 
 /// Directories of what others made: systems and their packages.
@@ -117,9 +135,11 @@ fn is_of_others(image: &Subject, path: &str) -> bool {
         "examples",
         "SelfTest",
     ];
-    OF_OTHERS
-        .iter()
-        .any(|directory| path.starts_with(directory))
+    let is_in = |directory: &&str| path.starts_with(*directory);
+    // Where there is no telling the base from the rest, the system's settings are its own.
+    let is_systems = image.base == 0 && ["etc/", "usr/"].iter().any(is_in);
+    is_systems
+        || OF_OTHERS.iter().any(is_in)
         || parts.iter().any(|part| installed.contains(part))
         || image
             .python
@@ -127,20 +147,16 @@ fn is_of_others(image: &Subject, path: &str) -> bool {
             .is_some_and(|python| wheels::is_recorded(image, python, path))
 }
 
-/// Whether an upper layer hides a file.
-fn is_hidden(image: &Subject, layer: usize, path: &str) -> bool {
-    image.get(path).is_none_or(|found| found.layer != layer)
-}
-
-fn fault(image: &Subject, layer: usize, path: String, message: &str) -> Fault {
-    let hidden = if is_hidden(image, layer, &path) {
-        "; an upper layer hides it, and it is in the image all the same"
-    } else {
+/// A fault of a file: whether it is there or hidden is told by what is shown of all layers.
+fn fault(shown: &HashSet<(usize, usize)>, file: &Own<'_>, message: &str) -> Fault {
+    let hidden = if shown.contains(&file.at) {
         ""
+    } else {
+        "; an upper layer hides it, and it is in the image all the same"
     };
     Fault::new(format!("{message}{hidden}"))
-        .layer(layer)
-        .path(path)
+        .layer(file.at.0)
+        .path(&file.path)
 }
 
 fn found_in(entry: &Entry<Seen>) -> Option<Secret> {
@@ -148,21 +164,25 @@ fn found_in(entry: &Entry<Seen>) -> Option<Secret> {
 }
 
 fn has_no_files_of_credentials(image: &Subject) -> Vec<Fault> {
-    let faults = own_files(image).filter_map(|(layer, path, entry)| {
-        let kind = kind_by_name(&path, found_in(entry))?;
-        if is_of_others(image, &path) {
+    let shown = image.tree.shown();
+    let faults = own_files(image).filter_map(|file| {
+        let kind = kind_by_name(&file.path, found_in(file.entry))?;
+        if is_of_others(image, &file.path) {
             return None;
         }
-        let message = format!("by its name it holds {kind} ({} bytes)", entry.size);
-        Some(fault(image, layer, path, &message))
+        let size = file.entry.size;
+        let message = format!("by its name it holds {kind} ({size} bytes)");
+        Some(fault(&shown, &file, &message))
     });
     folded(faults.collect(), MOST)
 }
 
 fn has_no_keys(image: &Subject) -> Vec<Fault> {
-    let faults = own_files(image).filter_map(|(layer, path, entry)| {
-        let found = found_in(entry)?;
-        if kind_by_name(&path, Some(found)).is_some() || is_of_others(image, &path) {
+    let shown = image.tree.shown();
+    let faults = own_files(image).filter_map(|file| {
+        let found = found_in(file.entry)?;
+        let is_named = kind_by_name(&file.path, Some(found)).is_some();
+        if is_named || is_of_others(image, &file.path) {
             return None;
         }
         let message = match found {
@@ -173,7 +193,7 @@ fn has_no_keys(image: &Subject) -> Vec<Fault> {
             Secret::PrivateKey => "it has a private key".to_owned(),
             Secret::Token => return None,
         };
-        Some(fault(image, layer, path, &message))
+        Some(fault(&shown, &file, &message))
     });
     folded(faults.collect(), MOST)
 }
@@ -213,6 +233,38 @@ fn issued_token(value: &str) -> Option<String> {
     })
 }
 
+/// Whether a value is an address with a user and a password before its host.
+fn has_password(value: &str) -> bool {
+    let Some((_, rest)) = value.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let user = authority.rsplit_once('@').map(|(user, _)| user);
+    let password = user.and_then(|user| Some(user.split_once(':')?.1));
+    password.is_some_and(|password| {
+        let is_word = ["pass", "password", "pw", "pwd", "secret"].contains(&password);
+        let is_asked_for = password.starts_with(['$', '{', '<', '*']);
+        !password.is_empty() && !is_word && !is_asked_for && !is_placeholder(password)
+    })
+}
+
+/// Whether a value says that another is to take its place.
+fn is_placeholder(value: &str) -> bool {
+    let value = value.to_ascii_lowercase().replace(['-', '_', ' '], "");
+    let starts = [
+        "changeme",
+        "changeit",
+        "replaceme",
+        "placeholder",
+        "dummy",
+        "example",
+        "insert",
+        "your",
+        "xxxx",
+    ];
+    starts.iter().any(|start| value.starts_with(start))
+}
+
 /// What makes a value a secret, if it is one by its name or by itself. The secret itself is not in it.
 pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     let bytes = value.as_bytes();
@@ -222,6 +274,9 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
         return Some(format!(
             "an access key of AWS, `{start}…` of {ACCESS_KEY} characters"
         ));
+    }
+    if has_password(value) {
+        return Some("an address with a password in it".to_owned());
     }
     if let Some(token) = issued_token(value) {
         return Some(token);
@@ -238,8 +293,10 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
         "ACCESS_KEY_ID",
         "API_KEY",
         "APIKEY",
+        "PASS",
         "PASSWD",
         "PASSWORD",
+        "PGPASSWORD",
         "PRIVATE_KEY",
         "SECRET",
         "SECRET_KEY",
@@ -253,7 +310,8 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     let leads_elsewhere = ["arn:", "/", "http:", "https:", "$", "{", "<", "ssm:", "s3:"]
         .iter()
         .any(|start| value.starts_with(start));
-    let is_sample = value.ends_with("EXAMPLE") || value.ends_with("EXAMPLEKEY");
+    let is_sample =
+        value.ends_with("EXAMPLE") || value.ends_with("EXAMPLEKEY") || is_placeholder(value);
     // Words are a secret's name in some manager, where it is to be looked up.
     let is_name = |byte: u8| byte.is_ascii_lowercase() || b"-_./".contains(&byte);
     let leads_elsewhere =

@@ -33,8 +33,16 @@ pub enum Secret {
 
 pub(super) static ACCESS_KEYS: LazyLock<[(&str, Finder<'static>); 2]> =
     LazyLock::new(|| ["AKIA", "ASIA"].map(|start| (start, Finder::new(start))));
-static SECRET_KEYS: LazyLock<[Finder<'static>; 2]> =
-    LazyLock::new(|| ["aws_secret_access_key", "AWS_SECRET_ACCESS_KEY"].map(Finder::new));
+static SECRET_KEYS: LazyLock<[Finder<'static>; 4]> = LazyLock::new(|| {
+    // `SecretAccessKey` and `secretAccessKey` are of AWS's own JSON, the last of settings in YAML.
+    [
+        "aws_secret_access_key",
+        "AWS_SECRET_ACCESS_KEY",
+        "ecretAccessKey",
+        "secret_key",
+    ]
+    .map(Finder::new)
+});
 pub(super) static PRIVATE_KEY: LazyLock<Finder<'static>> =
     LazyLock::new(|| Finder::new("PRIVATE KEY-----"));
 static TOKENS: LazyLock<[Finder<'static>; 2]> =

@@ -66,6 +66,14 @@ fn what_only_looks_like_a_key_is_none() {
     }
     assert_eq!(search("a.bin", &[b"\0", KEY.as_bytes()]), None);
     assert_eq!(search("a.pyc", &[KEY.as_bytes()]), None);
+    let key = "abcdefghij0123456789ABCDEFGHIJ0123456789";
+    for text in [
+        format!("{{\"SecretAccessKey\": \"{key}\"}}"),
+        format!("secret_key: {key}\n"),
+    ] {
+        let found = search("a.json", &[text.as_bytes()]);
+        assert_eq!(found, Some(Secret::Passphrase), "{text}");
+    }
     let json = PEM.replace('\n', "\\n");
     assert_eq!(
         search("a.json", &[json.as_bytes()]),
@@ -97,6 +105,9 @@ fn files_that_hold_credentials() {
         .file("var/task/id_ed25519", PEM)
         .file("var/task/server.key", PEM)
         .file("var/task/store.p12", "x")
+        .file("var/task/store.jks", "x")
+        .file("var/task/login.ppk", "x")
+        .file("root/.kube/config", "x")
         .file("root/.aws/credentials", KEY)
         .file("root/.netrc", "x")
         .file("root/.npmrc", "//registry/:_authToken=abc\n");
@@ -106,6 +117,9 @@ fn files_that_hold_credentials() {
     LMB098 warning 1 var/task/id_ed25519: by its name it holds a private key of SSH (110 bytes)
     LMB098 warning 1 var/task/server.key: by its name it holds a private key (110 bytes)
     LMB098 warning 1 var/task/store.p12: by its name it holds a certificate with its private key (1 bytes)
+    LMB098 warning 1 var/task/store.jks: by its name it holds a store of keys (1 bytes)
+    LMB098 warning 1 var/task/login.ppk: by its name it holds a private key of SSH (1 bytes)
+    LMB098 warning 1 root/.kube/config: by its name it holds the access to a cluster (1 bytes)
     LMB098 warning 1 root/.aws/credentials: by its name it holds access keys of AWS (20 bytes)
     LMB098 warning 1 root/.netrc: by its name it holds passwords of servers (1 bytes)
     LMB098 warning 1 root/.npmrc: by its name it holds tokens (27 bytes)
@@ -122,6 +136,15 @@ fn keys_in_files() {
     insta::assert_snapshot!(found(image), @"
     LMB099 warning 1 var/task/config.py: it has an access key of AWS, `AKIA…` of 20 characters; an upper layer hides it, and it is in the image all the same
     LMB099 warning 1 var/task/service.json: it has a private key
+    ");
+    let linked = Forge::sound()
+        .link("data", "var/task")
+        .layer()
+        .file("data/id_rsa", PEM)
+        .file("data/settings", KEY);
+    insta::assert_snapshot!(found(linked), @"
+    LMB098 warning 2 data/id_rsa: by its name it holds a private key of SSH (110 bytes)
+    LMB099 warning 2 data/settings: it has an access key of AWS, `AKIA…` of 20 characters
     ");
     let base = Forge::new()
         .file("etc/os-release", KEY)
@@ -145,6 +168,13 @@ fn secrets_in_the_config() {
         "DB_SECRET=arn:aws:secretsmanager:eu-west-1:1:secret:a",
         "SECRET_NAME=some-database-secret",
         "TOKEN=short",
+        "DB_PASSWORD=changeme",
+        "DATABASE_URL=postgres://db:5432/orders",
+        "BROKER_URL=amqp://user:${PASSWORD}@broker",
+        "PROXY=http://user:password@host",
+        "COMPASS=0123456789",
+        "API_KEY=<your-key-here>",
+        "API_TOKEN=YOUR_TOKEN_HERE",
         "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
         "PASSWORD=$DATABASE_PASSWORD",
         "TOKENIZERS_PARALLELISM=false",
@@ -163,6 +193,16 @@ fn secrets_in_the_config() {
     LMB100 warning: the variable `AWS_SECRET_ACCESS_KEY` is a secret by its name, of 16 characters
     ");
     insta::assert_snapshot!(of(&[], json!([{"created_by": "|1 NPM_TOKEN=npm_0123456789 /bin/sh -c npm ci"}])), @"LMB100 warning: the build step's `NPM_TOKEN` is a secret by its name, of 14 characters");
+    let plain = [
+        "PGPASSWORD=hunter2hunter2",
+        "DB_PASS=hunter2hunter2",
+        "DATABASE_URL=postgres://app:hunter2@db:5432/orders",
+    ];
+    insta::assert_snapshot!(of(&plain, json!([])), @"
+    LMB100 warning: the variable `PGPASSWORD` is a secret by its name, of 14 characters
+    LMB100 warning: the variable `DB_PASS` is a secret by its name, of 14 characters
+    LMB100 warning: the variable `DATABASE_URL` is an address with a password in it
+    ");
     let tokens = [
         concat!("gh", "p_16C7e42F292c6912E7710c838347Ae178B4a"),
         concat!(

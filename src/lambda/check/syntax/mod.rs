@@ -1,7 +1,8 @@
 //! What a module's source says without being run: whether a Python takes it, what it defines and what it imports.
 //!
 //! The parser is ruff's. Sources come from anywhere, so how deep one is nested is counted before: what a stack of
-//! known size might not hold is not parsed, and then nothing is said. What an image is, is not known here.
+//! known size might not hold is not parsed, and then nothing is said. That is all that is done against a parser that
+//! fails: a panic of ruff's ends the process where the release is built to abort. What an image is, is not known here.
 
 mod compiler;
 #[cfg(test)]
@@ -78,6 +79,8 @@ pub(super) struct Import {
     pub(super) level: u32,
     /// The dotted name; empty for `from . import x`.
     pub(super) module: String,
+    /// What is taken from it; nothing by a plain `import`.
+    pub(super) names: Vec<String>,
 }
 
 /// Why Python does not take a source.
@@ -89,8 +92,11 @@ pub(super) struct Refusal {
     pub(super) reason: String,
 }
 
+/// What a source says, or why Python does not take it.
+pub(super) type Reading = Result<Module, Refusal>;
+
 /// Reads a module's source for a Python; nothing where it cannot be told what that would say.
-pub(super) fn read(source: &[u8], version: PythonVersion) -> Option<Result<Module, Refusal>> {
+pub(super) fn read(source: &[u8], version: PythonVersion) -> Option<Reading> {
     let text = match decoded(source)? {
         Ok(text) => text,
         Err(refusal) => return Some(Err(refusal)),
@@ -143,17 +149,28 @@ fn decoded(source: &[u8]) -> Option<Result<String, Refusal>> {
     })
 }
 
+/// The encoding that a comment in the first line states, or in the second behind a line of nothing else.
 fn cookie(source: &[u8]) -> Option<String> {
-    let lines = source.split(|byte| *byte == b'\n').take(2);
-    lines.into_iter().find_map(|line| {
-        let line = String::from_utf8_lossy(line);
-        let comment = line.trim_start().strip_prefix('#')?;
-        let (_, rest) = comment.split_once("coding")?;
-        let name = rest.strip_prefix([':', '='])?.trim_start();
-        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let name = &name[..name.find(|c| !is_name(c)).unwrap_or(name.len())];
-        Some(name.to_ascii_lowercase().replace('_', "-"))
-    })
+    let is_space = |byte: &u8| b" \t\x0c\r".contains(byte);
+    for line in source.split(|byte| *byte == b'\n').take(2) {
+        let start = line.iter().position(|byte| !is_space(byte));
+        let Some(start) = start else { continue };
+        if line[start] != b'#' {
+            return None;
+        }
+        let comment = String::from_utf8_lossy(&line[start..]);
+        let stated = comment.split("coding").skip(1).find_map(|rest| {
+            let rest = rest.strip_prefix([':', '='])?;
+            let name = rest.trim_start_matches([' ', '\t']);
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let name = &name[..name.find(|c| !is_name(c)).unwrap_or(name.len())];
+            (!name.is_empty()).then(|| name.to_ascii_lowercase().replace('_', "-"))
+        });
+        if stated.is_some() {
+            return stated;
+        }
+    }
+    None
 }
 
 /// Whether nothing in it is nested deeper than a parser with this stack can go: a bound from above, by tokens.
@@ -191,7 +208,7 @@ fn is_shallow(text: &str) -> bool {
     }
 }
 
-fn parsed(text: &str, version: PythonVersion) -> Option<Result<Module, Refusal>> {
+fn parsed(text: &str, version: PythonVersion) -> Option<Reading> {
     let target = ast::PythonVersion {
         major: 3,
         minor: version.minor(),
@@ -297,8 +314,9 @@ impl Lines {
 struct TopLevel {
     lines: Lines,
     module: Module,
-    /// The imports so far, by level and name: a module that is imported again is there already, or is not.
-    known: HashSet<(u32, String)>,
+    /// The imports so far, by level, module and what is taken from it, nothing first: what is imported again is there
+    /// already, or is not.
+    known: HashSet<(u32, String, String)>,
     /// Whether the next statement is one of the module's own, and not inside another.
     is_plain: bool,
 }
@@ -311,28 +329,48 @@ impl TopLevel {
 
     /// Imports that nothing guards.
     fn import(&mut self, statement: &Stmt) {
-        let mut add = |level, module: &str| {
-            if self.known.insert((level, module.to_owned())) {
+        let mut add = |level, module: &str, names: &[ast::Alias]| {
+            let mut is_new =
+                |name: &str| (self.known).insert((level, module.to_owned(), name.to_owned()));
+            let is_first = is_new("");
+            let names = names.iter().map(|alias| alias.name.to_string());
+            let names: Vec<_> = names.filter(|name| is_new(name)).collect();
+            if is_first || !names.is_empty() {
                 self.module.imports.push(Import {
                     line: self.lines.at(statement.range().start()),
                     level,
                     module: module.to_owned(),
+                    names,
                 });
             }
         };
         match statement {
             Stmt::Import(import) => {
                 for alias in &import.names {
-                    add(0, alias.name.as_str());
+                    add(0, alias.name.as_str(), &[]);
                 }
             }
             Stmt::ImportFrom(import) => {
                 add(
                     import.level,
                     import.module.as_ref().map_or("", ast::Identifier::as_str),
+                    &import.names,
                 );
             }
+            Stmt::ClassDef(class) => self.import_all(&class.body),
+            Stmt::Try(attempt) => {
+                if !attempt.handlers.iter().any(outlives_a_missing_module) {
+                    self.import_all(&attempt.body);
+                }
+                self.import_all(&attempt.finalbody);
+            }
             _ => {}
+        }
+    }
+
+    fn import_all(&mut self, statements: &[Stmt]) {
+        for statement in statements {
+            self.import(statement);
         }
     }
 
@@ -424,6 +462,7 @@ impl TopLevel {
             line: self.lines.at(place),
             level,
             module: module.to_owned(),
+            names: Vec::new(),
         }
     }
 }
@@ -520,6 +559,35 @@ impl<'a> Visitor<'a> for TopLevel {
     }
 }
 
+/// Exceptions that no import of a missing module raises.
+const OTHER_ERRORS: [&str; 11] = [
+    "AttributeError",
+    "FileNotFoundError",
+    "IOError",
+    "IndexError",
+    "KeyError",
+    "NameError",
+    "OSError",
+    "RuntimeError",
+    "SyntaxError",
+    "TypeError",
+    "ValueError",
+];
+
+/// Whether the module may run on behind a handler after an import has failed: it may be for that, and does not end
+/// with a `raise`.
+fn outlives_a_missing_module(handler: &ast::ExceptHandler) -> bool {
+    let ast::ExceptHandler::ExceptHandler(handler) = handler;
+    let is_other =
+        |kind: &Expr| matches!(kind, Expr::Name(name) if OTHER_ERRORS.contains(&name.id.as_str()));
+    let is_for_others = match handler.type_.as_deref() {
+        None => false,
+        Some(Expr::Tuple(kinds)) => kinds.elts.iter().all(is_other),
+        Some(kind) => is_other(kind),
+    };
+    !is_for_others && !matches!(handler.body.last(), Some(Stmt::Raise(_)))
+}
+
 /// `__name__ == "__main__"`.
 fn is_program_test(test: &Expr) -> bool {
     let Expr::Compare(compare) = test else {
@@ -583,6 +651,28 @@ mod tests {
             refusal(b"# caf\xe9\n", "3.12"),
         ];
         insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn encodings_are_declared_as_pep_263_has_it() {
+        let is_taken = |source: &[u8]| read(source, version("3.12")).unwrap().is_ok();
+        let declared: [&[u8]; 3] = [
+            b"# encoding of names; -*- coding: latin-1 -*-\nx = '\xe9'\n",
+            b"\n# vim: set fileencoding=latin-1 :\nx = '\xe9'\n",
+            b"#!/usr/bin/python\n\x0c # coding=\tlatin-1\nx = '\xe9'\n",
+        ];
+        for source in declared {
+            assert!(is_taken(source), "{}", source.escape_ascii());
+        }
+        let plain: [&[u8]; 4] = [
+            b"x = 1\n# coding: latin-1\ny = '\xe9'\n",
+            b"\n\n# coding: latin-1\nx = '\xe9'\n",
+            b"# coding : latin-1\nx = '\xe9'\n",
+            b"# coding:\nx = '\xe9'\n",
+        ];
+        for source in plain {
+            assert!(!is_taken(source), "{}", source.escape_ascii());
+        }
     }
 
     #[test]
@@ -666,6 +756,22 @@ mod tests {
         assert!(read(table.as_bytes(), version("3.12")).unwrap().is_ok());
     }
 
+    /// Each is a block within those before.
+    #[test]
+    fn a_with_of_many_items_is_refused_once_over() {
+        let source = |items: usize| format!("with {}a:\n    b = 1\n", "a, ".repeat(items - 1));
+        assert!(
+            read(source(20).as_bytes(), version("3.12"))
+                .unwrap()
+                .is_ok()
+        );
+        insta::assert_snapshot!(refusal(source(21), "3.12"), @"Some((1, 1)) too many statically nested blocks");
+        let refused = refusal(source(400_000), "3.12");
+        assert_eq!(refused, refusal(source(21), "3.12"));
+        let within = format!("with {}a:\n    while b:\n        break\n", "a, ".repeat(20));
+        assert_eq!(refusal(within, "3.12"), refused);
+    }
+
     #[test]
     fn names_of_the_top_level_are_bound() {
         let source = "
@@ -697,6 +803,35 @@ del four
             .map(|import| &*import.module)
             .collect();
         assert_eq!(imports, ["a.b", "c", "e"]);
+    }
+
+    #[test]
+    fn imports_that_nothing_guards_are_found_wherever_they_are() {
+        let source = "
+class A: import a
+try: import b
+finally: import c
+try: import d
+except ImportError: raise
+try: import e
+except (ValueError, KeyError): pass
+try: import f
+except (ValueError, ImportError): pass
+try: import g
+except Exception: g = None
+else: import h
+try: import i
+except: pass
+with x: import j
+if y: import k
+def z(): import l
+try: import m
+except ImportError:
+    if n: raise
+";
+        let module = read(source.as_bytes(), version("3.12")).unwrap().unwrap();
+        let imports = module.imports.iter().map(|import| &*import.module);
+        assert_eq!(imports.collect::<String>(), "abcde");
     }
 
     /// The time goes up with the length, and not with its square.

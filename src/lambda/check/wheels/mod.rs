@@ -9,13 +9,13 @@ mod record;
 mod tests;
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::str::FromStr as _;
 use std::sync::OnceLock;
 
 use pep440_rs::{Version, VersionSpecifiers};
 
-use record::{is_whole, record};
+use record::{Record, is_whole, record};
 
 use crate::lambda::check::modules::{self, text_at};
 use crate::lambda::check::paths::{self, below, joined};
@@ -26,7 +26,7 @@ use crate::python::markers::Markers;
 use crate::python::requirement::Requirement;
 use crate::python::{Glibc, Misfit, Target, WheelFilename, normalize_name};
 
-pub(super) use record::{has_recorded, is_recorded, owners};
+pub(super) use record::{has_recorded, is_recorded, owners, with_hash};
 
 /// What a lenient judge takes for the C library where none is known.
 const ANY_GLIBC: Glibc = Glibc {
@@ -92,11 +92,18 @@ pub(super) struct Distribution {
     version: Option<Version>,
     layer: usize,
     fields: String,
+    /// Its `RECORD`, once it is asked for.
+    record: OnceLock<Record>,
 }
 
 impl Distribution {
     fn field<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         fields(&self.fields, name)
+    }
+
+    /// What only another version of itself has as well.
+    fn key(&self) -> (&str, &str) {
+        (&self.directory, &self.name)
     }
 
     fn fault(&self, message: String) -> Fault {
@@ -120,7 +127,10 @@ fn fields<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 
 /// All distributions in directories of the module path, in its order; of one directory by name.
 fn distributions<'a>(image: &'a Subject, python: &Python) -> &'a [Distribution] {
-    image.known.all.get_or_init(|| listed(image, python))
+    image
+        .known
+        .distributions
+        .get_or_init(|| listed(image, python))
 }
 
 fn listed(image: &Subject, python: &Python) -> Vec<Distribution> {
@@ -131,7 +141,13 @@ fn listed(image: &Subject, python: &Python) -> Vec<Distribution> {
         is_one.then_some(info)
     });
     let infos: BTreeSet<&str> = infos.collect();
-    let place = |directory: &str| python.path.iter().position(|other| other == directory);
+    // Its directories may be links, and the files are where these lead.
+    let places = python.path.iter().map(|place| {
+        let led = image.tree.resolve(place, &image.layers);
+        led.unwrap_or_else(|_| place.clone())
+    });
+    let places: Vec<_> = places.collect();
+    let place = |directory: &str| places.iter().position(|other| other == directory);
     let mut found: Vec<_> = infos
         .into_iter()
         .filter_map(|info| {
@@ -150,6 +166,7 @@ fn listed(image: &Subject, python: &Python) -> Vec<Distribution> {
                 version: Version::from_str(version).ok(),
                 layer: layers.map(|found| found.layer).max()?,
                 fields: metadata,
+                record: OnceLock::new(),
             };
             Some((place, distribution))
         })
@@ -158,23 +175,24 @@ fn listed(image: &Subject, python: &Python) -> Vec<Distribution> {
     found.into_iter().map(|(_, one)| one).collect()
 }
 
-/// What is found out of an image once, whichever rule asks first.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    all: OnceLock<Vec<Distribution>>,
-    /// The paths that their `RECORD`s list.
-    recorded: OnceLock<HashSet<String>>,
-}
-
 /// Those that layers above the base bring, and that no other version of themselves lies beside.
 fn added<'a>(image: &Subject, all: &'a [Distribution]) -> Vec<&'a Distribution> {
-    let twice = |one: &Distribution| all.iter().filter(|other| is_same(one, other)).count() > 1;
+    let counts = counts(all);
     let added = all.iter().filter(|one| one.layer >= image.base);
-    added.filter(|one| !twice(one)).collect()
+    added.filter(|one| counts[&one.key()] == 1).collect()
+}
+
+/// How often each is there.
+fn counts(all: &[Distribution]) -> HashMap<(&str, &str), usize> {
+    let mut counts = HashMap::new();
+    for one in all {
+        *counts.entry(one.key()).or_default() += 1;
+    }
+    counts
 }
 
 fn is_same(one: &Distribution, other: &Distribution) -> bool {
-    one.directory == other.directory && one.name == other.name
+    one.key() == other.key()
 }
 
 fn target(image: &Subject, python: &Python) -> Option<Target> {
@@ -185,7 +203,7 @@ fn target(image: &Subject, python: &Python) -> Option<Target> {
             .filter(|_| modules::is_lambdas(&image.documents));
         runtime.map(|runtime| runtime.glibc)
     };
-    let glibc = elf::glibc_of(image, machine).or_else(of_runtime);
+    let glibc = elf::glibc_of(image).or_else(of_runtime);
     Some(Target::new(
         python.version,
         machine,
@@ -203,13 +221,10 @@ pub(super) struct Unfit {
 }
 
 impl Unfit {
-    /// Whether it is for the Python of a module's tag, as `cpython-312`.
-    pub(super) fn is_for(&self, tag: &str) -> bool {
-        let python = tag.replace("cpython-", "cp");
-        self.tags.split(", ").any(|tag| {
-            let mut parts = tag.split('-');
-            parts.next() == Some(&python)
-        })
+    /// The Pythons that it is for, as `cp312`.
+    pub(super) fn pythons(&self) -> impl Iterator<Item = &str> {
+        let tags = self.tags.split(", ");
+        tags.filter_map(|tag| tag.split('-').next())
     }
 }
 
@@ -281,8 +296,8 @@ fn is_told_by_libraries<'a>(
     foreign: impl Fn() -> &'a BTreeSet<&'a str>,
 ) -> bool {
     if matches!(misfit, Misfit::System { .. }) {
-        let mut files = record(image, one).into_keys();
-        return files.any(|path| foreign().contains(&*joined(&one.directory, &path)));
+        let mut files = record(image, one).keys();
+        return files.any(|path| foreign().contains(&*joined(&one.directory, path)));
     }
     if !matches!(
         misfit,
@@ -290,14 +305,24 @@ fn is_told_by_libraries<'a>(
     ) {
         return false;
     }
+    let machine = program::machine_of_base(image);
     let record = record(image, one);
-    let mut libraries = record.keys().filter(|path| path.contains(".so"));
-    libraries.any(|path| {
-        let path = joined(&one.directory, path);
-        let found = image.find(&path);
-        let seen = found
-            .as_ref()
-            .and_then(|(_, found)| found.entry.seen.as_ref());
+    let mut files = record.keys().flat_map(|row| {
+        // pip leaves the row of a program as it was before it put all into one directory.
+        let moved = row.starts_with("../").then(|| row.split_once("/bin/"));
+        let moved = moved
+            .flatten()
+            .map(|(_, program)| format!("{}/bin/{program}", one.directory));
+        [joined(&one.directory, row)].into_iter().chain(moved)
+    });
+    files.any(|path| {
+        let Some((path, found)) = image.find(&path) else {
+            return false;
+        };
+        if let Misfit::Architecture { .. } = misfit {
+            return machine.is_some_and(|machine| elf::is_for_another(image, machine, &path));
+        }
+        let seen = found.entry.seen.as_ref();
         seen.is_some_and(|seen| !matches!(seen.elf, Watched::Other))
     })
 }
@@ -340,8 +365,12 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
         installed.insert(one.name.clone(), one.version.clone());
     }
     let mut faults = Vec::new();
+    let mut unrecorded: HashMap<String, bool> = HashMap::new();
     for one in added(image, all) {
-        for text in one.field("Requires-Dist") {
+        let mut told = HashSet::new();
+        let mut gone = Vec::new();
+        let mut misfits = Vec::new();
+        for text in one.field("Requires-Dist").filter(|text| told.insert(*text)) {
             let Some(required) = Requirement::parse(text) else {
                 continue;
             };
@@ -351,9 +380,16 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
             }
             let version = installed.get(&required.name);
             let specifiers = VersionSpecifiers::from_str(&required.specifiers);
+            let mut is_there = || {
+                let known = unrecorded.entry(required.name.clone());
+                *known.or_insert_with(|| is_there_unrecorded(image, python, &required.name))
+            };
             let message = match (version, specifiers) {
-                (None, _) if is_there_unrecorded(image, python, &required.name) => continue,
-                (None, _) => "it is not in the image".to_owned(),
+                (None, _) if is_there() => continue,
+                (None, _) => {
+                    gone.push((format!("`{}{}`", required.name, required.specifiers), text));
+                    continue;
+                }
                 (Some(Some(version)), Ok(specifiers)) if !specifiers.contains(version) => {
                     format!("version {version} is in the image")
                 }
@@ -361,8 +397,23 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
             };
             let wanted = format!("`{}{}`", required.name, required.specifiers);
             let message = format!("{} requires {wanted}, and {message}", one.title());
-            faults.push(one.fault(message).value(text));
+            misfits.push(one.fault(message).value(text));
         }
+        if let Some((_, text)) = gone.first() {
+            let names: Vec<_> = gone.iter().map(|(name, _)| &**name).collect();
+            let what = if names.len() == 1 {
+                "it is"
+            } else {
+                "they are"
+            };
+            let message = format!(
+                "{} requires {}, and {what} not in the image",
+                one.title(),
+                names.join(", ")
+            );
+            faults.push(one.fault(message).value(*text));
+        }
+        faults.extend(misfits);
     }
     folded(faults, MOST)
 }
@@ -393,8 +444,12 @@ fn is_there_once(image: &Subject) -> Vec<Fault> {
         return Vec::new();
     };
     let all = distributions(image, python);
+    let counts = counts(all);
     let mut faults = Vec::new();
     for (number, one) in all.iter().enumerate() {
+        if counts[&one.key()] == 1 {
+            continue;
+        }
         let others = || {
             all.iter()
                 .filter(|other| is_same(one, other) && other.info != one.info)

@@ -8,17 +8,30 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::modules::text_at;
-use crate::lambda::check::paths::{self, joined};
+use crate::lambda::check::paths::{self, below, joined};
 use crate::lambda::check::subject::{Python, Subject};
-use crate::lambda::check::wheels::{Distribution, distributions, is_same};
+use crate::lambda::check::wheels::{Distribution, added, distributions};
 use crate::lambda::check::{Fault, Level, MOST, elf, folded};
 use crate::oci::flatten::Kind;
 use crate::python::wheel::read_record;
 
 /// Path below the distribution's directory → hash and size as recorded.
-pub(super) fn record(image: &Subject, one: &Distribution) -> BTreeMap<String, (String, String)> {
-    let text = text_at(image, &joined(&one.info, "RECORD")).unwrap_or_default();
-    read_record(&text).unwrap_or_default()
+pub(super) type Record = BTreeMap<String, (String, String)>;
+
+/// Whether its `RECORD` was too long to be kept: which files are its own is not known.
+fn is_unknown(image: &Subject, one: &Distribution) -> bool {
+    let record = image.find(&joined(&one.info, "RECORD"));
+    let seen = record
+        .as_ref()
+        .and_then(|(_, found)| found.entry.seen.as_ref());
+    seen.is_some_and(|seen| seen.is_dropped)
+}
+
+pub(super) fn record<'a>(image: &Subject, one: &'a Distribution) -> &'a Record {
+    one.record.get_or_init(|| {
+        let text = text_at(image, &joined(&one.info, "RECORD")).unwrap_or_default();
+        read_record(&text).unwrap_or_default()
+    })
 }
 
 /// What may be deleted without a loss to any program: sources and tests of the distribution, and its own papers.
@@ -26,15 +39,32 @@ fn is_dispensable(path: &str) -> bool {
     let mut directories = path.split('/').rev().skip(1);
     let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
     let papers = [
-        "pyi", "typed", "pyx", "pxd", "pxi", "c", "cc", "cpp", "h", "hpp", "md", "rst", "txt",
-        "pyc",
+        "pyi", "typed", "pyx", "pxd", "pxi", "c", "cc", "cpp", "h", "hpp", "md", "rst", "pyc",
     ];
+    // Other texts may be data.
+    let texts = [
+        "AUTHORS",
+        "CHANGE",
+        "CONTRIBUT",
+        "COPYING",
+        "COPYRIGHT",
+        "HISTORY",
+        "LICEN",
+        "NEWS",
+        "NOTICE",
+        "README",
+        "THANKS",
+        "THIRD",
+    ];
+    let name = paths::name(path).to_uppercase();
+    let is_text = ending == "txt" && texts.iter().any(|start| name.starts_with(start));
     directories.any(|directory| {
         matches!(
             directory,
             "tests" | "test" | "testing" | "docs" | "doc" | "examples" | "__pycache__"
         ) || directory.ends_with(".dist-info")
-    }) || papers.contains(&ending)
+    }) || is_text
+        || papers.contains(&ending)
 }
 
 pub(super) fn is_whole(image: &Subject) -> Vec<Fault> {
@@ -42,17 +72,13 @@ pub(super) fn is_whole(image: &Subject) -> Vec<Fault> {
         return Vec::new();
     };
     let all = distributions(image, python);
-    let records: Vec<_> = all.iter().map(|one| record(image, one)).collect();
     let told = OnceCell::new();
     let mut faults = Vec::new();
-    for (one, record) in all.iter().zip(&records) {
-        if one.layer < image.base || all.iter().filter(|other| is_same(one, other)).count() > 1 {
-            continue;
-        }
+    for one in added(image, all) {
         faults.extend(tell_invalid(image, one));
         let mut missing = Vec::new();
         let mut other = Vec::new();
-        for (path, row) in record {
+        for (path, row) in record(image, one) {
             // What is above the directory was moved by whoever installed, or is a script.
             if path.starts_with("..") || path.starts_with('/') || path.starts_with("bin/") {
                 continue;
@@ -60,10 +86,10 @@ pub(super) fn is_whole(image: &Subject) -> Vec<Fault> {
             match state(image, &joined(&one.directory, path), row) {
                 State::Missing if !is_dispensable(path) => missing.push(path),
                 State::Other(layer) if !is_rewritten(path) => {
-                    let claimed = all.iter().zip(&records).any(|(owner, rows)| {
+                    let claimed = all.iter().any(|owner| {
                         owner.info != one.info
                             && owner.directory == one.directory
-                            && rows.contains_key(path)
+                            && record(image, owner).contains_key(path)
                     });
                     other.push((path, layer, claimed || layer > one.layer));
                 }
@@ -220,19 +246,35 @@ pub(in crate::lambda::check) fn has_recorded(image: &Subject, name: &str) -> boo
     recorded(image, python).iter().any(is_it)
 }
 
+/// The files with this ending that distributions list with a hash: those that were in their wheels.
+pub(in crate::lambda::check) fn with_hash(
+    image: &Subject,
+    python: &Python,
+    ending: &str,
+) -> BTreeSet<String> {
+    let all = distributions(image, python).iter();
+    let paths = all.flat_map(|one| {
+        let rows = record(image, one).into_iter();
+        let rows = rows.filter(|(path, (hash, _))| path.ends_with(ending) && !hash.is_empty());
+        rows.map(|(path, _)| joined(&one.directory, &path))
+    });
+    paths.collect()
+}
+
 /// The paths that distributions list.
 fn recorded<'a>(image: &'a Subject, python: &Python) -> &'a HashSet<String> {
     image.known.recorded.get_or_init(|| {
         let all = distributions(image, python).iter();
         let paths = all.flat_map(|one| {
-            let rows = record(image, one).into_keys();
-            rows.map(|row| joined(&one.directory, &row))
+            let rows = record(image, one).keys();
+            rows.map(|row| joined(&one.directory, row))
         });
         paths.collect()
     })
 }
 
-/// Whether a distribution lists the file at this path.
+/// Whether a distribution lists the file at this path, or one beside it may.
 pub(in crate::lambda::check) fn is_recorded(image: &Subject, python: &Python, path: &str) -> bool {
-    recorded(image, python).contains(path)
+    let may = |one: &Distribution| below(&one.directory, path).is_some() && is_unknown(image, one);
+    recorded(image, python).contains(path) || distributions(image, python).iter().any(may)
 }

@@ -130,10 +130,81 @@ fn records_that_are_not_true_are_found() {
 }
 
 #[test]
+fn of_a_record_that_is_too_long_nothing_is_told() {
+    let image = |length: usize| {
+        let row = "__pycache__/one_of_many.cpython-312.pyc,,\n";
+        let rows = row.repeat(length / row.len());
+        let record = format!("{rows}gone.py,sha256=x,1\nhelper.py,,\n");
+        aws("app.handler")
+            .file(
+                "var/task/app.py",
+                "import helper\ndef handler(a, b): pass\n",
+            )
+            .file("var/task/helper.py", "import nowhere\n")
+            .dir("var/task/a-1.0.dist-info")
+            .file(
+                "var/task/a-1.0.dist-info/METADATA",
+                "Name: a\nVersion: 1.0\n",
+            )
+            .file("var/task/a-1.0.dist-info/RECORD", record)
+            .findings()
+    };
+    insta::assert_snapshot!(image(5 << 20), @"LMB077 warning 1 var/task/gone.py: a 1.0 has no file here");
+    insta::assert_snapshot!(image(17 << 20), @"LMB072 note 1 var/task/a-1.0.dist-info/RECORD: it is too long, or its layer has too many of its kind; what it says is not checked");
+}
+
+#[test]
+fn a_module_path_may_be_a_link() {
+    let mut image = Forge::new()
+        .program("usr/local/bin/python3.12", "")
+        .layer()
+        .link("app", "srv/app")
+        .file(
+            "srv/app/a-1.0.dist-info/METADATA",
+            "Name: a\nVersion: 1.0\nRequires-Dist: gone\n",
+        );
+    let python = "/usr/local/bin/python3.12";
+    image.run = json!({"Entrypoint": [python, "-m", "awslambdaric"], "Cmd": ["app.handler"], "WorkingDir": "/app"});
+    insta::assert_snapshot!(told(image), @"LMB078 warning 1 srv/app/a-1.0.dist-info: a 1.0 requires `gone`, and it is not in the image");
+}
+
+#[test]
+fn texts_that_may_be_data_are_missed() {
+    let image = |row: &str| {
+        let record = format!("a.py,,\n{row},sha256=x,1\n");
+        pure(aws("app.handler"), "a", "").file("var/task/a-1.0.dist-info/RECORD", record)
+    };
+    for row in [
+        "a/LICENSE.txt",
+        "a/readme.txt",
+        "a-1.0.dist-info/top_level.txt",
+    ] {
+        assert_eq!(told(image(row)), "", "{row}");
+    }
+    assert_eq!(
+        told(image("a/schema.txt")),
+        "LMB077 warning 1 var/task/a/schema.txt: a 1.0 has no file here"
+    );
+}
+
+#[test]
 fn what_requirements_lack_is_found() {
     let fields = "Requires-Python: <3.12\nRequires-Dist: gone>=2\nRequires-Dist: b<1\n";
     let image = pure(pure(aws("app.handler"), "a", fields), "b", "");
     insta::assert_snapshot!(told(image));
+}
+
+#[test]
+fn a_requirement_that_is_repeated_is_told_once() {
+    let fields = "Requires-Dist: gone\n".repeat(200_000);
+    insta::assert_snapshot!(told(pure(aws("app.handler"), "a", &fields)), @"LMB078 warning 1 var/task/a-1.0.dist-info: a 1.0 requires `gone`, and it is not in the image");
+}
+
+#[test]
+fn requirements_that_are_not_there_are_one_finding() {
+    let fields = "Requires-Dist: b\nRequires-Dist: c>=1\nRequires-Dist: d\n";
+    let image = pure(aws("app.handler"), "a", fields);
+    insta::assert_snapshot!(told(image), @"LMB078 warning 1 var/task/a-1.0.dist-info: a 1.0 requires `b`, `c>=1`, `d`, and they are not in the image");
 }
 
 #[test]
