@@ -275,11 +275,11 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
             "an access key of AWS, `{start}…` of {ACCESS_KEY} characters"
         ));
     }
-    if has_password(value) {
-        return Some("an address with a password in it".to_owned());
-    }
     if let Some(token) = issued_token(value) {
         return Some(token);
+    }
+    if has_password(value) {
+        return Some("an address with a password in it".to_owned());
     }
     if PRIVATE_KEY
         .find_iter(bytes)

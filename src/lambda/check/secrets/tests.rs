@@ -105,9 +105,6 @@ fn files_that_hold_credentials() {
         .file("var/task/id_ed25519", PEM)
         .file("var/task/server.key", PEM)
         .file("var/task/store.p12", "x")
-        .file("var/task/store.jks", "x")
-        .file("var/task/login.ppk", "x")
-        .file("root/.kube/config", "x")
         .file("root/.aws/credentials", KEY)
         .file("root/.netrc", "x")
         .file("root/.npmrc", "//registry/:_authToken=abc\n");
@@ -117,12 +114,18 @@ fn files_that_hold_credentials() {
     LMB098 warning 1 var/task/id_ed25519: by its name it holds a private key of SSH (110 bytes)
     LMB098 warning 1 var/task/server.key: by its name it holds a private key (110 bytes)
     LMB098 warning 1 var/task/store.p12: by its name it holds a certificate with its private key (1 bytes)
-    LMB098 warning 1 var/task/store.jks: by its name it holds a store of keys (1 bytes)
-    LMB098 warning 1 var/task/login.ppk: by its name it holds a private key of SSH (1 bytes)
-    LMB098 warning 1 root/.kube/config: by its name it holds the access to a cluster (1 bytes)
     LMB098 warning 1 root/.aws/credentials: by its name it holds access keys of AWS (20 bytes)
     LMB098 warning 1 root/.netrc: by its name it holds passwords of servers (1 bytes)
     LMB098 warning 1 root/.npmrc: by its name it holds tokens (27 bytes)
+    ");
+    let image = Forge::sound()
+        .file("var/task/store.jks", "x")
+        .file("var/task/login.ppk", "x")
+        .file("root/.kube/config", "x");
+    insta::assert_snapshot!(found(image), @"
+    LMB098 warning 1 var/task/store.jks: by its name it holds a store of keys (1 bytes)
+    LMB098 warning 1 var/task/login.ppk: by its name it holds a private key of SSH (1 bytes)
+    LMB098 warning 1 root/.kube/config: by its name it holds the access to a cluster (1 bytes)
     ");
 }
 
