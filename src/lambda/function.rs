@@ -120,9 +120,12 @@ pub struct Report {
     pub error_type: Option<String>,
 }
 
+/// Takes a part of a log.
+type Take = dyn Fn(&[u8]) + Send + Sync;
+
 /// Takes a function's log, a line or more at a time, as it is written.
 #[derive(Clone)]
-pub struct Log(Arc<dyn Fn(&[u8]) + Send + Sync>);
+pub struct Log(Arc<Take>);
 
 impl Log {
     /// A log that goes there. What is given ends at a line's end.

@@ -473,8 +473,7 @@ impl<'a> Visitor<'a> for TopLevel {
         match statement {
             Stmt::Assign(assign) if is_plain => self.assign(&assign.targets, &assign.value),
             Stmt::AnnAssign(assign) if is_plain && assign.value.is_some() => {
-                let value = assign.value.as_ref().map_or(&[][..], std::slice::from_ref);
-                for value in value {
+                if let Some(value) = &assign.value {
                     self.assign(std::slice::from_ref(&*assign.target), value);
                 }
             }
@@ -837,11 +836,12 @@ except ImportError:
     /// The time goes up with the length, and not with its square.
     #[test]
     fn a_module_of_many_imports_is_read_in_one_go() {
-        let imports: String = (0..100_000)
+        let imports: Vec<_> = (0..100_000)
             .map(|number| {
                 format!("try:\n    import m{number}\nexcept ImportError:\n    pass\nimport x\n")
             })
             .collect();
+        let imports = imports.concat();
         let module = read(imports.as_bytes(), version("3.12")).unwrap().unwrap();
         let found: Vec<_> = module.imports.iter().map(|import| import.line).collect();
         assert_eq!((module.bindings.len(), found), (100_001, vec![5]));

@@ -254,9 +254,9 @@ pub(in crate::lambda::check) fn with_hash(
 ) -> BTreeSet<String> {
     let all = distributions(image, python).iter();
     let paths = all.flat_map(|one| {
-        let rows = record(image, one).into_iter();
+        let rows = record(image, one).iter();
         let rows = rows.filter(|(path, (hash, _))| path.ends_with(ending) && !hash.is_empty());
-        rows.map(|(path, _)| joined(&one.directory, &path))
+        rows.map(|(path, _)| joined(&one.directory, path))
     });
     paths.collect()
 }
