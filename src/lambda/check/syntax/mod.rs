@@ -472,9 +472,10 @@ impl<'a> Visitor<'a> for TopLevel {
         let is_plain = std::mem::take(&mut self.is_plain);
         match statement {
             Stmt::Assign(assign) if is_plain => self.assign(&assign.targets, &assign.value),
-            Stmt::AnnAssign(assign) if is_plain && assign.value.is_some() => {
+            Stmt::AnnAssign(assign) if is_plain => {
+                // A name with a type and no value is not bound.
                 if let Some(value) = &assign.value {
-                    self.assign(std::slice::from_ref(&*assign.target), value);
+                    self.assign(std::slice::from_ref(&assign.target), value);
                 }
             }
             Stmt::FunctionDef(function) => self.function(function),
@@ -521,7 +522,6 @@ impl<'a> Visitor<'a> for TopLevel {
                     self.visit_elif_else_clause(clause);
                 }
             }
-            // A name with a type and no value is not bound.
             Stmt::AnnAssign(assign) if assign.value.is_none() => {}
             other => visitor::walk_stmt(self, other),
         }
@@ -836,12 +836,12 @@ except ImportError:
     /// The time goes up with the length, and not with its square.
     #[test]
     fn a_module_of_many_imports_is_read_in_one_go() {
-        let imports: Vec<_> = (0..100_000)
-            .map(|number| {
-                format!("try:\n    import m{number}\nexcept ImportError:\n    pass\nimport x\n")
-            })
-            .collect();
-        let imports = imports.concat();
+        let mut imports = String::new();
+        for number in 0..100_000 {
+            let guarded = format!("try:\n    import m{number}\nexcept ImportError:\n    pass\n");
+            imports.push_str(&guarded);
+            imports.push_str("import x\n");
+        }
         let module = read(imports.as_bytes(), version("3.12")).unwrap().unwrap();
         let found: Vec<_> = module.imports.iter().map(|import| import.line).collect();
         assert_eq!((module.bindings.len(), found), (100_001, vec![5]));
