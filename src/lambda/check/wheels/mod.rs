@@ -400,16 +400,16 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
             misfits.push(one.fault(message).value(text));
         }
         if let Some((_, text)) = gone.first() {
-            let names: Vec<_> = gone.iter().map(|(name, _)| &**name).collect();
-            let what = if names.len() == 1 {
-                "it is"
-            } else {
-                "they are"
+            let names = gone.iter().take(MOST).map(|(name, _)| &**name);
+            let names = names.collect::<Vec<_>>().join(", ");
+            let others = match gone.len().saturating_sub(MOST) {
+                0 => String::new(),
+                others => format!(" and {others} more"),
             };
+            let what = if gone.len() == 1 { "it is" } else { "they are" };
             let message = format!(
-                "{} requires {}, and {what} not in the image",
-                one.title(),
-                names.join(", ")
+                "{} requires {names}{others}, and {what} not in the image",
+                one.title()
             );
             faults.push(one.fault(message).value(*text));
         }

@@ -205,6 +205,11 @@ fn requirements_that_are_not_there_are_one_finding() {
     let fields = "Requires-Dist: b\nRequires-Dist: c>=1\nRequires-Dist: d\n";
     let image = pure(aws("app.handler"), "a", fields);
     insta::assert_snapshot!(told(image), @"LMB078 warning 1 var/task/a-1.0.dist-info: a 1.0 requires `b`, `c>=1`, `d`, and they are not in the image");
+    let many: Vec<_> = (1..=12)
+        .map(|number| format!("Requires-Dist: g{number}\n"))
+        .collect();
+    let image = pure(aws("app.handler"), "a", &many.concat());
+    insta::assert_snapshot!(told(image), @"LMB078 warning 1 var/task/a-1.0.dist-info: a 1.0 requires `g1`, `g2`, `g3`, `g4`, `g5`, `g6`, `g7`, `g8`, `g9`, `g10` and 2 more, and they are not in the image");
 }
 
 #[test]
