@@ -3,7 +3,7 @@
 //! Documents are read leniently: a rule is to say what is wrong with one, so nothing here fails on a field
 //! that is missing or of another kind. This file never opens anything itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, OnceLock};
 
 use serde_json::Value;
@@ -144,6 +144,8 @@ pub(super) struct Known {
     pub(super) distributions: OnceLock<Vec<Distribution>>,
     /// The paths that their `RECORD`s list.
     pub(super) recorded: OnceLock<HashSet<String>>,
+    /// Directories with a distribution whose `RECORD` was too long to be kept.
+    pub(super) unknown: OnceLock<BTreeSet<String>>,
     /// The sources that were parsed, by their paths.
     pub(super) sources: Mutex<HashMap<String, Option<syntax::Reading>>>,
 }

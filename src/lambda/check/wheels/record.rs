@@ -273,8 +273,18 @@ fn recorded<'a>(image: &'a Subject, python: &Python) -> &'a HashSet<String> {
     })
 }
 
+/// Directories in which there may be files of distributions that nobody can tell.
+fn unknown<'a>(image: &'a Subject, python: &Python) -> &'a BTreeSet<String> {
+    image.known.unknown.get_or_init(|| {
+        let all = distributions(image, python).iter();
+        let unknown = all.filter(|one| is_unknown(image, one));
+        unknown.map(|one| one.directory.clone()).collect()
+    })
+}
+
 /// Whether a distribution lists the file at this path, or one beside it may.
 pub(in crate::lambda::check) fn is_recorded(image: &Subject, python: &Python, path: &str) -> bool {
-    let may = |one: &Distribution| below(&one.directory, path).is_some() && is_unknown(image, one);
-    recorded(image, python).contains(path) || distributions(image, python).iter().any(may)
+    let mut unknown = unknown(image, python).iter();
+    recorded(image, python).contains(path)
+        || unknown.any(|directory| below(directory, path).is_some())
 }
