@@ -42,11 +42,13 @@ fn limit(paths: &[String], threads: usize) -> f64 {
 
 /// Reads every layer and stacks them; returns seconds and layers.
 fn check(stated: &[Descriptor], paths: &[String], is_watched: bool) -> (f64, Vec<Layer<Seen>>) {
-    let contents = Contents::default();
+    let sizes: Vec<_> = stated.iter().map(|layer| layer.size).collect();
+    let contents = Contents::default().of_layers(&sizes);
     let begun = Instant::now();
     let open = |number: usize| File::open(&paths[number]);
-    let read = flatten::read_all(stated, open, |entry| {
-        is_watched.then(|| contents.reader(entry)).flatten()
+    let read = flatten::read_all(stated, open, |number, entry| {
+        let contents = is_watched.then(|| &contents[number])?;
+        contents.reader(entry)
     });
     let layers: io::Result<Vec<_>> = read.into_iter().collect();
     let layers = layers.expect("they can be read");

@@ -320,8 +320,10 @@ fn read(
             task: progress.task(label, Some(layer.size)),
         })
     };
-    let contents = Contents::of(&documents);
-    let read = flatten::read_all(&stated, open, |entry| contents.reader(entry));
+    let sizes: Vec<_> = stated.iter().map(|layer| layer.size).collect();
+    let contents = Contents::of(&documents).of_layers(&sizes);
+    let reader = |number: usize, entry: &_| contents[number].reader(entry);
+    let read = flatten::read_all(&stated, open, reader);
     let mut layers: Vec<Layer<Seen>> = Vec::new();
     for (number, layer) in read.into_iter().enumerate() {
         let mut layer = match layer {

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 use lambimg::digest::Digest;
+use lambimg::lambda::check;
 use lambimg::lambda::check::subject::Subject;
 use lambimg::lambda::check::{Finding, Level, Rule};
 use serde_json::{Value, json};
@@ -91,7 +92,31 @@ impl Checked<'_> {
         let layers = &self.subject.layers;
         let bytes = HumanBytes(layers.iter().map(|layer| layer.unpacked).sum());
         let layers = counted(layers.len(), "layer");
-        format!("{told}{ignored} in {layers}, {bytes} unpacked")
+        format!(
+            "{told}{ignored} in {layers}, {bytes} unpacked{}",
+            self.unapplied()
+        )
+    }
+
+    /// What was not looked at, if anything.
+    fn unapplied(&self) -> String {
+        let unread: Vec<_> = self.unread().iter().map(usize::to_string).collect();
+        match &*unread {
+            [] => String::new(),
+            [only] => format!("; rules of files were not applied, for layer {only} cannot be read"),
+            [some @ .., last] => {
+                let some = some.join(", ");
+                format!(
+                    "; rules of files were not applied, for layers {some} and {last} cannot be read"
+                )
+            }
+        }
+    }
+
+    /// The layers that could not be read, counted from 1.
+    fn unread(&self) -> Vec<usize> {
+        let unread = check::unread(self.subject).into_iter();
+        unread.map(|layer| layer + 1).collect()
     }
 
     /// The same as JSON.
@@ -120,6 +145,7 @@ impl Checked<'_> {
                 "warnings": self.count(Level::Warning),
                 "notes": self.count(Level::Note),
                 "ignored": self.ignored,
+                "unread": self.unread(),
             },
         });
         format!("{value:#}\n")
@@ -256,7 +282,6 @@ pub(crate) fn markdown(rules: &[&'static Rule]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lambimg::lambda::check;
     use lambimg::lambda::check::subject::{Document, Documents};
 
     use super::*;

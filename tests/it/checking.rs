@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::support::architecture;
 use crate::support::base::Base;
+use crate::support::forge::Archive;
 use crate::support::forge::DOCKER;
 use crate::support::forge::Forge;
 use crate::support::forge::OCI;
@@ -412,14 +413,15 @@ fn a_build_tells_what_the_cheap_rules_find() {
 
 // --- How it is told -----------------------------------------------------------------------------
 
-/// A project with an image of two hard links beside it, one with a name that would steer a terminal.
+/// A project with an image of two layers with hard links beside it, one with a name that would steer a terminal.
 fn with_links() -> (Project, String) {
     let project = Project::new();
     let mut forge = linked();
     let steering = "var/task/\u{1b}[2J\u{202e}b";
-    forge
-        .function
-        .raw(steering, b'1', 0o644, b"", "var/task/data.txt");
+    let mut below = Archive::default();
+    below.file("var/task/data.txt", "x");
+    below.raw(steering, b'1', 0o644, b"", "var/task/data.txt");
+    forge.base.push(below);
     let directory = project.beside("image");
     forge.write(&directory);
     let image = format!("oci:{}", directory.display());
@@ -446,6 +448,22 @@ fn quiet_checks_have_findings_alone() {
     let quiet = project.lambimg(["check", "-q", &image]).run();
     assert_eq!(quiet.stderr, "");
     assert!(quiet.stdout.contains("LMB036"), "{}", quiet.rendering());
+}
+
+#[test]
+fn what_could_not_be_looked_at_is_told() {
+    let project = Project::new();
+    let mut forge = Forge::sound();
+    forge.packing = Packing::Zstd;
+    forge.app = None;
+    let directory = project.beside("image");
+    forge.write(&directory);
+    let image = format!("oci:{}", directory.display());
+    assert_said!(project.lambimg(["check", &image]).run());
+    let report = project.lambimg(["check", &image, "--format", "json"]).run();
+    let report: Value = serde_json::from_str(&report.stdout).unwrap();
+    assert_eq!(report["findings"].as_array().unwrap().len(), 1);
+    assert_eq!(report["summary"]["unread"], json!([3]));
 }
 
 #[test]
@@ -609,7 +627,7 @@ fn rules_are_ignored_by_whoever_says_so() {
     );
     let said = ignored(&["--ignore", "LMB001"], "");
     assert!(
-        said.contains("no findings and 2 ignored in 3 layers"),
+        said.contains("no findings and 2 ignored in 4 layers"),
         "{said}"
     );
 }

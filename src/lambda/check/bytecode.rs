@@ -6,14 +6,11 @@
 use std::collections::BTreeMap;
 
 use crate::lambda::check::contents::Seen;
-use crate::lambda::check::modules::{below, has_ending};
+use crate::lambda::check::paths::{below, has_ending};
 use crate::lambda::check::subject::{Python, Subject};
-use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded, wheels};
 use crate::oci::flatten::{Found, Kind};
 use crate::python::pyc::{self, Check, Header};
-
-/// Findings of one rule at most.
-const MOST: usize = 10;
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -178,13 +175,29 @@ fn is_not_stale(image: &Subject) -> Vec<Fault> {
         return Vec::new();
     };
     let all = compiled(image, python);
-    let stale = |one: &&Compiled<'_>| {
+    let is_stale = |one: &&Compiled<'_>| {
         one.header.is_some_and(|header| header.magic == magic) && difference(one, python).is_some()
     };
-    by_place(python, all.iter().filter(stale), |one, others| {
+    let stale: Vec<_> = all.iter().filter(is_stale).collect();
+    if stale.is_empty() {
+        return Vec::new();
+    }
+    let tell = |one: &Compiled<'_>, others: &str| {
         let difference = difference(one, python).unwrap_or_default();
         Fault::new(format!("it is stale: {difference}{others}"))
-    })
+    };
+    // What a wheel brings so is its maker's to mend; what an installer compiles has no hash.
+    let brought = wheels::with_hash(image, python, ".pyc");
+    let (brought, own): (Vec<_>, Vec<_>) = stale
+        .into_iter()
+        .partition(|one| brought.contains(one.path));
+    if own.is_empty() {
+        by_place(python, brought.into_iter(), |one, others| {
+            tell(one, others).level(Level::Note)
+        })
+    } else {
+        by_place(python, own.into_iter(), tell)
+    }
 }
 
 /// In what the source is another than the one that a checked `.pyc` was made of.
@@ -273,6 +286,22 @@ mod tests {
             .file("var/task/app.py", "def handler(event, context): pass\n")
             .file("var/task/m.py", SOURCE)
             .file("var/task/__pycache__/m.cpython-312.pyc", pyc)
+    }
+
+    #[test]
+    fn stale_bytecode_of_a_wheel_is_its_makers() {
+        let stale = header(3531, 0, [1, 6]);
+        let image = |row: &str| {
+            let image = aws("app.handler")
+                .file("var/task/a/m.py", SOURCE)
+                .file("var/task/a/__pycache__/m.cpython-312.pyc", &stale)
+                .file("var/task/a-1.0.dist-info/RECORD", row);
+            only(&image.findings(), "LMB08", '7'..='7')
+        };
+        let brought = image("a/__pycache__/m.cpython-312.pyc,sha256=x,20\n");
+        assert!(brought.starts_with("LMB087 note"), "{brought}");
+        let compiled = image("a/__pycache__/m.cpython-312.pyc,,\n");
+        assert!(compiled.starts_with("LMB087 warning"), "{compiled}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::lambda;
 use crate::lambda::Architecture;
 use crate::lambda::check::entry;
 use crate::lambda::check::program;
+use crate::lambda::check::secrets;
 use crate::lambda::check::subject::{Documents, Subject};
 use crate::lambda::check::{Fault, Level, Look, Rule};
 use crate::oci::flatten::{Kind, Missing};
@@ -189,10 +190,12 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// Names whose values Lambda decides. Its keys are left out: the rule of secrets has them.
-const RESERVED: [&str; 16] = [
+/// Names whose values Lambda decides.
+const RESERVED: [&str; 22] = [
     "_HANDLER",
     "_X_AMZN_TRACE_ID",
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
     "AWS_DEFAULT_REGION",
     "AWS_EXECUTION_ENV",
     "AWS_REGION",
@@ -203,7 +206,11 @@ const RESERVED: [&str; 16] = [
     "AWS_LAMBDA_LOG_GROUP_NAME",
     "AWS_LAMBDA_LOG_STREAM_NAME",
     "AWS_LAMBDA_MAX_CONCURRENCY",
+    "AWS_LAMBDA_METADATA_API",
+    "AWS_LAMBDA_METADATA_TOKEN",
     "AWS_LAMBDA_RUNTIME_API",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
     "LAMBDA_RUNTIME_DIR",
     "LAMBDA_TASK_ROOT",
     "TZ",
@@ -242,6 +249,10 @@ fn has_architecture(image: &Documents) -> Vec<Fault> {
 }
 
 fn says_its_architecture(image: &Subject) -> Vec<Fault> {
+    // What is none of the two names is told as that.
+    if !has_architecture(&image.documents).is_empty() {
+        return Vec::new();
+    }
     let Some((machine, count)) = program::other_machine(image) else {
         return Vec::new();
     };
@@ -286,8 +297,39 @@ fn has_its_working_dir(image: &Subject) -> Vec<Fault> {
     vec![Fault::new(message).value(directory)]
 }
 
+/// Whether the entry point is a shell's command that starts AWS's own and loses the handler on the way: the first
+/// argument behind the command's text becomes `$0`.
+fn is_lost_in_a_shell(image: &Documents) -> bool {
+    let command = image.command();
+    let [shell, "-c", text, arguments @ ..] = &*command else {
+        return false;
+    };
+    let is_shell = matches!(
+        shell.rsplit('/').next(),
+        Some("sh" | "bash" | "dash" | "ash")
+    );
+    let text = text.trim().trim_start_matches("exec ").trim_start();
+    let own = text
+        .trim_start_matches('/')
+        .strip_prefix(lambda::ENTRY_POINT);
+    let passed_on = own.map(|rest| rest.trim().trim_matches('"'));
+    is_shell
+        && match passed_on {
+            Some("") => true,
+            Some("$@" | "$*" | "$1") => arguments.len() < 2,
+            _ => false,
+        }
+}
+
 fn has_one_command(image: &Documents) -> Vec<Fault> {
     let (entry, command) = (image.list("Entrypoint"), image.list("Cmd"));
+    if is_lost_in_a_shell(image) {
+        let message = "`Entrypoint` is in its shell form, which does not hand the handler on";
+        let fault = Fault::new(message).value(image.run("Entrypoint").to_string());
+        return vec![
+            fault.remedy("Set `ENTRYPOINT [\"/lambda-entrypoint.sh\"]`, in its JSON form."),
+        ];
+    }
     let arguments = entry.len() + command.len() - 1.min(entry.len());
     if !image.has_aws_entry_point() || arguments == 1 || !is_texts(image.run("Cmd")) {
         return Vec::new();
@@ -300,7 +342,8 @@ fn has_one_command(image: &Documents) -> Vec<Fault> {
         (more, 1) => format!("`Cmd` has {} elements instead of one", more.len()),
         _ => format!("with those of `Entrypoint` there are {arguments} arguments instead of one"),
     };
-    let fault = Fault::new(message).value(image.run("Cmd").to_string());
+    // Never the arguments: a password may be one.
+    let fault = Fault::new(message).value(arguments.to_string());
     vec![if command.is_empty() {
         // Each function of one image may say its own.
         fault
@@ -322,7 +365,8 @@ fn has_no_python_path(image: &Documents) -> Vec<Fault> {
 
 fn has_no_user(image: &Documents) -> Vec<Fault> {
     match image.run("User").as_str() {
-        None | Some("") => Vec::new(),
+        // It is what no word of it means.
+        None | Some("" | "root" | "0" | "root:root" | "0:0") => Vec::new(),
         Some(user) => {
             vec![Fault::new(format!("Lambda will not run it as `{user}`")).value(user)]
         }
@@ -341,7 +385,11 @@ fn sets_no_reserved_variable(image: &Documents) -> Vec<Fault> {
     // Where AWS's bootstrap does not run, it is the image that says it.
     let is_own = |name: &str| name == "AWS_EXECUTION_ENV" && !image.has_aws_entry_point();
     let reserved = variables.filter(|(name, value)| {
-        RESERVED.contains(name) && !of_a_base(name, value) && !is_own(name)
+        RESERVED.contains(name)
+            && !of_a_base(name, value)
+            && !is_own(name)
+            // The rule of secrets tells it, without its value.
+            && secrets::secret_value(name, value).is_none()
     });
     reserved
         .map(|(name, value)| {
@@ -400,14 +448,16 @@ fn is_well_formed(image: &Documents) -> Vec<Fault> {
     faults
 }
 
+/// The path of the wrapper script that AWS's bootstrap runs, if it runs one.
+pub(super) fn wrapper_of(image: &Documents) -> Option<&str> {
+    let wrapper = image.variable("AWS_LAMBDA_EXEC_WRAPPER");
+    wrapper.filter(|path| !path.is_empty() && image.has_aws_entry_point())
+}
+
 fn has_its_wrapper(image: &Subject) -> Vec<Fault> {
-    let wrapper = image.documents.variable("AWS_LAMBDA_EXEC_WRAPPER");
-    let Some(path) = wrapper.filter(|path| !path.is_empty()) else {
+    let Some(path) = wrapper_of(&image.documents) else {
         return Vec::new();
     };
-    if !image.documents.has_aws_entry_point() {
-        return Vec::new();
-    }
     let obstacle = program::obstacle(image, path);
     let faults = obstacle.map(|obstacle| {
         let message = format!("`AWS_LAMBDA_EXEC_WRAPPER` is `{path}`: {obstacle}");
@@ -436,7 +486,7 @@ mod tests {
             .push(json!("AWS_LAMBDA_EXEC_WRAPPER=/var/task/wrap"));
         image.run["WorkingDir"] = json!("/var/task/");
         image.run["Entrypoint"] = json!(["/lambda-entrypoint.sh"]);
-        image.run["User"] = json!("");
+        image.run["User"] = json!("root");
         image.wanted = Some("amd64");
         let image = image.program("var/task/wrap", "#!/usr/bin/env -S A=b python3.12 -u\nx");
         assert_eq!(found(image), "");
@@ -457,6 +507,7 @@ mod tests {
         insta::assert_snapshot!(of(linux("x86_64"), None), @"LMB016 error: `x86_64` is not how images say `amd64`");
         insta::assert_snapshot!(of(linux("s390x"), None), @"LMB016 error: the image is for `s390x`");
         insta::assert_snapshot!(of(linux("amd64"), Some("arm64")), @"LMB016 error: the image is for `amd64`, and `arm64` was asked for");
+        insta::assert_snapshot!(of(linux("aarch64"), None), @"LMB016 error: `aarch64` is not how images say `arm64`");
         insta::assert_snapshot!(of(linux("arm64"), None), @"LMB017 error: the config says `arm64`, and 3 of its programs and libraries are for x86_64");
     }
 
@@ -486,7 +537,25 @@ mod tests {
         insta::assert_snapshot!(of(json!(null)), @"LMB028 warning: there is no `Cmd`, and so no handler");
         insta::assert_snapshot!(of(json!(["app.handler", "x"])), @"LMB028 error: `Cmd` has 2 elements instead of one");
         insta::assert_snapshot!(of(json!(["/bin/sh", "-c", "app.handler"])), @"LMB028 error: `Cmd` is in its shell form: three elements instead of one");
+        let mut image = Forge::sound();
+        image.run["Cmd"] = json!(["app.handler", "--password=hunter2"]);
+        let findings = crate::lambda::check::check(&image.subject());
+        assert!(!findings.is_empty() && !format!("{findings:?}").contains("hunter2"));
         insta::assert_snapshot!(of(json!("app.handler")), @"LMB032 error: `Cmd` is no list of texts");
+        let in_shell = |text: &str, command: serde_json::Value| {
+            let mut image = Forge::sound();
+            image.run["Entrypoint"] = json!(["/bin/sh", "-c", text]);
+            image.run["Cmd"] = command;
+            found(image)
+        };
+        let handler = || json!(["app.handler"]);
+        insta::assert_snapshot!(in_shell("/lambda-entrypoint.sh", handler()), @"LMB028 error: `Entrypoint` is in its shell form, which does not hand the handler on");
+        assert!(in_shell("exec /lambda-entrypoint.sh \"$@\"", handler()).starts_with("LMB028"));
+        let whole = "/lambda-entrypoint.sh app.handler";
+        assert_eq!(in_shell(whole, json!(null)), "");
+        assert_eq!(in_shell("/lambda-entrypoint.sh \"$0\"", handler()), "");
+        let twice = json!(["sh", "app.handler"]);
+        assert_eq!(in_shell("/lambda-entrypoint.sh \"$@\"", twice), "");
     }
 
     #[test]
@@ -501,6 +570,8 @@ mod tests {
             "HOME=/tmp",
             "PYTHONPATH=",
             "AWS_LAMBDA_LOG_FORMAT=JSON",
+            "AWS_LAMBDA_SOME_LATER_NAME=1",
+            "AWS_XRAY_CONTEXT_MISSING=LOG_ERROR",
             "PYTHONUNBUFFERED=1",
         ];
         assert_eq!(of(&innocent), "");
@@ -508,6 +579,17 @@ mod tests {
         insta::assert_snapshot!(of(&["AWS_REGION=eu-west-1"]), @"LMB031 warning: `AWS_REGION` is set to `eu-west-1`");
         insta::assert_snapshot!(of(&["AWS_EXECUTION_ENV=x"]), @"LMB031 warning: `AWS_EXECUTION_ENV` is set to `x`");
         insta::assert_snapshot!(of(&["_HANDLER=x.y"]), @"LMB031 warning: `_HANDLER` is set to `x.y`");
+        for name in [
+            "AWS_LAMBDA_METADATA_API",
+            "AWS_LAMBDA_METADATA_TOKEN",
+            "AWS_ACCESS_KEY",
+        ] {
+            let found = of(&[&format!("{name}=x")]);
+            assert_eq!(found, format!("LMB031 warning: `{name}` is set to `x`"));
+        }
+        // A secret is told as one, and its value never.
+        let key = "AWS_SESSION_TOKEN=0123456789abcdefghij";
+        assert_eq!(of(&[key]), "");
         insta::assert_snapshot!(of(&["NAME"]), @"LMB032 warning: `Env` has a line without `=`");
         insta::assert_snapshot!(of(&["=value"]), @"LMB032 warning: `Env` has a value without a name");
         insta::assert_snapshot!(of(&["A=1", "A=2"]), @"LMB032 warning: `Env` has `A` twice");

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::{Digest, Hasher};
 use crate::lambda::Handler;
-use crate::lambda::check::modules::{self, has_ending};
+use crate::lambda::check::modules;
+use crate::lambda::check::paths::{self, has_ending};
 use crate::lambda::check::secrets::{Search, Secret};
 use crate::lambda::check::subject::Documents;
 use crate::oci::flatten::{Entry, Reader};
@@ -16,11 +17,15 @@ use crate::python::PythonVersion;
 use crate::python::elf::{Links, Watch, Watched};
 use crate::python::pyc::SourceHasher;
 
-/// No document of a distribution or a function is read beyond this, in bytes.
+/// No document of a distribution or a function is kept that is longer, in bytes.
 const MAX_KEPT: usize = 4 << 20;
+/// But the lists of large distributions' files are.
+const MAX_RECORD: usize = 16 << 20;
 /// Nor is a module beside the handler's, or a `.pth` file, larger.
 const MAX_SMALL: u64 = 256 << 10;
-/// Nor are all together; what comes later is not looked into.
+/// Nor another module that the function may have of its own, in bytes.
+const MAX_HELPER: u64 = 64 << 10;
+/// Nor are all of an image together; what comes later is not looked into.
 const MAX_ALL: u64 = 64 << 20;
 /// As many of a script's first bytes are kept: its first line.
 const HEAD: usize = 256;
@@ -34,6 +39,8 @@ pub struct Seen {
     pub head: Box<[u8]>,
     /// All bytes of a document that a rule reads; of a `METADATA` those before the first blank line.
     pub kept: Option<Box<[u8]>>,
+    /// Whether a rule would read it, and it is too long or its layer has too many.
+    pub is_dropped: bool,
     /// The digest, where a `RECORD` may state it.
     pub digest: Option<Digest>,
     /// The hashes that a `.pyc` may state of a module's source, each after the minor number of its Python.
@@ -55,8 +62,7 @@ pub struct Contents {
     /// Directories of the user's that modules are looked for in.
     roots: Vec<String>,
     python: Option<PythonVersion>,
-    /// Bytes that are kept so far, all files together.
-    kept: Arc<AtomicU64>,
+    room: Arc<Room>,
 }
 
 /// How much of a file is kept.
@@ -65,6 +71,48 @@ enum Keep {
     Whole,
     /// Up to the first blank line.
     Fields,
+    /// All of it, though it is a long list.
+    Record,
+    /// All of it, also where there is no room for other files any more.
+    Module,
+    /// All of it if there is much room: a module that may be the function's own or a distribution's.
+    Helper,
+}
+
+/// The room for what is kept, in bytes.
+#[derive(Debug, Default)]
+struct Room {
+    left: AtomicU64,
+    /// What stays free for the handler's modules.
+    reserve: u64,
+}
+
+impl Room {
+    fn new(bytes: u64) -> Self {
+        Self {
+            left: bytes.into(),
+            reserve: bytes / 4,
+        }
+    }
+
+    /// Whether so many bytes more can be kept; then they are.
+    fn take(&self, bytes: usize, keep: Keep) -> bool {
+        let reserve = match keep {
+            Keep::Module => 0,
+            Keep::Helper => 2 * self.reserve,
+            _ => self.reserve,
+        };
+        let rest = |left: u64| {
+            left.checked_sub(bytes as u64)
+                .filter(|rest| *rest >= reserve)
+        };
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        bytes == 0 || self.left.fetch_update(set, get, rest).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.left.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 impl Contents {
@@ -72,11 +120,31 @@ impl Contents {
     pub fn of(documents: &Documents) -> Self {
         Self {
             wanted: vec![modules::BOOTSTRAP.to_owned()],
-            handler: modules::last_argument(documents).and_then(|text| text.parse().ok()),
+            handler: modules::stated_handler(documents).and_then(|text| text.parse().ok()),
             roots: modules::roots(documents),
             python: modules::stated_version(documents),
-            kept: Arc::default(),
+            room: Room::new(MAX_ALL).into(),
         }
+    }
+
+    /// The same for each layer, by their sizes: layers are read in any order and at once, and what is kept of one is
+    /// to be the same each time. All have a part of half the room, large ones more of the other half.
+    pub fn of_layers(&self, sizes: &[u64]) -> Vec<Self> {
+        let all = sizes
+            .iter()
+            .fold(0_u64, |all, size| all.saturating_add(*size));
+        let equal = MAX_ALL / 2 / sizes.len().max(1) as u64;
+        let by_size = |size: u64| {
+            let part = u128::from(MAX_ALL / 2) * u128::from(size) / u128::from(all.max(1));
+            u64::try_from(part).unwrap_or_default()
+        };
+        let rooms = sizes.iter().map(|size| Room::new(equal + by_size(*size)));
+        rooms
+            .map(|room| Self {
+                room: room.into(),
+                ..self.clone()
+            })
+            .collect()
     }
 
     /// The reader of an entry's contents.
@@ -86,28 +154,22 @@ impl Contents {
         let keep = self.keep(&path, entry.size);
         let compiled = has_ending(&path, "pyc");
         let source = installed && has_ending(&path, "py");
-        let name = path.rsplit('/').next().unwrap_or_default();
+        let name = paths::name(&path);
         let is_list = matches!(name, "os-release" | "pyvenv.cfg") || has_ending(name, "pth");
         Some(Box::new(Watching {
             head: Vec::new(),
             is_list,
-            kept: keep.filter(|_| self.may_keep(entry.size)).map(|keep| Kept {
+            kept: keep.map(|keep| Kept {
                 bytes: Vec::new(),
-                of_fields: keep == Keep::Fields,
-                ended: false,
+                keep,
+                room: self.room.clone(),
+                state: State::Open,
             }),
             hasher: (installed && !compiled).then(Hasher::default),
             source: source.then(|| SourceHasher::new(self.python.map(PythonVersion::minor))),
             search: Search::new(&path, entry.size),
             elf: Watch::linked(entry.size),
         }))
-    }
-
-    /// Whether there is room for so many bytes more.
-    fn may_keep(&self, size: u64) -> bool {
-        let size = size.min(MAX_KEPT as u64);
-        let before = self.kept.fetch_add(size, Ordering::Relaxed);
-        before + size <= MAX_ALL
     }
 
     /// Whether a path is in a directory where distributions are.
@@ -117,7 +179,7 @@ impl Contents {
             || self
                 .roots
                 .iter()
-                .any(|root| modules::below(root, path).is_some())
+                .any(|root| paths::below(root, path).is_some())
     }
 
     fn keep(&self, path: &str, size: u64) -> Option<Keep> {
@@ -127,7 +189,8 @@ impl Contents {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         if directory.ends_with(".dist-info") {
             return match name {
-                "RECORD" | "WHEEL" => Some(Keep::Whole),
+                "RECORD" => Some(Keep::Record),
+                "WHEEL" => Some(Keep::Whole),
                 "METADATA" => Some(Keep::Fields),
                 _ => None,
             };
@@ -140,27 +203,33 @@ impl Contents {
         let of_handler = |below: &str| {
             let init = below.strip_suffix("/__init__.py");
             let on_the_way = init.is_some_and(|package| {
-                modules::below(package, &handler.stem()).is_some() || package == handler.stem()
+                paths::below(package, &handler.stem()).is_some() || package == handler.stem()
             });
             on_the_way || handler.is_module(below)
         };
         let beside = |below: &str| {
-            let package = below.rsplit_once('/').map_or("", |(package, _)| package);
+            let package = paths::directory(below);
             let stem = handler.stem();
-            small && (package == stem || modules::below(package, &stem).is_some())
+            small && (package == stem || paths::below(package, &stem).is_some())
         };
         let packages = path
             .find("-packages/")
             .map(|at| &path[at + "-packages/".len()..]);
-        let own = self
-            .roots
-            .iter()
-            .filter_map(|root| modules::below(root, path));
-        let wanted = packages.is_some_and(of_handler)
-            || own
-                .into_iter()
-                .any(|below| of_handler(below) || beside(below));
-        wanted.then_some(Keep::Whole)
+        let own = || {
+            let roots = self.roots.iter();
+            roots.filter_map(|root| paths::below(root, path))
+        };
+        if packages.is_some_and(of_handler) || own().any(of_handler) {
+            return Some(Keep::Module);
+        }
+        if own().any(beside) {
+            return Some(Keep::Whole);
+        }
+        let mut roots = self.roots.iter().filter(|root| !root.is_empty());
+        let is_helper = size <= MAX_HELPER
+            && packages.is_none()
+            && roots.any(|root| paths::below(root, path).is_some());
+        is_helper.then_some(Keep::Helper)
     }
 }
 
@@ -210,9 +279,14 @@ impl Reader for Watching {
     fn end(mut self: Box<Self>) -> Seen {
         let head = self.short_head();
         let (elf, links) = self.elf.end_linked();
+        let is_dropped = self
+            .kept
+            .take_if(|kept| kept.state == State::Dropped)
+            .is_some_and(|kept| kept.keep != Keep::Helper);
         Seen {
             head: head.into(),
             kept: self.kept.map(|kept| kept.bytes.into()),
+            is_dropped,
             digest: self.hasher.map(Hasher::finish),
             source_hashes: self
                 .source
@@ -228,28 +302,48 @@ impl Reader for Watching {
 /// A document that is kept.
 struct Kept {
     bytes: Vec<u8>,
-    /// Whether it ends with its fields.
-    of_fields: bool,
-    /// Whether all that is wanted has come.
-    ended: bool,
+    keep: Keep,
+    room: Arc<Room>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// More may come.
+    Open,
+    /// All that is wanted has come.
+    Ended,
+    /// It is too much.
+    Dropped,
 }
 
 impl Kept {
     fn take(&mut self, bytes: &[u8]) {
-        if self.ended {
+        if self.state != State::Open {
             return;
         }
-        // A blank line may have begun in what came before.
-        let from = self.bytes.len().saturating_sub(2);
-        let room = MAX_KEPT - self.bytes.len();
+        let most = match self.keep {
+            Keep::Record => MAX_RECORD,
+            _ => MAX_KEPT,
+        };
+        let before = self.bytes.len();
+        // One byte more tells that it is too long.
+        let room = most + 1 - before;
         self.bytes
             .extend_from_slice(&bytes[..bytes.len().min(room)]);
-        let end = self.of_fields.then(|| fields_end(&self.bytes, from));
+        // A blank line may have begun in what came before.
+        let end =
+            (self.keep == Keep::Fields).then(|| fields_end(&self.bytes, before.saturating_sub(2)));
         if let Some(end) = end.flatten() {
             self.bytes.truncate(end);
-            self.ended = true;
+            self.state = State::Ended;
         }
-        self.ended |= self.bytes.len() == MAX_KEPT;
+        let more = self.bytes.len() - before;
+        if self.bytes.len() > most || !self.room.take(more, self.keep) {
+            self.room.give_back(before);
+            self.bytes = Vec::new();
+            self.state = State::Dropped;
+        }
     }
 }
 
@@ -261,4 +355,69 @@ fn fields_end(bytes: &[u8], from: usize) -> Option<usize> {
         Some([b'\r', b'\n', ..]) => Some(at + 3),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lambda::check::testing::Forge;
+    use crate::oci::flatten::Kind;
+
+    /// What is kept of a file, whether it was dropped.
+    fn kept(contents: &Contents, path: &str, bytes: &[u8]) -> (Option<usize>, bool) {
+        let entry = Entry {
+            name: path.into(),
+            kind: Kind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: bytes.len() as u64,
+            modified: 0,
+            target: None,
+            seen: None,
+        };
+        let mut reader = contents.reader(&entry).unwrap();
+        for chunk in bytes.chunks(256 << 10) {
+            reader.bytes(chunk);
+        }
+        let seen = reader.end();
+        (seen.kept.map(|kept| kept.len()), seen.is_dropped)
+    }
+
+    #[test]
+    fn what_is_kept_of_a_layer_has_its_own_limit() {
+        let documents = Forge::sound().subject().documents;
+        let layers = Contents::of(&documents).of_layers(&[1000, 1000]);
+        let [one, other] = &*layers else {
+            panic!("two layers")
+        };
+        // Of a METADATA only the fields count.
+        let long = [b"Name: a\n\n".to_vec(), vec![b'x'; 3 << 20]].concat();
+        for number in 0..20 {
+            let path = format!("var/task/a{number}.dist-info/METADATA");
+            assert_eq!(kept(one, &path, &long), (Some(9), false));
+        }
+        let record = vec![b'x'; 7 << 20];
+        let path = "var/task/a.dist-info/RECORD";
+        let all: Vec<_> = (0..5).map(|_| kept(one, path, &record)).collect();
+        let (is, not) = ((Some(record.len()), false), (None, true));
+        assert_eq!(all, [is, is, is, not, not]);
+        assert_eq!(kept(other, path, &record), is);
+        // The handler's own module has its place whatever came before.
+        let module = vec![b'x'; 3 << 20];
+        let own = kept(one, "var/task/app.py", &module);
+        assert_eq!(own, (Some(module.len()), false));
+        let endless = vec![b'x'; 17 << 20];
+        assert_eq!(kept(other, path, &endless), not);
+    }
+
+    #[test]
+    fn the_handler_is_the_same_as_that_of_the_rules() {
+        let mut image = Forge::sound();
+        image.run["Entrypoint"] =
+            serde_json::json!(["/var/lang/bin/python3.12", "-m", "awslambdaric"]);
+        image.run["Cmd"] = serde_json::json!(["app.handler", "more"]);
+        let contents = Contents::of(&image.subject().documents);
+        assert_eq!(kept(&contents, "var/task/app.py", b"x"), (Some(1), false));
+    }
 }

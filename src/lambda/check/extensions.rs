@@ -24,9 +24,10 @@ pub(super) const RULES: &[Rule] = &[
         id: "LMB091",
         level: Level::Error,
         title: "Extensions can be run by others than their owner",
-        why: "The function does not start: `Extension.LaunchError` with `permission denied`, and \
-              `FunctionError.ExtensionInitError` as the function's state.",
-        remedy: "Give it mode 0755.",
+        why: "Lambda starts every file directly in `/opt/extensions`, and the function does not start: \
+              `Extension.LaunchError` with `permission denied`, and `FunctionError.ExtensionInitError` as the \
+              function's state.",
+        remedy: "Give it mode 0755, or move it out of `/opt/extensions` if it is no extension.",
         look: Look::Files(are_executable),
     },
     Rule {
@@ -91,7 +92,9 @@ fn are_executable(image: &Subject) -> Vec<Fault> {
 fn can_start(image: &Subject) -> Vec<Fault> {
     let hollow = program::is_hollow(image);
     faults(image, |obstacle| {
-        let waits = hollow && matches!(obstacle, Obstacle::Interpreter { .. });
+        let waits = hollow
+            && matches!(obstacle, Obstacle::Interpreter { obstacle: inner, .. }
+                if matches!(**inner, Obstacle::Missing(_) | Obstacle::NotInPath));
         !is_no_file(obstacle) && !is_closed(obstacle) && !waits
     })
 }
@@ -112,7 +115,7 @@ fn are_few(image: &Subject) -> Vec<Fault> {
 #[cfg(test)]
 mod tests {
     use crate::lambda::check::testing::Forge;
-    use crate::python::elf::testing::elf;
+    use crate::python::elf::testing::{Made, elf};
 
     const X86: u16 = 62;
     const ARM: u16 = 183;
@@ -134,6 +137,21 @@ mod tests {
             .dir("opt/agent")
             .file("opt/agent/config", "x");
         assert_eq!(found(image), "");
+    }
+
+    /// To look at all files again for each would take hours.
+    #[test]
+    fn many_extensions_are_looked_at_once() {
+        let program = Made {
+            interpreter: "/lib64/ld-linux-x86-64.so.2",
+            ..Made::default()
+        };
+        let mut image = sound();
+        for number in 0..8_000 {
+            let path = format!("opt/extensions/e{number}");
+            image = image.program(&path, program.bytes());
+        }
+        insta::assert_snapshot!(found(image), @"LMB093 error opt/extensions: there are 8000 extensions");
     }
 
     #[test]

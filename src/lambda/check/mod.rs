@@ -18,6 +18,7 @@ mod lifecycle;
 mod manifest;
 mod modes;
 mod modules;
+mod paths;
 mod program;
 mod secrets;
 mod size;
@@ -32,7 +33,8 @@ use std::str::FromStr;
 
 use subject::{Documents, Subject};
 
-use crate::oci::flatten::Layer;
+/// As many findings of one rule are told.
+const MOST: usize = 10;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,6 +156,14 @@ pub(super) fn folded(mut faults: Vec<Fault>, most: usize) -> Vec<Fault> {
     faults
 }
 
+/// Whether a file may be the user's. Where there is no telling the base from the rest, it is where the user's are.
+pub(super) fn may_be_users(image: &Subject, path: &str) -> bool {
+    let mut roots = modules::roots(&image.documents);
+    roots.push("opt".to_owned());
+    let mut roots = roots.iter().filter(|root| !root.is_empty());
+    image.base > 0 || roots.any(|root| paths::below(root, path).is_some())
+}
+
 /// What was found, by which rule.
 #[derive(Debug, Clone)]
 pub struct Finding {
@@ -222,10 +232,18 @@ impl FromStr for &'static Rule {
     }
 }
 
+/// The layers whose files are not all known, counted from 0, the lowest: where there are such, no rule of files is
+/// applied.
+pub fn unread(subject: &Subject) -> Vec<usize> {
+    let layers = subject.layers.iter().enumerate();
+    let unread = layers.filter(|(_, layer)| !layer.is_whole());
+    unread.map(|(number, _)| number).collect()
+}
+
 /// Applies every rule, the worst findings first.
 pub fn check(subject: &Subject) -> Vec<Finding> {
     // Files of an image without layers, and of one with layers that cannot be read, are not known.
-    let is_whole = subject.layers.iter().all(Layer::is_whole) && !subject.layers.is_empty();
+    let is_whole = unread(subject).is_empty() && !subject.layers.is_empty();
     findings(|rule| match rule.look {
         Look::Documents(find) => find(&subject.documents),
         Look::Layers(find) => find(subject),

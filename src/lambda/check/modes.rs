@@ -4,14 +4,11 @@
 use std::collections::BTreeSet;
 
 use crate::lambda;
-use crate::lambda::check::entry;
-use crate::lambda::check::layers::{above, is_below};
+use crate::lambda::check::paths::is_within;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, folded};
+use crate::lambda::check::{Fault, Level, MOST, elf, entry, folded, may_be_users};
 use crate::oci::flatten::{self, Kind};
 
-/// As many findings of one rule are shown.
-const MOST: usize = 10;
 /// Where a distribution's package manager puts programs.
 const OF_PACKAGES: [&str; 5] = ["bin/", "lib/", "lib64/", "sbin/", "usr/"];
 
@@ -28,7 +25,13 @@ fn roots(image: &Subject) -> Vec<String> {
 }
 
 pub(super) fn can_be_read(image: &Subject) -> Vec<Fault> {
-    let roots = roots(image);
+    let mut roots = roots(image);
+    // Where links lead, too: what is there is under its own path alone.
+    let led = roots
+        .iter()
+        .filter_map(|root| image.tree.resolve(root, &image.layers).ok());
+    let led: Vec<_> = led.filter(|root| !root.is_empty()).collect();
+    roots.extend(led);
     let entry = entry::path_of(image).map(|path| flatten::normal(&path));
     // On the way to the function's files, the directories alone matter.
     let above_roots: BTreeSet<&str> = roots
@@ -36,14 +39,16 @@ pub(super) fn can_be_read(image: &Subject) -> Vec<Fault> {
         .chain(&entry)
         .flat_map(|root| root.match_indices('/').map(|(end, _)| &root[..end]))
         .collect();
-    let mut faults: Vec<_> = closed_root(image).into_iter().collect();
+    let programs = elf::told_elsewhere(image);
+    // The root's own mode is left alone: `tar -C "$(mktemp -d)" .` writes it as 0700 into every layer.
+    let mut faults = Vec::new();
     let mut closed: Vec<&str> = Vec::new();
     for (path, found) in image.added() {
-        let is_root = roots.iter().any(|root| is_below(path, root));
+        let is_root = roots.iter().any(|root| is_within(root, path));
         let is_above = above_roots.contains(path);
         // What is in a closed directory needs no word of its own; of programs their own rules speak.
-        let is_program = entry.as_deref() == Some(path) || above(path) == "opt/extensions";
-        if !(is_root || is_above) || closed.iter().any(|directory| is_below(path, directory)) {
+        let is_program = programs.contains(path);
+        if !(is_root || is_above) || closed.iter().any(|directory| is_within(directory, path)) {
             continue;
         }
         let mode = found.entry.mode;
@@ -54,7 +59,9 @@ pub(super) fn can_be_read(image: &Subject) -> Vec<Fault> {
             Kind::File if is_root && !is_program => (0o004, "read this file"),
             _ => continue,
         };
-        if mode & needed == needed {
+        // Of a program that is run with another's rights its own rule tells.
+        let is_told = found.entry.kind == Kind::File && changes_user(mode) && mode & 0o001 != 0;
+        if mode & needed == needed || is_told {
             continue;
         }
         if found.entry.kind == Kind::Directory {
@@ -72,28 +79,18 @@ pub(super) fn can_be_read(image: &Subject) -> Vec<Fault> {
     folded(faults, MOST)
 }
 
-/// The root directory itself, as the last layer that lists it has it.
-fn closed_root(image: &Subject) -> Option<Fault> {
-    let mut added = image.layers.iter().enumerate().skip(image.base).rev();
-    let (layer, root) = added.find_map(|(number, layer)| {
-        let mut entries = layer.entries.iter().rev();
-        let root = entries.find(|entry| entry.path().is_empty())?;
-        Some((number, root))
-    })?;
-    let mode = root.mode;
-    let message =
-        format!("others than its owner may not pass through the root directory (mode {mode:04o})");
-    (root.kind == Kind::Directory && mode & 0o001 == 0)
-        .then(|| Fault::new(message).layer(layer).path("/"))
+/// Whether a file of this mode is run with the rights of its owner or group.
+fn changes_user(mode: u32) -> bool {
+    // Set-group-id without the right to run it was a kind of lock once.
+    mode & 0o4000 != 0 || mode & 0o2010 == 0o2010
 }
 
 pub(super) fn changes_no_user(image: &Subject) -> Vec<Fault> {
     let added = image.added();
     let faults = added.filter_map(|(path, found)| {
         let mode = found.entry.mode;
-        // Set-group-id without the right to run it was a kind of lock once.
-        let changes = mode & 0o4000 != 0 || mode & 0o2010 == 0o2010;
-        if found.entry.kind != Kind::File || !changes {
+        let is_one = found.entry.kind == Kind::File && changes_user(mode);
+        if !is_one || !may_be_users(image, path) {
             return None;
         }
         let bit = if mode & 0o4000 == 0 { "group" } else { "user" };
@@ -138,8 +135,17 @@ mod tests {
         let image = directory(Forge::sound().layer().dir("var"), "var/task", 0o711);
         insta::assert_snapshot!(found(image), @"LMB043 error 2 var/task: others than its owner may not look into this directory (mode 0711)");
         insta::assert_snapshot!(found(directory(Forge::sound().layer(), "var", 0o750)), @"LMB043 error 2 var: others than its owner may not pass through this directory (mode 0750)");
-        insta::assert_snapshot!(found(directory(Forge::sound().layer(), "./", 0o700)), @"LMB043 error 2 /: others than its owner may not pass through the root directory (mode 0700)");
+        // As `mktemp -d` makes the directory that the layer is made of.
+        assert_eq!(found(directory(Forge::sound().layer(), "./", 0o700)), "");
         assert_eq!(found(directory(Forge::sound().layer(), "var", 0o711)), "");
+        let linked = Forge::sound()
+            .dir("srv")
+            .dir("srv/app")
+            .link("app", "srv/app");
+        let mut image = mode(linked, "srv/app/main.py", 0o600);
+        image.run["WorkingDir"] = serde_json::json!("/app");
+        insta::assert_snapshot!(found(image), @"LMB043 error 1 srv/app/main.py: others than its owner may not read this file (mode 0600)");
+        insta::assert_snapshot!(found(mode(Forge::sound(), "var/task/tool", 0o4711)), @"LMB044 warning 1 var/task/tool: it has the set-user-id bit (mode 4711)");
         let image = mode(Forge::sound(), "var/task/tool", 0o4755);
         let image = mode(image, "var/task/group", 0o2755);
         let image = directory(image, "var/task/shared", 0o2755);
@@ -148,5 +154,11 @@ mod tests {
         LMB044 warning 1 var/task/tool: it has the set-user-id bit (mode 4755)
         LMB044 note 1 usr/su: it has the set-user-id bit (mode 4755)
         ");
+        // Where all is one layer, programs of the system are the system's.
+        let program = EntryType::Regular;
+        let whole = Forge::new()
+            .dir("usr")
+            .entry("usr/su", program, 0o4755, b"x", None);
+        assert_eq!(found(whole), "");
     }
 }

@@ -5,9 +5,11 @@
 //! file's code would add cannot be told: [`is_certain`] says so.
 
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::entry;
+use crate::lambda::check::paths::{self, below, has_ending, joined};
 use crate::lambda::check::subject::{Documents, Python, Subject};
-use crate::lambda::{ENTRY_POINT, Handler, RUNTIME_DIR, TASK_ROOT};
-use crate::oci::flatten::{Found, Kind, normal};
+use crate::lambda::{Architecture, ENTRY_POINT, Handler, RUNTIME_DIR, TASK_ROOT};
+use crate::oci::flatten::{Entry, Found, Kind, normal};
 use crate::python::PythonVersion;
 
 /// What starts the runtime client in AWS's images.
@@ -17,24 +19,6 @@ const CLIENT: &str = "awslambdaric";
 /// The Pythons that are looked for where nothing names one.
 const MINORS: std::ops::RangeInclusive<u8> = 8..=19;
 
-/// What follows a directory in a path below it; a root of no name has everything below it.
-pub(super) fn below<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
-    if directory.is_empty() {
-        return Some(path);
-    }
-    path.strip_prefix(directory)?.strip_prefix('/')
-}
-
-/// Whether a file's name ends in `.` and this.
-pub(super) fn has_ending(path: &str, ending: &str) -> bool {
-    path.rsplit_once('.')
-        .is_some_and(|(_, last)| last == ending)
-}
-
-pub(super) fn joined(directory: &str, name: &str) -> String {
-    normal(&format!("{directory}/{name}"))
-}
-
 /// Whether AWS's bootstrap, or one that behaves as it does, starts the function.
 pub(super) fn is_lambdas(documents: &Documents) -> bool {
     let command = documents.command();
@@ -42,29 +26,33 @@ pub(super) fn is_lambdas(documents: &Documents) -> bool {
     first.is_some_and(|first| first == ENTRY_POINT || first == BOOTSTRAP)
 }
 
-/// The last word of the command: the handler, if there is one.
-pub(super) fn last_argument(documents: &Documents) -> Option<&str> {
-    documents.command().last().copied()
+/// The handler's text, where the first word of the command is a program that gives it to the runtime client.
+pub(super) fn stated_handler(documents: &Documents) -> Option<&str> {
+    let command = documents.command();
+    if normal(command.first()?) == ENTRY_POINT {
+        return command.get(1).copied().filter(|_| command.len() == 2);
+    }
+    if let Some(at) = command.iter().position(|word| *word == CLIENT) {
+        return command.get(at + 1).copied();
+    }
+    match &*documents.list("Cmd") {
+        [only] => Some(only),
+        _ => None,
+    }
 }
 
 /// The handler's text as the runtime client is given it; none where nobody can tell.
 pub(super) fn handler_text(image: &Subject) -> Option<String> {
+    let stated = stated_handler(&image.documents)?;
     let command = image.documents.command();
     let first = normal(command.first()?);
-    let own = |text: &&str| (*text).to_owned();
-    if first == ENTRY_POINT {
-        return command.get(1).filter(|_| command.len() == 2).map(own);
-    }
-    if let Some(at) = command.iter().position(|word| *word == CLIENT) {
-        return command.get(at + 1).map(own);
+    if first == ENTRY_POINT || command.contains(&CLIENT) {
+        return Some(stated.to_owned());
     }
     let script = image.find(&first)?.1;
     let head = script.entry.seen.as_ref().map(|seen| &*seen.head)?;
     let calls_client = head.starts_with(b"#!") && String::from_utf8_lossy(head).contains(CLIENT);
-    match &*image.documents.list("Cmd") {
-        [only] if calls_client => Some((*only).to_owned()),
-        _ => None,
-    }
+    calls_client.then(|| stated.to_owned())
 }
 
 fn python_path(documents: &Documents) -> Vec<String> {
@@ -99,8 +87,7 @@ fn version_in(program: &str) -> Option<PythonVersion> {
 }
 
 fn is_python(word: &str) -> bool {
-    let name = word.rsplit('/').next().unwrap_or(word);
-    let rest = name.strip_prefix("python");
+    let rest = paths::name(word).strip_prefix("python");
     rest.is_some_and(|rest| {
         rest.bytes()
             .all(|byte| byte.is_ascii_digit() || byte == b'.')
@@ -119,6 +106,22 @@ fn words_of(file: Option<(String, Found<'_, Seen>)>) -> Vec<String> {
         .filter(|word| is_python(word))
         .map(str::to_owned)
         .collect()
+}
+
+/// The paths of Pythons that AWS's bootstrap names, or else of those that a layer has where AWS's bases have theirs.
+pub(super) fn started_by_bootstrap(image: &Subject) -> Vec<String> {
+    let mut named = words_of(image.find(BOOTSTRAP));
+    named.retain(|word| word.starts_with('/'));
+    if named.is_empty() {
+        let entries = image.layers.iter().flat_map(|layer| &layer.entries);
+        let paths = entries.map(Entry::path);
+        let is_one = |path: &String| {
+            let name = path.strip_prefix("var/lang/bin/python3.");
+            name.is_some_and(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        named.extend(paths.filter(is_one));
+    }
+    named
 }
 
 /// The programs that may be the function's Python, the likeliest first.
@@ -161,6 +164,10 @@ fn started(image: &Subject, word: &str) -> Option<String> {
 
 /// Which Python an image runs its function on.
 pub(super) fn python_of(image: &Subject) -> Option<Python> {
+    // Another one that is there is not the one that runs the function.
+    if entry::lost_its_python(image) {
+        return None;
+    }
     let documents = &image.documents;
     let known = candidates(image).into_iter().find_map(|word| {
         let started = started(image, &word)?;
@@ -216,10 +223,7 @@ pub(super) fn python_of(image: &Subject) -> Option<Python> {
 }
 
 fn prefix_of(interpreter: &str) -> String {
-    let bin = interpreter.rsplit_once('/').map_or("", |(bin, _)| bin);
-    bin.rsplit_once('/')
-        .map_or("", |(prefix, _)| prefix)
-        .to_owned()
+    paths::directory(paths::directory(interpreter)).to_owned()
 }
 
 fn version_below(image: &Subject, prefix: &str) -> Option<PythonVersion> {
@@ -403,26 +407,39 @@ fn is_directory(image: &Subject, path: &str) -> bool {
     image.tree.contains(path) && entry.is_none_or(|found| found.entry.kind == Kind::Directory)
 }
 
-/// The file of a module without its ending. Which interpreter an extension module's name is for is another's affair.
+/// Platforms in the names of extension modules.
+const PLATFORMS: [&str; 5] = [
+    "x86_64-linux-gnu",
+    "aarch64-linux-gnu",
+    "x86_64-linux-musl",
+    "aarch64-linux-musl",
+    "darwin",
+];
+
+/// The file of a module without its ending: as `CPython`'s finder takes them, extension modules first. One for another
+/// Python or processor comes last; what it is worth is another's affair.
 fn file_of(image: &Subject, stem: &str) -> Option<String> {
+    // Most names are nowhere, and there are many names.
+    image.tree.paths_from(&format!("{stem}.")).next()?;
     let is_file = |path: &String| {
         let found = image.find(path);
         found.is_some_and(|(_, found)| found.entry.kind == Kind::File)
     };
-    let plain = [".py", ".abi3.so", ".so", ".pyc"].map(|ending| format!("{stem}{ending}"));
-    if let Some(file) = plain.into_iter().find(is_file) {
-        return Some(file);
-    }
-    let mut tagged = MINORS.flat_map(|minor| {
-        [
-            "x86_64-linux-gnu",
-            "aarch64-linux-gnu",
-            "x86_64-linux-musl",
-            "aarch64-linux-musl",
-        ]
-        .map(|platform| format!("{stem}.cpython-3{minor}-{platform}.so"))
+    let tagged = |minor: u8, platform: &str| format!("{stem}.cpython-3{minor}-{platform}.so");
+    let architecture = image.documents.architecture().parse::<Architecture>();
+    let machine = architecture.map(|architecture| architecture.machine().to_string());
+    let own = PLATFORMS.iter().filter(|platform| {
+        machine
+            .as_ref()
+            .is_ok_and(|machine| platform.starts_with(machine))
     });
-    tagged.find(is_file)
+    let own = image.python.iter().flat_map(|python| {
+        let minor = python.version.minor();
+        own.clone().map(move |platform| tagged(minor, platform))
+    });
+    let plain = [".abi3.so", ".so", ".py", ".pyc"].map(|ending| format!("{stem}{ending}"));
+    let others = MINORS.flat_map(|minor| PLATFORMS.map(|platform| tagged(minor, platform)));
+    own.chain(plain).chain(others).find(is_file)
 }
 
 /// How far a dotted name leads.

@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::lambda::Architecture;
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::paths;
 use crate::lambda::check::subject::Subject;
 use crate::oci::flatten::{Entry, Found, Kind, Missing};
 use crate::python::Machine;
@@ -163,9 +164,59 @@ pub(super) fn missing_loader<'a>(image: &Subject, seen: &'a Seen) -> Option<&'a 
         .rsplit('/')
         .next()
         .is_some_and(|name| name.starts_with("ld-linux"));
-    let mut paths = image.tree.paths();
-    let is_unknown = is_glibcs && !paths.any(|path| path.ends_with("/libc.so.6"));
+    let has_libc = || {
+        let has = || image.tree.paths().any(|path| path.ends_with("/libc.so.6"));
+        *image.known.has_libc.get_or_init(has)
+    };
+    let is_unknown = is_glibcs && !has_libc();
     (!is_unknown).then_some(loader)
+}
+
+/// The first line of a script.
+struct First {
+    /// The interpreter, as it is named.
+    named: String,
+    /// What `env` looks up: its argument, or what its options leave of that.
+    program: Option<String>,
+}
+
+impl First {
+    /// Of a file that begins so; nothing where it names no interpreter.
+    fn of(head: &[u8]) -> Option<Self> {
+        let line = head
+            .strip_prefix(b"#!")?
+            .split(|byte| *byte == b'\n')
+            .next()?;
+        let line = String::from_utf8_lossy(line);
+        let blank = [' ', '\t'];
+        let line = line.trim_matches(blank);
+        let (named, rest) = line.split_once(blank).unwrap_or((line, ""));
+        let rest = rest.trim_start_matches(blank);
+        // Linux hands all of it over as one argument; an option of `env` may split it.
+        let mut words: Vec<_> = vec![rest];
+        if rest.starts_with('-') {
+            words = rest.split(blank).collect();
+        }
+        let mut words = words.into_iter().filter(|word| !word.is_empty());
+        let program = words.find(|word| !word.starts_with('-') && !word.contains('='));
+        (!named.is_empty()).then(|| Self {
+            named: named.to_owned(),
+            program: program.map(str::to_owned),
+        })
+    }
+
+    /// The interpreter's path: a relative one is the function's.
+    fn interpreter(&self, image: &Subject) -> String {
+        if self.named.starts_with('/') {
+            self.named.clone()
+        } else {
+            format!("{}/{}", image.documents.working_dir(), self.named)
+        }
+    }
+
+    fn is_env(&self) -> bool {
+        paths::name(&self.named) == "env"
+    }
 }
 
 fn script(image: &Subject, entry: &Entry<Seen>, head: &[u8], scripts: usize) -> Option<Obstacle> {
@@ -173,40 +224,52 @@ fn script(image: &Subject, entry: &Entry<Seen>, head: &[u8], scripts: usize) -> 
         return Some(Obstacle::Unreadable(entry.mode));
     }
     let line = head.split(|byte| *byte == b'\n').next()?;
-    let line = String::from_utf8_lossy(&line[2..]);
-    if line.ends_with('\r') {
+    if line.ends_with(b"\r") {
+        let line = String::from_utf8_lossy(line);
         let line = line.trim_end_matches('\r');
-        return Some(Obstacle::CarriageReturn(format!("#!{line}")));
+        return Some(Obstacle::CarriageReturn(line.to_owned()));
     }
-    let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
-    let Some(named) = words.next() else {
+    let Some(line) = First::of(head) else {
         return Some(Obstacle::Format("its `#!` names no interpreter"));
     };
     if scripts >= MAX_SCRIPTS {
         return None;
     }
-    let found = if named.starts_with('/') {
-        named.to_owned()
-    } else {
-        format!("{}/{named}", image.documents.working_dir())
-    };
     let failed = |named: &str, obstacle| Obstacle::Interpreter {
         named: named.to_owned(),
         obstacle: Box::new(obstacle),
     };
-    if let Some(obstacle) = started(image, &found, scripts + 1) {
-        return Some(failed(named, obstacle));
+    if let Some(obstacle) = started(image, &line.interpreter(image), scripts + 1) {
+        return Some(failed(&line.named, obstacle));
     }
-    if !found.ends_with("/env") {
-        return None;
-    }
-    // `env` looks its first argument up that is neither an option nor a variable.
-    let program = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
+    let program = line.program.as_ref().filter(|_| line.is_env())?;
     let obstacle = match in_path(image, program) {
         Some(path) => started(image, &path, scripts + 1)?,
         None => Obstacle::NotInPath,
     };
     Some(failed(program, obstacle))
+}
+
+/// The file at a path, and the programs that start it if it is a script: those that its first line names, and so on.
+pub(super) fn started_by(image: &Subject, path: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut pending = vec![path.to_owned()];
+    while let Some(path) = pending.pop() {
+        let Some((real, found)) = image.find(&path) else {
+            continue;
+        };
+        if all.len() > 2 * MAX_SCRIPTS || all.contains(&real) {
+            break;
+        }
+        all.push(real);
+        let head = found.entry.seen.as_ref().map(|seen| &*seen.head);
+        pending.extend(head.and_then(First::of).into_iter().flat_map(|line| {
+            let program = line.program.as_ref().filter(|_| line.is_env());
+            let program = program.and_then(|program| in_path(image, program));
+            program.into_iter().chain([line.interpreter(image)])
+        }));
+    }
+    all
 }
 
 /// Where a command is found that is a name alone, or any path as it is.
@@ -241,6 +304,10 @@ pub(super) fn other_machine(image: &Subject) -> Option<(Machine, usize)> {
 /// The processor that nearly all of the base's programs are for, and how many, if it is not the one that the
 /// config names.
 fn majority(image: &Subject) -> Option<(Machine, usize)> {
+    *image.known.majority.get_or_init(|| counted(image))
+}
+
+fn counted(image: &Subject) -> Option<(Machine, usize)> {
     let stated = stated_machine(image)?;
     let other = match stated {
         Machine::X86_64 => Machine::Aarch64,

@@ -5,20 +5,21 @@ use std::collections::BTreeMap;
 use bytesize::ByteSize;
 
 use crate::lambda;
+use crate::lambda::check::paths;
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, folded};
+use crate::lambda::check::{Fault, Level, Look, Rule, folded, may_be_users, wheels};
 use crate::oci::flatten::Kind;
-use crate::python::elf::MAGIC;
 
 /// The most that an image may have unpacked, in bytes. AWS writes 10 GB; what is between that and 10 GiB is told
 /// as a warning.
 const MOST_UNPACKED: u64 = 10 << 30;
 const SAFE: u64 = 10_000_000_000;
 
-/// Less is not worth a word, in bytes: of tests and caches together, of a library, of another file.
+/// Less is not worth a word, in bytes: of tests and caches together, of a file.
 const WORTH: u64 = 64 << 10;
-const WORTH_LIBRARY: u64 = 16 << 10;
 const WORTH_FILE: u64 = 1 << 20;
+/// Directories that tools of developers leave.
+const CACHES: [&str; 3] = [".mypy_cache", ".pytest_cache", ".ruff_cache"];
 /// What is shipped and never seen may be so much, in bytes.
 const WORTH_HIDDEN: u64 = 10 << 20;
 /// As many findings of one rule are shown.
@@ -31,7 +32,7 @@ pub(super) const RULES: &[Rule] = &[
         title: "All layers unpacked are no more than 10 GB",
         why: "Lambda takes images of up to 10 GB uncompressed, all layers counted, and what upper layers hide counts too.",
         remedy: "Leave packages out, or put large files elsewhere than in the image.",
-        look: Look::Files(fits),
+        look: Look::Layers(fits),
     },
     Rule {
         id: "LMB102",
@@ -68,7 +69,8 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 fn fits(image: &Subject) -> Vec<Fault> {
-    let sum: u64 = image.layers.iter().map(|layer| layer.unpacked).sum();
+    let layers = image.layers.iter().filter(|layer| layer.is_whole());
+    let sum: u64 = layers.map(|layer| layer.unpacked).sum();
     if sum <= SAFE {
         return Vec::new();
     }
@@ -83,6 +85,20 @@ fn fits(image: &Subject) -> Vec<Fault> {
 /// A size as people read it.
 fn megabytes(bytes: u64) -> String {
     format!("{} MB", bytes.div_ceil(1 << 20))
+}
+
+/// Whether a file is of the function's own tests, or what tools leave beside them.
+fn is_of_own_tests(image: &Subject, path: &str) -> bool {
+    let Some(below) = paths::below(lambda::TASK_ROOT, path) else {
+        return false;
+    };
+    let (first, rest) = below.split_once('/').unwrap_or(("", below));
+    let name = paths::name(rest);
+    let is_test = matches!(first, "tests" | "test")
+        && (name.starts_with("test_") && paths::has_ending(name, "py") || name == "conftest.py");
+    let python = image.python.as_ref();
+    (is_test || CACHES.contains(&first))
+        && !python.is_some_and(|python| wheels::is_recorded(image, python, path))
 }
 
 /// The outermost directory of a path that holds tests or a cache.
@@ -107,24 +123,27 @@ fn useless(path: &str) -> Option<&str> {
     let mut ends = path.match_indices('/');
     let (end, _) = ends.find(|(end, _)| {
         let name = path[..*end].rsplit('/').next();
-        name.is_some_and(|name| matches!(name, "tests" | "test"))
+        name.is_some_and(|name| matches!(name, "tests" | "test") || CACHES.contains(&name))
     })?;
     installed.then_some(&path[..end])
 }
 
 fn ships_no_tests(image: &Subject) -> Vec<Fault> {
     let mut sizes: BTreeMap<(&str, usize), u64> = BTreeMap::new();
+    // The function's own are told however small they are.
+    let mut has_own = false;
     for (path, found) in image
         .added()
         .filter(|(_, found)| found.entry.kind == Kind::File)
     {
-        if let Some(directory) = useless(path) {
+        if let Some(directory) = useless(path).filter(|_| may_be_users(image, path)) {
             *sizes.entry((directory, found.layer)).or_default() += found.entry.size;
+            has_own |= is_of_own_tests(image, path);
         }
     }
     let sum = sizes.values().sum();
     let largest = sizes.iter().max_by_key(|(_, size)| **size);
-    let Some(((directory, layer), _)) = largest.filter(|_| sum >= WORTH) else {
+    let Some(((directory, layer), _)) = largest.filter(|_| sum >= WORTH || has_own) else {
         return Vec::new();
     };
     let more = match sizes.len() - 1 {
@@ -139,16 +158,9 @@ fn has_large_files_once(image: &Subject) -> Vec<Fault> {
     let mut first = BTreeMap::new();
     let mut faults = Vec::new();
     for (path, found) in image.added() {
-        let entry = image.tree.get(path, &image.layers).map(|found| found.entry);
-        let digest = entry.and_then(|entry| entry.seen.as_ref()?.digest);
-        let is_library = entry.and_then(|entry| entry.seen.as_ref());
-        let is_library = is_library.is_some_and(|seen| seen.head.starts_with(MAGIC));
-        let least = if is_library {
-            WORTH_LIBRARY
-        } else {
-            WORTH_FILE
-        };
-        let (Some(digest), true) = (digest, found.entry.size >= least) else {
+        let seen = found.entry.seen.as_ref();
+        let digest = seen.and_then(|seen| seen.digest);
+        let (Some(digest), true) = (digest, found.entry.size >= WORTH_FILE) else {
             continue;
         };
         match first.get(&digest.to_string()) {
@@ -163,7 +175,7 @@ fn has_large_files_once(image: &Subject) -> Vec<Fault> {
             }
         }
     }
-    folded(faults, MOST)
+    folded(faults, 1)
 }
 
 /// The version of a distribution that is installed in a directory.
@@ -225,11 +237,12 @@ fn has_the_sdk_once(image: &Subject) -> Vec<Fault> {
 
 fn ships_little_unseen(image: &Subject) -> Vec<Fault> {
     let mut faults = Vec::new();
+    let shown = image.tree.shown();
     for (number, layer) in image.layers.iter().enumerate().skip(image.base) {
-        let hidden = layer.entries.iter().filter_map(|entry| {
-            let path = entry.path();
-            let seen = image.get(&path).is_some_and(|found| found.layer == number);
-            (entry.kind == Kind::File && !seen).then_some((entry.size, path))
+        let entries = layer.entries.iter().enumerate();
+        let hidden = entries.filter_map(|(at, entry)| {
+            let is_hidden = entry.kind == Kind::File && !shown.contains(&(number, at));
+            is_hidden.then(|| (entry.size, entry.path()))
         });
         let (mut size, mut count) = (0, 0);
         let mut largest = (0, String::new());
@@ -278,6 +291,20 @@ mod tests {
     }
 
     #[test]
+    fn the_functions_own_tests_are_told_however_small() {
+        let small = |path: &str| found(Forge::sound().file(path, "x"));
+        insta::assert_snapshot!(small("var/task/tests/unit/test_app.py"), @"LMB102 note 1 var/task/tests: 1 B that no function reads");
+        insta::assert_snapshot!(small("var/task/.pytest_cache/README.md"), @"LMB102 note 1 var/task/.pytest_cache: 1 B that no function reads");
+        for other in ["tests/data.json", "some/tests/test_app.py", "test_app.py"] {
+            assert_eq!(small(&format!("var/task/{other}")), "", "{other}");
+        }
+        let recorded = Forge::sound()
+            .file("var/task/tests/test_app.py", "x")
+            .file("var/task/a-1.0.dist-info/RECORD", "tests/test_app.py,,\n");
+        assert_eq!(found(recorded), "");
+    }
+
+    #[test]
     fn files_that_are_there_twice() {
         let image = Forge::sound()
             .file("var/task/a", megabytes(5))
@@ -291,10 +318,12 @@ mod tests {
             )
             .file("var/task/small", megabytes(4))
             .file("var/task/small-again", megabytes(4));
-        insta::assert_snapshot!(found(image), @"
-        LMB103 note 1 var/task/b: it is `var/task/a` again, 5.0 MiB
-        LMB103 note 1 var/task/small-again: it is `var/task/small` again, 4.0 MiB
-        ");
+        insta::assert_snapshot!(found(image), @"LMB103 note 1 var/task/b: it is `var/task/a` again, 5.0 MiB, and 1 more of the kind");
+        let library = [b"\x7fELF".to_vec(), vec![0; 17 << 10]].concat();
+        let small = Forge::sound()
+            .file("var/task/a.so", &library)
+            .file("var/task/b.so", &library);
+        assert_eq!(found(small), "");
     }
 
     #[test]
@@ -340,6 +369,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_reached_through_a_link_is_not_hidden() {
+        let image = Forge::sound()
+            .layer()
+            .file("bin/data", megabytes(11))
+            .layer()
+            .dir("var");
+        assert_eq!(found(image), "");
+    }
+
+    #[test]
     fn ten_gigabytes_are_the_most() {
         let of = |sizes: [u64; 2]| {
             let mut subject = Forge::new().dir("a/").layer().dir("a/").subject();
@@ -358,5 +397,10 @@ mod tests {
             of([10 << 30, 1]),
             "LMB101 error: the layers have 10737418241 bytes unpacked"
         );
+        // Another layer that cannot be read does not make them smaller.
+        let mut subject = Forge::new().dir("a/").layer().dir("a/").subject();
+        subject.layers[0].unpacked = 11 << 30;
+        subject.layers[1].diff_id = None;
+        assert!(told(&subject).contains("LMB101 error"));
     }
 }

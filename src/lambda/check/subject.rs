@@ -3,16 +3,19 @@
 //! Documents are read leniently: a rule is to say what is wrong with one, so nothing here fails on a field
 //! that is missing or of another kind. This file never opens anything itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, OnceLock};
 
 use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::lambda::check::contents::Seen;
-use crate::lambda::check::wheels::Known;
+use crate::lambda::check::elf::Needs;
+use crate::lambda::check::syntax;
+use crate::lambda::check::wheels::Distribution;
 use crate::lambda::{self, Runtime};
-use crate::oci::flatten::{Entry, Found, Layer, Tree};
-use crate::python::PythonVersion;
+use crate::oci::flatten::{Found, Layer, Tree};
+use crate::python::{Machine, PythonVersion};
 
 /// A document and what was said of it where it is named.
 #[derive(Debug, Clone)]
@@ -129,6 +132,24 @@ pub struct Python {
     pub standard: Vec<String>,
 }
 
+/// What is found out of an image once, whichever rule asks first.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The processor that nearly all of the base's programs are for, if the config names another.
+    pub(super) majority: OnceLock<Option<(Machine, usize)>>,
+    /// Whether a C library of glibc's is there.
+    pub(super) has_libc: OnceLock<bool>,
+    /// What added programs and libraries need.
+    pub(super) needs: OnceLock<Option<Needs>>,
+    pub(super) distributions: OnceLock<Vec<Distribution>>,
+    /// The paths that their `RECORD`s list.
+    pub(super) recorded: OnceLock<HashSet<String>>,
+    /// Directories with a distribution whose `RECORD` was too long to be kept.
+    pub(super) unknown: OnceLock<BTreeSet<String>>,
+    /// The sources that were parsed, by their paths.
+    pub(super) sources: Mutex<HashMap<String, Option<syntax::Reading>>>,
+}
+
 /// An image, read.
 #[derive(Debug)]
 pub struct Subject {
@@ -197,27 +218,62 @@ fn base_of(layers: &[Layer<Seen>]) -> usize {
             .find(|(_, layer)| layer.entries.iter().any(|entry| is_mark(&entry.path())))
             .map_or(0, |(number, _)| number + 1)
     };
-    let interpreter = |path: &str| {
-        let name = path.strip_prefix("var/lang/bin/python3.");
-        let name = name.or_else(|| path.strip_prefix("usr/local/bin/python3."));
-        let name = name.or_else(|| path.strip_prefix("usr/bin/python3."));
-        name.is_some_and(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()))
+    let system = first(&|path| path == "etc/os-release" || path == "usr/lib/os-release");
+    let runtime = first(&|path| path == lambda::ENTRY_POINT)
+        .max(first(&|path| path == "var/runtime/bootstrap"));
+    // A base may bring a Python of its own over the system's, and whoever adds to it the system's over that one.
+    let python = ["var/lang/bin/", "usr/local/bin/", "usr/bin/"].map(|bin| {
+        first(&|path| {
+            let minor = path
+                .strip_prefix(bin)
+                .and_then(|name| name.strip_prefix("python3."));
+            minor.is_some_and(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+    });
+    let python = match python {
+        [own, ..] if own > 0 || runtime > 0 => own,
+        [_, own, system] => [own, system]
+            .into_iter()
+            .find(|base| *base > 0)
+            .unwrap_or(0),
     };
-    let marks: [&dyn Fn(&str) -> bool; 3] = [
-        &|path| path == lambda::ENTRY_POINT,
-        &|path| path == "var/runtime/bootstrap",
-        &|path| path == "etc/os-release" || path == "usr/lib/os-release",
-    ];
-    // A base may bring a Python of its own over the system's.
-    let mut pythons: BTreeSet<String> = BTreeSet::new();
-    let mut last = 0;
-    for (number, layer) in layers.iter().enumerate() {
-        for path in layer.entries.iter().map(Entry::path) {
-            if interpreter(&path) && pythons.insert(path) {
-                last = number + 1;
-            }
-        }
+    let base = system.max(runtime).max(python);
+    // What has to be missed may be in a layer that cannot be read.
+    let unread = layers.iter().rposition(|layer| !layer.is_whole());
+    match unread {
+        Some(unread) if system == 0 || python == 0 => base.max(unread + 1),
+        _ if base < layers.len() => base,
+        _ => 0,
     }
-    let base = marks.into_iter().map(first).max().unwrap_or(0).max(last);
-    if base < layers.len() { base } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::lambda::check::testing::Forge;
+
+    #[test]
+    fn a_python_that_comes_on_top_is_none_of_a_base() {
+        // As what is written for the system's own Python brings that along.
+        let image = Forge::sound()
+            .file("var/task/.env", "A=b")
+            .layer()
+            .dir("usr")
+            .dir("usr/bin")
+            .program("usr/bin/python3.9", "")
+            .layer()
+            .dir("var");
+        insta::assert_snapshot!(image.findings(), @"LMB098 warning 1 var/task/.env: by its name it holds variables of some environment (3 bytes)");
+        let system = || {
+            Forge::new()
+                .file("usr/lib/os-release", "")
+                .layer()
+                .program("usr/bin/python3.11", "")
+                .layer()
+        };
+        assert_eq!(system().dir("app").subject().base, 2);
+        let of_docker = || system().program("usr/local/bin/python3.12", "").layer();
+        assert_eq!(of_docker().dir("app").subject().base, 3);
+        let image = of_docker().program("usr/bin/python3.13", "").layer();
+        assert_eq!(image.dir("app").subject().base, 3);
+    }
 }

@@ -167,8 +167,8 @@ impl Forge {
         let mut layers = Vec::new();
         let mut descriptors = Vec::new();
         let mut diff_ids = Vec::new();
-        let contents = self.looked_at();
-        for layer in self.layers {
+        let contents = self.looked_at().of_layers(&vec![1; self.layers.len()]);
+        for (contents, layer) in contents.into_iter().zip(self.layers) {
             let tar = layer.into_inner().expect("a tar ends");
             let blob = gzip(&tar);
             let descriptor = Descriptor::of(Family::Docker.layer(), &blob);

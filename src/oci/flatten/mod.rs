@@ -131,14 +131,15 @@ pub fn normal(name: &str) -> String {
 
 /// Reads layers, as many at a time as there are processors; the results are in the layers' order.
 ///
-/// `open` gives the bytes of a layer by its number, `reader` tells what of a regular file's contents is looked at.
+/// `open` gives the bytes of a layer by its number, `reader` tells what of a regular file's contents in the layer of
+/// a number is looked at; of one layer it is asked in the order of its entries.
 /// Whatever the number of layers, a few megabytes of each of those under way are in memory.
 pub fn read_all<S, B, O, F>(layers: &[Descriptor], open: O, reader: F) -> Vec<io::Result<Layer<S>>>
 where
     S: Send,
     B: Read + Send,
     O: Fn(usize) -> io::Result<B> + Sync,
-    F: Fn(&Entry<S>) -> Option<Box<dyn Reader<Seen = S>>> + Sync,
+    F: Fn(usize, &Entry<S>) -> Option<Box<dyn Reader<Seen = S>>> + Sync,
 {
     let mut order: Vec<_> = (0..layers.len()).collect();
     // The longest first: one that began last would be waited for alone.
@@ -147,7 +148,8 @@ where
     let work = || {
         let mut done = Vec::new();
         while let Some(&number) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let layer = open(number).and_then(|blob| read(&layers[number], blob, &reader));
+            let reader = |entry: &Entry<S>| reader(number, entry);
+            let layer = open(number).and_then(|blob| read(&layers[number], blob, reader));
             done.push((number, layer));
         }
         done

@@ -410,7 +410,7 @@ fn results_are_in_the_layers_order() {
         3 => Err(io::ErrorKind::NotFound.into()),
         _ => Ok(&*blobs[number]),
     };
-    let layers = read_all(&stated, open, |_| Some(Box::new(Counted(0))));
+    let layers = read_all(&stated, open, |_, _| Some(Box::new(Counted(0))));
     let seen: Vec<_> = layers
         .iter()
         .map(|layer| layer.as_ref().ok()?.entries[0].seen)

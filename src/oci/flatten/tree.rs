@@ -4,7 +4,7 @@
 //! symbolic links that its parents are, never beyond the root, and replaces what is not a directory. What is in a
 //! file is not known here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 
 use super::{Entry, Kind, Layer, normal};
@@ -191,16 +191,22 @@ impl Tree {
         self.files.keys().map(|path| &**path)
     }
 
+    /// All paths that begin so, sorted.
+    pub fn paths_from<'a>(&'a self, start: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let start = start.to_owned();
+        let from = (Bound::Included(start.as_str()), Bound::Unbounded);
+        let from = self.files.range::<str, _>(from);
+        from.map(|(path, _)| &**path)
+            .take_while(move |path| path.starts_with(&start))
+    }
+
     /// All paths below a directory at any depth, sorted.
     pub fn paths_below<'a>(&'a self, directory: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         let mut prefix = directory.to_owned();
         if !prefix.is_empty() {
             prefix.push('/');
         }
-        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
-        let from = self.files.range::<str, _>(from);
-        from.map(|(path, _)| &**path)
-            .take_while(move |path| path.starts_with(&prefix))
+        self.paths_from(&prefix)
     }
 
     /// Whether there is something at exactly this path; no link is followed.
@@ -216,6 +222,11 @@ impl Tree {
             layer,
             entry: layers.get(layer)?.entries.get(number)?,
         })
+    }
+
+    /// Layer and number of all entries that are at some path: others of theirs are hidden.
+    pub fn shown(&self) -> HashSet<(usize, usize)> {
+        self.files.values().copied().flatten().collect()
     }
 
     /// Where a path leads when every symbolic link on the way is followed, below this image's root.

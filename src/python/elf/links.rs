@@ -31,7 +31,7 @@ pub struct Links {
     pub rpath: Option<Box<str>>,
     /// Where they alone are looked for, with colons.
     pub runpath: Option<Box<str>>,
-    /// The versions that it asks of libraries.
+    /// The versions that it asks of libraries, by the libraries' names.
     pub asked: Vec<Asked>,
     /// The versions that it defines itself, as `GLIBC_2.34`.
     pub defined: Vec<Box<str>>,
@@ -46,6 +46,15 @@ pub struct Asked {
     pub versions: Vec<Box<str>>,
     /// Those that it can do without.
     pub weak: Vec<Box<str>>,
+}
+
+impl Links {
+    /// What it asks of a library.
+    pub fn asked_of(&self, library: &str) -> Option<&Asked> {
+        let asked = &self.asked;
+        let at = asked.binary_search_by(|asked| (*asked.library).cmp(library));
+        asked.get(at.ok()?)
+    }
 }
 
 /// Reads what a file of 64 bits says to the loader; nothing where it is loaded alone.

@@ -1,10 +1,11 @@
 //! What an image's ELF files are there for, by their names and places, and whose they are.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lambda;
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::paths::{below, directory, name};
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::wheels;
 use crate::oci::flatten::{Found, Kind};
@@ -43,6 +44,11 @@ const MACHINE_WORDS: &[&str] = &[
     "32bit",
 ];
 
+/// Words in names and directories that tell for which system a file is, for packages that bring one for each.
+const SYSTEM_WORDS: &[&str] = &[
+    "apple", "darwin", "ios", "mac", "macos", "macosx", "osx", "win", "win32", "win64", "windows",
+];
+
 /// What a file is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -68,19 +74,26 @@ pub(super) struct Binary<'a> {
 impl<'a> Binary<'a> {
     /// Those of an image, sorted.
     pub(super) fn all(image: &'a Subject) -> impl Iterator<Item = Self> {
-        let binary = |(path, found): (&'a str, Found<'a, Seen>)| {
-            let Watched::Elf(Ok(facts)) = &found.entry.seen.as_ref()?.elf else {
-                return None;
-            };
-            let role = role(image, path, &found)?;
-            Some(Self {
-                path,
-                found,
-                facts,
-                role,
-            })
-        };
+        let binary = |(path, found)| Self::of(image, path, found);
         image.added().filter_map(binary)
+    }
+
+    /// A file, if it is one.
+    pub(super) fn of(image: &Subject, path: &'a str, found: Found<'a, Seen>) -> Option<Self> {
+        let Watched::Elf(Ok(facts)) = &found.entry.seen.as_ref()?.elf else {
+            return None;
+        };
+        Some(Self {
+            path,
+            found,
+            facts,
+            role: role(image, path, &found)?,
+        })
+    }
+
+    /// Whether it is for another processor, and does not say by its name that it is for one of several.
+    pub(super) fn is_for_another(&self, machine: Machine) -> bool {
+        !self.facts.is_for(machine) && !names_a_machine(self.path, machine)
     }
 }
 
@@ -119,20 +132,100 @@ fn is_where_programs_are(image: &Subject, path: &str) -> bool {
     let on_path = image.documents.variable("PATH").unwrap_or_default();
     let mut on_path = on_path.split(':').map(|path| path.trim_matches('/'));
     directory == "opt/extensions"
+        || directory == lambda::TASK_ROOT
         || name(directory) == "bin"
         || on_path.any(|on_path| on_path == directory)
 }
 
 /// Whether Python looks for modules there or above.
-fn importable(image: &Subject, path: &str) -> bool {
+pub(super) fn importable(image: &Subject, path: &str) -> bool {
     let Some(python) = &image.python else {
         return true;
     };
     let mut places = python.path.iter();
-    places.any(|place| {
-        let rest = path.strip_prefix(place.trim_matches('/'));
-        rest.is_some_and(|rest| rest.starts_with('/'))
-    })
+    places.any(|place| below(place, path).is_some())
+}
+
+/// A file that is named as a library or extension module of Linux and is one of another system.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Foreign<'a> {
+    pub(super) path: &'a str,
+    pub(super) found: Found<'a, Seen>,
+    /// As people call it.
+    pub(super) system: &'static str,
+}
+
+impl<'a> Foreign<'a> {
+    /// Those that Python may come upon, sorted.
+    pub(super) fn all(image: &'a Subject) -> Vec<Self> {
+        let mut all: Vec<_> = image
+            .added()
+            .filter_map(|(path, found)| Self::of(image, path, found))
+            .collect();
+        if all.is_empty() {
+            return all;
+        }
+        let own = Binary::all(image).filter_map(|binary| {
+            let module = Module::of(name(binary.path))?;
+            let is_own = !module.is_of_other_python(image);
+            is_own.then_some((directory(binary.path), module.stem))
+        });
+        let own: BTreeSet<(&str, &str)> = own.collect();
+        // Who brings a module for each system, or a source for the others, means this one too.
+        all.retain(|foreign| {
+            let name = name(foreign.path);
+            let Some(module) = Module::of(name) else {
+                return true;
+            };
+            let directory = directory(foreign.path);
+            let source = format!("{directory}/{}.py", module.stem);
+            let has_source = name.contains("-darwin.") && image.tree.contains(&source);
+            !own.contains(&(directory, module.stem)) && !has_source
+        });
+        all
+    }
+
+    fn of(image: &Subject, path: &'a str, found: Found<'a, Seen>) -> Option<Self> {
+        let name = name(path);
+        let versioned = name.split_once(".so.").map(|(_, version)| version);
+        let versioned =
+            versioned.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()));
+        let is_library = name.strip_suffix(".so").is_some() || versioned;
+        let system = other_system(&found.entry.seen.as_ref()?.head)?;
+        let of_interest = is_library && importable(image, path) && !names_a_system(path);
+        of_interest.then_some(Self {
+            path,
+            found,
+            system,
+        })
+    }
+}
+
+/// The system that files are for that begin so, where it is another than Linux: the numbers of Mach-O in both byte
+/// orders, of its files for several processors, and that of Windows' programs.
+pub(super) fn other_system(head: &[u8]) -> Option<&'static str> {
+    let magic = u32::from_be_bytes(
+        head.get(..4)
+            .and_then(|magic| magic.try_into().ok())
+            .unwrap_or_default(),
+    );
+    let is_macho = [magic, magic.swap_bytes()]
+        .iter()
+        .any(|magic| matches!(magic, 0xfeed_face | 0xfeed_facf | 0xcafe_babe | 0xcafe_babf));
+    if is_macho {
+        Some("macOS")
+    } else if head.starts_with(b"MZ") {
+        Some("Windows")
+    } else {
+        None
+    }
+}
+
+/// Whether a path says itself that the file is for one of several systems, other than in a module's tag.
+fn names_a_system(path: &str) -> bool {
+    let plain = untagged(path).to_lowercase();
+    let mut words = plain.split(|c: char| !c.is_alphanumeric());
+    words.any(|word| SYSTEM_WORDS.contains(&word))
 }
 
 /// An extension module, by the name of its file.
@@ -189,13 +282,17 @@ pub(super) fn interpreter(image: &Subject) -> Option<&Facts> {
     }
 }
 
-/// Whether a path says itself that the file is for one of several processors, other than in a module's tag.
-pub(super) fn names_a_machine(path: &str, machine: Machine) -> bool {
-    let plain = match Module::of(name(path)) {
+/// A path without a module's tag.
+fn untagged(path: &str) -> String {
+    match Module::of(name(path)) {
         Some(module) => format!("{}/{}", directory(path), module.stem),
         None => path.to_owned(),
-    };
-    let plain = plain.to_lowercase();
+    }
+}
+
+/// Whether a path says itself that the file is for one of several processors, other than in a module's tag.
+fn names_a_machine(path: &str, machine: Machine) -> bool {
+    let plain = untagged(path).to_lowercase();
     let parts = plain.split(['/', '.']);
     let own: &[&str] = match machine {
         Machine::X86_64 => &["x86_64", "x86-64", "amd64", "x64"],
@@ -239,18 +336,13 @@ impl<'a> Owners<'a> {
     pub(super) fn distribution(&self, path: &str) -> Option<&str> {
         let recorded = self
             .recorded
-            .get_or_init(|| wheels::owners(self.image, is_elf));
+            .get_or_init(|| wheels::owners(self.image, is_native));
         recorded.get(path).map(String::as_str)
-    }
-
-    /// Whether a distribution's files are there, rather than a directory of the system.
-    pub(super) fn is_packaged(&self, path: &str) -> bool {
-        self.of(path) != directory(path)
     }
 }
 
-fn is_elf(seen: &Seen) -> bool {
-    !matches!(seen.elf, Watched::Other)
+fn is_native(seen: &Seen) -> bool {
+    !matches!(seen.elf, Watched::Other) || other_system(&seen.head).is_some()
 }
 
 /// Whose a file is that nothing records: the package's directory, or else the file's own.
@@ -274,12 +366,4 @@ fn owner<'a>(image: &Subject, path: &'a str) -> &'a str {
         Some((first, _)) => first.strip_suffix(".libs").unwrap_or(first),
         None => rest.split('.').next().unwrap_or(rest),
     }
-}
-
-pub(super) fn directory(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(directory, _)| directory)
-}
-
-pub(super) fn name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }

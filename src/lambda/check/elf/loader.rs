@@ -6,8 +6,11 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::CStr;
+use std::rc::Rc;
 
 use crate::lambda::check::contents::Seen;
+use crate::lambda::check::paths;
 use crate::lambda::check::subject::Subject;
 use crate::oci::flatten::{Found, Kind};
 use crate::python::Machine;
@@ -22,19 +25,30 @@ const CACHE_ENTRY: usize = 24;
 /// No path is longer, in bytes.
 const MAX_PATH: usize = 4096;
 const CONFIGURATION: &str = "etc/ld.so.conf";
+/// As many patterns of files to include are followed; systems have one.
+const MAX_INCLUDED: usize = 64;
+/// As many directories are looked into for one file: wheels name thirty.
+const MAX_DIRECTORIES: usize = 256;
+/// As many paths of the cache are tried for one name: it has one for each kind of processor.
+const MAX_CACHED: usize = 16;
+
+/// Real paths of directories, in the order in which they are searched.
+pub(super) type Directories = Rc<[Rc<str>]>;
 
 /// Finds libraries for files of one processor.
 pub(super) struct Loader<'a> {
     image: &'a Subject,
     machine: Machine,
     /// The directories of `LD_LIBRARY_PATH`.
-    environment: Vec<String>,
+    environment: Directories,
     /// Names and paths of the cache.
-    cache: HashMap<String, Vec<String>>,
+    cache: HashMap<&'a str, Vec<&'a str>>,
     /// The configured directories where there is no cache, and the built-in ones.
-    system: Vec<String>,
-    /// Where directories' paths lead.
-    led: RefCell<HashMap<String, Option<String>>>,
+    system: Vec<Rc<str>>,
+    /// What names come to that no file's own word is for.
+    of_system: RefCell<HashMap<String, Hit>>,
+    /// The directories that files name themselves, by the files' paths.
+    own: RefCell<HashMap<String, Directories>>,
 }
 
 /// What a search came to.
@@ -48,23 +62,44 @@ pub(super) enum Hit {
     Nothing,
 }
 
+impl Hit {
+    /// The first library that is found, or else the first for another processor.
+    fn first(hits: impl Iterator<Item = Self>) -> Self {
+        let mut other = Self::Nothing;
+        for hit in hits {
+            match hit {
+                Self::Found(_) => return hit,
+                Self::Other(_) if other == Self::Nothing => other = hit,
+                Self::Other(_) | Self::Nothing => {}
+            }
+        }
+        other
+    }
+}
+
+/// What was read of the loader's configuration so far.
+#[derive(Default)]
+struct Included {
+    files: HashSet<String>,
+    patterns: HashSet<String>,
+}
+
 /// A library that a file needs, and what the loader gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Edge<'a> {
+pub(super) struct Edge {
     /// The path of the file.
     pub(super) file: String,
-    /// What it says.
-    pub(super) links: &'a Links,
     /// The library's name as it is needed.
-    pub(super) name: &'a str,
+    pub(super) name: String,
     /// What is found.
     pub(super) hit: Hit,
 }
 
 /// Where a file's libraries are looked for before `LD_LIBRARY_PATH`, and after it.
+#[derive(Default)]
 struct Paths {
-    before: Vec<String>,
-    after: Vec<String>,
+    before: Directories,
+    after: Directories,
 }
 
 /// What an entry of the image says to the loader of a machine, if it can load it.
@@ -82,30 +117,27 @@ impl<'a> Loader<'a> {
         let mut loader = Self {
             image,
             machine,
-            environment: Vec::new(),
+            environment: Directories::default(),
             cache: HashMap::new(),
             system: Vec::new(),
-            led: RefCell::default(),
+            of_system: RefCell::default(),
+            own: RefCell::default(),
         };
         let environment = image.documents.variable("LD_LIBRARY_PATH");
         let environment = environment.filter(|paths| !paths.is_empty());
         if let Some(paths) = environment {
-            loader.environment = paths
-                .split([':', ';'])
-                .map(|path| loader.started_from(path))
-                .collect();
+            let paths = paths.split([':', ';']);
+            loader.environment = loader.directories(paths.map(|path| loader.started_from(path)));
         }
+        let mut system = Vec::new();
         match loader.text(CACHE) {
             Some(cache) => loader.cache = cached(cache, machine).unwrap_or_default(),
-            None => loader.system = loader.configured(CONFIGURATION, &mut HashSet::new()),
+            None => loader.configured(CONFIGURATION, &mut Included::default(), &mut system),
         }
-        loader.system.extend(built_in(machine));
+        let built_in = loader.directories(built_in(machine));
+        let system = loader.directories(system.into_iter());
+        loader.system = system.iter().chain(&*built_in).cloned().collect();
         loader
-    }
-
-    /// The processor that it is for.
-    pub(super) fn machine(&self) -> Machine {
-        self.machine
     }
 
     /// A path as it is meant by a process that starts in the working directory.
@@ -124,45 +156,55 @@ impl<'a> Loader<'a> {
     }
 
     /// The directories of the loader's configuration; each of its files is read once.
-    fn configured(&self, file: &str, read: &mut HashSet<String>) -> Vec<String> {
-        let mut directories = Vec::new();
-        if !read.insert(file.to_owned()) {
-            return directories;
+    fn configured(&self, file: &str, read: &mut Included, directories: &mut Vec<String>) {
+        if !read.files.insert(file.to_owned()) {
+            return;
         }
         let text = self.text(file).unwrap_or_default();
         for line in String::from_utf8_lossy(text).lines() {
             let line = line.split('#').next().unwrap_or_default();
             let mut words = line.split_whitespace();
             match words.next() {
-                // As every system has it: all files of one directory.
                 Some("include") => {
                     for pattern in words {
-                        let pattern = match pattern.strip_prefix('/') {
-                            Some(absolute) => absolute.to_owned(),
-                            None => format!("etc/{pattern}"),
-                        };
-                        let (directory, name) = pattern.rsplit_once('/').unwrap_or(("", &pattern));
-                        let end = name.trim_start_matches('*');
-                        let all = self.image.tree.paths_below(directory);
-                        for file in all.filter(|file| file.ends_with(end)) {
-                            directories.extend(self.configured(file, read));
-                        }
+                        self.include(pattern, read, directories);
                     }
                 }
                 Some(word) if word.starts_with('/') => directories.push(word.to_owned()),
                 _ => {}
             }
         }
-        directories
+    }
+
+    /// As every system has it: all files of one directory.
+    fn include(&self, pattern: &str, read: &mut Included, directories: &mut Vec<String>) {
+        let pattern = match pattern.strip_prefix('/') {
+            Some(absolute) => absolute.to_owned(),
+            None => format!("etc/{pattern}"),
+        };
+        if read.patterns.len() == MAX_INCLUDED || !read.patterns.insert(pattern.clone()) {
+            return;
+        }
+        let (directory, name) = pattern.rsplit_once('/').unwrap_or(("", &pattern));
+        let end = name.trim_start_matches('*');
+        let all = self.image.tree.paths_below(directory);
+        for file in all.filter(|file| file.ends_with(end)) {
+            self.configured(file, read, directories);
+        }
+    }
+
+    /// Those of some directories that are there, each once.
+    fn directories(&self, paths: impl Iterator<Item = String>) -> Directories {
+        let mut known = HashSet::new();
+        let resolve = |path: String| self.image.tree.resolve(&path, &self.image.layers);
+        let there = paths.filter_map(|path| Some(Rc::<str>::from(resolve(path).ok()?)));
+        let once = there.filter(|directory| known.insert(Rc::clone(directory)));
+        once.take(MAX_DIRECTORIES).collect()
     }
 
     /// The library of this name that is found without any file's own word.
     pub(super) fn system_library(&self, name: &str) -> Option<(String, &'a Links)> {
-        let paths = Paths {
-            before: Vec::new(),
-            after: Vec::new(),
-        };
-        match self.find(name, &paths) {
+        match self.find(name, &Paths::default()) {
             Hit::Found(path) => {
                 let links = links_of(&self.image.get(&path)?, self.machine)?;
                 Some((path, links))
@@ -173,17 +215,17 @@ impl<'a> Loader<'a> {
 
     /// Every library that a file needs, directly or by those that layers above the base bring. As in a process a
     /// name is looked for once, by whoever asks first; `inherited` is what the program that loads it hands on.
-    pub(super) fn edges(&self, root: &str, inherited: &[String]) -> Vec<Edge<'a>> {
+    pub(super) fn edges(&self, root: &str, inherited: &Directories) -> Vec<Edge> {
         let mut edges = Vec::new();
         let mut loaded: HashMap<&str, Hit> = HashMap::new();
         let mut visited = HashSet::from([root.to_owned()]);
-        let mut pending = VecDeque::from([(root.to_owned(), inherited.to_owned())]);
+        let mut pending = VecDeque::from([(root.to_owned(), Rc::clone(inherited))]);
         while let Some((file, inherited)) = pending.pop_front() {
             let found = self.image.get(&file);
             let Some(links) = found.and_then(|found| links_of(&found, self.machine)) else {
                 continue;
             };
-            let (paths, handed_on) = self.paths(&file, links, inherited);
+            let (paths, handed_on) = self.paths(&file, links, &inherited);
             for name in links.needed.iter().map(|name| &**name) {
                 let hit = loaded.get(name).cloned();
                 let hit = hit.unwrap_or_else(|| self.find(name, &paths));
@@ -197,13 +239,12 @@ impl<'a> Loader<'a> {
                         loaded.entry(soname).or_insert_with(|| hit.clone());
                     }
                     if library.layer >= self.image.base {
-                        pending.push_back((path.clone(), handed_on.clone()));
+                        pending.push_back((path.clone(), Rc::clone(&handed_on)));
                     }
                 }
                 edges.push(Edge {
                     file: file.clone(),
-                    links,
-                    name,
+                    name: name.to_owned(),
                     hit,
                 });
             }
@@ -212,34 +253,47 @@ impl<'a> Loader<'a> {
     }
 
     /// What a program hands on to all that it loads.
-    pub(super) fn handed_on(&self, program: &str) -> Vec<String> {
+    pub(super) fn handed_on(&self, program: &str) -> Directories {
         let found = self.image.get(program);
         let links = found.and_then(|found| links_of(&found, self.machine));
-        links.map_or_else(Vec::new, |links| self.paths(program, links, Vec::new()).1)
+        let none = Directories::default();
+        links.map_or_else(Directories::default, |links| {
+            self.paths(program, links, &none).1
+        })
     }
 
     /// Where a file's own libraries are looked for, and what is handed on to them.
-    fn paths(&self, file: &str, links: &Links, inherited: Vec<String>) -> (Paths, Vec<String>) {
+    fn paths(&self, file: &str, links: &Links, inherited: &Directories) -> (Paths, Directories) {
         if let Some(runpath) = &links.runpath {
             let paths = Paths {
-                before: Vec::new(),
                 after: self.expanded(runpath, file),
+                ..Paths::default()
             };
-            return (paths, inherited);
+            return (paths, Rc::clone(inherited));
         }
         let rpath = links.rpath.as_deref().unwrap_or_default();
-        let mut before = self.expanded(rpath, file);
-        before.extend(inherited);
+        let own = self.expanded(rpath, file);
+        let before = if own.is_empty() {
+            Rc::clone(inherited)
+        } else {
+            let mut known = HashSet::new();
+            let all = own.iter().chain(&**inherited);
+            let once = all.filter(|directory| known.insert(&***directory));
+            once.take(MAX_DIRECTORIES).cloned().collect()
+        };
         let paths = Paths {
-            before: before.clone(),
-            after: Vec::new(),
+            before: Rc::clone(&before),
+            ..Paths::default()
         };
         (paths, before)
     }
 
-    /// The directories of a search path in this file.
-    fn expanded(&self, search_path: &str, file: &str) -> Vec<String> {
-        let origin = file.rsplit_once('/').map_or("", |(directory, _)| directory);
+    /// The directories of a search path in this file, made when it is first asked for.
+    fn expanded(&self, search_path: &str, file: &str) -> Directories {
+        if let Some(known) = self.own.borrow().get(file) {
+            return Rc::clone(known);
+        }
+        let origin = paths::directory(file);
         let (platform, triple) = match self.machine {
             Machine::X86_64 => ("x86_64", "x86_64-linux-gnu"),
             Machine::Aarch64 => ("aarch64", "aarch64-linux-gnu"),
@@ -249,63 +303,53 @@ impl<'a> Loader<'a> {
             let text = text.replace(&format!("${{{name}}}"), value);
             text.replace(&format!("${name}"), value)
         };
-        let mut directories = Vec::new();
-        for path in paths {
+        let paths = paths.flat_map(|path| {
             let path = put(path, "ORIGIN", &format!("/{origin}"));
             let path = put(&path, "PLATFORM", platform);
             // Debian's loaders and all others differ in what it is.
-            for library in ["lib64", &format!("lib/{triple}")] {
-                let path = self.started_from(&put(&path, "LIB", library));
-                if !directories.contains(&path) {
-                    directories.push(path);
-                }
-            }
-        }
+            let of_debian = put(&path, "LIB", &format!("lib/{triple}"));
+            let of_all = put(&path, "LIB", "lib64");
+            let of_debian = Some(of_debian).filter(|other| *other != of_all);
+            [Some(of_all), of_debian].into_iter().flatten()
+        });
+        let directories = self.directories(paths.map(|path| self.started_from(&path)));
+        let mut own = self.own.borrow_mut();
+        own.insert(file.to_owned(), Rc::clone(&directories));
         directories
     }
 
     fn find(&self, name: &str, paths: &Paths) -> Hit {
-        let mut other = None;
-        let mut take = |path: String| match self.candidate(&path) {
-            Hit::Found(path) => Some(path),
-            Hit::Other(path) => {
-                other.get_or_insert(path);
-                None
-            }
-            Hit::Nothing => None,
-        };
         if name.contains('/') {
-            let found = take(self.started_from(name));
-            return hit(found, other);
+            return self.candidate(&self.started_from(name));
         }
-        let own = paths.before.iter().chain(&self.environment);
-        let own = own.chain(&paths.after);
-        let mut found = own
-            .filter_map(|directory| self.within(directory, name))
-            .find_map(&mut take);
-        if found.is_none() {
-            let cached = self.cache.get(name).into_iter().flatten();
-            found = cached.cloned().find_map(&mut take);
-        }
-        if found.is_none() {
-            let system = self.system.iter();
-            found = system
-                .filter_map(|directory| self.within(directory, name))
-                .find_map(&mut take);
-        }
-        hit(found, other)
+        let own = paths.before.iter().chain(&*self.environment);
+        let own = own.chain(&*paths.after);
+        let hits = own.map(|directory| self.within(directory, name));
+        Hit::first(hits.chain(std::iter::once_with(|| self.in_system(name))))
     }
 
-    /// A name's path in a directory, if there is something.
-    fn within(&self, directory: &str, name: &str) -> Option<String> {
-        let mut led = self.led.borrow_mut();
-        let led = led.entry(directory.to_owned());
-        let directory = led.or_insert_with(|| {
-            let path = self.image.tree.resolve(directory, &self.image.layers);
-            path.ok()
-        });
-        let path = format!("{}/{name}", directory.as_deref()?);
-        self.image.tree.contains(&path).then_some(path)
+    /// What a name comes to in the cache and the system's directories.
+    fn in_system(&self, name: &str) -> Hit {
+        if let Some(known) = self.of_system.borrow().get(name) {
+            return known.clone();
+        }
+        let cached = self.cache.get(name).into_iter().flatten();
+        let cached = cached.map(|path| self.candidate(path));
+        let system = self.system.iter();
+        let hit = Hit::first(cached.chain(system.map(|directory| self.within(directory, name))));
+        let mut known = self.of_system.borrow_mut();
+        known.insert(name.to_owned(), hit.clone());
+        hit
+    }
+
+    /// What a name comes to in a directory.
+    fn within(&self, directory: &str, name: &str) -> Hit {
+        let path = format!("{directory}/{name}");
+        if self.image.tree.contains(&path) {
+            self.candidate(&path)
+        } else {
+            Hit::Nothing
+        }
     }
 
     fn candidate(&self, path: &str) -> Hit {
@@ -324,11 +368,6 @@ impl<'a> Loader<'a> {
     }
 }
 
-fn hit(found: Option<String>, other: Option<String>) -> Hit {
-    let other = || other.map_or(Hit::Nothing, Hit::Other);
-    found.map_or_else(other, Hit::Found)
-}
-
 /// The directories that are built into loaders: Debian's have the processor in the path.
 fn built_in(machine: Machine) -> impl Iterator<Item = String> {
     let triple = match machine {
@@ -341,7 +380,7 @@ fn built_in(machine: Machine) -> impl Iterator<Item = String> {
 }
 
 /// Names and paths of a cache that are for this machine and any of its processors; none if it cannot be read.
-fn cached(bytes: &[u8], machine: Machine) -> Option<HashMap<String, Vec<String>>> {
+fn cached(bytes: &[u8], machine: Machine) -> Option<HashMap<&str, Vec<&str>>> {
     let start = bytes
         .windows(CACHE_MAGIC.len())
         .position(|window| window == CACHE_MAGIC)?;
@@ -349,15 +388,14 @@ fn cached(bytes: &[u8], machine: Machine) -> Option<HashMap<String, Vec<String>>
     let number = |at: usize| Some(u32::from_le_bytes(cache.get(at..at + 4)?.try_into().ok()?));
     let text = |at: u32| {
         let rest = cache.get(usize::try_from(at).ok()?..)?;
-        let rest = &rest[..rest.len().min(MAX_PATH)];
-        let end = rest.iter().position(|byte| *byte == 0)?;
-        Some(str::from_utf8(&rest[..end]).ok()?.to_owned())
+        let text = CStr::from_bytes_until_nul(&rest[..rest.len().min(MAX_PATH)]);
+        text.ok()?.to_str().ok()
     };
     let flags = match machine {
         Machine::X86_64 => 0x0303,
         Machine::Aarch64 => 0x0a03,
     };
-    let mut found: HashMap<_, Vec<_>> = HashMap::new();
+    let mut found: HashMap<&str, Vec<&str>> = HashMap::new();
     let entries = cache.get(CACHE_HEADER..)?.len() / CACHE_ENTRY;
     let stated = usize::try_from(number(CACHE_MAGIC.len())?).ok()?;
     for entry in 0..entries.min(stated) {
@@ -367,7 +405,10 @@ fn cached(bytes: &[u8], machine: Machine) -> Option<HashMap<String, Vec<String>>
             && plain
             && let (Some(name), Some(path)) = (text(number(at + 4)?), text(number(at + 8)?))
         {
-            found.entry(name).or_default().push(path);
+            let paths = found.entry(name).or_default();
+            if paths.len() < MAX_CACHED && !paths.contains(&path) {
+                paths.push(path);
+            }
         }
     }
     Some(found)
@@ -376,6 +417,7 @@ fn cached(bytes: &[u8], machine: Machine) -> Option<HashMap<String, Vec<String>>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lambda::check::testing::Forge;
 
     #[test]
     fn this_machines_cache_is_read() {
@@ -392,6 +434,79 @@ mod tests {
                 .iter()
                 .all(|path| std::path::Path::new(path).is_file())
         );
+    }
+
+    /// A cache of some entries of this machine: names and paths by what they are found at in the texts.
+    fn cache_of(entries: &[(usize, usize)], texts: &[u8]) -> Vec<u8> {
+        let word = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+        let mut bytes = CACHE_MAGIC.to_vec();
+        bytes.extend(word(entries.len()));
+        bytes.resize(CACHE_HEADER, 0);
+        let start = CACHE_HEADER + entries.len() * CACHE_ENTRY;
+        for (name, path) in entries {
+            bytes.extend([word(0x0303), word(start + name), word(start + path)].concat());
+            bytes.extend([0; 12]);
+        }
+        bytes.extend(texts);
+        bytes
+    }
+
+    #[test]
+    fn entries_of_a_cache_own_no_text() {
+        const COUNT: usize = 20_000;
+        let path = format!("/{}\0", "a/".repeat(2000));
+        let names = (0..COUNT).map(|number| format!("lib{number:05}.so\0"));
+        let texts = format!("{path}{}", names.collect::<String>());
+        let each = "lib00000.so\0".len();
+        let entries: Vec<_> = (0..COUNT).map(|n| (path.len() + n * each, 0)).collect();
+        let bytes = cache_of(&entries, texts.as_bytes());
+        let found = cached(&bytes, Machine::X86_64).unwrap();
+        assert_eq!(found.len(), COUNT);
+        let texts = found
+            .iter()
+            .flat_map(|(name, paths)| paths.iter().chain([name]));
+        let mut texts = texts.map(|text| text.as_ptr());
+        assert!(texts.all(|text| bytes.as_ptr_range().contains(&text)));
+    }
+
+    #[test]
+    fn a_name_of_a_cache_has_few_paths() {
+        let texts = (0..100).map(|number| format!("/lib{number:02}/a\0"));
+        let texts = texts.collect::<Vec<_>>().concat();
+        let entries: Vec<_> = (0..100)
+            .map(|number| (7, number * "/lib00/a\0".len()))
+            .collect();
+        let bytes = cache_of(&[entries.clone(), entries].concat(), texts.as_bytes());
+        let found = cached(&bytes, Machine::X86_64).unwrap();
+        assert_eq!(found.len(), 1);
+        let paths = &found["a"];
+        assert_eq!((paths.len(), paths[0]), (MAX_CACHED, "/lib00/a"));
+    }
+
+    #[test]
+    fn no_more_directories_are_searched_than_any_file_names() {
+        let mut image = Forge::new();
+        for number in 0..600 {
+            image = image.dir(&format!("d{number:03}"));
+        }
+        let path = |from: usize| {
+            let all = (from..from + 300)
+                .map(|number| format!("/d{number:03}:/gone{number}:/d{number:03}"));
+            all.collect::<Vec<_>>().join(":")
+        };
+        let image = image.subject();
+        let loader = Loader::new(&image, Machine::X86_64);
+        let of = |from: usize, inherited: &Directories| {
+            let links = Links {
+                rpath: Some(path(from).into()),
+                ..Links::default()
+            };
+            loader.paths(&format!("file{from}"), &links, inherited).1
+        };
+        let handed_on = of(300, &Directories::default());
+        assert_eq!(handed_on.len(), MAX_DIRECTORIES);
+        let both = of(0, &handed_on);
+        assert_eq!((both.len(), &*both[1]), (MAX_DIRECTORIES, "d001"));
     }
 
     #[test]

@@ -11,27 +11,26 @@ mod tests;
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use files::{Binary, Module, Owners, Role};
-use loader::{Edge, Hit, Loader, links_of};
+use files::{Binary, Foreign, Module, Owners, Role};
+use loader::{Directories, Edge, Hit, Loader, links_of};
 
 use crate::lambda;
-use crate::lambda::check::modules::below;
+use crate::lambda::check::paths::{self, below};
 use crate::lambda::check::subject::Subject;
-use crate::lambda::check::{Fault, Level, Look, Rule, folded, program, wheels};
-use crate::python::Machine;
+use crate::lambda::check::{
+    Fault, Level, Look, MOST, Rule, entry, folded, may_be_users, program, wheels,
+};
 use crate::python::elf::{Links, Watched, need_of};
-
-/// As many findings of one rule are told.
-const MOST: usize = 10;
+use crate::python::{Glibc, Machine};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "LMB066",
         level: Level::Error,
-        title: "Programs and extension modules are for the image's processor",
-        why: "The loader takes no file of another processor: `Runtime.ImportModuleError: Unable to import module 'app': \
+        title: "Programs and extension modules are for Linux and the image's processor",
+        why: "The loader takes no file of another processor or system: `Runtime.ImportModuleError: Unable to import module 'app': \
               …: cannot open shared object file: No such file or directory`, or `exec format error` for a program.",
         remedy: "Install the packages for the image's architecture: give pip `--platform manylinux2014_x86_64` (or \
                  `manylinux2014_aarch64`) and `--only-binary=:all:`.",
@@ -86,9 +85,9 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "LMB072",
         level: Level::Note,
-        title: "What every library needs can be read",
+        title: "What every library needs and every document says can be read",
         why: "The rules of libraries look at tables in each file; of one that is damaged, or has them in unusual \
-              places, they can say nothing.",
+              places, they can say nothing. Nor can others of documents that are longer than is kept of them.",
         remedy: "Install the package again if the file is damaged.",
         look: Look::Files(can_be_read),
     },
@@ -135,9 +134,9 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
     let Some(machine) = program::machine_of_base(image) else {
         return Vec::new();
     };
+    let told = told_elsewhere(image);
     for binary in Binary::all(image) {
-        let is_named = files::names_a_machine(binary.path, machine);
-        if binary.facts.is_for(machine) || is_named || is_told_elsewhere(image, binary.path) {
+        if !binary.is_for_another(machine) || told.contains(binary.path) {
             continue;
         }
         let name = binary.facts.machine_name();
@@ -149,78 +148,130 @@ fn is_for_this_processor(image: &Subject) -> Vec<Fault> {
             fault.path(binary.path).value(name),
         );
     }
+    for foreign in Foreign::all(image) {
+        let system = foreign.system;
+        let fault = Fault::new(format!("it is for {system}, and the image is for Linux"));
+        let fault = fault.layer(foreign.found.layer).path(foreign.path);
+        groups.add(owners.of(foreign.path), "", fault.value(system));
+    }
     groups.faults()
 }
 
-/// Whether the rules of extensions and of the entry point look at a program.
-fn is_told_elsewhere(image: &Subject, path: &str) -> bool {
-    let entry = image.documents.list("Entrypoint");
-    let entry = entry.first().and_then(|entry| image.find(entry));
-    files::directory(path) == "opt/extensions" || entry.is_some_and(|(entry, _)| entry == path)
+/// Whether a file at this real path is told to be for another processor than this one.
+pub(super) fn is_for_another(image: &Subject, machine: Machine, path: &str) -> bool {
+    let found = image.get(path);
+    let binary = found.and_then(|found| Binary::of(image, path, found));
+    binary.is_some_and(|binary| binary.is_for_another(machine))
 }
 
-/// The image's loader, what of its system is known, and what all added files need.
-struct Linked<'a> {
-    image: &'a Subject,
-    owners: Owners<'a>,
-    loader: Loader<'a>,
-    /// The C library's own definitions.
-    libc: Option<&'a Links>,
+/// The libraries and extension modules that are told to be for another system.
+pub(super) fn foreign(image: &Subject) -> BTreeSet<&str> {
+    let all = Foreign::all(image).into_iter();
+    all.map(|foreign| foreign.path).collect()
+}
+
+/// The programs that the rules of extensions and of the entry point look at, and those that start them.
+pub(super) fn told_elsewhere(image: &Subject) -> BTreeSet<String> {
+    let extensions = image.tree.paths_below("opt/extensions");
+    let extensions = extensions.filter(|path| paths::directory(path) == "opt/extensions");
+    let mut programs: Vec<_> = extensions.map(str::to_owned).collect();
+    programs.extend(entry::programs_of(image));
+    let chains = programs.iter();
+    chains
+        .flat_map(|path| program::started_by(image, path))
+        .collect()
+}
+
+/// What all added files need: found out once for an image.
+#[derive(Debug)]
+pub(super) struct Needs {
+    machine: Machine,
+    /// The path of the C library.
+    libc: Option<String>,
     /// Everything needed, once, with what the file that needs it is there for.
-    edges: Vec<(Edge<'a>, Role)>,
+    edges: Vec<(Edge, Role)>,
 }
 
-impl<'a> Linked<'a> {
-    fn new(image: &'a Subject) -> Option<Self> {
+impl Needs {
+    fn of(image: &Subject) -> Option<Self> {
         let machine = program::machine_of_base(image)?;
         let loader = Loader::new(image, machine);
-        let libc = loader.system_library("libc.so.6").map(|(_, links)| links);
-        let libc = libc.filter(|links| newest(&links.defined, "GLIBC_").is_some());
-        let mut linked = Self {
-            image,
-            owners: Owners::new(image),
+        let libc = loader.system_library("libc.so.6").map(|(path, _)| path);
+        let mut needs = Self {
+            machine,
             libc,
             edges: Vec::new(),
-            loader,
         };
-        linked.follow(machine);
-        Some(linked)
+        needs.follow(image, &loader);
+        Some(needs)
     }
 
     /// Follows modules and programs first: what they load is no plugin that may never be.
-    fn follow(&mut self, machine: Machine) {
-        let python = self.image.python.as_ref();
-        let python = python.and_then(|python| self.image.find(&python.interpreter));
-        let inherited = python.map_or_else(Vec::new, |(path, _)| self.loader.handed_on(&path));
-        let mut binaries: Vec<_> = Binary::all(self.image)
-            .filter(|binary| binary.facts.is_for(machine))
-            .filter(|binary| !is_of_other_python(self.image, binary.path))
+    fn follow(&mut self, image: &Subject, loader: &Loader<'_>) {
+        let python = image.python.as_ref();
+        let python = python.and_then(|python| image.find(&python.interpreter));
+        let none = Directories::default();
+        let inherited = python.map(|(path, _)| loader.handed_on(&path));
+        let inherited = inherited.unwrap_or_default();
+        let mut binaries: Vec<_> = Binary::all(image)
+            .filter(|binary| binary.facts.is_for(self.machine))
+            .filter(|binary| may_be_users(image, binary.path))
+            .filter(|binary| !is_of_other_python(image, binary.path))
             .collect();
         binaries.sort_by_key(|binary| match binary.role {
             Role::Module | Role::Program => 0,
             Role::Tool => 1,
             Role::Library => 2,
         });
-        let mut known: BTreeSet<(String, &str)> = BTreeSet::new();
+        let mut known: BTreeSet<(String, String)> = BTreeSet::new();
         let mut followed: BTreeSet<String> = BTreeSet::new();
         for binary in binaries {
             if binary.role == Role::Library && followed.contains(binary.path) {
                 continue;
             }
             let own = matches!(binary.role, Role::Program | Role::Tool);
-            let inherited = if own { &[][..] } else { &inherited };
-            for edge in self.loader.edges(binary.path, inherited) {
+            let inherited = if own { &none } else { &inherited };
+            for edge in loader.edges(binary.path, inherited) {
                 followed.insert(edge.file.clone());
-                if known.insert((edge.file.clone(), edge.name)) {
+                if known.insert((edge.file.clone(), edge.name.clone())) {
                     self.edges.push((edge, binary.role));
                 }
             }
         }
     }
+}
+
+/// The same in its image.
+struct Linked<'a> {
+    image: &'a Subject,
+    owners: Owners<'a>,
+    machine: Machine,
+    /// The C library's own definitions.
+    libc: Option<&'a Links>,
+    edges: &'a [(Edge, Role)],
+}
+
+impl<'a> Linked<'a> {
+    fn new(image: &'a Subject) -> Option<Self> {
+        let needs = image
+            .known
+            .needs
+            .get_or_init(|| Needs::of(image))
+            .as_ref()?;
+        let libc = needs.libc.as_ref().and_then(|path| image.get(path));
+        let libc = libc.and_then(|found| links_of(&found, needs.machine));
+        Some(Self {
+            image,
+            owners: Owners::new(image),
+            machine: needs.machine,
+            libc: libc.filter(|links| newest(&links.defined, "GLIBC_").is_some()),
+            edges: &needs.edges,
+        })
+    }
 
     /// The libraries that are not found, and who needs them.
-    fn missing(&self) -> Vec<&(Edge<'a>, Role)> {
-        let missing = |edge: &Edge<'_>| match &edge.hit {
+    fn missing(&self) -> Vec<&'a (Edge, Role)> {
+        let missing = |edge: &Edge| match &edge.hit {
             Hit::Found(_) => false,
             // That one is told to be for another processor.
             Hit::Other(path) => {
@@ -231,16 +282,62 @@ impl<'a> Linked<'a> {
         };
         let edges = self.edges.iter();
         edges
-            .filter(|(edge, _)| missing(edge) && !is_the_systems(self, edge.name))
+            .filter(|(edge, _)| missing(edge) && !is_the_systems(self, &edge.name))
             .collect()
+    }
+
+    /// How bad it is that a library which a file needs is only where the loader does not look; nothing where that
+    /// is how packages are made.
+    fn when_elsewhere(&self, edge: &Edge, role: Role, places: &[&str]) -> Option<Level> {
+        let whose = self.owners.of(&edge.file);
+        let is_own = places.iter().any(|place| self.owners.of(place) == whose);
+        let is_recorded = self.owners.distribution(&edge.file).is_some();
+        let are_recorded = || {
+            let mut places = places.iter();
+            places.all(|place| self.owners.distribution(place).is_some())
+        };
+        match role {
+            Role::Library if self.is_for_all(&edge.file) => Some(Level::Warning),
+            // A package loads its own libraries first, by their paths.
+            Role::Library | Role::Tool if is_own => None,
+            Role::Library => Some(Level::Note),
+            Role::Module if self.is_loaded(places) => (!is_own).then_some(Level::Note),
+            Role::Module | Role::Program if !is_recorded => Some(Level::Error),
+            // One distribution's libraries for another.
+            Role::Module if !is_own && are_recorded() => Some(Level::Note),
+            Role::Module | Role::Program | Role::Tool => Some(Level::Warning),
+        }
+    }
+
+    /// Whether some module finds one of these libraries: once that is imported, it is there for all.
+    fn is_loaded(&self, places: &[&str]) -> bool {
+        let real = places.iter().filter_map(|place| self.image.find(place));
+        let real: Vec<String> = real.map(|(path, _)| path).collect();
+        let mut edges = self.edges.iter().filter(|(_, role)| *role == Role::Module);
+        edges.any(|(edge, _)| matches!(&edge.hit, Hit::Found(path) if real.contains(path)))
+    }
+
+    /// Whether a library is no package's, and is where the user's own search path leads.
+    fn is_for_all(&self, path: &str) -> bool {
+        let on_path = self.image.documents.variable("LD_LIBRARY_PATH");
+        let mut on_path = on_path.unwrap_or_default().split(':');
+        let directory = paths::directory(path);
+        let is_users = [lambda::TASK_ROOT, "opt"]
+            .iter()
+            .any(|root| below(root, path).is_some());
+        is_users
+            && on_path.any(|on_path| on_path.trim_matches('/') == directory)
+            && self.owners.distribution(path).is_none()
     }
 
     /// Versions that added files need and that the library found has not: file, library's name, the newest such
     /// version, the library's path and all that it defines.
     fn unmet(&self) -> Vec<Unmet<'_>> {
-        let machine = self.loader.machine();
+        let machine = self.machine;
         let mut unmet = Vec::new();
-        for (edge, _) in &self.edges {
+        // A library may define ten thousands, and many files ask it for as many.
+        let mut defined: HashMap<&str, HashSet<&str>> = HashMap::new();
+        for (edge, _) in self.edges {
             let Hit::Found(path) = &edge.hit else {
                 continue;
             };
@@ -248,10 +345,17 @@ impl<'a> Linked<'a> {
             let Some(library) = library.and_then(|found| links_of(&found, machine)) else {
                 continue;
             };
-            let asked = edge.links.asked.iter();
-            let asked = asked.filter(|asked| &*asked.library == edge.name);
+            let defined = defined
+                .entry(path)
+                .or_insert_with(|| library.defined.iter().map(|version| &**version).collect());
+            let file = self.image.get(&edge.file);
+            let Some(links) = file.and_then(|found| links_of(&found, machine)) else {
+                continue;
+            };
+            let asked = links.asked_of(&edge.name).into_iter();
             let missing = asked.flat_map(|asked| &asked.versions);
-            let missing = missing.filter(|version| !library.defined.contains(version));
+            let missing = missing.filter(|version| !defined.contains(&***version));
+            let missing = missing.filter(|version| !is_older(&library.defined, version));
             // Of a library without versions the loader takes any, with a warning.
             let missing = missing.filter(|_| !library.defined.is_empty());
             let Some(version) = missing.max_by(|a, b| natural(a, b)) else {
@@ -259,7 +363,7 @@ impl<'a> Linked<'a> {
             };
             unmet.push(Unmet {
                 file: &edge.file,
-                library: edge.name,
+                library: &edge.name,
                 version,
                 path,
                 defined: &library.defined,
@@ -304,7 +408,7 @@ fn needs_no_newer_glibc(image: &Subject) -> Vec<Fault> {
     let Some(runtime) = image.runtime().filter(|_| is_of_lambda(image)) else {
         return Vec::new();
     };
-    let machine = linked.loader.machine();
+    let machine = linked.machine;
     let mut all = Vec::new();
     for binary in Binary::all(image) {
         let links = links_of(&binary.found, machine);
@@ -367,11 +471,17 @@ fn needs_no_newer_library(image: &Subject) -> Vec<Fault> {
     groups.faults()
 }
 
+/// The version of the image's own C library, where it says it.
+pub(super) fn glibc_of(image: &Subject) -> Option<Glibc> {
+    let libc = Linked::new(image)?.libc?;
+    need_of(newest(&libc.defined, "GLIBC_")?).map(|need| need.version)
+}
+
 /// The names of all libraries that something needs and that are not found.
 pub(super) fn missing_libraries(image: &Subject) -> BTreeSet<String> {
     let linked = Linked::new(image);
     let missing = linked.iter().flat_map(Linked::missing);
-    missing.map(|(edge, _)| edge.name.to_owned()).collect()
+    missing.map(|(edge, _)| edge.name.clone()).collect()
 }
 
 /// A fault in the layer and at the path of an added file.
@@ -391,15 +501,15 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
     if missing.is_empty() {
         return Vec::new();
     }
-    let names = missing.iter().map(|(edge, _)| edge.name).collect();
-    let elsewhere = elsewhere(image, linked.loader.machine(), &names);
-    let musl = missing.iter().filter(|(edge, _)| is_musl(edge.name));
+    let names = missing.iter().map(|(edge, _)| &*edge.name).collect();
+    let elsewhere = elsewhere(image, linked.machine, &names);
+    let musl = missing.iter().filter(|(edge, _)| is_musl(&edge.name));
     let musl: BTreeSet<_> = musl.map(|(edge, _)| linked.owners.of(&edge.file)).collect();
     let optional = optional_modules(&linked, &missing);
     let mut groups = Groups::default();
     for (edge, role) in &missing {
         let whose = linked.owners.of(&edge.file);
-        let name = edge.name;
+        let name = &*edge.name;
         let places = elsewhere.get(name).map_or(&[][..], Vec::as_slice);
         let (message, about, level) = if is_musl(name) {
             let message = format!(
@@ -414,19 +524,13 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
         } else if musl.contains(whose) {
             continue;
         } else if let Some(place) = places.first() {
-            // A package loads its own libraries first, by their paths.
-            if places.iter().any(|place| linked.owners.of(place) == whose) {
+            let Some(level) = linked.when_elsewhere(edge, *role, places) else {
                 continue;
-            }
+            };
             let message = format!(
                 "it needs `{name}`, which the loader does not find; `{place}` has that name, if something loads it \
                  first"
             );
-            let level = match role {
-                Role::Library => Level::Note,
-                _ if linked.owners.is_packaged(place) => Level::Note,
-                _ => Level::Warning,
-            };
             (message, name.to_owned(), level)
         } else {
             let message = format!("it needs `{name}`, which nothing in the image provides");
@@ -438,6 +542,9 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
                 }
                 Role::Module | Role::Program => (message, name.to_owned(), Level::Error),
                 Role::Tool => (message, name.to_owned(), Level::Warning),
+                Role::Library if linked.is_for_all(&edge.file) => {
+                    (message, name.to_owned(), Level::Warning)
+                }
                 // Whoever owns it may never load it.
                 Role::Library => (message, "plugins".to_owned(), Level::Note),
             }
@@ -450,8 +557,8 @@ fn finds_its_libraries(image: &Subject) -> Vec<Fault> {
 
 /// Extension modules that nobody need import: the standard library's, and those that are few of their owner's, which
 /// has others for whoever lacks the library.
-fn optional_modules<'a>(linked: &Linked<'a>, missing: &[&(Edge<'a>, Role)]) -> BTreeSet<String> {
-    let modules = |edges: &mut dyn Iterator<Item = &(Edge<'a>, Role)>| {
+fn optional_modules(linked: &Linked<'_>, missing: &[&(Edge, Role)]) -> BTreeSet<String> {
+    let modules = |edges: &mut dyn Iterator<Item = &(Edge, Role)>| {
         let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (edge, _) in edges.filter(|(_, role)| *role == Role::Module) {
             let whose = linked.owners.of(&edge.file).to_owned();
@@ -526,18 +633,15 @@ fn elsewhere<'a>(
 ) -> BTreeMap<&'a str, Vec<&'a str>> {
     let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for path in image.tree.paths() {
-        let file = files::name(path);
+        let file = paths::name(path);
         if !file.contains(".so") {
             continue;
         }
         let Some((_, found)) = image.find(path) else {
             continue;
         };
-        let Some(links) = links_of(&found, machine) else {
-            continue;
-        };
-        let soname = links.soname.as_deref().unwrap_or_default();
-        if let Some(name) = names.get(file).or_else(|| names.get(soname)) {
+        let is_library = links_of(&found, machine).is_some();
+        if let Some(name) = names.get(file).filter(|_| is_library) {
             places.entry(*name).or_default().push(path);
         }
     }
@@ -549,6 +653,7 @@ fn finds_its_loader(image: &Subject) -> Vec<Fault> {
         return Vec::new();
     };
     let owners = Owners::new(image);
+    let told = told_elsewhere(image);
     let mut groups = Groups::default();
     let programs = Binary::all(image).filter(|binary| binary.role == Role::Program);
     for binary in programs.filter(|binary| binary.facts.is_for(machine)) {
@@ -556,7 +661,7 @@ fn finds_its_loader(image: &Subject) -> Vec<Fault> {
         let Some(loader) = seen.and_then(|seen| program::missing_loader(image, seen)) else {
             continue;
         };
-        if is_told_elsewhere(image, binary.path) {
+        if told.contains(binary.path) {
             continue;
         }
         let fault = Fault::new(format!("it is started by `{loader}`, which is not there"));
@@ -568,7 +673,36 @@ fn finds_its_loader(image: &Subject) -> Vec<Fault> {
 
 /// Whether an extension module is one that the image's Python passes over.
 fn is_of_other_python(image: &Subject, path: &str) -> bool {
-    Module::of(files::name(path)).is_some_and(|module| module.is_of_other_python(image))
+    Module::of(paths::name(path)).is_some_and(|module| module.is_of_other_python(image))
+}
+
+/// The directories and names of the extension modules that the image's Python imports.
+fn fitting_modules(image: &Subject) -> BTreeSet<(&str, &str)> {
+    let fitting = image.tree.paths().filter_map(|path| {
+        let module = Module::of(paths::name(path))?;
+        let is_own = !module.is_of_other_python(image);
+        is_own.then_some((paths::directory(path), module.stem))
+    });
+    fitting.collect()
+}
+
+/// The distributions whose tags are told to be for others.
+struct Unfit {
+    names: BTreeSet<String>,
+    /// The Pythons of those that record no files, as `cp312`.
+    pythons: BTreeSet<String>,
+}
+
+impl Unfit {
+    fn of(image: &Subject) -> Self {
+        let all = wheels::unfit(image);
+        let unrecorded = all.iter().filter(|unfit| !unfit.is_recorded);
+        let pythons = unrecorded.flat_map(wheels::Unfit::pythons);
+        Self {
+            pythons: pythons.map(str::to_owned).collect(),
+            names: all.into_iter().map(|unfit| unfit.name).collect(),
+        }
+    }
 }
 
 fn is_of_this_python(image: &Subject) -> Vec<Fault> {
@@ -580,31 +714,30 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
     let machine = program::machine_of_base(image);
     let owners = Owners::new(image);
     let unfit = OnceCell::new();
+    let fitting = OnceCell::new();
     for binary in Binary::all(image) {
         let path = binary.path;
-        let Some(module) = Module::of(files::name(path)) else {
+        let Some(module) = Module::of(paths::name(path)) else {
             continue;
         };
         let is_fitting = machine.is_some_and(|machine| binary.facts.is_for(machine));
-        let is_read = python.path.iter().any(|place| is_below(path, place));
+        let is_read = python.path.iter().any(|place| below(place, path).is_some());
         if !module.is_of_other_python(image) || !is_read || !is_fitting {
             continue;
         }
-        let directory = files::directory(path);
-        let beside = image.tree.paths_below(directory);
-        let beside = beside.filter(|other| files::directory(other) == directory);
-        let has_own = beside
-            .filter_map(|other| Module::of(files::name(other)))
-            .any(|other| other.stem == module.stem && !other.is_of_other_python(image));
+        let directory = paths::directory(path);
+        let fitting = fitting.get_or_init(|| fitting_modules(image));
+        let has_own = fitting.contains(&(directory, module.stem));
         let has_source = image
             .tree
             .contains(&format!("{directory}/{}.py", module.stem));
-        let unfit = unfit.get_or_init(|| wheels::unfit(image));
-        let distribution = owners.distribution(path);
-        let is_told = unfit.iter().any(|unfit| match distribution {
-            Some(name) => unfit.name == name,
-            None => !unfit.is_recorded && unfit.is_for(module.tag),
-        });
+        let unfit = unfit.get_or_init(|| Unfit::of(image));
+        let is_told = match owners.distribution(path) {
+            Some(name) => unfit.names.contains(name),
+            None => unfit
+                .pythons
+                .contains(&module.tag.replace("cpython-", "cp")),
+        };
         if has_own || has_source || is_told {
             continue;
         }
@@ -618,19 +751,21 @@ fn is_of_this_python(image: &Subject) -> Vec<Fault> {
     groups.faults()
 }
 
-fn is_below(path: &str, place: &str) -> bool {
-    let rest = path.strip_prefix(place.trim_matches('/'));
-    rest.is_some_and(|rest| rest.starts_with('/'))
-}
-
 fn can_be_read(image: &Subject) -> Vec<Fault> {
     let owners = Owners::new(image);
     let mut groups = Groups::default();
     for (path, found) in image.added() {
+        let seen = found.entry.seen.as_ref();
+        if seen.is_some_and(|seen| seen.is_dropped) {
+            let message = "it is too long, or its layer has too many of its kind; what it says is not checked";
+            let fault = Fault::new(message).layer(found.layer).path(path);
+            groups.add(owners.of(path), "documents", fault);
+            continue;
+        }
         if files::role(image, path, &found).is_none() {
             continue;
         }
-        let message = match found.entry.seen.as_ref().map(|seen| &seen.elf) {
+        let message = match seen.map(|seen| &seen.elf) {
             Some(Watched::Elsewhere) => "its tables are in an unusual place".to_owned(),
             Some(Watched::Elf(Err(error))) => format!("it is damaged: {error}"),
             _ => continue,
@@ -656,6 +791,21 @@ fn newest<'a>(versions: &'a [Box<str>], family: &str) -> Option<&'a str> {
         rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     });
     numbered.max_by(|a, b| natural(a, b))
+}
+
+/// Whether a version is older than the newest of its family that a library has. Those of glibc and of GCC's libraries
+/// are kept for ever, so that it is there too, also where the library at hand is one for linking and lists few.
+fn is_older(defined: &[Box<str>], version: &str) -> bool {
+    let mut families = ["GLIBC_", "GLIBCXX_", "CXXABI_"].into_iter();
+    let family = families.find(|family| {
+        let rest = version.strip_prefix(family);
+        rest.is_some_and(|rest| {
+            rest.bytes()
+                .all(|byte| byte == b'.' || byte.is_ascii_digit())
+        })
+    });
+    let newest = family.and_then(|family| newest(defined, family));
+    newest.is_some_and(|newest| natural(version, newest) == Ordering::Less)
 }
 
 /// Compares names with numbers in them as people do.

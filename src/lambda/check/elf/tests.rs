@@ -163,6 +163,27 @@ fn a_newer_c_library_is_found() {
 }
 
 #[test]
+fn versions_below_the_newest_are_there() {
+    let cxx = Made {
+        needed: &["libstdc++.so.6"],
+        asks: &[(
+            "libstdc++.so.6",
+            &["GLIBCXX_3.4.21", "CXXABI_1.3.9", "CXXABI_1.3"],
+        )],
+        ..Made::default()
+    };
+    let image = base()
+        .file(
+            "var/task/some/old.abi3.so",
+            needs(&["GLIBC_2.3.4", "GLIBC_2.14", "GLIBC_2.33"]),
+        )
+        .file("var/task/some/cxx.abi3.so", cxx.bytes());
+    assert_eq!(findings(image), "");
+    let image = base().file("var/task/odd.abi3.so", needs(&["GLIBC_ABI_DT_RELR"]));
+    assert!(findings(image).contains("`GLIBC_ABI_DT_RELR`"));
+}
+
+#[test]
 fn without_a_system_lambdas_own_version_counts() {
     let image = || {
         empty_base()
@@ -251,6 +272,17 @@ fn a_library_that_is_missing_is_found() {
 }
 
 #[test]
+fn the_root_may_be_where_modules_are() {
+    let file = needing(&["libone.so.1"]).bytes();
+    let mut image = subject(base().file("some/_one.abi3.so", file));
+    image.python.as_mut().unwrap().path = vec![String::new()];
+    let findings = check(&image).into_iter();
+    let own = findings.filter(|finding| finding.rule.id == "LMB069");
+    let own: Vec<_> = own.map(|finding| line(&finding)).collect();
+    insta::assert_snapshot!(own.join("\n"), @"LMB069 error 1 some/_one.abi3.so: it needs `libone.so.1`, which nothing in the image provides");
+}
+
+#[test]
 fn libraries_are_found_as_the_loader_finds_them() {
     let rpath = Made {
         rpath: "${ORIGIN}/../some.libs:/nowhere",
@@ -301,15 +333,97 @@ fn a_library_that_is_elsewhere_is_told_with_its_place() {
     let image = base()
         .file("var/task/_one.abi3.so", needing(&["libone.so.1"]).bytes())
         .file("opt/other/libone.so.1", needing(&[]).bytes());
-    insta::assert_snapshot!(findings(image), @"LMB069 warning 1 var/task/_one.abi3.so: it needs `libone.so.1`, which the loader does not find; `opt/other/libone.so.1` has that name, if something loads it first");
+    insta::assert_snapshot!(findings(image), @"LMB069 error 1 var/task/_one.abi3.so: it needs `libone.so.1`, which the loader does not find; `opt/other/libone.so.1` has that name, if something loads it first");
     let image = base()
         .file("var/task/vision/_C.so", needing(&["libtorch.so"]).bytes())
         .file("var/task/torch/lib/libtorch.so", needing(&[]).bytes())
         .file(
             "var/task/torch/_C.abi3.so",
-            needing(&["libtorch.so"]).bytes(),
+            Made {
+                rpath: "$ORIGIN/lib",
+                ..needing(&["libtorch.so"])
+            }
+            .bytes(),
         );
     insta::assert_snapshot!(findings(image), @"LMB069 note 1 var/task/vision/_C.so: it needs `libtorch.so`, which the loader does not find; `var/task/torch/lib/libtorch.so` has that name, if something loads it first");
+}
+
+#[test]
+fn a_library_off_the_path_of_its_own_package_is_found() {
+    let module = needing(&["libin.so.1"]).bytes();
+    let library = Made {
+        soname: "libin.so.1",
+        ..needing(&[])
+    }
+    .bytes();
+    let of = |module_at: &str, library_at: &str, record: Option<String>| {
+        let mut image = base()
+            .file(&format!("var/task/{module_at}"), &module)
+            .file(&format!("var/task/{library_at}"), &library);
+        if let Some(record) = record {
+            image = image.file("var/task/pk-1.dist-info/RECORD", record);
+        }
+        findings(image)
+    };
+    let unrecorded = [
+        of("pk/_m.abi3.so", "pk.libs/libin.so.1", None),
+        of("pk/_m.abi3.so", "pk/lib/libin.so.1", None),
+        of("pk/_m.abi3.so", "pk/libin.so.1", None),
+        of("pk/_m.abi3.so", "vendor/libin.so.1", None),
+        // The name inside the file is not what the loader looks for.
+        of("pk/_m.abi3.so", "pk/libin.so.2", None),
+    ];
+    insta::assert_snapshot!(unrecorded.join("\n"), @"
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk.libs/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk/lib/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/vendor/libin.so.1` has that name, if something loads it first
+    LMB069 error 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which nothing in the image provides
+    ");
+    let record = "pk/_m.abi3.so,,\npk.libs/libin.so.1,,\n".to_owned();
+    let recorded = of("pk/_m.abi3.so", "pk.libs/libin.so.1", Some(record));
+    insta::assert_snapshot!(recorded, @"LMB069 warning 1 var/task/pk/_m.abi3.so: it needs `libin.so.1`, which the loader does not find; `var/task/pk.libs/libin.so.1` has that name, if something loads it first");
+}
+
+#[test]
+fn where_all_is_one_layer_the_systems_libraries_are_its_own() {
+    let needs = needing(&["libtk.so.1"]).bytes();
+    let image = empty_base()
+        .file("var/lang/lib/python3.12/lib-dynload/_tk.abi3.so", &needs)
+        .file("var/task/_m.abi3.so", &needs);
+    insta::assert_snapshot!(findings(image), @"LMB069 error 0 var/task/_m.abi3.so: it needs `libtk.so.1`, which nothing in the image provides");
+}
+
+#[test]
+fn a_link_in_place_of_a_library_is_told_once() {
+    let image = base()
+        .file("var/task/_m.abi3.so", needing(&["libin.so.1"]).bytes())
+        .link("var/task/lib/libin.so.1", "libin.so.1.0")
+        .link("var/task/lib/libother.so.1", "libother.so.1.0");
+    let found = check(&subject(image)).into_iter();
+    let found = found.filter(|finding| ["LMB046", "LMB069"].contains(&finding.rule.id));
+    let found: Vec<_> = found.map(|finding| line(&finding)).collect();
+    insta::assert_snapshot!(found.join("\n"), @"
+    LMB069 error 1 var/task/_m.abi3.so: it needs `libin.so.1`, which nothing in the image provides
+    LMB046 warning 1 var/task/lib/libother.so.1: the symbolic link leads to `libother.so.1.0`, where nothing is
+    ");
+}
+
+#[test]
+fn libraries_on_the_users_search_path_want_theirs() {
+    let needs = || needing(&["libgone.so.1"]).bytes();
+    let image = base()
+        .file("opt/lib/libone.so", needs())
+        .file("var/task/lib/libtwo.so", needs())
+        .file("var/task/libthree.so", needs())
+        .file("var/task/libfour.so", needs())
+        .file("var/task/four-1.dist-info/RECORD", "libfour.so,,\n");
+    insta::assert_snapshot!(findings(image), @"
+    LMB069 warning 1 var/task/lib/libtwo.so: it needs `libgone.so.1`, which nothing in the image provides
+    LMB069 warning 1 var/task/libthree.so: it needs `libgone.so.1`, which nothing in the image provides
+    LMB069 warning 1 opt/lib/libone.so: it needs `libgone.so.1`, which nothing in the image provides
+    LMB069 note 1 var/task/libfour.so: it needs `libgone.so.1`, which nothing in the image provides
+    ");
 }
 
 #[test]
@@ -372,6 +486,8 @@ fn a_program_without_its_loader_is_found() {
         .program("opt/bin/static", program(""))
         .program("var/task/some/tool", program("/lib/ld-musl-x86_64.so.1"));
     insta::assert_snapshot!(findings(image), @"LMB070 error 1 opt/bin/one: it is started by `/lib/ld-musl-x86_64.so.1`, which is not there");
+    let image = base().program("var/task/one", program("/lib/ld-musl-x86_64.so.1"));
+    insta::assert_snapshot!(findings(image), @"LMB070 error 1 var/task/one: it is started by `/lib/ld-musl-x86_64.so.1`, which is not there");
 }
 
 #[test]
@@ -436,6 +552,37 @@ fn the_files_of_a_distribution_are_one_finding_wherever_they_are() {
 }
 
 #[test]
+fn a_wheel_for_another_processor_is_told_once() {
+    let other = Made {
+        machine: 183,
+        ..Made::default()
+    };
+    let told = |file: &str, row: &str| {
+        let info = "var/task/some-1.0.dist-info";
+        let wheel = "Wheel-Version: 1.0\nTag: py3-none-manylinux_2_17_aarch64\n";
+        let image = base()
+            .program(file, other.bytes())
+            .file(&format!("{info}/METADATA"), "Name: some\nVersion: 1.0\n")
+            .file(&format!("{info}/WHEEL"), wheel)
+            .file(&format!("{info}/RECORD"), format!("{row},,\n"));
+        let findings = check(&subject(image)).into_iter();
+        let own = findings.filter(|finding| ("LMB066".."LMB081").contains(&finding.rule.id));
+        own.map(|finding| line(&finding)).collect::<Vec<_>>()
+    };
+    let library = "_some_data/libsome_arm64.so";
+    let found = [
+        told(&format!("var/task/{library}"), library),
+        told("var/task/bin/some", "bin/some"),
+        told("var/task/bin/some", "../../bin/some"),
+    ];
+    insta::assert_snapshot!(found.concat().join("\n"), @"
+    LMB076 error 1 var/task/some-1.0.dist-info: some 1.0 is for aarch64, and the image is python 3.12, x86_64, glibc 2.34
+    LMB066 error 1 var/task/bin/some: it is for aarch64, and the image is for x86_64
+    LMB066 error 1 var/task/bin/some: it is for aarch64, and the image is for x86_64
+    ");
+}
+
+#[test]
 fn a_configuration_that_includes_itself_is_read_once() {
     let mut image = base();
     for number in 0..12 {
@@ -447,6 +594,68 @@ fn a_configuration_that_includes_itself_is_read_once() {
         .file("opt/own/libone.so.1", needing(&[]).bytes())
         .file("var/task/_one.abi3.so", needing(&["libone.so.1"]).bytes());
     assert_eq!(findings(image), "");
+}
+
+/// So many would need more stack than there is, were each read by the one before.
+#[test]
+fn a_chain_of_configurations_has_an_end() {
+    let mut image = base().file("etc/ld.so.conf", "include ld.so.conf.d/f0\n");
+    for number in 0..8_000 {
+        let text = format!("include ld.so.conf.d/f{}\n/opt/own\n", number + 1);
+        image = image.file(&format!("etc/ld.so.conf.d/f{number}"), text);
+    }
+    let image = image
+        .file("opt/own/libone.so.1", needing(&[]).bytes())
+        .file("var/task/_one.abi3.so", needing(&["libone.so.1"]).bytes());
+    assert_eq!(findings(image), "");
+}
+
+/// 6000 directories that are not there for each of 4000 libraries.
+#[test]
+fn search_paths_are_looked_at_once_for_a_file() {
+    let needed: Vec<_> = (0..4000).map(|number| format!("l{number}")).collect();
+    let needed: Vec<_> = needed.iter().map(String::as_str).collect();
+    let mut rpath: Vec<_> = (0..2800).map(|number| format!("/{number:x}")).collect();
+    rpath.push("/opt/own".to_owned());
+    let file = Made {
+        rpath: &rpath.join(":"),
+        ..needing(&needed)
+    };
+    let mut image = base().file("opt/own/l0", needing(&[]).bytes());
+    for number in 0..4 {
+        image = image.file(&format!("var/task/_{number}.abi3.so"), file.bytes());
+    }
+    let found = findings(image);
+    assert_eq!(found.lines().count(), 10);
+    assert!(!found.contains("`l0`"), "{found}");
+}
+
+#[test]
+fn what_files_need_is_found_out_once() {
+    let needing = needing(&["libgone.so"]).bytes();
+    let image = || subject(base().file("var/task/_one.abi3.so", &needing));
+    let told = |image: &Subject| {
+        let findings = check(image);
+        let mut findings = findings.iter();
+        findings.any(|finding| finding.rule.id == "LMB069")
+    };
+    assert!(told(&image()));
+    let known = image();
+    known.known.needs.set(None).unwrap();
+    assert!(!told(&known));
+}
+
+/// To look for another module beside each would take hours.
+#[test]
+fn many_modules_of_another_python_are_looked_at_once() {
+    let file = needing(&[]).bytes();
+    let mut image = base();
+    for number in 0..8_000 {
+        let path = format!("var/task/m{number:05}.cpython-311-x86_64-linux-gnu.so");
+        image = image.file(&path, &file);
+    }
+    let found = findings(image);
+    insta::assert_snapshot!(found.lines().last().unwrap_or_default(), @"LMB071 warning 1 var/task/m00009.cpython-311-x86_64-linux-gnu.so: it is for `cpython-311`, and the image's Python 3.12 imports `cpython-312` alone, and 7990 more of the kind");
 }
 
 #[test]
@@ -479,4 +688,84 @@ fn many_findings_are_folded() {
     let found = findings(image);
     assert_eq!(found.lines().count(), 10);
     insta::assert_snapshot!(found.lines().last().unwrap_or_default(), @"LMB069 error 1 var/task/m09.abi3.so: it needs `libgone.so`, which nothing in the image provides, and 4 more of the kind");
+}
+
+#[test]
+fn files_of_other_systems_are_found() {
+    let macho = b"\xcf\xfa\xed\xfe\x0c\0\0\x01\0\0\0\0\x08\0\0\0 and more";
+    let fat = b"\xca\xfe\xba\xbe\0\0\0\x02\x01\0\0\x07\0\0\0\x03 and more";
+    let windows = b"MZ\x90\0\x03\0\0\0\x04\0\0\0\xff\xff\0\0 and more";
+    let of = |files: &[(&str, &[u8])]| {
+        let files = files.iter();
+        findings(files.fold(base(), |image, (path, bytes)| image.file(path, bytes)))
+    };
+    let found = [
+        of(&[("var/task/_one.cpython-312-x86_64-linux-gnu.so", macho)]),
+        of(&[("var/task/_one.cpython-312-darwin.so", macho)]),
+        of(&[("var/task/one/lib/libone.so", fat)]),
+        of(&[("opt/python/_one.so", windows)]),
+        of(&[("var/task/one/a.so", macho), ("var/task/one/b.so", macho)]),
+    ];
+    insta::assert_snapshot!(found.join("\n"));
+    for (number, magic) in [
+        0xfeed_face_u32,
+        0xfeed_facf,
+        0xcefa_edfe,
+        0xcffa_edfe,
+        0xcafe_babe,
+        0xcafe_babf,
+        0xbeba_feca,
+        0xbfba_feca,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let found = of(&[("var/task/_one.so", &magic.to_be_bytes())]);
+        assert!(found.starts_with("LMB066 error"), "{number}");
+    }
+}
+
+#[test]
+fn files_of_other_systems_that_nothing_loads_are_innocent() {
+    let macho = b"\xcf\xfa\xed\xfe\x0c\0\0\x01";
+    let own = needing(&[]).bytes();
+    let files: [(&str, &[u8]); 11] = [
+        ("var/task/one/libone.dylib", macho),
+        ("var/task/one/one.dll", b"MZ"),
+        ("var/task/one/_one.pyd", b"MZ"),
+        ("var/task/one/setup.exe", b"MZ"),
+        ("var/task/one/darwin/libone.so", macho),
+        ("var/task/one/bin/macos-arm64/libone.so", macho),
+        ("srv/elsewhere/libone.so", macho),
+        ("var/task/one/notes.so.txt", macho),
+        // The one of this system is beside it, or a source.
+        ("var/task/_two.cpython-312-darwin.so", macho),
+        ("var/task/_two.cpython-312-x86_64-linux-gnu.so", &own),
+        ("var/task/empty.so", b""),
+    ];
+    let image = files
+        .iter()
+        .fold(base(), |image, (path, bytes)| image.file(path, bytes));
+    let image = image
+        .file("var/task/three.cpython-312-darwin.so", macho)
+        .file("var/task/three.py", "");
+    assert_eq!(findings(image), "");
+}
+
+/// Its wheel's tags say the same.
+#[test]
+fn a_wheel_of_another_system_is_told_once() {
+    let info = "var/task/one-1.0.dist-info";
+    let module = "_one.cpython-312-darwin.so";
+    let image = base()
+        .file(&format!("var/task/{module}"), b"\xcf\xfa\xed\xfe")
+        .file(&format!("{info}/METADATA"), "Name: one\nVersion: 1.0\n")
+        .file(
+            &format!("{info}/WHEEL"),
+            "Tag: cp312-cp312-macosx_11_0_arm64\n",
+        )
+        .file(&format!("{info}/RECORD"), format!("{module},,\n"))
+        .file("var/task/app.py", "def handler(event, context): pass\n");
+    let told = image.findings_of("LMB050".."LMB090");
+    insta::assert_snapshot!(told, @"LMB066 error 1 var/task/_one.cpython-312-darwin.so: it is for macOS, and the image is for Linux");
 }

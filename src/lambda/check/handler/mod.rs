@@ -3,18 +3,45 @@
 //! They follow what the runtime client does with the handler's text: it splits it, imports the module, and takes the
 //! name from it. Where that cannot be told without running anything, nothing is said.
 
-use crate::lambda::check::modules::{self, Lookup, Module, PthLine, below, joined};
+mod bound;
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use bound::{Bound, What};
+
+use crate::lambda::check::modules::{self, Lookup, Module, PthLine};
+use crate::lambda::check::paths::{self, below, joined};
 use crate::lambda::check::subject::{Python, Subject};
 use crate::lambda::check::syntax::{self, Binding};
-use crate::lambda::check::{Fault, Level, Look, Rule, folded, wheels};
+use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded, wheels};
 use crate::lambda::{Handler, RUNTIME_DIR};
+use crate::oci::flatten::Kind;
 use crate::python::standard_library;
 
-/// Findings of one rule at most.
-const MOST: usize = 10;
+/// Sources of the user's that are followed, at most.
+const MOST_SOURCES: usize = 1000;
 
-/// `sys.builtin_module_names` of `CPython` 3.9 to 3.14 on Linux that have no underscore in front.
+/// `sys.builtin_module_names` of `CPython` 3.9 to 3.14 on Linux.
 const BUILTIN: &[&str] = &[
+    "_abc",
+    "_ast",
+    "_codecs",
+    "_collections",
+    "_functools",
+    "_imp",
+    "_io",
+    "_locale",
+    "_operator",
+    "_signal",
+    "_sre",
+    "_stat",
+    "_string",
+    "_symtable",
+    "_thread",
+    "_tracemalloc",
+    "_warnings",
+    "_weakref",
     "atexit",
     "builtins",
     "errno",
@@ -169,9 +196,18 @@ pub(super) const RULES: &[Rule] = &[
         id: "LMB060",
         level: Level::Error,
         title: "What the function's modules import is in the image",
-        why: "`Runtime.ImportModuleError: Unable to import module: No module named`.",
+        why: "`Runtime.ImportModuleError: Unable to import module: No module named`, or of a relative import outside of a \
+              package `attempted relative import with no known parent package`.",
         remedy: "Install the distribution that brings the module, or copy it below the task root.",
         look: Look::Files(has_its_imports),
+    },
+    Rule {
+        id: "LMB061",
+        level: Level::Error,
+        title: "The handler can be called",
+        why: "The module is imported without complaint, and each invocation ends with `TypeError: object is not callable`.",
+        remedy: "Give the handler's name to a function that takes `event` and `context`.",
+        look: Look::Files(can_be_called),
     },
 ];
 
@@ -224,12 +260,44 @@ fn is_there(image: &Subject) -> Vec<Fault> {
     let message = match modules::look_up(image, &python.path, module) {
         Lookup::Found(_) => return Vec::new(),
         Lookup::NoPackage(part) => format!("`{part}` is a module, so there is no `{module}` in it"),
+        // What lies in its place and is no file at all another rule tells.
+        Lookup::Missing(part) if is_odd(image, python, &part) => return Vec::new(),
         Lookup::Missing(part) => {
             let first = python.path.first().map_or("", |directory| directory);
+            let first = if first.is_empty() { "/" } else { first };
             format!("there is no module `{part}` in `{first}` or elsewhere on the module path")
         }
     };
     vec![Fault::new(message).value(handler.to_string())]
+}
+
+/// Whether an added device, pipe or the like has the place of a module.
+fn is_odd(image: &Subject, python: &Python, dotted: &str) -> bool {
+    let source = format!("{}.py", dotted.replace('.', "/"));
+    let mut places = python.path.iter().map(|place| joined(place, &source));
+    places.any(|place| {
+        image.get(&place).is_some_and(|found| {
+            let kind = found.entry.kind;
+            found.layer >= image.base && matches!(kind, Kind::Device | Kind::Fifo | Kind::Other(_))
+        })
+    })
+}
+
+/// Names of modules that are missed, as paths: of the handler's rules each has told that nothing is there.
+pub(super) fn missed(image: &Subject) -> Vec<String> {
+    let mut missed = Vec::new();
+    if let Some((handler, python)) = handled(image) {
+        let module = handler.module();
+        match modules::look_up(image, &python.path, module) {
+            Lookup::Missing(part) => missed.push(part.replace('.', "/")),
+            Lookup::Found(_) if is_namespace(image).is_some() => missed.push(handler.stem()),
+            Lookup::Found(_) | Lookup::NoPackage(_) => {}
+        }
+    }
+    let imports = has_its_imports(image).into_iter();
+    let imports = imports.filter_map(|fault| fault.value);
+    missed.extend(imports.map(|name| name.trim_start_matches('.').replace('.', "/")));
+    missed
 }
 
 /// A source of the user's that is run when the function starts.
@@ -238,7 +306,9 @@ struct Source {
     layer: usize,
     /// The package that relative imports start from, as directories; nothing where they cannot work.
     package: Option<Vec<String>>,
-    read: Result<syntax::Module, syntax::Refusal>,
+    /// How many packages are around it, itself included if it is one; nothing where that depends on who imports it.
+    depth: Option<u32>,
+    read: syntax::Reading,
 }
 
 fn source(
@@ -247,7 +317,7 @@ fn source(
     path: &str,
     package: Option<Vec<String>>,
 ) -> Option<Source> {
-    if !modules::has_ending(path, "py") {
+    if !paths::has_ending(path, "py") {
         return None;
     }
     let (path, found) = image.find(path)?;
@@ -257,11 +327,23 @@ fn source(
         return None;
     }
     Some(Source {
-        read: syntax::read(bytes, python.version)?,
+        read: read_once(image, &path, || syntax::read(bytes, python.version))?,
         layer: found.layer,
         path,
         package,
+        depth: None,
     })
+}
+
+/// What a source says: several rules ask, and parsing costs.
+fn read_once(
+    image: &Subject,
+    path: &str,
+    read: impl FnOnce() -> Option<syntax::Reading>,
+) -> Option<syntax::Reading> {
+    let known = image.known.sources.lock();
+    let mut known = known.unwrap_or_else(PoisonError::into_inner);
+    known.entry(path.to_owned()).or_insert_with(read).clone()
 }
 
 /// The handler's module and the packages around it, the module last.
@@ -271,31 +353,58 @@ fn sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Source> {
     };
     let mut around = None;
     let mut sources = Vec::new();
-    for module in way {
+    for (depth, module) in (0..).zip(way) {
         let own = module.directories();
         let package = own.clone().or_else(|| around.clone());
         if let Some(file) = module.file() {
-            sources.extend(source(image, python, file, package));
+            let mut source = source(image, python, file, package);
+            if let Some(source) = &mut source {
+                source.depth = Some(depth + u32::from(own.is_some()));
+            }
+            sources.extend(source);
         }
         around = own;
     }
     sources
 }
 
-/// The same and the user's own modules that these import, at one level.
+/// The same and the user's own modules that these import, and those that these do.
 fn all_sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Source> {
     let mut all = sources(image, handler, python);
-    let mut more = Vec::new();
-    for one in &all {
-        let Ok(module) = &one.read else { continue };
-        for import in &module.imports {
-            let Some(directories) = start_of(import.level, one, python) else {
-                continue;
-            };
-            if import.module.is_empty() {
+    let mut known: BTreeSet<String> = all.iter().map(|one| one.path.clone()).collect();
+    let mut next = 0;
+    while next < all.len().min(MOST_SOURCES) {
+        for (path, package) in imported(image, python, &all[next]) {
+            if !known.insert(path.clone()) {
                 continue;
             }
-            let Lookup::Found(way) = modules::look_up(image, &directories, &import.module) else {
+            let one = source(image, python, &path, package);
+            all.extend(one.filter(|one| one.path == path || known.insert(one.path.clone())));
+        }
+        next += 1;
+    }
+    all
+}
+
+/// The user's own modules that a source imports: their files, each with the package around it.
+fn imported(
+    image: &Subject,
+    python: &Python,
+    source: &Source,
+) -> Vec<(String, Option<Vec<String>>)> {
+    let mut files = Vec::new();
+    let imports = source.read.iter().flat_map(|module| &module.imports);
+    for import in imports {
+        let Some(directories) = start_of(import.level, source, python) else {
+            continue;
+        };
+        // What is taken from a package may be a module of it.
+        let dots = if import.module.is_empty() { "" } else { "." };
+        let names = import.names.iter().filter(|name| *name != "*");
+        let names = names.map(|name| format!("{}{dots}{name}", import.module));
+        let whole = (!import.module.is_empty()).then(|| import.module.clone());
+        for dotted in whole.into_iter().chain(names) {
+            let Lookup::Found(way) = modules::look_up(image, &directories, &dotted) else {
                 continue;
             };
             let mut around = None;
@@ -303,17 +412,12 @@ fn all_sources(image: &Subject, handler: &Handler, python: &Python) -> Vec<Sourc
                 let own = module.directories();
                 let package = own.clone().or_else(|| around.clone());
                 let file = module.file().filter(|file| is_own(image, python, file));
-                more.extend(file.map(|file| (file.to_owned(), package)));
+                files.extend(file.map(|file| (file.to_owned(), package)));
                 around = own;
             }
         }
     }
-    for (path, package) in more {
-        if !all.iter().any(|one| one.path == path) {
-            all.extend(source(image, python, &path, package));
-        }
-    }
-    all
+    files
 }
 
 /// Whether a module is the user's: added, where functions are, and of no distribution.
@@ -364,13 +468,18 @@ fn function(image: &Subject) -> Option<(Handler, Source, syntax::Module)> {
         return None;
     };
     let file = way.last()?.file()?;
-    let mut source = source(image, python, file, None)?;
+    let mut all = sources(image, &handler, python);
+    let mut source = all.pop().filter(|source| {
+        image
+            .find(file)
+            .is_some_and(|(real, _)| real == source.path)
+    })?;
     let read = std::mem::replace(&mut source.read, Ok(syntax::Module::default()));
     Some((handler, source, read.ok()?))
 }
 
 fn has_function(image: &Subject) -> Vec<Fault> {
-    if let Some(fault) = is_namespace(image) {
+    if let Some(fault) = is_namespace(image).or_else(|| is_nowhere(image)) {
         return vec![fault];
     }
     let Some((handler, source, module)) = function(image) else {
@@ -426,41 +535,72 @@ fn is_of_every_module(name: &str) -> bool {
     name.starts_with("__") && name.ends_with("__")
 }
 
-/// The handler where it is one function and nothing else, and what is wrong with that.
-fn of_function(image: &Subject, tell: impl Fn(bool, bool) -> Option<&'static str>) -> Vec<Fault> {
-    let Some((handler, source, module)) = function(image) else {
+/// What the handler's name stands for, where that is certain, and whether it is so in the handler's own module and
+/// under its own name.
+fn bound_handler(image: &Subject) -> Option<(Handler, Bound, bool)> {
+    let (_, python) = handled(image)?;
+    let (handler, source, module) = function(image)?;
+    let bound = bound::bound(image, python, &source, &module, handler.function())?;
+    let is_direct = bound.path == source.path && bound.name == handler.function();
+    Some((handler, bound, is_direct))
+}
+
+/// A fault where `tell` has a word for what the handler's name stands for.
+fn of_bound(image: &Subject, tell: impl Fn(&What) -> Option<String>) -> Vec<Fault> {
+    let Some((handler, bound, is_direct)) = bound_handler(image) else {
         return Vec::new();
     };
-    let bindings = module.bindings.get(handler.function());
-    let Some(
-        [
-            Binding::Function {
-                line,
-                is_async,
-                takes_two,
-            },
-        ],
-    ) = bindings.map(|all| &**all)
-    else {
+    let Some(what) = tell(&bound.what) else {
         return Vec::new();
     };
-    let Some(what) = tell(*is_async, *takes_two) else {
-        return Vec::new();
+    let (name, line) = (&bound.name, bound.line);
+    let message = if is_direct {
+        format!("`{name}` in line {line} {what}")
+    } else {
+        let own = handler.function();
+        format!("`{own}` is `{name}` in line {line}, which {what}")
     };
-    let message = format!("`{}` in line {line} {what}", handler.function());
-    let fault = Fault::new(message).layer(source.layer).path(source.path);
+    let fault = Fault::new(message).layer(bound.layer).path(bound.path);
     vec![fault.value(handler.to_string())]
 }
 
 fn is_plain(image: &Subject) -> Vec<Fault> {
-    of_function(image, |is_async, _| is_async.then_some("is `async`"))
+    of_bound(image, |what| match what {
+        What::Function { is_async: true, .. } => Some("is `async`".to_owned()),
+        _ => None,
+    })
 }
 
 fn takes_two(image: &Subject) -> Vec<Fault> {
-    of_function(image, |is_async, takes_two| {
-        let wrong = !takes_two && !is_async;
-        wrong.then_some("cannot be called with two positional arguments")
+    of_bound(image, |what| match what {
+        What::Function {
+            is_async: false,
+            takes_two: false,
+        } => Some("cannot be called with two positional arguments".to_owned()),
+        _ => None,
     })
+}
+
+fn can_be_called(image: &Subject) -> Vec<Fault> {
+    of_bound(image, |what| match what {
+        What::Value(what) => Some(format!("is {what}")),
+        _ => None,
+    })
+}
+
+/// A name that is imported from a module which does not define it.
+fn is_nowhere(image: &Subject) -> Option<Fault> {
+    let (handler, bound, _) = bound_handler(image)?;
+    let What::Nothing { module } = &bound.what else {
+        return None;
+    };
+    let (name, line) = (&bound.name, bound.line);
+    let message = format!("line {line}: `{module}` does not define `{name}`");
+    let fault = Fault::new(message).layer(bound.layer).path(bound.path);
+    let fault = fault.remedy(format!(
+        "Define `{name}` in `{module}`, or correct the import."
+    ));
+    Some(fault.value(handler.to_string()))
 }
 
 /// The names of modules and packages right in a directory of the standard library.
@@ -550,7 +690,7 @@ fn has_plain_pth_files(image: &Subject) -> Vec<Fault> {
     for (path, line) in lines {
         let what = match line {
             PthLine::Directory(_) => continue,
-            PthLine::Nowhere(_) => "leads out of the image",
+            PthLine::Nowhere(_) => "leads nowhere",
             PthLine::Code(_) => "runs code",
         };
         let layer = image.get(&path).map_or(0, |found| found.layer);
@@ -584,22 +724,41 @@ fn has_its_imports(image: &Subject) -> Vec<Fault> {
     let mut faults = Vec::new();
     for one in &all {
         let Ok(module) = &one.read else { continue };
+        let mut told = BTreeSet::new();
         for import in &module.imports {
-            if let Some(missing) = missing(image, python, one, import) {
-                let message = format!(
-                    "line {}: there is no module `{missing}` in the image",
-                    import.line
-                );
-                faults.push(
-                    Fault::new(message)
-                        .layer(one.layer)
-                        .path(&one.path)
-                        .value(missing),
-                );
+            // What more is taken from a module that is not there says nothing new.
+            if told.contains(&(import.level, &import.module)) {
+                continue;
             }
+            let line = import.line;
+            let fault = if let Some(out) = out_of_packages(one, import) {
+                let remedy =
+                    "Import it by its whole name, or put the function into a package of its own.";
+                Fault::new(format!("line {line}: {out}")).remedy(remedy)
+            } else if let Some(missing) = missing(image, python, one, import) {
+                let message = format!("line {line}: there is no module `{missing}` in the image");
+                Fault::new(message).value(missing)
+            } else {
+                continue;
+            };
+            told.insert((import.level, &import.module));
+            faults.push(fault.layer(one.layer).path(&one.path));
         }
     }
     folded(faults, MOST)
+}
+
+/// What is wrong with a relative import that leads out of the packages around its module.
+fn out_of_packages(source: &Source, import: &syntax::Import) -> Option<String> {
+    let dots = ".".repeat(import.level as usize);
+    let name = format!("`from {dots}{} import`", import.module);
+    match source.depth? {
+        depth if depth >= import.level => None,
+        0 => Some(format!(
+            "{name} is relative, and the module is in no package"
+        )),
+        _ => Some(format!("{name} leads out of the outermost package")),
+    }
 }
 
 /// The module that an import does not find, where that is certain.
@@ -626,7 +785,9 @@ fn missing(
     // What a distribution does with its own packages is its affair, as is what the standard library does.
     let is_users = |module: &Module| match module {
         Module::File(file) | Module::Package(file, _) => is_own(image, python, file),
-        Module::Namespace(_) => false,
+        Module::Namespace(directories) => directories
+            .iter()
+            .all(|directory| is_own_namespace(image, python, directory)),
     };
     let found = modules::find_in(image, &directories, first);
     let users = import.level > 0 || found.as_ref().is_some_and(is_users);
@@ -636,6 +797,16 @@ fn missing(
         }
         _ => None,
     }
+}
+
+/// Whether a directory without an `__init__` has sources right in it, and all are the user's.
+fn is_own_namespace(image: &Subject, python: &Python, directory: &str) -> bool {
+    let paths = image.tree.paths_below(directory);
+    let mut sources = paths
+        .filter(|path| paths::has_ending(path, "py"))
+        .filter(|path| below(directory, path).is_some_and(|name| !name.contains('/')))
+        .peekable();
+    sources.peek().is_some() && sources.all(|path| is_own(image, python, path))
 }
 
 /// Whether a base whose files are not all there would have a module of this name.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::digest::Digest;
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::subject::{Document, Documents, Subject};
-use crate::lambda::check::{Fault, Level, Look, Rule};
+use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded};
 use crate::oci::Family;
 use crate::oci::flatten::{Layer, Packing};
 
@@ -292,11 +292,8 @@ fn has_gzip_types(image: &Documents) -> Vec<Fault> {
             };
             Some(Fault::new(what).layer(number).value(media_type))
         });
-    super::folded(faults.collect(), MOST)
+    folded(faults.collect(), MOST)
 }
-
-/// As many findings of one rule are told one by one.
-const MOST: usize = 10;
 
 /// The layers whose media types say gzip, and those of a form that has no media types.
 fn read_layers(image: &Subject) -> impl Iterator<Item = (usize, &Layer<Seen>)> {
@@ -331,7 +328,7 @@ fn is_gzip(image: &Subject) -> Vec<Fault> {
         let fault = Fault::new(what).layer(number);
         Some(fault.value(layer.stated.media_type.clone()))
     };
-    super::folded(read_layers(image).filter_map(of_layer).collect(), MOST)
+    folded(read_layers(image).filter_map(of_layer).collect(), MOST)
 }
 
 fn is_one_member(image: &Subject) -> Vec<Fault> {
@@ -349,7 +346,7 @@ fn is_one_member(image: &Subject) -> Vec<Fault> {
         };
         Some(Fault::new(message).layer(number))
     };
-    super::folded(read_layers(image).filter_map(of_layer).collect(), MOST)
+    folded(read_layers(image).filter_map(of_layer).collect(), MOST)
 }
 
 fn is_small(image: &Documents) -> Vec<Fault> {
@@ -429,7 +426,7 @@ fn has_true_layers(image: &Subject) -> Vec<Fault> {
         };
         Some(fault.layer(number))
     });
-    super::folded(faults.collect(), MOST)
+    folded(faults.collect(), MOST)
 }
 
 /// Layers that the manifest names by no digest that can be read.
@@ -476,7 +473,8 @@ fn has_true_diff_ids(image: &Subject) -> Vec<Fault> {
         let message = format!("the layer unpacked is {actual}, and its `diff_id` is `{id}`");
         Some(Fault::new(message).layer(number).value(id))
     });
-    super::folded(faults.collect(), MOST)
+    // A list that is out of step is wrong in many places.
+    folded(faults.collect(), 1)
 }
 
 fn has_fitting_history(image: &Documents) -> Vec<Fault> {
@@ -509,16 +507,28 @@ fn has_fitting_history(image: &Documents) -> Vec<Fault> {
 
 fn can_be_unpacked(image: &Subject) -> Vec<Fault> {
     let nameless = nameless(&image.documents);
-    let layers = image.layers.iter().enumerate();
-    let faults = layers.filter_map(|(number, layer)| {
-        let damage = layer.damage.as_ref()?;
+    // Of those of other types another rule tells.
+    let faults = read_layers(image).filter_map(|(number, layer)| {
         if !is_itself(layer) || nameless.contains(&number) {
             return None;
         }
-        let message = format!("the layer cannot be read to its end: {damage}");
+        let message = match &layer.damage {
+            Some(damage) => format!("the layer cannot be read to its end: {damage}"),
+            None => format!("the layer cannot be read: {}", unreadable(image, layer)?),
+        };
         Some(Fault::new(message).layer(number))
     });
-    super::folded(faults.collect(), MOST)
+    folded(faults.collect(), MOST)
+}
+
+/// Why a layer of a form without media types is not read: where there are such, they have said it.
+fn unreadable(image: &Subject, layer: &Layer<Seen>) -> Option<&'static str> {
+    match layer.packing {
+        _ if image.documents.manifest.is_some() || layer.is_whole() => None,
+        Packing::Zstd => Some("it is packed by zstd"),
+        _ if layer.size == 0 => Some("it has no bytes"),
+        _ => Some("it is neither a tar nor packed by gzip"),
+    }
 }
 
 #[cfg(test)]

@@ -244,3 +244,40 @@ fn diff_ids_and_history() {
     forge.config["history"] = json!([{}, {"empty_layer": true}, {}]);
     assert_eq!(findings(&forge.subject()), "");
 }
+
+#[test]
+fn a_layer_of_another_type_that_is_not_there_is_told_once() {
+    let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    let stated = Descriptor::of(foreign, b"x");
+    let mut subject = layer(&stated, &gzip(&tar()));
+    subject.layers[1] = Layer::unread(stated);
+    subject.layers[1].damage = Some("it is not there".to_owned());
+    assert_eq!(
+        findings(&subject),
+        "LMB005 error 1: the layer is one that registries do not hand out"
+    );
+}
+
+#[test]
+fn layers_of_dockers_archives_that_cannot_be_read() {
+    let of = |bytes: &[u8]| {
+        let stated = Descriptor::of(Family::Docker.layer(), bytes);
+        let mut subject = layer(&stated, bytes);
+        subject.documents.manifest = None;
+        findings(&subject)
+    };
+    assert_eq!(of(&gzip(&tar())), "");
+    assert_eq!(of(&tar()), "");
+    assert_eq!(
+        of(b"garbage"),
+        "LMB014 error 1: the layer cannot be read: it is neither a tar nor packed by gzip"
+    );
+    assert_eq!(
+        of(b"\x28\xb5\x2f\xfdrest"),
+        "LMB014 error 1: the layer cannot be read: it is packed by zstd"
+    );
+    assert_eq!(
+        of(b""),
+        "LMB014 error 1: the layer cannot be read: it has no bytes"
+    );
+}

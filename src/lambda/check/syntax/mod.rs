@@ -1,14 +1,15 @@
 //! What a module's source says without being run: whether a Python takes it, what it defines and what it imports.
 //!
 //! The parser is ruff's. Sources come from anywhere, so how deep one is nested is counted before: what a stack of
-//! known size might not hold is not parsed, and then nothing is said. What an image is, is not known here.
+//! known size might not hold is not parsed, and then nothing is said. That is all that is done against a parser that
+//! fails: a panic of ruff's ends the process where the release is built to abort. What an image is, is not known here.
 
 mod compiler;
 #[cfg(test)]
 mod differential;
 mod names;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::thread;
 
 use rustpython_ruff_python_ast as ast;
@@ -19,7 +20,7 @@ use rustpython_ruff_python_parser::{
     InterpolatedStringErrorType, LexicalErrorType, Mode, ParseErrorType, ParseOptions, lexer,
     parse_unchecked,
 };
-use rustpython_ruff_text_size::Ranged as _;
+use rustpython_ruff_text_size::{Ranged as _, TextSize};
 
 use crate::python::PythonVersion;
 
@@ -52,6 +53,19 @@ pub(super) enum Binding {
         /// Whether it can be called with two positional arguments.
         takes_two: bool,
     },
+    /// What certainly cannot be called, bound at the top level and under no condition.
+    Value {
+        /// Its line, from 1.
+        line: usize,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The same as another name of the module, in the same way.
+    Alias(String),
+    /// The module that is imported, in the same way.
+    Module(Import),
+    /// What the module that is imported has under this name, in the same way.
+    Member(Import, String),
     /// Something that cannot be told.
     Other,
 }
@@ -65,6 +79,8 @@ pub(super) struct Import {
     pub(super) level: u32,
     /// The dotted name; empty for `from . import x`.
     pub(super) module: String,
+    /// What is taken from it; nothing by a plain `import`.
+    pub(super) names: Vec<String>,
 }
 
 /// Why Python does not take a source.
@@ -76,8 +92,11 @@ pub(super) struct Refusal {
     pub(super) reason: String,
 }
 
+/// What a source says, or why Python does not take it.
+pub(super) type Reading = Result<Module, Refusal>;
+
 /// Reads a module's source for a Python; nothing where it cannot be told what that would say.
-pub(super) fn read(source: &[u8], version: PythonVersion) -> Option<Result<Module, Refusal>> {
+pub(super) fn read(source: &[u8], version: PythonVersion) -> Option<Reading> {
     let text = match decoded(source)? {
         Ok(text) => text,
         Err(refusal) => return Some(Err(refusal)),
@@ -130,17 +149,28 @@ fn decoded(source: &[u8]) -> Option<Result<String, Refusal>> {
     })
 }
 
+/// The encoding that a comment in the first line states, or in the second behind a line of nothing else.
 fn cookie(source: &[u8]) -> Option<String> {
-    let lines = source.split(|byte| *byte == b'\n').take(2);
-    lines.into_iter().find_map(|line| {
-        let line = String::from_utf8_lossy(line);
-        let comment = line.trim_start().strip_prefix('#')?;
-        let (_, rest) = comment.split_once("coding")?;
-        let name = rest.strip_prefix([':', '='])?.trim_start();
-        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let name = &name[..name.find(|c| !is_name(c)).unwrap_or(name.len())];
-        Some(name.to_ascii_lowercase().replace('_', "-"))
-    })
+    let is_space = |byte: &u8| b" \t\x0c\r".contains(byte);
+    for line in source.split(|byte| *byte == b'\n').take(2) {
+        let start = line.iter().position(|byte| !is_space(byte));
+        let Some(start) = start else { continue };
+        if line[start] != b'#' {
+            return None;
+        }
+        let comment = String::from_utf8_lossy(&line[start..]);
+        let stated = comment.split("coding").skip(1).find_map(|rest| {
+            let rest = rest.strip_prefix([':', '='])?;
+            let name = rest.trim_start_matches([' ', '\t']);
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let name = &name[..name.find(|c| !is_name(c)).unwrap_or(name.len())];
+            (!name.is_empty()).then(|| name.to_ascii_lowercase().replace('_', "-"))
+        });
+        if stated.is_some() {
+            return stated;
+        }
+    }
+    None
 }
 
 /// Whether nothing in it is nested deeper than a parser with this stack can go: a bound from above, by tokens.
@@ -178,7 +208,7 @@ fn is_shallow(text: &str) -> bool {
     }
 }
 
-fn parsed(text: &str, version: PythonVersion) -> Option<Result<Module, Refusal>> {
+fn parsed(text: &str, version: PythonVersion) -> Option<Reading> {
     let target = ast::PythonVersion {
         major: 3,
         minor: version.minor(),
@@ -207,11 +237,14 @@ fn parsed(text: &str, version: PythonVersion) -> Option<Result<Module, Refusal>>
         return Some(Err(refused(at, reason)));
     }
     let mut reader = TopLevel {
-        text,
+        lines: Lines::of(text),
         module: Module::default(),
+        known: HashSet::new(),
+        is_plain: false,
     };
     for statement in &module.body {
         reader.import(statement);
+        reader.is_plain = true;
         reader.visit_stmt(statement);
         reader.delete(statement);
     }
@@ -226,7 +259,14 @@ fn parsed(text: &str, version: PythonVersion) -> Option<Result<Module, Refusal>>
         "locals(",
     ];
     module.is_dynamic |= has(&dynamic) || module.bindings.contains_key("__getattr__");
-    module.changes_path = has(&["sys.path", "sys.meta_path", "addsitedir", "sys.modules"]);
+    let paths = [
+        "sys.path",
+        "sys.meta_path",
+        "addsitedir",
+        "sys.modules",
+        "__path__",
+    ];
+    module.changes_path = has(&paths);
     Some(Ok(module))
 }
 
@@ -256,13 +296,32 @@ fn place_in(text: &str, at: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// Collects what a module's own level binds. It does not go into functions, but for what they declare global.
-struct TopLevel<'a> {
-    text: &'a str,
-    module: Module,
+/// Where a text's lines end.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(memchr::memchr_iter(b'\n', text.as_bytes()).collect())
+    }
+
+    /// The line of a byte, from 1.
+    fn at(&self, place: TextSize) -> usize {
+        self.0.partition_point(|end| *end < usize::from(place)) + 1
+    }
 }
 
-impl TopLevel<'_> {
+/// Collects what a module's own level binds. It does not go into functions, but for what they declare global.
+struct TopLevel {
+    lines: Lines,
+    module: Module,
+    /// The imports so far, by level, module and what is taken from it, nothing first: what is imported again is there
+    /// already, or is not.
+    known: HashSet<(u32, String, String)>,
+    /// Whether the next statement is one of the module's own, and not inside another.
+    is_plain: bool,
+}
+
+impl TopLevel {
     fn bind(&mut self, name: &str, binding: Binding) {
         let bindings = self.module.bindings.entry(name.to_owned());
         bindings.or_default().push(binding);
@@ -270,27 +329,48 @@ impl TopLevel<'_> {
 
     /// Imports that nothing guards.
     fn import(&mut self, statement: &Stmt) {
-        let line = place_in(self.text, usize::from(statement.range().start())).0;
-        let mut add = |level, module: &str| {
-            self.module.imports.push(Import {
-                line,
-                level,
-                module: module.to_owned(),
-            });
+        let mut add = |level, module: &str, names: &[ast::Alias]| {
+            let mut is_new =
+                |name: &str| (self.known).insert((level, module.to_owned(), name.to_owned()));
+            let is_first = is_new("");
+            let names = names.iter().map(|alias| alias.name.to_string());
+            let names: Vec<_> = names.filter(|name| is_new(name)).collect();
+            if is_first || !names.is_empty() {
+                self.module.imports.push(Import {
+                    line: self.lines.at(statement.range().start()),
+                    level,
+                    module: module.to_owned(),
+                    names,
+                });
+            }
         };
         match statement {
             Stmt::Import(import) => {
                 for alias in &import.names {
-                    add(0, alias.name.as_str());
+                    add(0, alias.name.as_str(), &[]);
                 }
             }
             Stmt::ImportFrom(import) => {
                 add(
                     import.level,
                     import.module.as_ref().map_or("", ast::Identifier::as_str),
+                    &import.names,
                 );
             }
+            Stmt::ClassDef(class) => self.import_all(&class.body),
+            Stmt::Try(attempt) => {
+                if !attempt.handlers.iter().any(outlives_a_missing_module) {
+                    self.import_all(&attempt.body);
+                }
+                self.import_all(&attempt.finalbody);
+            }
             _ => {}
+        }
+    }
+
+    fn import_all(&mut self, statements: &[Stmt]) {
+        for statement in statements {
+            self.import(statement);
         }
     }
 
@@ -305,7 +385,7 @@ impl TopLevel<'_> {
     }
 
     fn function(&mut self, function: &ast::StmtFunctionDef) {
-        let line = place_in(self.text, usize::from(function.name.range().start())).0;
+        let line = self.lines.at(function.name.range().start());
         let parameters = &function.parameters;
         let required = |parameters: &[ast::ParameterWithDefault]| {
             parameters
@@ -334,9 +414,70 @@ impl TopLevel<'_> {
     }
 }
 
-impl<'a> Visitor<'a> for TopLevel<'_> {
+impl TopLevel {
+    /// What names get by an assignment of the module's own, each whole.
+    fn assign<'a>(&mut self, targets: &'a [Expr], value: &'a Expr) {
+        let binding = self.value(value);
+        for target in targets {
+            match target {
+                Expr::Name(name) => self.bind(name.id.as_str(), binding.clone()),
+                other => self.visit_expr(other),
+            }
+        }
+        self.visit_expr(value);
+    }
+
+    fn value(&self, value: &Expr) -> Binding {
+        if let Expr::Name(name) = value {
+            return Binding::Alias(name.id.to_string());
+        }
+        let line = self.lines.at(value.range().start());
+        // A number with its sign.
+        let value = match value {
+            Expr::UnaryOp(operation) if operation.operand.is_number_literal_expr() => {
+                &operation.operand
+            }
+            other => other,
+        };
+        let what = match value {
+            Expr::NumberLiteral(_) => "a number",
+            Expr::StringLiteral(_) | Expr::FString(_) => "a text",
+            Expr::BytesLiteral(_) => "bytes",
+            Expr::BooleanLiteral(_) => "a truth value",
+            Expr::NoneLiteral(_) => "`None`",
+            Expr::EllipsisLiteral(_) => "`...`",
+            Expr::List(_) | Expr::ListComp(_) => "a list",
+            Expr::Tuple(_) => "a tuple",
+            Expr::Dict(_) | Expr::DictComp(_) => "a dictionary",
+            Expr::Set(_) | Expr::SetComp(_) => "a set",
+            Expr::Generator(_) => "a generator",
+            _ => return Binding::Other,
+        };
+        Binding::Value { line, what }
+    }
+
+    /// What an import binds, where nothing guards it.
+    fn import_of(&self, place: TextSize, level: u32, module: &str) -> Import {
+        Import {
+            line: self.lines.at(place),
+            level,
+            module: module.to_owned(),
+            names: Vec::new(),
+        }
+    }
+}
+
+impl<'a> Visitor<'a> for TopLevel {
     fn visit_stmt(&mut self, statement: &'a Stmt) {
+        let is_plain = std::mem::take(&mut self.is_plain);
         match statement {
+            Stmt::Assign(assign) if is_plain => self.assign(&assign.targets, &assign.value),
+            Stmt::AnnAssign(assign) if is_plain => {
+                // A name with a type and no value is not bound.
+                if let Some(value) = &assign.value {
+                    self.assign(std::slice::from_ref(&assign.target), value);
+                }
+            }
             Stmt::FunctionDef(function) => self.function(function),
             Stmt::ClassDef(class) => {
                 self.bind(class.name.as_str(), Binding::Other);
@@ -348,13 +489,31 @@ impl<'a> Visitor<'a> for TopLevel<'_> {
                 for alias in &import.names {
                     let name = alias.asname.as_ref().unwrap_or(&alias.name).as_str();
                     let first = name.split('.').next().unwrap_or(name);
-                    self.bind(first, Binding::Other);
+                    let module = if alias.asname.is_some() {
+                        alias.name.as_str()
+                    } else {
+                        first
+                    };
+                    let binding = if is_plain {
+                        Binding::Module(self.import_of(import.range().start(), 0, module))
+                    } else {
+                        Binding::Other
+                    };
+                    self.bind(first, binding);
                 }
             }
             Stmt::ImportFrom(import) => {
                 for alias in &import.names {
                     self.module.is_dynamic |= alias.name.as_str() == "*";
-                    self.bind(alias.asname.as_ref().unwrap_or(&alias.name), Binding::Other);
+                    let binding = if is_plain {
+                        let module = import.module.as_ref().map_or("", ast::Identifier::as_str);
+                        let place = import.range().start();
+                        let from = self.import_of(place, import.level, module);
+                        Binding::Member(from, alias.name.to_string())
+                    } else {
+                        Binding::Other
+                    };
+                    self.bind(alias.asname.as_ref().unwrap_or(&alias.name), binding);
                 }
             }
             // What a module does as a program, and not when it is imported.
@@ -363,7 +522,6 @@ impl<'a> Visitor<'a> for TopLevel<'_> {
                     self.visit_elif_else_clause(clause);
                 }
             }
-            // A name with a type and no value is not bound.
             Stmt::AnnAssign(assign) if assign.value.is_none() => {}
             other => visitor::walk_stmt(self, other),
         }
@@ -371,7 +529,7 @@ impl<'a> Visitor<'a> for TopLevel<'_> {
 
     fn visit_expr(&mut self, expression: &'a Expr) {
         match expression {
-            Expr::Name(name) if name.ctx == ExprContext::Store => {
+            Expr::Name(name) if matches!(name.ctx, ExprContext::Store | ExprContext::Del) => {
                 self.bind(name.id.as_str(), Binding::Other);
             }
             other => visitor::walk_expr(self, other),
@@ -400,6 +558,35 @@ impl<'a> Visitor<'a> for TopLevel<'_> {
     }
 }
 
+/// Exceptions that no import of a missing module raises.
+const OTHER_ERRORS: [&str; 11] = [
+    "AttributeError",
+    "FileNotFoundError",
+    "IOError",
+    "IndexError",
+    "KeyError",
+    "NameError",
+    "OSError",
+    "RuntimeError",
+    "SyntaxError",
+    "TypeError",
+    "ValueError",
+];
+
+/// Whether the module may run on behind a handler after an import has failed: it may be for that, and does not end
+/// with a `raise`.
+fn outlives_a_missing_module(handler: &ast::ExceptHandler) -> bool {
+    let ast::ExceptHandler::ExceptHandler(handler) = handler;
+    let is_other =
+        |kind: &Expr| matches!(kind, Expr::Name(name) if OTHER_ERRORS.contains(&name.id.as_str()));
+    let is_for_others = match handler.type_.as_deref() {
+        None => false,
+        Some(Expr::Tuple(kinds)) => kinds.elts.iter().all(is_other),
+        Some(kind) => is_other(kind),
+    };
+    !is_for_others && !matches!(handler.body.last(), Some(Stmt::Raise(_)))
+}
+
 /// `__name__ == "__main__"`.
 fn is_program_test(test: &Expr) -> bool {
     let Expr::Compare(compare) = test else {
@@ -418,9 +605,9 @@ fn is_program_test(test: &Expr) -> bool {
 }
 
 /// Looks for `global` in what is no part of the module's own level.
-struct Globals<'a, 'b>(&'a mut TopLevel<'b>);
+struct Globals<'a>(&'a mut TopLevel);
 
-impl<'a> Visitor<'a> for Globals<'_, '_> {
+impl<'a> Visitor<'a> for Globals<'_> {
     fn visit_stmt(&mut self, statement: &'a Stmt) {
         if let Stmt::Global(global) = statement {
             for name in &global.names {
@@ -463,6 +650,28 @@ mod tests {
             refusal(b"# caf\xe9\n", "3.12"),
         ];
         insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn encodings_are_declared_as_pep_263_has_it() {
+        let is_taken = |source: &[u8]| read(source, version("3.12")).unwrap().is_ok();
+        let declared: [&[u8]; 3] = [
+            b"# encoding of names; -*- coding: latin-1 -*-\nx = '\xe9'\n",
+            b"\n# vim: set fileencoding=latin-1 :\nx = '\xe9'\n",
+            b"#!/usr/bin/python\n\x0c # coding=\tlatin-1\nx = '\xe9'\n",
+        ];
+        for source in declared {
+            assert!(is_taken(source), "{}", source.escape_ascii());
+        }
+        let plain: [&[u8]; 4] = [
+            b"x = 1\n# coding: latin-1\ny = '\xe9'\n",
+            b"\n\n# coding: latin-1\nx = '\xe9'\n",
+            b"# coding : latin-1\nx = '\xe9'\n",
+            b"# coding:\nx = '\xe9'\n",
+        ];
+        for source in plain {
+            assert!(!is_taken(source), "{}", source.escape_ascii());
+        }
     }
 
     #[test]
@@ -546,6 +755,22 @@ mod tests {
         assert!(read(table.as_bytes(), version("3.12")).unwrap().is_ok());
     }
 
+    /// Each is a block within those before.
+    #[test]
+    fn a_with_of_many_items_is_refused_once_over() {
+        let source = |items: usize| format!("with {}a:\n    b = 1\n", "a, ".repeat(items - 1));
+        assert!(
+            read(source(20).as_bytes(), version("3.12"))
+                .unwrap()
+                .is_ok()
+        );
+        insta::assert_snapshot!(refusal(source(21), "3.12"), @"Some((1, 1)) too many statically nested blocks");
+        let refused = refusal(source(400_000), "3.12");
+        assert_eq!(refused, refusal(source(21), "3.12"));
+        let within = format!("with {}a:\n    while b:\n        break\n", "a, ".repeat(20));
+        assert_eq!(refusal(within, "3.12"), refused);
+    }
+
     #[test]
     fn names_of_the_top_level_are_bound() {
         let source = "
@@ -577,6 +802,49 @@ del four
             .map(|import| &*import.module)
             .collect();
         assert_eq!(imports, ["a.b", "c", "e"]);
+    }
+
+    #[test]
+    fn imports_that_nothing_guards_are_found_wherever_they_are() {
+        let source = "
+class A: import a
+try: import b
+finally: import c
+try: import d
+except ImportError: raise
+try: import e
+except (ValueError, KeyError): pass
+try: import f
+except (ValueError, ImportError): pass
+try: import g
+except Exception: g = None
+else: import h
+try: import i
+except: pass
+with x: import j
+if y: import k
+def z(): import l
+try: import m
+except ImportError:
+    if n: raise
+";
+        let module = read(source.as_bytes(), version("3.12")).unwrap().unwrap();
+        let imports = module.imports.iter().map(|import| &*import.module);
+        assert_eq!(imports.collect::<String>(), "abcde");
+    }
+
+    /// The time goes up with the length, and not with its square.
+    #[test]
+    fn a_module_of_many_imports_is_read_in_one_go() {
+        let mut imports = String::new();
+        for number in 0..100_000 {
+            let guarded = format!("try:\n    import m{number}\nexcept ImportError:\n    pass\n");
+            imports.push_str(&guarded);
+            imports.push_str("import x\n");
+        }
+        let module = read(imports.as_bytes(), version("3.12")).unwrap().unwrap();
+        let found: Vec<_> = module.imports.iter().map(|import| import.line).collect();
+        assert_eq!((module.bindings.len(), found), (100_001, vec![5]));
     }
 
     proptest! {

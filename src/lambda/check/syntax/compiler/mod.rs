@@ -151,7 +151,15 @@ impl<'a> Walk<'a> {
 
     /// Walks what stands in a block of its scope.
     fn in_block(&mut self, block: Block, place: impl Ranged, inside: impl FnOnce(&mut Self)) {
-        self.with_scope(|scope| scope.blocks.push(block));
+        let is_open = self.open(block, place);
+        inside(self);
+        if is_open {
+            self.close(1);
+        }
+    }
+
+    /// Whether a block is opened. One too many is refused, and not counted: what foreign sources nest has no end.
+    fn open(&mut self, block: Block, place: impl Ranged) -> bool {
         let most = if self.version >= PythonVersion::PY313 {
             21
         } else {
@@ -164,13 +172,18 @@ impl<'a> Walk<'a> {
                 .filter(|block| **block != Block::ExceptStar);
             counted.count()
         });
-        if blocks > most {
+        let is_one_too_many = blocks == most && block != Block::ExceptStar;
+        if is_one_too_many {
             self.refuse(place, "too many statically nested blocks");
+        } else {
+            self.with_scope(|scope| scope.blocks.push(block));
         }
-        inside(self);
-        self.with_scope(|scope| {
-            scope.blocks.pop();
-        });
+        !is_one_too_many
+    }
+
+    /// Ends the innermost blocks.
+    fn close(&mut self, count: usize) {
+        self.with_scope(|scope| scope.blocks.truncate(scope.blocks.len() - count));
     }
 
     /// Refuses a jump out of `except*`.
@@ -349,15 +362,15 @@ impl<'a> Walk<'a> {
         self.visit_body(&attempt.finalbody);
     }
 
-    /// The items of a `with` from one on, each within those before.
-    fn with(&mut self, with: &'a ast::StmtWith, from: usize) {
-        match with.items.get(from) {
-            Some(item) => {
-                self.visit_with_item(item);
-                self.in_block(Block::With, with, |walk| walk.with(with, from + 1));
-            }
-            None => self.visit_body(&with.body),
+    /// The items of a `with`, each within those before.
+    fn with(&mut self, with: &'a ast::StmtWith) {
+        let mut opened = 0;
+        for item in &with.items {
+            self.visit_with_item(item);
+            opened += usize::from(self.open(Block::With, with));
         }
+        self.visit_body(&with.body);
+        self.close(opened);
     }
 
     fn comprehension(

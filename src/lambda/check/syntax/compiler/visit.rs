@@ -36,7 +36,7 @@ impl<'a> Visitor<'a> for Walk<'a> {
                 self.in_block(Block::Loop, repeat, |walk| walk.visit_body(&repeat.body));
                 self.visit_body(&repeat.orelse);
             }
-            Stmt::With(with) => self.with(with, 0),
+            Stmt::With(with) => self.with(with),
             Stmt::Try(attempt) => self.attempt(attempt),
             Stmt::Break(_) | Stmt::Continue(_) => self.jump(statement),
             Stmt::Return(_) => {
