@@ -10,7 +10,8 @@ use crate::lambda::check::contents::Seen;
 use crate::lambda::check::elf;
 use crate::lambda::check::handler;
 use crate::lambda::check::modes;
-use crate::lambda::check::paths::{directory, is_within, name};
+use crate::lambda::check::modules;
+use crate::lambda::check::paths::{below, directory, is_within, name};
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded};
 use crate::oci::flatten::{self, Entry, Kind, Layer, Missing, Tree};
@@ -178,7 +179,11 @@ fn lists_directories_first(image: &Subject) -> Vec<Fault> {
         };
         let fault = Fault::new(format!("{what}{more}"));
         let fault = fault.layer(number).path(directory);
-        faults.push(if is_of_umoci(image, number, &missing) {
+        let is_around = are_around(image, number, &missing);
+        if is_around && !has_users(image, layer) {
+            continue;
+        }
+        faults.push(if is_around && is_of_umoci(image, number) {
             fault.level(Level::Note)
         } else {
             fault
@@ -187,9 +192,17 @@ fn lists_directories_first(image: &Subject) -> Vec<Fault> {
     faults
 }
 
-/// Whether umoci says that it wrote the layer, and what is missing are but directories around listed ones that a
-/// lower layer has: so it does, and nobody is known to have met a refusal of that.
-fn is_of_umoci(image: &Subject, number: usize, missing: &[(String, usize)]) -> bool {
+/// Whether a layer has anything in the directories that are the user's. The last of a base's may come after all that
+/// bases are known by, and AWS's leave out directories.
+fn has_users(image: &Subject, layer: &Layer<Seen>) -> bool {
+    let mut roots = modules::roots(&image.documents);
+    roots.push("opt".to_owned());
+    let mut paths = layer.entries.iter().map(Entry::path);
+    paths.any(|path| roots.iter().any(|root| below(root, &path).is_some()))
+}
+
+/// Whether what is missing are but directories around listed ones, and a lower layer has them.
+fn are_around(image: &Subject, number: usize, missing: &[(String, usize)]) -> bool {
     let (lower, layer) = (&image.layers[..number], &image.layers[number]);
     let is_around = |(directory, child): &(String, usize)| {
         let is_listed =
@@ -197,15 +210,20 @@ fn is_of_umoci(image: &Subject, number: usize, missing: &[(String, usize)]) -> b
         let has = |layer: &Layer<Seen>| !layer.is_whole() || layer.entries.iter().any(is_listed);
         layer.entries[*child].kind == Kind::Directory && lower.iter().any(has)
     };
+    // More are no change by hand, and would be looked for long.
+    missing.len() <= MOST && missing.iter().all(is_around)
+}
+
+/// Whether umoci says that it wrote the layer: it leaves out directories around those that it lists, and nobody is
+/// known to have met a refusal of that.
+fn is_of_umoci(image: &Subject, number: usize) -> bool {
     let history = image.documents.config.value["history"].as_array();
     let steps = history.into_iter().flatten();
     let mut steps = steps.filter(|step| step["empty_layer"].as_bool() != Some(true));
     let step = steps
         .nth(number)
         .and_then(|step| step["created_by"].as_str());
-    let says_so = step.is_some_and(|step| ["umoci repack", "umoci insert"].contains(&step));
-    // More are no change by hand, and would be looked for long.
-    says_so && missing.len() <= MOST && missing.iter().all(is_around)
+    step.is_some_and(|step| ["umoci repack", "umoci insert"].contains(&step))
 }
 
 /// Directories that a layer has something in before it lists them, with the number of the first such entry.
@@ -560,6 +578,9 @@ mod tests {
         };
         insta::assert_snapshot!(by("umoci insert"), @"LMB035 note 2 var: the layer has `var/task/data` and does not list this directory, nor one more before what is in it");
         assert!(by("umoci raw add-layer").starts_with("LMB035 error"));
+        // The last layer of a base.
+        let last = new().dir("var/task").dir("var/log").file("var/log/a", "x");
+        assert_eq!(of(last), "");
         let base = Forge::new()
             .file("etc/os-release", "ID=some\n")
             .layer()
