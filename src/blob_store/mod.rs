@@ -212,6 +212,12 @@ impl BlobStore {
         Some(path)
     }
 
+    /// Notes that this user of the store has made the directory of `digest`, of so many bytes.
+    pub fn has_made_tree(&self, digest: &Digest, bytes: u64) {
+        lock_set(&self.session.used).insert(*digest);
+        self.session.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Where the blob of `digest` is, or would be.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.blobs().join(digest.hex())
@@ -381,7 +387,7 @@ impl BlobStore {
         lock_set(&self.session.brought).contains(digest)
     }
 
-    /// How many bytes of new blobs this user of the store has brought here.
+    /// How many bytes of new blobs and directories this user of the store has brought here.
     pub fn written(&self) -> u64 {
         self.session.written.load(Ordering::Relaxed)
     }

@@ -12,7 +12,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::{CWD, FileType, Mode, XattrFlags};
+use rustix::fs::XattrFlags;
 
 use crate::blob_store::{self, BlobStore, UNFINISHED};
 use crate::digest::Digest;
@@ -103,30 +103,50 @@ pub fn unpack<R: Read + Send>(
     let work = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .tempdir_in(&trees);
-    let work = work.map_err(Error::write(&trees))?;
-    let (files, root) = (work.path().join("files"), work.path().join("root"));
+    let work = Work(work.map_err(Error::write(&trees))?);
+    let (files, root) = (work.0.path().join("files"), work.0.path().join("root"));
     for directory in [&files, &root] {
         fs::create_dir(directory).map_err(Error::write(directory))?;
     }
     let layer = read(stated, blob, &files)?;
     prove(&layer, diff_id)?;
-    Tree::new(&root, stated.digest).build(layer.entries)?;
+    let bytes = layer.unpacked;
+    let mode = Tree::new(&root, stated.digest).build(layer.entries)?;
     let named = store.tree_path(diff_id);
     sync(&root).map_err(Error::write(&root))?;
     match fs::rename(&root, &named) {
-        Ok(()) => Ok(named),
-        // Another process was faster.
-        Err(_) if named.is_dir() => {
-            let _ = blob_store::remove_tree(&root);
+        // Only now: a directory that its owner may not write to cannot be moved.
+        Ok(()) => {
+            fs::set_permissions(&named, permissions(mode)).map_err(Error::write(&named))?;
+            store.has_made_tree(diff_id, bytes);
             Ok(named)
         }
+        // Another process was faster.
+        Err(_) if named.is_dir() => store.tree(diff_id).ok_or_else(|| {
+            let gone = io::Error::from(io::ErrorKind::NotFound);
+            Error::write(&named)(gone)
+        }),
         Err(error) => Err(Error::write(&named)(error)),
+    }
+}
+
+/// What is not finished: it goes whatever permissions it has by then.
+struct Work(tempfile::TempDir);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = blob_store::remove_tree(self.0.path());
     }
 }
 
 /// A name stands for whole files, whatever happens to the machine.
 fn sync(root: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(File::open(root)?)?)
+    let root = File::open(root)?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::syncfs(&root)?;
+    #[cfg(not(target_os = "linux"))]
+    root.sync_all()?;
+    Ok(())
 }
 
 /// Reads a layer and keeps the contents of its files by number.
@@ -235,20 +255,26 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn build(mut self, entries: Vec<Entry>) -> Result<(), Error> {
+    /// Makes it, and tells the mode of its root, which is still to be set.
+    fn build(mut self, entries: Vec<Entry>) -> Result<u32, Error> {
         for entry in entries {
             self.add(entry)?;
         }
         self.remove_below()?;
         // Those inside first: what has no permission to enter is not entered again.
+        let mut root = 0o755;
         for (path, made) in self.there.iter().rev() {
-            if let Made::Directory(mode) = made {
-                let path = self.root.join(path);
-                let set = fs::set_permissions(&path, permissions(*mode));
-                set.map_err(Error::write(&path))?;
+            match made {
+                Made::Directory(mode) if path.is_empty() => root = *mode,
+                Made::Directory(mode) => {
+                    let path = self.root.join(path);
+                    let set = fs::set_permissions(&path, permissions(*mode));
+                    set.map_err(Error::write(&path))?;
+                }
+                Made::Other => {}
             }
         }
-        Ok(())
+        Ok(root)
     }
 
     fn add(&mut self, entry: Entry) -> Result<(), Error> {
@@ -355,33 +381,65 @@ impl<'a> Tree<'a> {
     }
 
     fn remove_below(&mut self) -> Result<(), Error> {
-        for path in std::mem::take(&mut self.removed) {
-            match self.there.get(&path) {
-                // What the layer has itself is seen; only what lies below it goes.
-                Some(Made::Directory(_)) => drop(self.opaque.insert(path)),
-                Some(Made::Other) => {}
-                None => {
-                    let place = self.root.join(&path);
-                    whiteout(&place).map_err(Error::write(&place))?;
-                }
+        let mut removed = std::mem::take(&mut self.removed);
+        removed.retain(|path| match self.there.get(path) {
+            // What the layer has itself is seen; only what lies below it goes.
+            Some(Made::Directory(_)) => {
+                self.opaque.insert(path.clone());
+                false
+            }
+            Some(Made::Other) => false,
+            None => true,
+        });
+        for path in &removed {
+            let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+            // An opaque directory shows nothing of those below that could be removed.
+            if !self.opaque.contains(directory) {
+                let (place, directory) = (self.root.join(path), self.root.join(directory));
+                whiteout(&place, &directory).map_err(Error::write(&place))?;
             }
         }
         for path in &self.opaque {
             // It may have been replaced by something that hides all by itself.
             if matches!(self.there.get(path), Some(Made::Directory(_))) {
                 let place = self.root.join(path);
-                let set = rustix::fs::setxattr(&place, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty());
-                set.map_err(|error| Error::write(&place)(error.into()))?;
+                set_attribute(&place, OPAQUE_ATTRIBUTE, b"y").map_err(Error::write(&place))?;
             }
         }
         Ok(())
     }
 }
 
-/// A character device of no number, which anybody may make.
-fn whiteout(place: &Path) -> io::Result<()> {
-    let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
-    Ok(rustix::fs::mknodat(CWD, place, kind, mode, 0)?)
+fn set_attribute(place: &Path, name: &str, value: &[u8]) -> io::Result<()> {
+    Ok(rustix::fs::setxattr(
+        place,
+        name,
+        value,
+        XattrFlags::empty(),
+    )?)
+}
+
+/// A character device of no number, which anybody may make. Where the store is on an overlay itself, as in a
+/// container, that is what its own whiteouts are: an empty file with an attribute then, in a directory with another,
+/// which Linux 6.7 understands.
+#[cfg(target_os = "linux")]
+fn whiteout(place: &Path, directory: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, FileType, Mode};
+
+    match rustix::fs::mknodat(CWD, place, FileType::CharacterDevice, Mode::empty(), 0) {
+        Err(rustix::io::Errno::PERM) => {
+            File::create_new(place)?;
+            set_attribute(place, "user.overlay.whiteout", b"y")?;
+            set_attribute(directory, OPAQUE_ATTRIBUTE, b"x")
+        }
+        made => Ok(made?),
+    }
+}
+
+/// There is nothing that could stack such a directory.
+#[cfg(not(target_os = "linux"))]
+fn whiteout(_place: &Path, _directory: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]
