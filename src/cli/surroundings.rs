@@ -116,7 +116,10 @@ impl Surroundings {
     /// Reads the environment.
     pub(crate) fn read() -> Self {
         let home = path_variable("HOME");
-        let cache = path_variable("LAMBIMG_CACHE_DIR").or_else(|| {
+        // Others than this process use it, from other directories.
+        let given = path_variable("LAMBIMG_CACHE_DIR");
+        let given = given.map(|path| std::path::absolute(&path).unwrap_or(path));
+        let cache = given.or_else(|| {
             let caches = path_variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
             let caches = caches.or_else(|| Some(home.as_ref()?.join(".cache")));
             caches.map(|caches| caches.join("lambimg"))
