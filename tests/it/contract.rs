@@ -1,6 +1,8 @@
 //! What AWS's pages on Python functions promise to a function, each promise by a function that is called: what it
 //! answers and logs, what its context says, where its handler may be.
 
+use std::process::Command;
+
 use serde_json::Value;
 use serde_json::json;
 
@@ -53,6 +55,17 @@ fn surroundings_of_the_runtime() {
             })
         );
     }
+}
+
+#[test]
+fn keys_and_namespaces_of_the_machine_are_out_of_reach() {
+    let called = Built::on_host("3.12").invoke(&[], &[json!({"do": "keyring"})]);
+    let script = "import ctypes; print(ctypes.CDLL(None).syscall(250, 0, -3, 1))";
+    let outside = Command::new("python3").args(["-c", script]).output();
+    let outside = String::from_utf8(outside.expect("a python").stdout).expect("text");
+    let inside = called.answer();
+    assert_ne!(inside[0].to_string(), outside.trim());
+    assert_eq!(inside[1], 0);
 }
 
 #[test]

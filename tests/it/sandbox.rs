@@ -8,14 +8,14 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lambimg::blob_store::BlobStore;
 use lambimg::digest::Digest;
-use lambimg::lambda::sandbox::{Error, Exit, Process, Program, Sandbox, SpawnError, Spec};
+use lambimg::lambda::sandbox::{Error, Exit, Helper, Process, Program, Sandbox, SpawnError, Spec};
 use lambimg::oci::Descriptor;
 use lambimg::oci::unpack::unpack;
 use tokio::io::AsyncReadExt as _;
@@ -139,8 +139,10 @@ impl Drop for Shelf {
     }
 }
 
-fn helper() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_lambimg"))
+fn helper() -> &'static Helper {
+    static HELPER: LazyLock<Helper> =
+        LazyLock::new(|| Helper::of(Path::new(env!("CARGO_BIN_EXE_lambimg"))).unwrap());
+    &HELPER
 }
 
 async fn start(spec: &Spec) -> Sandbox {
@@ -355,6 +357,15 @@ async fn layers_hide_what_they_remove() {
     assert_eq!(seen, "/a/stays /b/new /c/new\n11");
     let refused = "cat /secret 2>/dev/null || echo no; ls /closed 2>/dev/null || echo no; [ -u /setuid ] || echo no";
     assert_eq!(shell(&sandbox, refused).await, "no\nno\nno\n");
+    assert_eq!(sandbox.list("/a").await.unwrap(), ["stays"]);
+    assert_eq!(
+        sandbox.list("/").await.unwrap(),
+        ["hard", "secret", "setuid", "soft"]
+    );
+    // As the system's own packages have it: nobody may write there.
+    let strict = shelf.layer(Tar::new().directory("./", 0o555).file("f", 0o444, "strict"));
+    let strict = start(&shelf.spec(&[strict])).await;
+    assert_eq!(shell(&strict, "cat /f").await, "strict");
     // A layer that hides all the others leaves nothing to execute.
     let all = shelf.layer(Tar::new().file(".wh..wh..opq", 0o644, ""));
     let sandbox = start(&shelf.spec(&[layers[0].clone(), all])).await;
@@ -587,6 +598,27 @@ print([r.getrlimit(n) for n in (r.RLIMIT_NOFILE, r.RLIMIT_NPROC, r.RLIMIT_CORE)]
         (&*out, &*err),
         ("[(1024, 1024), (1024, 1024), (0, 0)]\n", "")
     );
+}
+
+#[tokio::test]
+async fn a_family_cannot_grow_without_end() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let script = "
+import os, signal
+count = 0
+try:
+    while count < 3000:
+        if os.fork() == 0:
+            signal.pause()
+        count += 1
+except BlockingIOError:
+    pass
+print(count < 1500, flush=True)
+os.kill(-1, signal.SIGKILL)
+";
+    let (exit, out, err) = python(&sandbox, script).await;
+    assert_eq!((&*out, &*err), ("True\n", ""), "{exit:?}");
 }
 
 #[tokio::test]

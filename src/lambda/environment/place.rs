@@ -29,7 +29,7 @@ pub trait Place: Send + Sync {
     /// Connects to a port on which one of the place's programs listens.
     fn connect(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>>;
 
-    /// The names of what is directly in a directory, in order; none where there is no such directory.
+    /// The names of the files directly in a directory, in order, without directories in it; none where there is no such directory.
     fn list<'a>(&'a self, directory: &'a str) -> BoxFuture<'a, Result<Vec<String>, Error>>;
 
     /// Starts a program.

@@ -9,6 +9,8 @@ mod control;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(target_os = "linux")]
+mod helper;
+#[cfg(target_os = "linux")]
 mod init;
 #[cfg(target_os = "linux")]
 mod owner;
@@ -19,7 +21,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Process, Sandbox, run_helper};
+pub use elsewhere::{Helper, Process, Sandbox, run_helper};
+#[cfg(target_os = "linux")]
+pub use helper::Helper;
 #[cfg(target_os = "linux")]
 pub use init::run as run_helper;
 #[cfg(target_os = "linux")]

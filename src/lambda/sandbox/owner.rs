@@ -7,21 +7,26 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net;
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Receiver;
 use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::process::Child;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::timeout;
 
 use super::control::{self, Answer, Ask, Message, Request, Step};
-use super::{Error, Exit, HELPER, Memory, Program, SpawnError, Spec};
+use super::{Error, Exit, HELPER, Helper, Memory, Program, SpawnError, Spec};
 
+/// How long the first process has for ending all others: one that multiplies may leave it little time.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long it has for a number that is of no great use.
+const SOON: Duration = Duration::from_millis(500);
 /// The port that the Runtime API has on Lambda.
 const PORT: u16 = 9001;
 /// How a process ends whose sandbox is ended.
@@ -72,6 +77,8 @@ struct Shared {
     memory: Mutex<Memory>,
     /// Whether the helper is gone.
     gone: watch::Sender<bool>,
+    /// The first process does not answer in time: the helper is to be killed, and with it the sandbox.
+    given_up: Notify,
 }
 
 /// What is waited for.
@@ -84,12 +91,11 @@ struct Open {
 }
 
 impl Sandbox {
-    /// Makes a sandbox. `helper` is the absolute path of the program that calls [`super::run_helper`] where its first argument is
-    /// [`HELPER`].
+    /// Makes a sandbox.
     ///
     /// # Errors
     /// When the helper cannot be executed, or this user may not do what a sandbox needs.
-    pub async fn start(helper: &Path, spec: &Spec) -> Result<Self, Error> {
+    pub async fn start(helper: &Helper, spec: &Spec) -> Result<Self, Error> {
         let setup = |action: &str| {
             let action = action.to_owned();
             move |source: io::Error| Error::Setup { action, source }
@@ -101,7 +107,7 @@ impl Sandbox {
             None,
         );
         let (socket, theirs) = pair.map_err(|e| setup("make a socket")(e.into()))?;
-        let started = tokio::process::Command::new(helper)
+        let started = tokio::process::Command::new(helper.path())
             .arg(HELPER)
             .env_clear()
             .current_dir("/")
@@ -110,7 +116,7 @@ impl Sandbox {
             .stderr(Stdio::null())
             .spawn();
         let mut child = started.map_err(|source| Error::Helper {
-            path: helper.to_owned(),
+            path: helper.path(),
             source,
         })?;
         let socket = net::UnixDatagram::from(socket);
@@ -142,6 +148,7 @@ impl Sandbox {
             open: Mutex::default(),
             memory: Mutex::default(),
             gone: watch::Sender::new(false),
+            given_up: Notify::new(),
         });
         tokio::spawn(listen_to(Arc::clone(&shared), child));
         Ok(Self {
@@ -249,7 +256,7 @@ impl Sandbox {
         }
     }
 
-    /// The names of what is in a directory of the image, in order; none where there is no such directory.
+    /// The names of the files in a directory of the image, in order, without directories in it; none where there is no such directory.
     ///
     /// # Errors
     /// When it cannot be read, or the sandbox has ended.
@@ -266,17 +273,22 @@ impl Sandbox {
     /// Ends every program and whatever they have started, and returns when they are gone. `/tmp` is kept.
     ///
     /// # Errors
-    /// When the sandbox has ended, with which they have ended too.
+    /// When the sandbox has ended, with which they have ended too. It is ended if they leave its first process no time.
     pub async fn kill_all(&self) -> Result<(), Error> {
         let answer = self.shared.ask(Ask::KillAll, &[], "end its programs");
-        answer.await.map(drop)
+        let Ok(answer) = timeout(PATIENCE, answer).await else {
+            self.shared.given_up.notify_one();
+            return Err(Error::Gone);
+        };
+        answer.map(drop)
     }
 
-    /// The memory of its processes; what was last known, if the sandbox has ended.
+    /// The memory of its processes; what was last known, if the sandbox has ended or does not answer soon.
     pub async fn memory(&self) -> Memory {
-        let answer = self.shared.ask(Ask::Memory, &[], "tell its memory").await;
+        let answer = self.shared.ask(Ask::Memory, &[], "tell its memory");
+        let answer = timeout(SOON, answer).await;
         let mut known = lock(&self.shared.memory);
-        if let Ok((Answer::Memory(memory), _)) = answer {
+        if let Ok(Ok((Answer::Memory(memory), _))) = answer {
             *known = memory;
         }
         *known
@@ -286,8 +298,14 @@ impl Sandbox {
     pub async fn end(self) {
         let mut gone = self.shared.gone.subscribe();
         self.shared.close();
-        // The task that tells it does so whatever happens.
-        let _ = gone.wait_for(|gone| *gone).await;
+        if timeout(PATIENCE, gone.wait_for(|gone| *gone))
+            .await
+            .is_err()
+        {
+            self.shared.given_up.notify_one();
+            // The task that tells it does so whatever happens.
+            let _ = gone.wait_for(|gone| *gone).await;
+        }
     }
 }
 
@@ -402,6 +420,25 @@ fn made_of(message: Message) -> Result<(), Error> {
 
 /// Takes what the sandbox says until it is gone.
 async fn listen_to(shared: Arc<Shared>, mut child: Child) {
+    tokio::select! {
+        () = hear(&shared) => {}
+        () = shared.given_up.notified() => shared.given_up.notify_one(),
+    }
+    shared.close();
+    // The helper ends after the last process of the sandbox, and where it is killed all of them end with it.
+    tokio::select! {
+        _ = child.wait() => {}
+        () = shared.given_up.notified() => drop(child.kill().await),
+    }
+    let mut open = shared.open();
+    open.is_closed = true;
+    open.answers.clear();
+    open.processes.clear();
+    drop(open);
+    shared.gone.send_replace(true);
+}
+
+async fn hear(shared: &Shared) {
     let mut buffer = Vec::new();
     while let Ok(Some((message, descriptors))) = receive(&shared.socket, &mut buffer).await {
         match message {
@@ -417,15 +454,6 @@ async fn listen_to(shared: Arc<Shared>, mut child: Child) {
             Message::Ready | Message::Failed { .. } => {}
         }
     }
-    shared.close();
-    // The helper ends after the last process of the sandbox.
-    let _ = child.wait().await;
-    let mut open = shared.open();
-    open.is_closed = true;
-    open.answers.clear();
-    open.processes.clear();
-    drop(open);
-    shared.gone.send_replace(true);
 }
 
 /// A program that was started in a sandbox. To drop it leaves it running.

@@ -109,6 +109,8 @@ impl Built {
         let start = "#!/bin/sh\nexec python3 /opt/observer/observer.py observer\n";
         files.file("opt/observer/observer.py", OBSERVER, 0o644);
         files.file("opt/extensions/observer", start, 0o755);
+        // What extensions bring along is none of them.
+        files.file("opt/extensions/lib/data", "", 0o644);
         self.with("observer", &files)
     }
 

@@ -320,7 +320,7 @@ impl Environment {
         };
         let in_opt = list("/opt").await?;
         let is_there = |name: &str| in_opt.iter().any(|other| other == name);
-        if is_there(DISABLE_EXTENSIONS) || !is_there("extensions") {
+        if is_there(DISABLE_EXTENSIONS) {
             return Ok(Vec::new());
         }
         let mut names = list(EXTENSIONS).await?;

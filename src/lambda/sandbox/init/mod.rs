@@ -100,6 +100,8 @@ fn start_first(socket: &OwnedFd) -> Result<Child, Failure> {
     let spec = spec(socket)?;
     let kept = descriptors::keep_to_ourselves();
     kept.map_err(Failure::of(Step::Other, "close descriptors"))?;
+    let left = descriptors::leave_keyring();
+    left.map_err(Failure::of(Step::Other, "leave the session's keyring"))?;
     // A terminal's signals are for the owner, who ends this in order.
     let _ = rustix::process::setsid();
     let namespaces = |what| Failure::of::<io::Error>(Step::Namespaces, what);
@@ -141,6 +143,8 @@ fn keep_capabilities() -> io::Result<()> {
     let needed = [
         CapabilitySet::SYS_ADMIN,
         CapabilitySet::NET_ADMIN,
+        // The limits of a namespace are its resources.
+        CapabilitySet::SYS_RESOURCE,
         // Directories that the function may not read lie below others that it may.
         CapabilitySet::DAC_OVERRIDE,
     ];

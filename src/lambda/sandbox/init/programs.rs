@@ -32,6 +32,8 @@ pub(super) fn limit(spec: &Spec) -> io::Result<()> {
         (Resource::Nofile, FILES),
         (Resource::Nproc, PROCESSES),
         (Resource::Core, 0),
+        // Of files without a name in memory each counts, as those in `/tmp` do.
+        (Resource::Fsize, spec.memory.max(spec.tmp)),
         (Resource::Data, spec.memory.saturating_add(UNTOUCHED)),
     ];
     for (resource, limit) in limits {

@@ -33,14 +33,34 @@ const LINKS: [(&str, &str); 4] = [
 ];
 /// What of `/proc` is the whole machine's and may be written to by its owner, who is root where root has started
 /// this.
-const OF_THE_MACHINE: [&str; 7] = ["acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger"];
+const OF_THE_MACHINE: [&str; 9] = [
+    "acpi",
+    "bus",
+    "fs",
+    "irq",
+    "mtrr",
+    "pressure",
+    "scsi",
+    "sys",
+    "sysrq-trigger",
+];
 /// What of `/proc` tells too much of the machine.
-const SECRET: [&str; 5] = [
+const SECRET: [&str; 9] = [
     "kcore",
     "keys",
+    "kpagecount",
+    "kpageflags",
     "latency_stats",
     "sched_debug",
+    "slabinfo",
     "timer_list",
+    "vmallocinfo",
+];
+/// What holds in the sandbox's namespaces alone: so many processes and threads, since Linux 6.14, for root has no such
+/// limit otherwise; and no namespaces of the function's own, in which it could mount memory without a limit.
+const SETTINGS: [(&str, &str); 2] = [
+    ("sys/kernel/pid_max", "1400"),
+    ("sys/user/max_user_namespaces", "0"),
 ];
 const NAME: &[u8] = b"sandbox";
 
@@ -130,6 +150,10 @@ fn mount_proc(root: &Path) -> Result<(), Failure> {
     let place = root.join("proc");
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     mount::mount("proc", &place, "proc", flags, None).map_err(mounting("`/proc`"))?;
+    for (name, value) in SETTINGS {
+        // Not every kernel has them, and without they are held less well.
+        let _ = fs::write(place.join(name), value);
+    }
     for name in OF_THE_MACHINE {
         let path = place.join(name);
         let done = mount::mount_bind(&path, &path).and_then(|()| {

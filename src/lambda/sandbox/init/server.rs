@@ -19,6 +19,9 @@ use super::usage::{EVERY, Usage};
 use crate::lambda::sandbox::control::{self, Answer, Ask, Message, Request, errno};
 use crate::lambda::sandbox::{Exit, Program, Spec};
 
+/// So many ended processes are noted at once.
+const REAPED: usize = 256;
+
 /// Serves the owner until it is gone.
 pub(super) fn serve(socket: BorrowedFd<'_>, spec: &Spec) {
     let mut server = Server {
@@ -84,7 +87,8 @@ impl Server<'_> {
 
     /// Takes note of all that have ended; whether others are left.
     fn reap(&mut self) -> io::Result<bool> {
-        loop {
+        // A family that multiplies ends as fast as it grows: there is more to do than to bury it.
+        for _ in 0..REAPED {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => self.has_ended(pid, status)?,
                 Ok(None) => return Ok(true),
@@ -93,6 +97,7 @@ impl Server<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(true)
     }
 
     fn has_ended(&mut self, pid: Pid, status: WaitStatus) -> io::Result<()> {
@@ -186,6 +191,7 @@ impl Server<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.usage.is_over();
         Ok(())
     }
 }
@@ -218,7 +224,10 @@ fn names(directory: &str) -> io::Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
     }
     names.sort();
     Ok(names)

@@ -232,6 +232,14 @@ def do_connect(event, context):
         return error.strerror
 
 
+def do_keyring(event, context):
+    """The session's keyring, and how many user namespaces there may be."""
+    import ctypes
+
+    with open("/proc/sys/user/max_user_namespaces") as setting:
+        return [ctypes.CDLL(None).syscall(250, 0, -3, 1), int(setting.read())]
+
+
 def do_exists(event, context):
     return os.path.exists(event["path"])
 
