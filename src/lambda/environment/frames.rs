@@ -48,30 +48,40 @@ impl Lines {
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     begun: Vec<u8>,
+    /// How much text the frame that has begun still has, by its own account.
+    left: Option<usize>,
     /// Whether something else than frames came: then all is taken as text.
     lost: bool,
 }
 
 impl Frames {
-    /// Takes bytes, and gives the text of each frame that is whole.
+    /// Takes bytes, and gives the text of each frame that is whole; of a long one, pieces.
     pub(super) fn take(&mut self, bytes: &[u8], mut text: impl FnMut(&[u8])) {
         self.begun.extend_from_slice(bytes);
         let mut place = 0;
         while !self.lost {
             let rest = &self.begun[place..];
+            if let Some(left) = self.left {
+                // Whoever writes states a length as it likes: no more than a line is waited for.
+                let Some(piece) = rest.get(..left.min(MAX_LINE)) else {
+                    break;
+                };
+                text(piece);
+                place += piece.len();
+                self.left = Some(left - piece.len()).filter(|left| *left > 0);
+                continue;
+            }
             let (Some(kind), Some(length)) = (number(rest, 0), number(rest, 4)) else {
                 break;
             };
             if kind & 0xFFFF_0000 != MAGIC {
                 self.lost = true;
+            } else if rest.len() < HEADER {
                 break;
+            } else {
+                self.left = usize::try_from(length).ok();
+                place += HEADER;
             }
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            let Some(frame) = rest.get(HEADER..HEADER.saturating_add(length)) else {
-                break;
-            };
-            text(frame);
-            place += HEADER + length;
         }
         self.begun.drain(..place);
         if self.lost {
@@ -142,6 +152,30 @@ mod tests {
             }
             assert_eq!(given, ["a\nb\n", "", "last"], "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_frame_of_any_stated_length_keeps_no_more_than_a_line() {
+        let mut bytes = frame("");
+        bytes[4..8].copy_from_slice(&0xFFFF_FFF0_u32.to_be_bytes());
+        let mut frames = Frames::default();
+        let mut given = 0;
+        frames.take(&bytes, |text| given += text.len());
+        for _ in 0..8 {
+            frames.take(&vec![b'a'; MAX_LINE / 2], |text| given += text.len());
+        }
+        assert_eq!(given, 4 * MAX_LINE);
+        assert!(frames.begun.is_empty());
+    }
+
+    #[test]
+    fn a_long_frame_is_given_in_pieces_and_the_next_one_after_it() {
+        let long = "a".repeat(MAX_LINE + 1);
+        let mut given = Vec::new();
+        let bytes = [frame(&long), frame("next")].concat();
+        Frames::default().take(&bytes, |text| given.push(text.to_vec()));
+        let pieces = [&long.as_bytes()[1..], b"a", b"next"];
+        assert_eq!(given, pieces);
     }
 
     #[test]
