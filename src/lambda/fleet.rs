@@ -178,8 +178,7 @@ impl Shared {
     async fn call(&self, call: Invocation, answer: oneshot::Sender<Result<Outcome, Error>>) {
         let made = async {
             let turn = self.turn().await?;
-            let idle = self.state().idle.pop();
-            let environment = match idle {
+            let environment = match self.idle() {
                 Some(environment) => environment,
                 None => self.start().await?,
             };
@@ -200,6 +199,13 @@ impl Shared {
         }
     }
 
+    /// An environment that waits for a call. Those that were killed meanwhile are dropped.
+    fn idle(&self) -> Option<(u64, Environment)> {
+        let mut state = self.state();
+        state.idle.retain(|(_, environment)| !environment.is_gone());
+        state.idle.pop()
+    }
+
     /// A new environment, of the newest origin.
     async fn start(&self) -> Result<(u64, Environment), Error> {
         let Origin {
@@ -215,8 +221,11 @@ impl Shared {
         .await
     }
 
-    /// Keeps an environment for the next call, unless what it was made of was replaced.
+    /// Keeps an environment for the next call, unless it was killed or what it was made of was replaced.
     async fn give_back(&self, (version, environment): (u64, Environment)) {
+        if environment.is_gone() {
+            return;
+        }
         let old = {
             let mut state = self.state();
             if state.origin.version == version && !*self.ended.borrow() {
@@ -235,4 +244,41 @@ impl Shared {
 /// Gives an answer to whoever still waits for it.
 fn tell(answer: oneshot::Sender<Result<Outcome, Error>>, outcome: Result<Outcome, Error>) {
     let _ = answer.send(outcome);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::lambda::environment::testing::{self, RUNTIME, Stage, echo};
+
+    #[tokio::test]
+    async fn an_environment_that_was_killed_is_replaced() {
+        let stages = Arc::new(Mutex::new(Vec::new()));
+        let made = Arc::clone(&stages);
+        let places: Places = Arc::new(move || {
+            let stage = Arc::new(Stage::default().with(RUNTIME, echo));
+            made.lock().unwrap().push(Arc::clone(&stage));
+            Box::pin(async { Ok(stage as Arc<dyn Place>) })
+        });
+        let log = testing::log().0;
+        let fleet = Fleet::new(testing::function(), places, 1, log, testing::clock);
+        let call = async || {
+            let outcome = fleet.invoke(Invocation {
+                event: "1".into(),
+                ..Invocation::default()
+            });
+            outcome.await.unwrap().payload
+        };
+        assert_eq!(call().await, "1");
+        assert_eq!(call().await, "1");
+        assert_eq!(stages.lock().unwrap().len(), 1);
+        stages.lock().unwrap()[0]
+            .gone
+            .store(true, Ordering::Relaxed);
+        assert_eq!(call().await, "1");
+        assert_eq!(stages.lock().unwrap().len(), 2);
+        fleet.end().await;
+    }
 }

@@ -16,7 +16,7 @@ mod telemetry;
 mod variables;
 
 #[cfg(test)]
-mod testing;
+pub(in crate::lambda) mod testing;
 
 pub use life::Environment;
 pub use place::Place;

@@ -41,6 +41,9 @@ pub trait Place: Send + Sync {
     /// The memory of its programs.
     fn memory(&self) -> BoxFuture<'_, Memory>;
 
+    /// Whether it has ended, so that nothing can be done in it any more.
+    fn is_gone(&self) -> bool;
+
     /// Ends the place, and waits until it is gone.
     fn end(&self) -> BoxFuture<'_, ()>;
 }
@@ -106,6 +109,10 @@ impl Place for Sandbox {
 
     fn memory(&self) -> BoxFuture<'_, Memory> {
         self.memory().boxed()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.is_gone()
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {

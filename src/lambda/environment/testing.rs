@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -37,9 +38,9 @@ use crate::lambda::sandbox::Program;
 use crate::lambda::sandbox::SpawnError;
 
 /// The program of every function here.
-pub(super) const RUNTIME: &str = "/entry";
+pub(in crate::lambda) const RUNTIME: &str = "/entry";
 
-pub(super) fn function() -> Function {
+pub(in crate::lambda) fn function() -> Function {
     Function {
         name: "hello".to_owned(),
         account: "123456789012".to_owned(),
@@ -56,12 +57,12 @@ pub(super) fn function() -> Function {
 }
 
 /// It is always the same moment.
-pub(super) fn clock() -> SystemTime {
+pub(in crate::lambda) fn clock() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000)
 }
 
 /// A log, and where it goes.
-pub(super) fn log() -> (Log, Arc<Mutex<Vec<u8>>>) {
+pub(in crate::lambda) fn log() -> (Log, Arc<Mutex<Vec<u8>>>) {
     let text = Arc::new(Mutex::new(Vec::new()));
     let to = Arc::clone(&text);
     let log = Log::new(move |lines: &[u8]| to.lock().unwrap().extend_from_slice(lines));
@@ -69,7 +70,7 @@ pub(super) fn log() -> (Log, Arc<Mutex<Vec<u8>>>) {
 }
 
 /// What a program has.
-pub(super) struct Inside {
+pub(in crate::lambda) struct Inside {
     pub client: Client,
     pub stdout: DuplexStream,
     /// Turns true at SIGTERM.
@@ -82,19 +83,35 @@ impl Inside {
     }
 }
 
+/// Answers each event with itself, except for what is told to do otherwise.
+pub(in crate::lambda) async fn echo(mut inside: Inside) -> Exit {
+    loop {
+        let event = inside.client.next().await;
+        match event.body.as_str() {
+            "exit" => return Exit::Code(1),
+            "sleep" => std::future::pending().await,
+            "print" => inside.print("a line\nand half of one").await,
+            _ => {}
+        }
+        let body = event.body.clone();
+        inside.client.respond(&event, &body).await;
+    }
+}
+
 type Script = Arc<dyn Fn(Inside) -> BoxFuture<'static, Exit> + Send + Sync>;
 
 /// A place whose programs are given.
 #[derive(Default)]
-pub(super) struct Stage {
+pub(in crate::lambda) struct Stage {
     scripts: BTreeMap<String, Script>,
     running: Mutex<Vec<AbortHandle>>,
     pub kills: AtomicU32,
+    pub gone: AtomicBool,
     pub spawned: Mutex<Vec<Program>>,
 }
 
 impl Stage {
-    pub(super) fn with<F>(
+    pub(in crate::lambda) fn with<F>(
         mut self,
         path: &str,
         script: impl Fn(Inside) -> F + Send + Sync + 'static,
@@ -197,6 +214,10 @@ impl Place for Stage {
         .boxed()
     }
 
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
     fn end(&self) -> BoxFuture<'_, ()> {
         std::future::ready(()).boxed()
     }
@@ -224,14 +245,14 @@ impl Running for Task {
 
 /// Speaks with the APIs.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(in crate::lambda) struct Client {
     http: reqwest::Client,
     pub api: String,
 }
 
 /// An answer of the APIs.
 #[derive(Debug)]
-pub(super) struct Answered {
+pub(in crate::lambda) struct Answered {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub body: String,

@@ -76,6 +76,10 @@ impl Sandbox {
         match self.0 {}
     }
 
+    pub fn is_gone(&self) -> bool {
+        match self.0 {}
+    }
+
     pub async fn end(self) {
         match self.0 {}
     }

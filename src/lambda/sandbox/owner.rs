@@ -294,6 +294,11 @@ impl Sandbox {
         *known
     }
 
+    /// Whether it has ended, by itself or because somebody killed it: nothing can be done in it any more.
+    pub fn is_gone(&self) -> bool {
+        self.shared.open().is_closed
+    }
+
     /// Ends the sandbox and everything in it, and returns when it is gone.
     pub async fn end(self) {
         let mut gone = self.shared.gone.subscribe();

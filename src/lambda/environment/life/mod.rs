@@ -144,6 +144,11 @@ impl Environment {
         self.conclude(&call, answer, failure, duration, init).await
     }
 
+    /// Whether the place where it runs has ended: no later call can be answered.
+    pub fn is_gone(&self) -> bool {
+        self.shared.place.is_gone()
+    }
+
     /// Ends it: where there are extensions, runtime and extensions are told, and have Lambda's time for it.
     pub async fn shutdown(mut self) {
         self.end_programs(Reason::Spindown).await;

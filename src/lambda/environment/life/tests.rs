@@ -12,6 +12,7 @@ use crate::lambda::environment::testing;
 use crate::lambda::environment::testing::Inside;
 use crate::lambda::environment::testing::RUNTIME;
 use crate::lambda::environment::testing::Stage;
+use crate::lambda::environment::testing::echo;
 use crate::lambda::sandbox::Exit;
 
 struct Lived {
@@ -66,21 +67,6 @@ impl Lived {
             lines.push(words.collect::<Vec<_>>().join(" "));
         }
         lines.join("\n")
-    }
-}
-
-/// Answers each event with itself, except for what is told to do otherwise.
-async fn echo(mut inside: Inside) -> Exit {
-    loop {
-        let event = inside.client.next().await;
-        match event.body.as_str() {
-            "exit" => return Exit::Code(1),
-            "sleep" => std::future::pending().await,
-            "print" => inside.print("a line\nand half of one").await,
-            _ => {}
-        }
-        let body = event.body.clone();
-        inside.client.respond(&event, &body).await;
     }
 }
 
