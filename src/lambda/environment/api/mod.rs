@@ -20,7 +20,10 @@ use hyper::Response;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
+use hyper::header::HOST;
+use hyper::header::HeaderName;
 use hyper::header::HeaderValue;
+use hyper::header::ORIGIN;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -34,6 +37,9 @@ use tokio::task::JoinSet;
 use super::documents::MAX_RESPONSE;
 use super::shared::Shared;
 use super::states::Refused;
+
+/// What this machine is called inside, beside its address.
+const OWN_NAMES: [&str; 3] = ["localhost", "sandbox.localdomain", "sandbox"];
 
 /// What an API answers.
 type Reply = Response<Full<Bytes>>;
@@ -50,7 +56,7 @@ impl Server {
     pub(super) fn start(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) -> Self {
         let (resets, asked) = mpsc::channel(1);
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, shared, asked));
+        accepting.spawn(accept(listener, address, shared, asked));
         Self {
             address,
             resets,
@@ -75,6 +81,7 @@ impl Server {
 
 async fn accept(
     listener: TcpListener,
+    address: SocketAddr,
     shared: Arc<Shared>,
     mut resets: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
@@ -84,7 +91,7 @@ async fn accept(
             accepted = listener.accept() => {
                 // One that is gone before it was accepted is nobody's loss.
                 if let Ok((stream, _)) = accepted {
-                    connections.spawn(serve(stream, Arc::clone(&shared)));
+                    connections.spawn(serve(stream, address, Arc::clone(&shared)));
                 }
             }
             Some(done) = resets.recv() => {
@@ -97,12 +104,12 @@ async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+async fn serve(stream: TcpStream, address: SocketAddr, shared: Arc<Shared>) {
     // Small answers go at once. Where that cannot be set they go a little later.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(&shared, request).await) }
+        async move { Ok::<_, Infallible>(answer(&shared, address, request).await) }
     });
     // A connection that breaks off ends its task; a process that ends is seen elsewhere.
     let _ = hyper::server::conn::http1::Builder::new()
@@ -112,7 +119,11 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         .await;
 }
 
-async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Reply {
+async fn answer(shared: &Arc<Shared>, address: SocketAddr, request: Request<Incoming>) -> Reply {
+    if !is_of_program(request.headers(), address) {
+        let message = "only the environment's own programs are answered here";
+        return Problem::forbidden("Forbidden", message).reply();
+    }
     let path = request.uri().path().to_owned();
     let parts = path.trim_start_matches('/').split('/').collect::<Vec<_>>();
     let handled = match (request.method(), parts.as_slice()) {
@@ -145,6 +156,25 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Reply {
         _ => Ok(text(StatusCode::NOT_FOUND, "404 page not found\n")),
     };
     handled.unwrap_or_else(Problem::reply)
+}
+
+/// Whether no browser sends this: where the machine's network is the function's, every page that somebody visits
+/// could send requests to this address, and by a name of its own read what is answered too.
+fn is_of_program(headers: &HeaderMap, address: SocketAddr) -> bool {
+    let is_of_page = |name: &HeaderName| *name == ORIGIN || name.as_str().starts_with("sec-fetch-");
+    if headers.keys().any(is_of_page) {
+        return false;
+    }
+    // Every browser says which host it wants; what says nothing is a program.
+    let Some(host) = headers.get(HOST) else {
+        return true;
+    };
+    let host = host.to_str().ok().and_then(|host| host.rsplit_once(':'));
+    host.is_some_and(|(name, port)| {
+        let is_ours = |ours: &str| name.eq_ignore_ascii_case(ours);
+        port == address.port().to_string()
+            && (is_ours(&address.ip().to_string()) || OWN_NAMES.into_iter().any(is_ours))
+    })
 }
 
 /// Why a request is not answered as it was meant.

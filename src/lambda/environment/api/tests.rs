@@ -188,7 +188,7 @@ async fn a_streamed_response_can_fail_in_its_middle() {
     served.client.next().await;
     // The body is base64 of `{"errorType":"Late"}`.
     let request = format!(
-        "POST /{RESPONSE} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+        "POST /{RESPONSE} HTTP/1.1\r\nConnection: close\r\n\
          Lambda-Runtime-Function-Response-Mode: streaming\r\nTransfer-Encoding: chunked\r\n\
          Trailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n\
          5\r\nbegun\r\n0\r\nLambda-Runtime-Function-Error-Type: Runtime.Late\r\n\
@@ -213,7 +213,7 @@ async fn a_response_that_breaks_off_can_be_given_again() {
     let served = serve().await;
     served.begin(1);
     let event = served.client.next().await;
-    let begun = format!("POST /{RESPONSE} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    let begun = format!("POST /{RESPONSE} HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf");
     raw(&served, &begun).await;
     let again = async {
         loop {
@@ -407,7 +407,7 @@ async fn a_reset_ends_all_connections() {
         let api = served.client.api.clone();
         async move {
             let mut stream = TcpStream::connect(api).await.unwrap();
-            let request = "GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: a\r\n\r\n";
+            let request = "GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\n\r\n";
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).await.unwrap();
@@ -421,4 +421,30 @@ async fn a_reset_ends_all_connections() {
     ready.await;
     served.server.reset().await;
     assert_eq!(waiting.await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn browsers_are_not_answered() {
+    let served = serve().await;
+    let ping = async |name: &str, value: &str| {
+        let headers = [(name, value)];
+        let path = "2018-06-01/ping";
+        served.client.send("GET", path, &headers, "").await.status
+    };
+    let (_, port) = served.client.api.rsplit_once(':').unwrap();
+    for (name, value) in [
+        ("origin", "http://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-mode", "no-cors"),
+        ("host", "evil.example"),
+        ("host", "127.0.0.1:1"),
+        ("host", &format!("evil.example:{port}")),
+        ("host", &format!("localhost.evil.example:{port}")),
+    ] {
+        assert_eq!(ping(name, value).await, 403, "{name}: {value}");
+    }
+    for name in ["127.0.0.1", "localhost", "sandbox.localdomain", "Sandbox"] {
+        assert_eq!(ping("host", &format!("{name}:{port}")).await, 200, "{name}");
+    }
 }
