@@ -9,6 +9,7 @@ mod runtime;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -40,6 +41,11 @@ use super::states::Refused;
 
 /// What this machine is called inside, beside its address.
 const OWN_NAMES: [&str; 3] = ["localhost", "sandbox.localdomain", "sandbox"];
+
+/// So many connections are served at once, of one each that runtime and extensions need; others wait.
+const MOST_CONNECTIONS: usize = 64;
+/// How long to wait before the next connection, where one was not accepted.
+const TOO_MANY: Duration = Duration::from_millis(50);
 
 /// What an API answers.
 type Reply = Response<Full<Bytes>>;
@@ -88,12 +94,14 @@ async fn accept(
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => {
-                // One that is gone before it was accepted is nobody's loss.
-                if let Ok((stream, _)) = accepted {
+            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
                     connections.spawn(serve(stream, address, Arc::clone(&shared)));
                 }
-            }
+                // One that is gone before it was accepted is nobody's loss; too few descriptors would come again at
+                // once.
+                Err(_) => tokio::time::sleep(TOO_MANY).await,
+            },
             Some(done) = resets.recv() => {
                 connections.shutdown().await;
                 // Whoever asked may have gone.

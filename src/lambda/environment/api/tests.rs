@@ -1,7 +1,5 @@
 //! The APIs over real HTTP: headers, documents, and each refusal with its status and type.
 
-use std::time::Duration;
-
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -447,4 +445,25 @@ async fn browsers_are_not_answered() {
     for name in ["127.0.0.1", "localhost", "sandbox.localdomain", "Sandbox"] {
         assert_eq!(ping("host", &format!("{name}:{port}")).await, 200, "{name}");
     }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_the_end_of_another() {
+    let served = serve().await;
+    let api = served.client.api.as_str();
+    let mut streams = Vec::new();
+    for _ in 0..MOST_CONNECTIONS {
+        let mut stream = TcpStream::connect(api).await.unwrap();
+        let request = "GET /2018-06-01/ping HTTP/1.1\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // An answer: it was accepted.
+        assert_eq!(stream.read_u8().await.unwrap(), b'H');
+        streams.push(stream);
+    }
+    let ping = served.client.send("GET", "2018-06-01/ping", &[], "");
+    tokio::pin!(ping);
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut ping).await;
+    assert!(early.is_err(), "{early:?}");
+    streams.pop();
+    assert_eq!(ping.await.status, 200);
 }
