@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -186,11 +187,18 @@ pub(super) struct Telemetry {
 
 #[derive(Default)]
 struct Subscribers {
-    all: Vec<(String, Arc<Subscriber>)>,
+    all: Vec<Subscribed>,
     tasks: JoinSet<()>,
     /// The platform's events before anybody could subscribe; whoever does gets them first.
     early: Vec<String>,
     is_closed: bool,
+}
+
+/// An extension that subscribed, and the task that sends to it.
+struct Subscribed {
+    extension: String,
+    subscriber: Arc<Subscriber>,
+    task: AbortHandle,
 }
 
 struct Subscriber {
@@ -278,14 +286,23 @@ impl Telemetry {
                 subscriber.keep(event.clone());
             }
         }
-        subscribers.all.retain(|(name, _)| name != extension);
-        subscribers
-            .all
-            .push((extension.to_owned(), Arc::clone(&subscriber)));
-        let clock = self.clock;
-        subscribers
-            .tasks
-            .spawn(async move { subscriber.deliver(place, clock).await });
+        subscribers.all.retain(|one| {
+            let is_other = one.extension != extension;
+            if !is_other {
+                one.task.abort();
+            }
+            is_other
+        });
+        // Those that have ended are forgotten.
+        while subscribers.tasks.try_join_next().is_some() {}
+        let (clock, sender) = (self.clock, Arc::clone(&subscriber));
+        let task = async move { sender.deliver(place, clock).await };
+        let task = subscribers.tasks.spawn(task);
+        subscribers.all.push(Subscribed {
+            extension: extension.to_owned(),
+            subscriber,
+            task,
+        });
     }
 
     /// Keeps an event for those who asked for its kind.
@@ -296,7 +313,7 @@ impl Telemetry {
             return;
         }
         let event = record.json();
-        for (_, subscriber) in &subscribers.all {
+        for Subscribed { subscriber, .. } in &subscribers.all {
             if subscriber.subscription.types.contains(&stream) {
                 subscriber.keep(event.clone());
             }
@@ -308,8 +325,12 @@ impl Telemetry {
 
     /// Sends all that is kept, and waits for that as long as it may take.
     pub(super) async fn flush(&self, at_most: Duration) {
-        let all = self.subscribers().all.clone();
-        let empty = all.iter().map(|(_, subscriber)| subscriber.flushed());
+        let all: Vec<_> = {
+            let subscribers = self.subscribers();
+            let each = subscribers.all.iter();
+            each.map(|one| Arc::clone(&one.subscriber)).collect()
+        };
+        let empty = all.iter().map(|subscriber| subscriber.flushed());
         let all_empty = futures_util::future::join_all(empty);
         // Who does not take it in time has lost it.
         let _ = tokio::time::timeout(at_most, all_empty).await;
@@ -453,7 +474,11 @@ async fn post(
     let answered = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        response.into_body().collect().await?;
+        let mut body = response.into_body();
+        // Nobody reads what it says, so nothing of it is kept.
+        while let Some(frame) = body.frame().await {
+            frame?;
+        }
         Ok::<_, hyper::Error>(status)
     };
     tokio::pin!(answered);
@@ -475,6 +500,8 @@ async fn post(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lambda::environment::testing;
+    use crate::lambda::environment::testing::Stage;
 
     type Change = fn(&mut Value);
 
@@ -517,6 +544,30 @@ mod tests {
             let text = read(change).unwrap_err().to_string();
             assert!(text.contains(word), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_subscription_that_is_replaced_is_served_no_more() {
+        let telemetry = Telemetry::new(testing::clock);
+        for _ in 0..3 {
+            let subscription = read(|_| {}).unwrap();
+            telemetry.subscribe("watch", subscription, Arc::new(Stage::default()));
+        }
+        let left = async {
+            loop {
+                let left = {
+                    let mut subscribers = telemetry.subscribers();
+                    while subscribers.tasks.try_join_next().is_some() {}
+                    (subscribers.all.len(), subscribers.tasks.len())
+                };
+                if left == (1, 1) {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let left = tokio::time::timeout(Duration::from_secs(30), left);
+        left.await.expect("the others have ended");
     }
 
     #[test]
