@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
-use lambimg::build::running::{self, Runnable, Settings};
+use lambimg::build::running::{self, Glance, Runnable, Settings};
 use lambimg::build::{self, Tools};
 use lambimg::config::{Config, Project};
 use lambimg::digest::Digest;
@@ -148,9 +148,16 @@ pub(crate) struct Ready {
     image: Digest,
     runnable: Runnable,
     /// What was built, if it was.
-    pub(crate) plan: Option<Arc<Plan>>,
+    pub(crate) built: Option<Built>,
     /// Holds the store, so that nothing in use is removed from it.
     pub(crate) tools: Tools,
+}
+
+/// What was built, and of what.
+pub(crate) struct Built {
+    pub(crate) plan: Arc<Plan>,
+    /// The project's files before anything was made of them.
+    pub(crate) seen: Glance,
 }
 
 impl Ready {
@@ -226,7 +233,7 @@ impl<'a> Run<'a> {
     /// Brings or builds the image, and unpacks it.
     pub(crate) async fn ready(&self) -> Result<Ready, Failure> {
         let limit = surroundings::cache_limit()?;
-        let (image, plan, settings, tools) = match &self.target {
+        let (image, built, settings, tools) = match &self.target {
             Target::Image(text) => Box::pin(self.image(text)).await?,
             Target::Project(path) => Box::pin(self.project(path)).await?,
         };
@@ -236,7 +243,7 @@ impl<'a> Run<'a> {
         Ok(Ready {
             image,
             runnable,
-            plan,
+            built,
             tools,
         })
     }
@@ -293,9 +300,14 @@ impl<'a> Run<'a> {
         if plan.architecture != self.machine {
             return Err(Failure::other_machine(plan.architecture, self.machine));
         }
+        let seen = Glance::of(&plan);
         let tools = tools(Some(&project.root), &reach, offline, self.terminal)?;
-        let built = Box::pin(build::build(plan, &tools)).await?;
-        Ok((built.image, Some(built.plan), self.settings.clone(), tools))
+        let made = Box::pin(build::build(plan, &tools)).await?;
+        let built = Built {
+            plan: made.plan,
+            seen,
+        };
+        Ok((made.image, Some(built), self.settings.clone(), tools))
     }
 
     /// What decides how a project is built.
@@ -311,8 +323,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// An image, what it was built by if it was, its settings, and what it was made with.
-type Made = (Image, Option<Arc<Plan>>, Settings, Tools);
+/// An image, what it was built of if it was, its settings, and what it was made with.
+type Made = (Image, Option<Built>, Settings, Tools);
 
 impl Target {
     /// What a function of it is called where nobody says.

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 use crate::Arguments;
 use crate::failure::Failure;
-use crate::running::{Ready, Run, RunArguments};
+use crate::running::{Built, Ready, Run, RunArguments};
 use crate::signals::{Stop, until_stopped};
 use crate::terminal::Terminal;
 
@@ -86,24 +86,24 @@ struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    async fn until_ended(&self, listener: TcpListener, ready: Ready, watch: bool, stop: &Stop) {
+    async fn until_ended(&self, listener: TcpListener, mut ready: Ready, watch: bool, stop: &Stop) {
         let ended = async {
             stop.wait().await;
         };
         let serving = invoke_api::serve(listener, self.fleet.clone(), ended);
-        match ready.plan.clone().filter(|_| watch) {
+        match ready.built.take().filter(|_| watch) {
             None => serving.await,
-            Some(plan) => {
+            Some(built) => {
                 // What is being built when it ends is dropped.
-                let watching = stop.unless(self.watch(ready, plan));
+                let watching = stop.unless(self.watch(ready, built));
                 let ((), _stopped) = tokio::join!(serving, watching);
             }
         }
     }
 
     /// Builds again whenever a file has changed, and has later calls answered by what comes of it.
-    async fn watch(&self, mut ready: Ready, mut plan: Arc<Plan>) -> Infallible {
-        let mut seen = glance(&ready, &plan).await;
+    async fn watch(&self, mut ready: Ready, built: Built) -> Infallible {
+        let Built { mut plan, mut seen } = built;
         loop {
             tokio::time::sleep(LOOK).await;
             let now = glance(&ready, &plan).await;
@@ -117,14 +117,14 @@ impl Serving<'_> {
                     self.terminal
                         .step("the function is as it was until that is mended");
                 }
-                Ok(next) => {
+                Ok(mut next) => {
                     if !next.is(&ready) {
                         let (function, places) = next.parts();
                         self.fleet.replace(function, places).await;
                         self.terminal
                             .step("a file has changed: calls are answered by the new function");
                     }
-                    plan = next.plan.clone().unwrap_or(plan);
+                    plan = next.built.take().map_or(plan, |built| built.plan);
                     ready = next;
                 }
             }

@@ -267,6 +267,16 @@ fn ctrl_c_ends_a_call_and_leaves_nothing_behind() {
     assert_eq!(ended.code, Some(130), "{}", ended.rendering());
 }
 
+/// Waits until this stands on stderr.
+fn until_said(running: &Running, text: &str) {
+    let start = Instant::now();
+    while !running.so_far().1.contains(text) {
+        let said = running.so_far().1;
+        assert!(start.elapsed() < PATIENCE, "`{text}` is not in: {said}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// A function that is served.
 struct Served {
     running: Running,
@@ -276,7 +286,11 @@ struct Served {
 impl Served {
     fn start<'a>(project: &Project, arguments: impl IntoIterator<Item = &'a str>) -> Self {
         let serve = ["serve", "--port", "0"].into_iter().chain(arguments);
-        let mut running = project.lambimg(serve).spawn();
+        Self::of(project.lambimg(serve).spawn())
+    }
+
+    /// Waits until calls are answered.
+    fn of(mut running: Running) -> Self {
         let start = Instant::now();
         let url = loop {
             let said = running.stdout();
@@ -295,6 +309,15 @@ impl Served {
     fn call(&self, name: &str, headers: &[(&str, &str)], event: &str) -> Answer {
         let url = format!("{}/2015-03-31/functions/{name}/invocations", self.url);
         send("POST", &url, headers, event.as_bytes().to_vec()).unwrap()
+    }
+
+    /// Calls until this is the answer.
+    fn until(&self, answer: &str) {
+        let start = Instant::now();
+        while self.call("function", &[], "{}").text() != format!("\"{answer}\"") {
+            assert!(start.elapsed() < PATIENCE, "{answer} is not served");
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     fn end(mut self) -> Outcome {
@@ -431,15 +454,8 @@ fn a_change_is_served_at_once() {
         [".", "--base", "host", "--watch", "--name", "orders"],
     );
     assert_eq!(served.call("orders", &[], "{}").text(), "\"old\"");
-    let until = |answer: &str| {
-        let start = Instant::now();
-        while served.call("orders", &[], "{}").text() != format!("\"{answer}\"") {
-            assert!(start.elapsed() < PATIENCE, "{answer} is not served");
-            thread::sleep(Duration::from_millis(100));
-        }
-    };
     project.file("app.py", app("newer"));
-    until("newer");
+    served.until("newer");
     // What cannot be built is told, and changes nothing.
     let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
     project.file("pyproject.toml", "[tool.lambimg]\nnonsense = true\n");
@@ -447,13 +463,32 @@ fn a_change_is_served_at_once() {
     assert_eq!(served.call("orders", &[], "{}").text(), "\"newer\"");
     project.file("app.py", app("newest of all"));
     project.file("pyproject.toml", settings);
-    until("newest of all");
+    served.until("newest of all");
     let ended = served.end();
     assert!(
         ended.stderr.contains("unknown key `nonsense`"),
         "{}",
         ended.rendering()
     );
+}
+
+#[test]
+fn a_change_while_the_first_environment_starts_is_served() {
+    let project = Project::with_handler();
+    let app = |answer: &str| {
+        format!(
+            "import time\nprint('started as {answer}', flush=True)\ntime.sleep(1)\n\
+             def handler(event, context):\n    return '{answer}'\n"
+        )
+    };
+    project.file("app.py", app("old"));
+    let arguments = ["serve", "--port", "0", ".", "--base", "host", "--watch"];
+    let running = project.lambimg(arguments).spawn();
+    until_said(&running, "started as old");
+    project.file("app.py", app("newer"));
+    let served = Served::of(running);
+    served.until("newer");
+    served.end();
 }
 
 #[test]
