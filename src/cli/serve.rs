@@ -18,7 +18,7 @@ use crate::Arguments;
 use crate::failure::Failure;
 use crate::running::{Built, Ready, Run, RunArguments};
 use crate::signals::{Stop, until_stopped};
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, counted};
 
 /// How often a project is looked at. That costs a look at each file's date; to be told by the kernel would need a
 /// crate and watches by the thousand, and would still miss network file systems.
@@ -74,7 +74,11 @@ pub(crate) fn serve(
             "serving the function `{name}` at http://{address} until Ctrl-C"
         ));
         terminal.print(&format!("http://{address}\n"))?;
-        Box::pin(serving.until_ended(listener, ready, wanted.watch, &stop)).await;
+        let lost = Box::pin(serving.until_ended(listener, ready, wanted.watch, &stop)).await;
+        if lost > 0 {
+            let events = counted(lost, "event");
+            terminal.warn(&format!("{events} that nobody waited for came to nothing"));
+        }
         Ok(ExitCode::SUCCESS)
     })?
 }
@@ -86,7 +90,14 @@ struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    async fn until_ended(&self, listener: TcpListener, mut ready: Ready, watch: bool, stop: &Stop) {
+    /// Serves, and gives the number of events that came to nothing.
+    async fn until_ended(
+        &self,
+        listener: TcpListener,
+        mut ready: Ready,
+        watch: bool,
+        stop: &Stop,
+    ) -> usize {
         let ended = async {
             stop.wait().await;
         };
@@ -96,7 +107,8 @@ impl Serving<'_> {
             Some(built) => {
                 // What is being built when it ends is dropped.
                 let watching = stop.unless(self.watch(ready, built));
-                let ((), _stopped) = tokio::join!(serving, watching);
+                let (lost, _stopped) = tokio::join!(serving, watching);
+                lost
             }
         }
     }

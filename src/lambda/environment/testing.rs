@@ -259,7 +259,7 @@ pub(in crate::lambda) struct Answered {
 }
 
 impl Answered {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(in crate::lambda) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
@@ -275,7 +275,7 @@ impl Answered {
 }
 
 impl Client {
-    pub(super) fn new(api: &str) -> Self {
+    pub(in crate::lambda) fn new(api: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             http,
@@ -283,7 +283,7 @@ impl Client {
         }
     }
 
-    pub(super) async fn send(
+    pub(in crate::lambda) async fn send(
         &self,
         method: &str,
         path: &str,

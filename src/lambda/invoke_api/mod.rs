@@ -7,6 +7,8 @@ mod request;
 
 use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -22,7 +24,7 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -47,8 +49,29 @@ const AT_THE_END: Duration = Duration::from_secs(1);
 /// How long to wait before the next connection, where there are too many of them.
 const TOO_MANY: Duration = Duration::from_millis(50);
 
-/// Answers calls of `fleet`'s function on `listener` until `ended`, and then ends the fleet.
-pub async fn serve(listener: TcpListener, fleet: Fleet, ended: impl Future<Output = ()>) {
+/// The room for events that nobody waits for and that were not handled yet, in bytes.
+const WAITING: u32 = 64 << 20;
+/// An event takes no less of it: what is known of it takes room too.
+const LEAST: u32 = 64 << 10;
+
+/// What all connections call.
+#[derive(Clone)]
+struct Called {
+    fleet: Fleet,
+    /// A permit for each byte of [`WAITING`].
+    room: Arc<Semaphore>,
+    /// How many events came to nothing.
+    lost: Arc<AtomicUsize>,
+}
+
+/// Answers calls of `fleet`'s function on `listener` until `ended`, and then ends the fleet. Gives the number of
+/// events that were taken and not handled: at the end those that waited, before it those that had nowhere to run.
+pub async fn serve(listener: TcpListener, fleet: Fleet, ended: impl Future<Output = ()>) -> usize {
+    let called = Called {
+        fleet,
+        room: Arc::new(Semaphore::new(WAITING as usize)),
+        lost: Arc::default(),
+    };
     let closing = watch::Sender::new(false);
     let mut connections = JoinSet::new();
     let mut ended = Box::pin(ended.fuse());
@@ -59,7 +82,7 @@ pub async fn serve(listener: TcpListener, fleet: Fleet, ended: impl Future<Outpu
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, fleet.clone(), closing.subscribe()));
+                    connections.spawn(connection(stream, called.clone(), closing.subscribe()));
                 }
                 Err(error) if is_of_one(&error) => {}
                 Err(_) => tokio::time::sleep(TOO_MANY).await,
@@ -68,10 +91,15 @@ pub async fn serve(listener: TcpListener, fleet: Fleet, ended: impl Future<Outpu
     }
     drop(listener);
     closing.send_replace(true);
-    fleet.end().await;
-    let all = async { while connections.join_next().await.is_some() {} };
+    called.fleet.end().await;
+    let all = async {
+        while connections.join_next().await.is_some() {}
+        // All room is free when each event is through.
+        let _all = called.room.acquire_many(WAITING).await;
+    };
     // Those that are left are dropped.
     let _ = tokio::time::timeout(AT_THE_END, all).await;
+    called.lost.load(Ordering::Relaxed)
 }
 
 /// Whether only the one connection failed.
@@ -84,12 +112,12 @@ fn is_of_one(error: &io::Error) -> bool {
 }
 
 /// Serves one connection until its end; when all are closing, until the request under way is answered.
-async fn connection(stream: TcpStream, fleet: Fleet, mut closing: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, called: Called, mut closing: watch::Receiver<bool>) {
     // What is answered is small, and waited for.
     let _ = stream.set_nodelay(true);
     let answer = service_fn(move |request| {
-        let fleet = fleet.clone();
-        async move { Ok::<_, Infallible>(answer(request, &fleet).await) }
+        let called = called.clone();
+        async move { Ok::<_, Infallible>(answer(request, &called).await) }
     });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
     let mut connection = Box::pin(connection);
@@ -102,16 +130,16 @@ async fn connection(stream: TcpStream, fleet: Fleet, mut closing: watch::Receive
     let _ = connection.await;
 }
 
-async fn answer(request: Request<Incoming>, fleet: &Fleet) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, called: &Called) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
-    let function = fleet.function();
+    let function = called.fleet.function();
     let call = Call::read(&parts.method, &parts.uri, &parts.headers, &function);
     // Read whatever the answer is: the connection goes on after it.
     let event = read(body).await;
     let call = call.and_then(|call| Ok((call.check(&event?)?, call)));
     let trace = parts.headers.get(TRACE_ID).cloned();
     let mut response = match call {
-        Ok((invocation, call)) => perform(call, invocation, fleet).await,
+        Ok((invocation, call)) => perform(call, invocation, called).await,
         Err(refusal) => refused(&refusal),
     };
     let headers = response.headers_mut();
@@ -147,22 +175,38 @@ async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
     Ok(event.into())
 }
 
-async fn perform(call: Call, mut invocation: Invocation, fleet: &Fleet) -> Response<Full<Bytes>> {
+async fn perform(call: Call, invocation: Invocation, called: &Called) -> Response<Full<Bytes>> {
     match call.kind {
         Kind::DryRun => status(StatusCode::NO_CONTENT),
-        Kind::Event => {
-            let (fleet, request_id) = (fleet.clone(), Uuid::new_v4().to_string());
-            invocation.request_id = Some(request_id.clone());
-            // The fleet knows of it and ends it; what comes of it is in its log.
-            tokio::spawn(async move { fleet.invoke(invocation).await.map(drop) });
-            let mut response = status(StatusCode::ACCEPTED);
-            set(response.headers_mut(), REQUEST_ID, &request_id);
-            response
-        }
-        Kind::RequestResponse => match fleet.invoke(invocation).await {
+        Kind::Event => called
+            .later(invocation)
+            .unwrap_or_else(|refusal| refused(&refusal)),
+        Kind::RequestResponse => match called.fleet.invoke(invocation).await {
             Ok(outcome) => answered(outcome, call.with_log),
             Err(error) => refused(&Refusal::Failed(in_words(&error))),
         },
+    }
+}
+
+impl Called {
+    /// Takes an event that nobody waits for, if there is room.
+    fn later(&self, mut invocation: Invocation) -> Result<Response<Full<Bytes>>, Refusal> {
+        let size = u32::try_from(invocation.event.len()).unwrap_or(WAITING);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(size.max(LEAST));
+        let room = room.map_err(|_| Refusal::TooMany)?;
+        let request_id = Uuid::new_v4().to_string();
+        invocation.request_id = Some(request_id.clone());
+        let called = self.clone();
+        // The fleet knows of it and ends it; what comes of it is in its log.
+        tokio::spawn(async move {
+            if called.fleet.invoke(invocation).await.is_err() {
+                called.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            drop(room);
+        });
+        let mut response = status(StatusCode::ACCEPTED);
+        set(response.headers_mut(), REQUEST_ID, &request_id);
+        Ok(response)
     }
 }
 
@@ -208,5 +252,45 @@ fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lambda::environment::testing;
+    use crate::lambda::fleet::Places;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn events_that_find_no_room_are_refused_and_those_left_at_the_end_are_counted() {
+        let places: Places = Arc::new(|| Box::pin(std::future::pending()));
+        let log = testing::log().0;
+        let fleet = Fleet::new(testing::function(), places, 1, log, testing::clock);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = testing::Client::new(&listener.local_addr().unwrap().to_string());
+        let (end, ended) = oneshot::channel::<()>();
+        let serving = tokio::spawn(serve(listener, fleet, async {
+            let _ = ended.await;
+        }));
+        let call = async |event: String| {
+            let path = "2015-03-31/functions/function/invocations";
+            let headers = [("x-amz-invocation-type", "Event")];
+            client.send("POST", path, &headers, event).await
+        };
+        let large = format!("\"{}\"", "x".repeat((1 << 20) - 2));
+        for _ in 0..63 {
+            assert_eq!(call(large.clone()).await.status, 202);
+        }
+        // Small ones take room too.
+        for _ in 0..16 {
+            assert_eq!(call("1".to_owned()).await.status, 202);
+        }
+        let refused = call("1".to_owned()).await;
+        assert_eq!(refused.status, 429);
+        let kind = refused.header("x-amzn-errortype");
+        assert_eq!(kind, Some("TooManyRequestsException"));
+        end.send(()).unwrap();
+        assert_eq!(serving.await.unwrap(), 63 + 16);
     }
 }

@@ -73,6 +73,8 @@ pub(super) enum Refusal {
     TooLarge(usize),
     #[error("the request's body ended early")]
     Incomplete,
+    #[error("Rate Exceeded.")]
+    TooMany,
     #[error("{0}")]
     Failed(String),
 }
@@ -90,6 +92,7 @@ impl Refusal {
                 "InvalidRequestContentException"
             }
             Self::TooLarge(_) => "RequestTooLargeException",
+            Self::TooMany => "TooManyRequestsException",
             Self::Failed(_) => "ServiceException",
         }
     }
@@ -99,6 +102,7 @@ impl Refusal {
             Self::Operation | Self::NoFunction(_) => StatusCode::NOT_FOUND,
             Self::WebPage => StatusCode::FORBIDDEN,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Qualifiers
             | Self::Word { .. }
