@@ -402,7 +402,10 @@ impl Environment {
         duration: Duration,
         init: Option<Duration>,
     ) -> Outcome {
-        let memory = self.shared.place.memory().await.most;
+        let memory_size = self.shared.function.memory;
+        // For a moment there can be more than the limit allows; Lambda tells no more than that.
+        let most = self.shared.place.memory().await.most;
+        let memory = most.min(u64::from(memory_size) << 20);
         let (status, error_type) = verdict(answer.as_ref(), failure.as_ref());
         if let Some(failure) = &failure {
             self.remark(call, failure);
@@ -415,7 +418,7 @@ impl Environment {
             has_failed: failure.is_some(),
             duration,
             init,
-            memory_size: self.shared.function.memory,
+            memory_size,
             memory_used: memory.div_ceil(1 << 20),
         }));
         let log_tail = self.shared.journal.take_tail();

@@ -30,6 +30,10 @@ async fn start_with(stage: Stage, timeout: Duration) -> Lived {
         timeout,
         ..testing::function()
     };
+    start_function(stage, function).await
+}
+
+async fn start_function(stage: Stage, function: Function) -> Lived {
     let stage = Arc::new(stage);
     let (log, text) = testing::log();
     let place = Arc::clone(&stage);
@@ -92,6 +96,19 @@ async fn calls_are_answered_one_after_the_other() {
     insta::assert_snapshot!(lived.log());
     lived.environment.shutdown().await;
     assert!(!lived.stage.is_running());
+}
+
+#[tokio::test]
+async fn no_more_memory_is_told_than_there_is() {
+    let function = Function {
+        memory: 30,
+        ..testing::function()
+    };
+    let mut lived = start_function(stage(), function).await;
+    let outcome = lived.invoke("1").await;
+    assert_eq!(outcome.report.memory, 30 << 20);
+    let text = String::from_utf8(lived.text.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("Max Memory Used: 30 MB"), "{text}");
 }
 
 #[tokio::test]
