@@ -97,8 +97,8 @@ fn timeout(text: &str) -> Result<Duration, String> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string())?,
     };
-    if duration.is_zero() || duration > MAX_TIMEOUT {
-        return Err("Lambda has from 1s to 15m".to_owned());
+    if duration.is_zero() || duration.subsec_nanos() > 0 || duration > MAX_TIMEOUT {
+        return Err("Lambda has whole seconds from 1s to 15m".to_owned());
     }
     Ok(duration)
 }
@@ -377,10 +377,12 @@ mod tests {
         let read = |text: &str| timeout(text).map(|time| time.as_millis());
         assert_eq!(read("3"), Ok(3_000));
         assert_eq!(read("1m 30s"), Ok(90_000));
-        assert_eq!(read("250ms"), Ok(250));
         assert_eq!(read("15m"), Ok(900_000));
-        insta::assert_snapshot!(timeout("901").unwrap_err(), @"Lambda has from 1s to 15m");
-        insta::assert_snapshot!(timeout("0").unwrap_err(), @"Lambda has from 1s to 15m");
+        for text in ["0", "250ms", "1500ms", "901"] {
+            insta::allow_duplicates!(
+                insta::assert_snapshot!(timeout(text).unwrap_err(), @"Lambda has whole seconds from 1s to 15m")
+            );
+        }
         assert!(timeout("soon").is_err());
     }
 
