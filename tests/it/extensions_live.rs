@@ -275,18 +275,13 @@ fn the_runtime_ends_gracefully_where_an_extension_is_registered() {
 #[test]
 fn who_ignores_the_end_is_ended() {
     let built = Built::on_host("3.12").with_observer();
-    let usual = built.invoke(&[], &[json!({"do": "count"})]).took;
     let called = built.invoke(
         &["--env", "ON_SIGTERM=ignore", "--env", "STAY=1"],
         &[json!({"do": "count"})],
     );
     assert_eq!(called.answer(), 1);
-    // The shutdown phase has 2 s for both.
-    let longer = called.took.saturating_sub(usual);
-    assert!(
-        longer < Duration::from_millis(3500),
-        "{usual:?}, then {:?}",
-        called.took
-    );
-    assert!(called.took > Duration::from_secs(1), "{:?}", called.took);
+    // The shutdown phase has 2 s for both; the extension would stay for minutes, the runtime for ever.
+    let took = called.took;
+    assert!(took > Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_mins(1), "{took:?}");
 }

@@ -261,9 +261,9 @@ fn ctrl_c_ends_a_call_and_leaves_nothing_behind() {
         "{\"sleep\": 120}",
     ];
     let mut running = orders().lambimg(arguments).spawn();
-    thread::sleep(Duration::from_secs(3));
+    until_said(&running, "START RequestId: ");
     running.signal("INT");
-    let ended = running.outcome(Duration::from_secs(10));
+    let ended = running.outcome(PATIENCE);
     assert_eq!(ended.code, Some(130), "{}", ended.rendering());
 }
 
@@ -459,7 +459,10 @@ fn a_change_is_served_at_once() {
     // What cannot be built is told, and changes nothing.
     let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
     project.file("pyproject.toml", "[tool.lambimg]\nnonsense = true\n");
-    thread::sleep(Duration::from_secs(2));
+    until_said(
+        &served.running,
+        "the function is as it was until that is mended",
+    );
     assert_eq!(served.call("orders", &[], "{}").text(), "\"newer\"");
     project.file("app.py", app("newest of all"));
     project.file("pyproject.toml", settings);

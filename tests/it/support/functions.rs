@@ -296,6 +296,11 @@ impl Served {
         }
     }
 
+    /// The log so far.
+    pub(crate) fn log(&self) -> String {
+        self.running.so_far().1
+    }
+
     /// One call as the emulator would be called; the answer with its headers.
     pub(crate) fn post(&self, headers: &[(&str, &str)], event: &Value) -> http::Answer {
         let url = format!("{}/2015-03-31/functions/judged/invocations", self.url);
