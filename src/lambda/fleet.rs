@@ -191,10 +191,12 @@ impl Shared {
         let work = async { Ok(environment.invoke(call).await) };
         let outcome = self.unless_ended(work).await;
         let is_over = outcome.is_err();
+        // What failed may take seconds to end: that is not the caller's time.
         tell(answer, outcome);
         if is_over {
             environment.shutdown().await;
         } else {
+            environment.reset().await;
             self.give_back((version, environment)).await;
         }
     }

@@ -73,6 +73,8 @@ pub struct Environment {
 enum Condition {
     /// There is, and this long is what its INIT took, if no call has been told yet.
     Ready { init: Option<Duration> },
+    /// What failed still runs: it is to be told why, and ended.
+    Failed(Reason),
     /// There is none: the next call has to start it.
     Down,
 }
@@ -113,8 +115,10 @@ impl Environment {
 
     /// Calls the function and waits until it and its extensions are through, at most for the function's timeout.
     ///
-    /// After a failure the environment has been reset when this returns: its programs were told and ended.
+    /// After a failure the environment is to be reset: by [`Self::reset`], or else by the next call before its time
+    /// begins.
     pub async fn invoke(&mut self, call: Invocation) -> Outcome {
+        self.reset().await;
         let begun = Instant::now();
         let timeout = self.shared.function.timeout;
         let call = self.call(call, timeout);
@@ -124,10 +128,12 @@ impl Environment {
         let mut failure = None;
         match &mut self.condition {
             Condition::Ready { init: took } => init = took.take(),
-            Condition::Down => match self.init("invoke", timeout, Some(begun)).await {
-                Ok(_) => self.condition = Condition::Ready { init: None },
-                Err(error) => failure = Some(error),
-            },
+            Condition::Failed(_) | Condition::Down => {
+                match self.init("invoke", timeout, Some(begun)).await {
+                    Ok(_) => self.condition = Condition::Ready { init: None },
+                    Err(error) => failure = Some(error),
+                }
+            }
         }
         self.shared.journal.tell(&Told::Start {
             request_id: &call.request_id,
@@ -144,6 +150,14 @@ impl Environment {
         self.conclude(&call, answer, failure, duration, init).await
     }
 
+    /// Ends what failed: its programs are told, and have Lambda's time for it. Nothing else is touched.
+    pub async fn reset(&mut self) {
+        if let Condition::Failed(reason) = self.condition {
+            self.condition = Condition::Down;
+            self.end_programs(reason).await;
+        }
+    }
+
     /// Whether the place where it runs has ended: no later call can be answered.
     pub fn is_gone(&self) -> bool {
         self.shared.place.is_gone()
@@ -151,6 +165,7 @@ impl Environment {
 
     /// Ends it: where there are extensions, runtime and extensions are told, and have Lambda's time for it.
     pub async fn shutdown(mut self) {
+        self.reset().await;
         self.end_programs(Reason::Spindown).await;
         self.shared.place.end().await;
     }
@@ -393,7 +408,7 @@ impl Environment {
         });
     }
 
-    /// Tells what came of a call, and resets what failed.
+    /// Tells what came of a call, and whether there is something to reset.
     async fn conclude(
         &mut self,
         call: &Call,
@@ -425,8 +440,7 @@ impl Environment {
         if let Some(failure) = &failure {
             // An INIT that failed has been ended already.
             if matches!(self.condition, Condition::Ready { .. }) {
-                self.condition = Condition::Down;
-                self.end_programs(reason(failure)).await;
+                self.condition = Condition::Failed(reason(failure));
             }
         }
         let (payload, content_type, is_error) = said(answer, failure, &call.request_id);

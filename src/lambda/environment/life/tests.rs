@@ -125,7 +125,6 @@ async fn a_runtime_that_exits_is_started_again_by_the_next_call() {
         failed.report.error_type.as_deref(),
         Some("Runtime.ExitError")
     );
-    assert!(!lived.stage.is_running());
     let next = lived.invoke("2").await;
     assert_eq!((next.payload.as_ref(), next.is_error), (&b"2"[..], false));
     assert_eq!(next.report.init, None, "its INIT was in its own time");
@@ -142,6 +141,8 @@ async fn a_call_that_takes_too_long_is_ended() {
     );
     assert_eq!(failed.payload, expected);
     assert_eq!(failed.report.duration, Duration::from_millis(500));
+    assert!(lived.stage.is_running(), "its caller did not wait for that");
+    lived.environment.reset().await;
     assert!(!lived.stage.is_running());
     insta::assert_snapshot!(lived.log());
 }
@@ -280,6 +281,22 @@ async fn who_ignores_the_end_is_ended_in_time() {
     );
     assert!(!lived.stage.is_running());
     assert_eq!(told.lock().unwrap().last().unwrap(), "SHUTDOWN spindown");
+}
+
+#[tokio::test]
+async fn who_ignores_the_end_is_waited_for_by_no_caller() {
+    let told = Arc::default();
+    let stage = with_extension(stage(), &told, false);
+    let mut lived = start_with(stage, Duration::from_secs(1)).await;
+    let failed = lived.invoke("sleep").await;
+    assert!(failed.is_error);
+    assert_eq!(*told.lock().unwrap(), ["INVOKE "]);
+    lived.environment.reset().await;
+    assert!(!lived.stage.is_running());
+    // The next call has all of its own time.
+    assert_eq!(lived.invoke("2").await.payload, "2");
+    let expected = ["INVOKE ", "SHUTDOWN timeout", "INVOKE "];
+    assert_eq!(*told.lock().unwrap(), expected);
 }
 
 #[tokio::test]
