@@ -13,7 +13,7 @@
 //! | [`blob_store`] | bytes by digest on disk; answers by the digest of their inputs | what blobs mean |
 //! | [`oci`] | the image specification, and Docker's schema 2 | registries, Python, Lambda |
 //! | [`python`] | what the PyPA specifications and the tools' locks say; indexes, resolvers, sources, bytecode | images |
-//! | [`lambda`] | Lambda's runtimes, paths, handlers; its rules for images | AWS accounts; where an image comes from |
+//! | [`lambda`] | Lambda's runtimes, paths, handlers; its rules for images; functions run as it runs them | AWS accounts; where an image comes from |
 //! | [`aws`] | the few calls of AWS: ECR's logins and repositories | what is pushed, and how |
 //! | [`registry`] | the distribution specification | Python, Lambda, what is in a layer |
 //! | [`config`] | what the user wrote, and where | what it means; defaults |
@@ -41,7 +41,7 @@
 //! is `SOURCE_DATE_EPOCH`, by default the earliest that a zip archive can say. The local store is an OCI
 //! layout; names are its index, everything else is content-addressed. A layer takes over what a wheel has
 //! deflated already; where its deflate blocks end only zlib's own interface tells, so `oci/inflate.rs` has
-//! `unsafe` in it, and beside it only the one call with which a sandbox's helper keeps what descriptors it was
+//! `unsafe` in it, and beside it only the two calls with which a sandbox's helper keeps to itself what it was
 //! started with (`lambda/sandbox/init/descriptors.rs`).
 
 pub mod aws;
