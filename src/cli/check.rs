@@ -11,8 +11,7 @@ use lambimg::http;
 use lambimg::lambda::Architecture;
 use lambimg::lambda::check::subject::Subject;
 use lambimg::lambda::check::{self, Finding, Rule};
-use lambimg::plan::reach::{self, Reach};
-use lambimg::plan::{self, Policy, Request};
+use lambimg::plan;
 
 use crate::Arguments;
 use crate::FunctionArguments;
@@ -21,12 +20,11 @@ use crate::block_on;
 use crate::failure::{self, Failure};
 use crate::findings::{self, Checked};
 use crate::limit_store;
-use crate::proof::config_of;
+use crate::opening::Opening;
 use crate::sarif::{self, Sources};
-use crate::surroundings::{self, Surroundings};
+use crate::surroundings;
 use crate::target::{self, Target};
 use crate::terminal::Terminal;
-use crate::tools;
 
 #[derive(Debug, Args)]
 #[command(mut_arg("path", |path| path.value_name("IMAGE|PATH").help(target::HELP)))]
@@ -164,15 +162,9 @@ impl Run<'_> {
             arch: None,
             ..building
         };
-        if others != Config::default() || self.wanted.locked {
-            return Err(Failure::image_is_not_built(text));
-        }
-        // Of the project at hand only what is said of registries and of checks counts.
-        let project = Project::read(Path::new("."))?;
-        let config = config_of(&project, &self.wanted.config(), self.arguments)?;
+        let opening = self.opening();
+        let (config, tools) = opening.image(text, &others, &self.wanted.config())?;
         let rules = Rules::of(&config)?;
-        let reach = reach::reach(&project.root, &config)?;
-        let tools = tools(None, &reach, self.wanted.needs.offline, self.terminal)?;
         let limit = surroundings::cache_limit()?;
         let work = async {
             let subject = checking::open(text, architecture, &self.today, &tools).await?;
@@ -185,15 +177,22 @@ impl Run<'_> {
 
     fn project(&self, path: &Path) -> Result<ExitCode, Failure> {
         let limit = surroundings::cache_limit()?;
-        let project = Project::read(path)?;
         let flags = self.wanted.building().or(self.wanted.config());
-        let config = config_of(&project, &flags, self.arguments)?;
+        let (project, config) = self.opening().project(path, &flags)?;
         let rules = Rules::of(&config)?;
-        let reach = reach::reach(&project.root, &config)?;
-        let judged = self.build(&project, config, &reach, limit)?;
+        let judged = self.build(&project, config, limit)?;
         let sources = Sources::of(&project.root, &surroundings::directory());
         let name = path.to_string_lossy();
         self.report(&name, judged, Some(&sources), &rules)
+    }
+
+    fn opening(&self) -> Opening<'_> {
+        Opening {
+            arguments: self.arguments,
+            needs: &self.wanted.needs,
+            locked: self.wanted.locked,
+            terminal: self.terminal,
+        }
     }
 
     /// What the project gives, in the store under no name.
@@ -201,28 +200,12 @@ impl Run<'_> {
         &self,
         project: &Project,
         config: Config,
-        reach: &Reach,
         limit: Option<u64>,
     ) -> Result<(Subject, Vec<Finding>), Failure> {
-        let offline = self.wanted.needs.offline;
-        let request = Request {
-            config,
-            own_files: Surroundings::read().cache().into_iter().collect(),
-            policy: Policy {
-                locked: self.wanted.locked,
-                offline,
-                ..Policy::default()
-            },
-            epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
-            today: self.today.clone(),
-            ..Request::default()
-        };
-        let mut plan = plan::make(project, request)?;
-        plan.names.clear();
+        let (mut plan, tools) = self.opening().plan(project, config)?;
         // All rules are applied to what comes of it, and none twice.
         plan.ignored = check::rules().map(|rule| rule.id).collect();
         let architecture = plan.architecture.oci();
-        let tools = tools(Some(&project.root), reach, offline, self.terminal)?;
         let work = async {
             let built = build::build(plan, &tools).await?;
             let wanted = Some(architecture);

@@ -15,6 +15,7 @@ mod events;
 mod failure;
 mod findings;
 mod invoke;
+mod opening;
 mod proof;
 mod results;
 mod running;

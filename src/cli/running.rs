@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, ValueEnum};
 use lambimg::build::running::{self, Glance, Runnable, Settings};
 use lambimg::build::{self, Tools};
-use lambimg::config::{Config, Project};
+use lambimg::config::Config;
 use lambimg::digest::Digest;
 use lambimg::lambda::Architecture;
 use lambimg::lambda::fleet::{Fleet, Places};
@@ -17,20 +17,18 @@ use lambimg::lambda::function::{DEFAULT_MEMORY, Function, Log, LogFormat, MAX_TI
 use lambimg::oci::image::Image;
 use lambimg::oci::layout::Place;
 use lambimg::oci::reference::Name;
-use lambimg::plan::reach;
-use lambimg::plan::{self, Plan, Policy, Request};
+use lambimg::plan::{self, Plan};
 
 use crate::Arguments;
 use crate::FunctionArguments;
 use crate::NeedsArguments;
 use crate::failure::Failure;
 use crate::limit_store;
-use crate::proof::config_of;
-use crate::surroundings::{self, Surroundings};
+use crate::opening::Opening;
+use crate::surroundings;
 use crate::target::{self, Target};
 use crate::terminal::Terminal;
 use crate::text_flag;
-use crate::tools;
 use crate::variables::VariableArguments;
 
 /// This program, whatever becomes of its file.
@@ -256,19 +254,13 @@ impl<'a> Run<'a> {
             handler: None,
             ..building.clone()
         };
-        if others != Config::default() || self.wanted.locked {
-            return Err(Failure::image_is_not_built(text));
-        }
         if let Some(wanted) = plan::wanted_architecture(&building)?
             && wanted != self.machine
         {
             return Err(Failure::other_machine(wanted, self.machine));
         }
-        // Of the project at hand only what is said of registries counts.
-        let project = Project::read(Path::new("."))?;
-        let config = config_of(&project, &Config::default(), self.arguments)?;
-        let reach = reach::reach(&project.root, &config)?;
-        let tools = tools(None, &reach, self.wanted.needs.offline, self.terminal)?;
+        let opening = self.opening();
+        let (_, tools) = opening.image(text, &others, &Config::default())?;
         let image = Box::pin(running::open(text, self.machine, &tools)).await?;
         let settings = Settings {
             handler,
@@ -279,35 +271,28 @@ impl<'a> Run<'a> {
 
     /// What the project gives, in the store under no name.
     async fn project(&self, path: &Path) -> Result<Made, Failure> {
-        let project = Project::read(path)?;
-        let config = config_of(&project, &self.building(), self.arguments)?;
-        let reach = reach::reach(&project.root, &config)?;
-        let offline = self.wanted.needs.offline;
-        let request = Request {
-            config,
-            own_files: Surroundings::read().cache().into_iter().collect(),
-            policy: Policy {
-                locked: self.wanted.locked,
-                offline,
-                ..Policy::default()
-            },
-            epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
-            today: surroundings::today(),
-            ..Request::default()
-        };
-        let mut plan = plan::make(&project, request)?;
-        plan.names.clear();
+        let opening = self.opening();
+        let (project, config) = opening.project(path, &self.building())?;
+        let (plan, tools) = opening.plan(&project, config)?;
         if plan.architecture != self.machine {
             return Err(Failure::other_machine(plan.architecture, self.machine));
         }
         let seen = Glance::of(&plan);
-        let tools = tools(Some(&project.root), &reach, offline, self.terminal)?;
         let made = Box::pin(build::build(plan, &tools)).await?;
         let built = Built {
             plan: made.plan,
             seen,
         };
         Ok((made.image, Some(built), self.settings.clone(), tools))
+    }
+
+    fn opening(&self) -> Opening<'_> {
+        Opening {
+            arguments: self.arguments,
+            needs: &self.wanted.needs,
+            locked: self.wanted.locked,
+            terminal: self.terminal,
+        }
     }
 
     /// What decides how a project is built.
