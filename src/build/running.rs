@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
-
 use tokio::sync::OnceCell;
 
 use crate::build::{self, PARALLEL, Tools};

@@ -1,4 +1,5 @@
-//! What Lambda is to an image: its runtimes, its paths, its architectures, its handler strings.
+//! What Lambda is to an image: its runtimes, its paths, its architectures, its handler strings, its rules; and how it
+//! runs a function, done on this machine.
 //!
 //! The runtimes are data, one file each in `base-images/`, embedded. Nothing here calls AWS or knows an
 //! account; dates are compared as the texts they are, with a today that the caller gives.
