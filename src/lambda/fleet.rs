@@ -92,6 +92,11 @@ impl Fleet {
         Arc::clone(&self.0.origin().function)
     }
 
+    /// A header of X-Ray's for a call without one.
+    pub fn trace_id(&self) -> String {
+        self.function().trace_id((self.0.clock)())
+    }
+
     /// Starts an environment before anybody calls.
     ///
     /// # Errors

@@ -150,6 +150,34 @@ fn assert_refusals(said: &Value) {
 }
 
 #[test]
+fn every_answer_names_its_trace() {
+    let served = Built::on_host("3.12").serve(&[]);
+    let event = json!({"do": "env", "names": ["_X_AMZN_TRACE_ID"]});
+    let trace = |headers: &[(&str, &str)]| {
+        let answer = served.post(headers, &event);
+        let trace = answer.header("x-amzn-trace-id").to_owned();
+        (answer.status, trace, answer.text())
+    };
+    let (_, made, said) = trace(&[]);
+    let said: Value = serde_json::from_str(&said).expect("it is JSON");
+    assert_eq!(said, json!({"_X_AMZN_TRACE_ID": made}));
+    let parts: Vec<_> = made.split(';').collect();
+    assert!(
+        parts.len() == 4
+            && parts[0].starts_with("Root=1-")
+            && parts[1].starts_with("Parent=")
+            && parts[2] == "Sampled=0"
+            && parts[3].starts_with("Lineage=1:"),
+        "{made}"
+    );
+    assert_ne!(trace(&[]).1, made);
+    let sent = "Root=1-5759e988-bd862e3fe1be46a994272793";
+    assert_eq!(trace(&[("x-amzn-trace-id", sent)]).1, sent);
+    let (status, made, _) = trace(&[("x-amz-invocation-type", "Event")]);
+    assert!(status == 202 && made.starts_with("Root=1-"), "{made}");
+}
+
+#[test]
 fn a_thousand_calls_from_sixteen_clients() {
     let served = Built::on_host("3.12").serve(&["--concurrency", "4", "--timeout", "30s"]);
     let said = call(&served, "many");

@@ -131,7 +131,11 @@ async fn connection(stream: TcpStream, called: Called, mut closing: watch::Recei
 }
 
 async fn answer(request: Request<Incoming>, called: &Called) -> Response<Full<Bytes>> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    // The service gives every call a trace, and its caller the name of it.
+    if request::text(&parts.headers, TRACE_ID.as_str()).is_none() {
+        set(&mut parts.headers, TRACE_ID, &called.fleet.trace_id());
+    }
     let function = called.fleet.function();
     let call = Call::read(&parts.method, &parts.uri, &parts.headers, &function);
     // Read whatever the answer is: the connection goes on after it.

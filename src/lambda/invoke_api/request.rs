@@ -176,7 +176,7 @@ fn is_json(text: &[u8]) -> Result<(), String> {
     read.map(drop).map_err(|error| error.to_string())
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let value = headers.get(name)?.to_str().ok()?;
     Some(value).filter(|value| !value.is_empty())
 }

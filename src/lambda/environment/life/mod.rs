@@ -179,7 +179,7 @@ impl Environment {
             invocation_id: Uuid::new_v4().to_string(),
             event: call.event,
             deadline_ms: self.epoch_ms() + milliseconds(timeout),
-            trace_id: given.unwrap_or_else(|| self.trace_id()),
+            trace_id: given.unwrap_or_else(|| self.shared.function.trace_id((self.clock)())),
             client_context: call.client_context,
             cognito_identity: call.cognito_identity,
             tenant_id: call.tenant_id,
@@ -190,20 +190,6 @@ impl Environment {
     fn epoch_ms(&self) -> u64 {
         let now = (self.clock)().duration_since(UNIX_EPOCH);
         milliseconds(now.unwrap_or_default())
-    }
-
-    /// A header of X-Ray's, as Lambda makes it where the caller gives none.
-    fn trace_id(&self) -> String {
-        let seconds = self.epoch_ms() / 1000;
-        let (root, parent) = (
-            Uuid::new_v4().simple().to_string(),
-            Uuid::new_v4().simple().to_string(),
-        );
-        format!(
-            "Root=1-{seconds:08x}-{};Parent={};Sampled=0",
-            &root[..24],
-            &parent[..16]
-        )
     }
 
     /// Starts everything, and tells how that went; what failed is ended again.
