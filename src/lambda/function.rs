@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// The largest event and the largest response of a call that waits, in bytes.
@@ -104,6 +105,9 @@ pub struct Invocation {
     pub trace_id: Option<String>,
     /// The caller's tenant.
     pub tenant_id: Option<String>,
+    /// Takes a response that the runtime streams, piece by piece as it comes: no part of it is in the outcome then.
+    /// The runtime waits while it is full; who drops the other end loses the rest, and the call goes on.
+    pub pieces: Option<mpsc::Sender<Bytes>>,
 }
 
 /// What came of a call.
@@ -111,7 +115,7 @@ pub struct Invocation {
 pub struct Outcome {
     /// The identifier of the call.
     pub request_id: String,
-    /// What the function answered, or the error's document.
+    /// What the function answered, if not in pieces, or the error's document.
     pub payload: Bytes,
     /// The content type that the runtime gave.
     pub content_type: Option<String>,

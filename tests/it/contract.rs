@@ -423,19 +423,9 @@ fn tmp_is_kept_between_calls_and_is_as_large_as_said() {
     );
 }
 
-/// The image with a runtime in place of its own.
-fn with_own_runtime() -> Built {
-    let mut files = Tree::default();
-    let runtime = include_str!("support/functions/streamer.py");
-    let start = "#!/bin/sh\nexec python3 /opt/streamer.py\n";
-    files.file("opt/streamer.py", runtime, 0o644);
-    files.file("lambda-entrypoint.sh", start, 0o755);
-    Built::on_host("3.12").with("streamer", &files)
-}
-
 #[test]
 fn answers_in_parts() {
-    let built = with_own_runtime();
+    let built = Built::with_own_runtime();
     let called = built.invoke(&[], &[json!({"parts": ["{\"a\":", " [1,", "2]}"]})]);
     assert_eq!(called.answer(), json!({"a": [1, 2]}));
     // What goes wrong on the way is told in the trailers.
@@ -446,7 +436,7 @@ fn answers_in_parts() {
 
 #[test]
 fn what_a_runtime_is_refused() {
-    let called = with_own_runtime().invoke(&[], &[json!({})]);
+    let called = Built::with_own_runtime().invoke(&[], &[json!({})]);
     let said = called.answer();
     let refusal = |name: &str| (said[name][0].clone(), said[name][1]["errorType"].clone());
     assert_eq!(refusal("another"), (json!(400), json!("InvalidRequestID")));

@@ -6,30 +6,6 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::support::functions::Built;
-use crate::support::functions::Served;
-use crate::support::process::command;
-use crate::support::process::run;
-use crate::support::python;
-use crate::support::tool;
-
-/// What a caller in Python says of its calls.
-fn call(served: &Served, what: &str) -> Value {
-    let mut python = command(python("3.12"));
-    python.args([
-        "-c",
-        include_str!("support/functions/caller.py"),
-        &served.url,
-        what,
-    ]);
-    python
-        .env("PYTHONPATH", tool("moto"))
-        .env("AWS_EC2_METADATA_DISABLED", "true");
-    // Whatever proxy leads outside, loopback is reached without it.
-    python
-        .env("NO_PROXY", "127.0.0.1")
-        .env("no_proxy", "127.0.0.1");
-    serde_json::from_str(&run(&mut python)).expect("it prints JSON")
-}
 
 #[test]
 fn each_kind_of_call() {
@@ -42,7 +18,7 @@ fn each_kind_of_call() {
         "--memory",
         "512",
     ]);
-    let said = call(&served, "each");
+    let said = served.boto3(&["each"]);
     let payload = |name: &str| {
         let text = said[name]["Payload"].as_str().expect("a payload is text");
         serde_json::from_str::<Value>(text)
@@ -180,7 +156,7 @@ fn every_answer_names_its_trace() {
 #[test]
 fn a_thousand_calls_from_sixteen_clients() {
     let served = Built::on_host("3.12").serve(&["--concurrency", "4", "--timeout", "30s"]);
-    let said = call(&served, "many");
+    let said = served.boto3(&["many"]);
     assert_eq!(said["answered"], 1000);
     assert_eq!(said["mixed up"], json!([]));
     assert_eq!(said["requests"], 1000);

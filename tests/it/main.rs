@@ -42,6 +42,7 @@ mod reproducible;
 mod resolving;
 mod sandbox;
 mod sources;
+mod streaming;
 mod support;
 mod tags;
 mod uv_lock;

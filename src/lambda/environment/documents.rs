@@ -137,14 +137,25 @@ impl Failure {
         )
     }
 
-    /// A response of more bytes than may be.
-    pub(super) fn too_large() -> Self {
+    /// A response that broke off on its way to the caller.
+    pub(super) fn truncated() -> Self {
+        Self {
+            status: Status::Error,
+            ..Self::new(
+                "Runtime.TruncatedResponse",
+                "Response was truncated".to_owned(),
+            )
+        }
+    }
+
+    /// A response of more bytes than the limit.
+    pub(super) fn too_large(limit: usize) -> Self {
         Self {
             status: Status::Error,
             document: Some(document(
                 "Function.ResponseSizeTooLarge",
                 &format!(
-                    "Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."
+                    "Response payload size exceeded maximum allowed payload size ({limit} bytes)."
                 ),
             )),
             ..Self::new("Function.ResponseSizeTooLarge", String::new())

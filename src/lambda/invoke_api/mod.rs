@@ -3,7 +3,9 @@
 //! Nobody's signature is looked at, and the function alone is there, as its unpublished version. An event that
 //! nobody waits for is tried once, where the service tries twice more. How calls are made is not known here.
 
+mod event_stream;
 mod request;
+mod streaming;
 
 use std::convert::Infallible;
 use std::io;
@@ -14,9 +16,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use futures_util::{FutureExt as _, StreamExt as _};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,6 +35,10 @@ use crate::lambda::fleet::Fleet;
 use crate::lambda::function::{Invocation, MAX_PAYLOAD, Outcome};
 use crate::progress::in_words;
 use request::{Call, Kind, Refusal};
+use streaming::{Next, Streaming, UNHANDLED};
+
+/// What is answered.
+type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// The version that is called: the one that nobody has published.
 const VERSION: &str = "$LATEST";
@@ -113,7 +120,7 @@ fn is_of_one(error: &io::Error) -> bool {
 
 /// Serves one connection until its end; when all are closing, until the request under way is answered.
 async fn connection(stream: TcpStream, called: Called, mut closing: watch::Receiver<bool>) {
-    // What is answered is small, and waited for.
+    // What is answered is small, and waited for, in pieces too.
     let _ = stream.set_nodelay(true);
     let answer = service_fn(move |request| {
         let called = called.clone();
@@ -130,7 +137,7 @@ async fn connection(stream: TcpStream, called: Called, mut closing: watch::Recei
     let _ = connection.await;
 }
 
-async fn answer(request: Request<Incoming>, called: &Called) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, called: &Called) -> Reply {
     let (mut parts, body) = request.into_parts();
     // The service gives every call a trace, and its caller the name of it.
     if request::text(&parts.headers, TRACE_ID.as_str()).is_none() {
@@ -179,7 +186,7 @@ async fn read(mut body: Incoming) -> Result<Bytes, Refusal> {
     Ok(event.into())
 }
 
-async fn perform(call: Call, invocation: Invocation, called: &Called) -> Response<Full<Bytes>> {
+async fn perform(call: Call, invocation: Invocation, called: &Called) -> Reply {
     match call.kind {
         Kind::DryRun => status(StatusCode::NO_CONTENT),
         Kind::Event => called
@@ -189,12 +196,32 @@ async fn perform(call: Call, invocation: Invocation, called: &Called) -> Respons
             Ok(outcome) => answered(outcome, call.with_log),
             Err(error) => refused(&Refusal::Failed(in_words(&error))),
         },
+        Kind::Streaming => streamed(invocation, call.with_log, called).await,
     }
+}
+
+/// Begins to answer when there is something to answer, as what cannot run is refused with a status of its own.
+async fn streamed(mut invocation: Invocation, with_log: bool, called: &Called) -> Reply {
+    let request_id = Uuid::new_v4().to_string();
+    invocation.request_id = Some(request_id.clone());
+    let mut streaming = Streaming::new(called.fleet.clone(), invocation);
+    let first = streaming.next().await;
+    if let Next::End(Err(error)) = &first {
+        return refused(&Refusal::Failed(in_words(error)));
+    }
+    let events = streaming.events(first, with_log);
+    let body = StreamBody::new(events.map(|event| Ok(Frame::data(event))));
+    let mut response = Response::new(body.boxed_unsync());
+    let headers = response.headers_mut();
+    set(headers, REQUEST_ID, &request_id);
+    set(headers, EXECUTED_VERSION, VERSION);
+    set(headers, CONTENT_TYPE, event_stream::MEDIA_TYPE);
+    response
 }
 
 impl Called {
     /// Takes an event that nobody waits for, if there is room.
-    fn later(&self, mut invocation: Invocation) -> Result<Response<Full<Bytes>>, Refusal> {
+    fn later(&self, mut invocation: Invocation) -> Result<Reply, Refusal> {
         let size = u32::try_from(invocation.event.len()).unwrap_or(WAITING);
         let room = Arc::clone(&self.room).try_acquire_many_owned(size.max(LEAST));
         let room = room.map_err(|_| Refusal::TooMany)?;
@@ -214,14 +241,18 @@ impl Called {
     }
 }
 
-fn status(status: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+fn whole(body: impl Into<Bytes>) -> Reply {
+    Response::new(Full::new(body.into()).boxed_unsync())
+}
+
+fn status(status: StatusCode) -> Reply {
+    let mut response = whole(Bytes::new());
     *response.status_mut() = status;
     response
 }
 
-fn answered(outcome: Outcome, with_log: bool) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(outcome.payload));
+fn answered(outcome: Outcome, with_log: bool) -> Reply {
+    let mut response = whole(outcome.payload);
     let headers = response.headers_mut();
     set(headers, REQUEST_ID, &outcome.request_id);
     set(headers, EXECUTED_VERSION, VERSION);
@@ -232,7 +263,7 @@ fn answered(outcome: Outcome, with_log: bool) -> Response<Full<Bytes>> {
         content_type.unwrap_or("application/json"),
     );
     if outcome.is_error {
-        set(headers, FUNCTION_ERROR, "Unhandled");
+        set(headers, FUNCTION_ERROR, UNHANDLED);
     }
     if with_log {
         set(headers, LOG_RESULT, &STANDARD.encode(&outcome.log_tail));
@@ -240,11 +271,11 @@ fn answered(outcome: Outcome, with_log: bool) -> Response<Full<Bytes>> {
     response
 }
 
-fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
+fn refused(refusal: &Refusal) -> Reply {
     let (kind, is_of_user) = (refusal.kind(), refusal.status().is_client_error());
     let side = if is_of_user { "User" } else { "Service" };
     let document = json!({"Type": side, refusal.message_key(): refusal.to_string()});
-    let mut response = Response::new(Full::from(document.to_string()));
+    let mut response = whole(document.to_string());
     *response.status_mut() = refusal.status();
     let headers = response.headers_mut();
     set(headers, ERROR_TYPE, kind);
@@ -262,9 +293,68 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lambda::environment::Place;
     use crate::lambda::environment::testing;
+    use crate::lambda::environment::testing::{Inside, RUNTIME, Stage};
     use crate::lambda::fleet::Places;
+    use crate::lambda::sandbox::Exit;
+    use tokio::io::AsyncWriteExt as _;
     use tokio::sync::oneshot;
+
+    /// Begins to answer, and never ends that.
+    async fn begin(inside: Inside) -> Exit {
+        let next = "2018-06-01/runtime/invocation/next";
+        let event = inside.client.send("GET", next, &[], "").await;
+        let id = event.header("lambda-runtime-aws-request-id").unwrap();
+        let request = format!(
+            "POST /2018-06-01/runtime/invocation/{id}/response HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\
+             Lambda-Runtime-Function-Response-Mode: streaming\r\n\r\n5\r\nbegun\r\n"
+        );
+        let connected = TcpStream::connect(inside.client.api.as_str()).await;
+        let mut connection = connected.unwrap();
+        connection.write_all(request.as_bytes()).await.unwrap();
+        std::future::pending().await
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_whole_when_everything_is_ended() {
+        let places: Places = Arc::new(|| {
+            let stage = Arc::new(Stage::default().with(RUNTIME, begin));
+            Box::pin(async { Ok(stage as Arc<dyn Place>) })
+        });
+        let fleet = Fleet::new(
+            testing::function(),
+            places,
+            1,
+            testing::log().0,
+            testing::clock,
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!(
+            "http://{}/2021-11-15/functions/hello/response-streaming-invocations",
+            listener.local_addr().unwrap()
+        );
+        let (end, ended) = oneshot::channel::<()>();
+        let serving = tokio::spawn(serve(listener, fleet, async {
+            let _ = ended.await;
+        }));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut answer = client.post(url).send().await.unwrap();
+        let piece = answer.chunk().await.unwrap().unwrap();
+        assert_eq!(
+            piece,
+            event_stream::event("PayloadChunk", "application/octet-stream", b"begun")
+        );
+        end.send(()).unwrap();
+        let last = answer.chunk().await.unwrap().unwrap();
+        let told = br#"{"ErrorCode":"ServiceException","ErrorDetails":"the function was ended"}"#;
+        assert_eq!(
+            last,
+            event_stream::event("InvokeComplete", "application/json", told)
+        );
+        assert_eq!(answer.chunk().await.unwrap(), None);
+        assert_eq!(serving.await.unwrap(), 0);
+    }
 
     #[tokio::test]
     async fn events_that_find_no_room_are_refused_and_those_left_at_the_end_are_counted() {

@@ -25,6 +25,8 @@ const MAX_CLIENT_CONTEXT: usize = 3583;
 pub(super) enum Kind {
     /// The caller waits for the answer.
     RequestResponse,
+    /// The caller takes the answer as it comes.
+    Streaming,
     /// The caller waits for nothing.
     Event,
     /// The caller wants to know whether it could call.
@@ -134,11 +136,12 @@ impl Call {
         if headers.contains_key(ORIGIN) {
             return Err(Refusal::WebPage);
         }
-        let name = operand(uri.path()).filter(|_| method == Method::POST);
-        let name = percent_decoded(name.ok_or(Refusal::Operation)?);
+        let operation = operation(uri.path()).filter(|_| method == Method::POST);
+        let (name, is_streaming) = operation.ok_or(Refusal::Operation)?;
+        let name = percent_decoded(name);
         check_name(&name, qualifier(uri).as_deref(), function)?;
         Ok(Self {
-            kind: kind(text(headers, "x-amz-invocation-type"))?,
+            kind: kind(text(headers, "x-amz-invocation-type"), is_streaming)?,
             with_log: with_log(text(headers, "x-amz-log-type"))?,
             invocation: Invocation {
                 client_context: client_context(text(headers, "x-amz-client-context"))?,
@@ -153,7 +156,7 @@ impl Call {
     pub(super) fn check(&self, event: &Bytes) -> Result<Invocation, Refusal> {
         let most = match self.kind {
             Kind::Event => MAX_ASYNC_PAYLOAD,
-            Kind::RequestResponse | Kind::DryRun => MAX_PAYLOAD,
+            Kind::RequestResponse | Kind::Streaming | Kind::DryRun => MAX_PAYLOAD,
         };
         if event.len() > most {
             return Err(Refusal::TooLarge(most));
@@ -181,11 +184,24 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     Some(value).filter(|value| !value.is_empty())
 }
 
-/// The name in the path of a call.
-fn operand(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix("/2015-03-31/functions/")?;
-    let name = rest.trim_end_matches('/').strip_suffix("/invocations")?;
-    (!name.is_empty() && !name.contains('/')).then_some(name)
+/// The name in the path of a call, and whether its answer is to be streamed.
+fn operation(path: &str) -> Option<(&str, bool)> {
+    let whole = ("/2015-03-31/functions/", "/invocations", false);
+    let streaming = (
+        "/2021-11-15/functions/",
+        "/response-streaming-invocations",
+        true,
+    );
+    let mut found = [whole, streaming]
+        .into_iter()
+        .filter_map(|(start, end, is_streaming)| {
+            let rest = path.strip_prefix(start)?;
+            let name = rest.trim_end_matches('/').strip_suffix(end)?;
+            Some((name, is_streaming))
+        });
+    found
+        .next()
+        .filter(|(name, _)| !name.is_empty() && !name.contains('/'))
 }
 
 fn qualifier(uri: &Uri) -> Option<String> {
@@ -225,15 +241,20 @@ fn split(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn kind(text: Option<&str>) -> Result<Kind, Refusal> {
+fn kind(text: Option<&str>, is_streaming: bool) -> Result<Kind, Refusal> {
     match text {
+        None | Some("RequestResponse") if is_streaming => Ok(Kind::Streaming),
         None | Some("RequestResponse") => Ok(Kind::RequestResponse),
-        Some("Event") => Ok(Kind::Event),
+        Some("Event") if !is_streaming => Ok(Kind::Event),
         Some("DryRun") => Ok(Kind::DryRun),
         Some(other) => Err(Refusal::Word {
             field: "invocationType",
             value: other.to_owned(),
-            known: "Event, RequestResponse, DryRun",
+            known: if is_streaming {
+                "RequestResponse, DryRun"
+            } else {
+                "Event, RequestResponse, DryRun"
+            },
         }),
     }
 }
@@ -337,6 +358,35 @@ mod tests {
             );
         }
         insta::assert_snapshot!(with("origin", "https://evil.example"), @"403 AccessDeniedException: web pages may not call functions here");
+    }
+
+    #[test]
+    fn answers_are_streamed_to_who_waits_for_them() {
+        let read = |path: &str, word: &'static str| {
+            let kind = (
+                HeaderName::from_static("x-amz-invocation-type"),
+                HeaderValue::from_static(word),
+            );
+            let uri = format!("/2021-11-15/functions/{path}").parse().unwrap();
+            Call::read(
+                &Method::POST,
+                &uri,
+                &HeaderMap::from_iter([kind]),
+                &function(),
+            )
+        };
+        let kind = |word: &'static str| {
+            read("orders/response-streaming-invocations", word)
+                .unwrap()
+                .kind
+        };
+        assert_eq!(kind(""), Kind::Streaming);
+        assert_eq!(kind("RequestResponse"), Kind::Streaming);
+        assert_eq!(kind("DryRun"), Kind::DryRun);
+        let refused = |path: &str, word: &'static str| told(read(path, word));
+        insta::assert_snapshot!(refused("orders/response-streaming-invocations", "Event"), @"400 ValidationException: 1 validation error detected: Value 'Event' at 'invocationType' failed to satisfy constraint: Member must satisfy enum value set: [RequestResponse, DryRun]");
+        // Each operation has its own date.
+        insta::assert_snapshot!(refused("orders/invocations", ""), @"404 UnknownOperationException: there is no such operation here: calls are POST /2015-03-31/functions/NAME/invocations");
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::support::base::Base;
 use crate::support::digest;
 use crate::support::http;
 use crate::support::image::Image;
+use crate::support::process::command;
+use crate::support::process::run;
 use crate::support::project::Outcome;
 use crate::support::project::Project;
 use crate::support::project::Running;
@@ -32,6 +34,8 @@ use crate::support::project::Running;
 const APP: &str = include_str!("functions/app.py");
 /// One in a folder.
 const DEEP: &str = include_str!("functions/pkg/sub/deep.py");
+/// A runtime.
+const STREAMER: &str = include_str!("functions/streamer.py");
 /// An external extension, given its name.
 pub(crate) const OBSERVER: &str = include_str!("functions/observer.py");
 
@@ -81,6 +85,15 @@ fn once(name: &str, write: impl FnOnce(&Path)) -> Built {
 }
 
 impl Built {
+    /// On this machine's Python, with a runtime in place of its own that streams.
+    pub(crate) fn with_own_runtime() -> Built {
+        let mut files = Tree::default();
+        let start = "#!/bin/sh\nexec python3 /opt/streamer.py\n";
+        files.file("opt/streamer.py", STREAMER, 0o644);
+        files.file("lambda-entrypoint.sh", start, 0o755);
+        Built::on_host("3.12").with("streamer", &files)
+    }
+
     /// On this machine's Python.
     pub(crate) fn on_host(python: &str) -> Built {
         once(&format!("host-{python}"), |directory| {
@@ -299,6 +312,26 @@ impl Served {
     /// The log so far.
     pub(crate) fn log(&self) -> String {
         self.running.so_far().1
+    }
+
+    /// The most memory that the server has had, in bytes.
+    pub(crate) fn peak(&self) -> u64 {
+        self.running.peak()
+    }
+
+    /// What boto3 makes of calls, as `caller.py` says it in JSON.
+    pub(crate) fn boto3(&self, what: &[&str]) -> Value {
+        let mut python = command(super::python("3.12"));
+        python.args(["-c", include_str!("functions/caller.py"), &self.url]);
+        python
+            .args(what)
+            .env("PYTHONPATH", super::tool("moto"))
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        // Whatever proxy leads outside, loopback is reached without it.
+        python
+            .env("NO_PROXY", "127.0.0.1")
+            .env("no_proxy", "127.0.0.1");
+        serde_json::from_str(&run(&mut python)).expect("it prints JSON")
     }
 
     /// One call as the emulator would be called; the answer with its headers.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
 use hyper::Request;
 use hyper::StatusCode;
@@ -15,6 +16,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::header::HeaderName;
 use hyper::header::HeaderValue;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::Problem;
 use super::Received;
@@ -32,6 +34,7 @@ use crate::lambda::environment::states::Answer;
 use crate::lambda::environment::states::Call;
 use crate::lambda::environment::states::Claim;
 use crate::lambda::environment::states::Posted;
+use crate::lambda::environment::states::Refused;
 use crate::lambda::environment::states::States;
 use crate::lambda::function::Function;
 
@@ -93,8 +96,13 @@ pub(super) async fn response(
 ) -> Result<Reply, Problem> {
     let (parts, body) = request.into_parts();
     let limit = limit(&parts.headers)?;
-    answers(shared, request_id, &parts.headers)?;
+    let pieces = answers(shared, request_id, &parts.headers)?;
     let guard = Broken(shared);
+    if let Some(pieces) = pieces
+        && limit == MAX_STREAMED_RESPONSE
+    {
+        return guard.answered(pass_on(body, &pieces).await);
+    }
     let received = receive(body, limit).await;
     let content_type = header(&parts.headers, CONTENT_TYPE.as_str());
     let answer = received.map(|received| answer_of(received, limit, content_type));
@@ -112,7 +120,9 @@ pub(super) async fn error(
     let received = receive(body, MAX_RESPONSE).await;
     let answer = received.map(|received| {
         if received.length > MAX_RESPONSE as u64 {
-            return Answer::TooLarge(received.length);
+            return Answer::TooLarge {
+                limit: MAX_RESPONSE,
+            };
         }
         Answer::Error(posted(&parts.headers, received.body))
     });
@@ -144,12 +154,20 @@ fn limit(headers: &HeaderMap) -> Result<usize, Problem> {
     }
 }
 
-fn answers(shared: &Arc<Shared>, request_id: &str, headers: &HeaderMap) -> Result<(), Problem> {
+/// Begins an answer; gives what takes it where it is streamed.
+fn answers(
+    shared: &Arc<Shared>,
+    request_id: &str,
+    headers: &HeaderMap,
+) -> Result<Option<mpsc::Sender<Bytes>>, Problem> {
     let claim = Claim {
         request_id,
         invocation_id: header(headers, INVOCATION_ID),
     };
-    Ok(shared.step(|states| states.runtime_answers(claim))?)
+    Ok(shared.step(|states| {
+        states.runtime_answers(claim)?;
+        Ok::<_, Refused>(states.pieces())
+    })?)
 }
 
 /// An answer on its way: where it breaks off, even with its connection, the runtime may answer again.
@@ -158,16 +176,17 @@ struct Broken<'a>(&'a Arc<Shared>);
 impl Broken<'_> {
     fn answered(self, answer: Option<Answer>) -> Result<Reply, Problem> {
         let answer = answer.ok_or_else(truncated)?;
-        let is_too_large = matches!(answer, Answer::TooLarge(_));
-        self.0.step(|states| states.runtime_answered(Some(answer)));
-        if is_too_large {
-            return Err(Problem::Malformed(
+        let reply = match answer {
+            Answer::TooLarge { limit } => Err(Problem::Malformed(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "RequestEntityTooLarge",
-                format!("Exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."),
-            ));
-        }
-        Ok(accepted())
+                format!("Exceeded maximum allowed payload size ({limit} bytes)."),
+            )),
+            Answer::Truncated => Err(truncated()),
+            Answer::Response { .. } | Answer::Streamed(_) | Answer::Error(_) => Ok(accepted()),
+        };
+        self.0.step(|states| states.runtime_answered(Some(answer)));
+        reply
     }
 }
 
@@ -180,22 +199,54 @@ impl Drop for Broken<'_> {
 
 fn answer_of(received: Received, limit: usize, content_type: Option<&str>) -> Answer {
     if received.length > limit as u64 {
-        return Answer::TooLarge(received.length);
+        return Answer::TooLarge { limit };
     }
-    let trailers = received.trailers.unwrap_or_default();
-    if let Some(error_type) = header(&trailers, ERROR_TYPE) {
-        let body = header(&trailers, ERROR_BODY).unwrap_or_default();
-        return Answer::Error(Posted {
-            error_type: runtime_error_type(Some(error_type)),
-            document: BASE64_STANDARD
-                .decode(body)
-                .map_or_else(|_| Bytes::from(body.to_owned()), Bytes::from),
-        });
+    let error = received.trailers.as_ref().and_then(posted_late);
+    error.map_or_else(
+        || Answer::Response {
+            payload: received.body,
+            content_type: content_type.map(str::to_owned),
+        },
+        Answer::Error,
+    )
+}
+
+/// Passes a response on as it comes, and keeps nothing of it; none where it broke off before it began.
+///
+/// It waits for whoever takes the pieces. Where nobody does any more the runtime is heard to its end all the same.
+async fn pass_on(mut incoming: Incoming, pieces: &mpsc::Sender<Bytes>) -> Option<Answer> {
+    let (mut error, mut length) = (None, 0_usize);
+    while let Some(frame) = incoming.frame().await {
+        let Ok(frame) = frame else {
+            return (length > 0).then_some(Answer::Truncated);
+        };
+        match frame.into_data() {
+            Ok(piece) => {
+                length = length.saturating_add(piece.len());
+                if length <= MAX_STREAMED_RESPONSE && !piece.is_empty() {
+                    let _ = pieces.send(piece).await;
+                }
+            }
+            Err(frame) => error = frame.trailers_ref().and_then(posted_late),
+        }
     }
-    Answer::Response {
-        payload: received.body,
-        content_type: content_type.map(str::to_owned),
+    if length > MAX_STREAMED_RESPONSE {
+        let limit = MAX_STREAMED_RESPONSE;
+        return Some(Answer::TooLarge { limit });
     }
+    Some(error.map_or(Answer::Streamed(length), Answer::Error))
+}
+
+/// The error that a streamed response ended in, where it did.
+fn posted_late(trailers: &HeaderMap) -> Option<Posted> {
+    let error_type = header(trailers, ERROR_TYPE)?;
+    let body = header(trailers, ERROR_BODY).unwrap_or_default();
+    Some(Posted {
+        error_type: runtime_error_type(Some(error_type)),
+        document: BASE64_STANDARD
+            .decode(body)
+            .map_or_else(|_| Bytes::from(body.to_owned()), Bytes::from),
+    })
 }
 
 fn posted(headers: &HeaderMap, body: Bytes) -> Posted {

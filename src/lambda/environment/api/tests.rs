@@ -135,7 +135,12 @@ async fn a_response_has_its_limit() {
     let large = served.client.respond(&event, &bytes).await;
     assert_eq!(large.refusal(), refused(413, "RequestEntityTooLarge"));
     let kept = served.answer();
-    assert_eq!(kept, Some(Answer::TooLarge(MAX_RESPONSE as u64 + 1)));
+    assert_eq!(
+        kept,
+        Some(Answer::TooLarge {
+            limit: MAX_RESPONSE
+        })
+    );
     served.shared.step(States::runtime_next).unwrap();
     served.begin(2);
     let event = served.client.next().await;
@@ -204,6 +209,63 @@ async fn a_streamed_response_can_fail_in_its_middle() {
     };
     assert_eq!(posted.error_type, "Runtime.Late");
     assert_eq!(posted.document, r#"{"errorType":"Late"}"#);
+}
+
+/// A streamed response: its first chunk, and what follows that.
+async fn stream(served: &Served, rest: &str) -> TcpStream {
+    let request = format!(
+        "POST /{RESPONSE} HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+         Lambda-Runtime-Function-Response-Mode: streaming\r\n\r\n5\r\nbegun\r\n{rest}"
+    );
+    let mut stream = TcpStream::connect(served.client.api.as_str())
+        .await
+        .unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_streamed_response_is_passed_on_as_it_comes() {
+    let served = serve().await;
+    served.begin(1);
+    let (to, mut pieces) = mpsc::channel(1);
+    served.shared.step(|states| states.pass_on(Some(to)));
+    served.client.next().await;
+    let mut connection = stream(&served, "").await;
+    assert_eq!(pieces.recv().await.unwrap(), "begun");
+    connection.write_all(b"4\r\nmore\r\n").await.unwrap();
+    assert_eq!(pieces.recv().await.unwrap(), "more");
+    // Whoever took the pieces has gone: the runtime goes on.
+    drop(pieces);
+    connection
+        .write_all(b"3\r\nend\r\n0\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    assert_eq!(served.answer(), Some(Answer::Streamed(12)));
+    // None of it goes to the next call.
+    served.shared.step(States::runtime_next).unwrap();
+    served.begin(2);
+    assert!(served.shared.look(States::pieces).is_none());
+}
+
+#[tokio::test]
+async fn a_response_that_was_passed_on_in_part_is_not_given_again() {
+    let served = serve().await;
+    served.begin(1);
+    let (to, mut pieces) = mpsc::channel(1);
+    served.shared.step(|states| states.pass_on(Some(to)));
+    let event = served.client.next().await;
+    let connection = stream(&served, "9\r\nhalf").await;
+    assert_eq!(pieces.recv().await.unwrap(), "begun");
+    drop(connection);
+    let answered = served.shared.until(|states| states.answer().cloned());
+    let answered = tokio::time::timeout(Duration::from_secs(5), answered).await;
+    assert_eq!(answered.expect("it is seen"), Answer::Truncated);
+    let again = served.client.respond(&event, "1").await;
+    assert_eq!(again.refusal(), refused(403, "InvalidStateTransition"));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -121,6 +122,7 @@ impl Environment {
         self.reset().await;
         let begun = Instant::now();
         let timeout = self.shared.function.timeout;
+        let pieces = call.pieces.clone();
         let call = self.call(call, timeout);
         // What was written before belongs to no call.
         self.shared.journal.take_tail();
@@ -142,7 +144,7 @@ impl Environment {
         let mut answer = None;
         if failure.is_none() {
             self.kills = self.shared.place.memory().await.kills;
-            failure = self.serve(&call, begun + timeout).await.err();
+            failure = self.serve(&call, pieces, begun + timeout).await.err();
             answer = self.shared.look(|states| states.answer().cloned());
         }
         let duration = begun.elapsed().min(timeout);
@@ -353,10 +355,18 @@ impl Environment {
     }
 
     /// One call, until runtime and extensions are through.
-    async fn serve(&mut self, call: &Call, deadline: Instant) -> Result<(), Failure> {
+    async fn serve(
+        &mut self,
+        call: &Call,
+        pieces: Option<mpsc::Sender<Bytes>>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
         let begun = Instant::now();
         let given = call.clone();
-        self.shared.step(|states| states.begin(given));
+        self.shared.step(|states| {
+            states.begin(given);
+            states.pass_on(pieces);
+        });
         let timeout = self.shared.function.timeout;
         let in_time = async |done: fn(&States) -> bool| {
             let reached = self.until(|states| done(states).then_some(()));
@@ -382,7 +392,8 @@ impl Environment {
         let produced = match answer {
             Some(Answer::Response { payload, .. }) => payload.len(),
             Some(Answer::Error(posted)) => posted.document.len(),
-            Some(Answer::TooLarge(_)) | None => 0,
+            Some(Answer::Streamed(length)) => *length,
+            Some(Answer::Truncated | Answer::TooLarge { .. }) | None => 0,
         };
         self.shared.journal.tell(&Told::RuntimeDone {
             request_id: &call.request_id,
@@ -523,7 +534,10 @@ fn verdict(answer: Option<&Answer>, failure: Option<&Failure>) -> (Status, Optio
     match (failure, answer) {
         (Some(failure), _) => (failure.status, Some(failure.error_type.clone())),
         (None, Some(Answer::Error(posted))) => (Status::Error, Some(posted.error_type.clone())),
-        (None, Some(Answer::TooLarge(_))) => (Status::Error, Some(Failure::too_large().error_type)),
+        (None, Some(Answer::TooLarge { limit })) => {
+            (Status::Error, Some(Failure::too_large(*limit).error_type))
+        }
+        (None, Some(Answer::Truncated)) => (Status::Error, Some(Failure::truncated().error_type)),
         (None, _) => (Status::Success, None),
     }
 }
@@ -543,8 +557,14 @@ fn said(
             _,
         ) => (payload, content_type, false),
         (Some(Answer::Error(posted)), _) => (posted.document, None, true),
-        (Some(Answer::TooLarge(_)), _) => (Failure::too_large().document(request_id), None, true),
-        (None, Some(failure)) => (failure.document(request_id), None, true),
+        (Some(Answer::Streamed(_)), _) => (Bytes::new(), None, false),
+        (Some(Answer::TooLarge { limit }), _) => {
+            (Failure::too_large(limit).document(request_id), None, true)
+        }
+        (Some(Answer::Truncated), None) => (Failure::truncated().document(request_id), None, true),
+        (Some(Answer::Truncated) | None, Some(failure)) => {
+            (failure.document(request_id), None, true)
+        }
         // A runtime is through only when it has answered.
         (None, None) => (Bytes::new(), None, true),
     }

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use crate::lambda::sandbox::Exit;
 
@@ -70,8 +71,15 @@ pub(super) enum Answer {
     },
     /// An error.
     Error(Posted),
+    /// A response that its caller was given piece by piece, of so many bytes.
+    Streamed(usize),
+    /// A response that broke off when its caller had been given pieces of it.
+    Truncated,
     /// A response of more bytes than may be.
-    TooLarge(u64),
+    TooLarge {
+        /// How many may be.
+        limit: usize,
+    },
 }
 
 /// A call on its way through an environment.
@@ -280,6 +288,8 @@ pub(super) struct States {
     /// Whether the runtime has yet to be given the call.
     to_give: bool,
     answer: Option<Answer>,
+    /// Takes pieces of the call's response.
+    pieces: Option<mpsc::Sender<Bytes>>,
     registration_closed: bool,
     /// Whether processes may end now.
     ending: bool,
@@ -540,9 +550,20 @@ impl States {
         self.call = Some(call);
         self.to_give = true;
         self.answer = None;
+        self.pieces = None;
         for extension in self.extensions.iter_mut().filter(|one| one.events.invoke) {
             extension.told_next = Some(Event::Invoke);
         }
+    }
+
+    /// Has the call's response passed on in pieces, where the runtime streams it.
+    pub(super) fn pass_on(&mut self, pieces: Option<mpsc::Sender<Bytes>>) {
+        self.pieces = pieces;
+    }
+
+    /// What takes pieces of the call's response.
+    pub(super) fn pieces(&self) -> Option<mpsc::Sender<Bytes>> {
+        self.pieces.clone()
     }
 
     /// Whether the runtime is through with the call.

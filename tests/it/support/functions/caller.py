@@ -3,6 +3,7 @@
 import base64
 import collections
 import concurrent.futures
+import hashlib
 import json
 import sys
 import threading
@@ -98,4 +99,45 @@ def many():
     }
 
 
-print(json.dumps({"each": each, "many": many}[WHAT]()))
+def stream(lambda_, event, leave_after=None, wait=0, **more):
+    """One call whose answer is streamed; may be left after some bytes, or not be read for a while."""
+    answer = lambda_.invoke_with_response_stream(FunctionName="judged", Payload=json.dumps(event).encode(), **more)
+    time.sleep(wait)
+    began, digest = time.monotonic(), hashlib.sha256()
+    said = {"StatusCode": answer["StatusCode"], "type": answer.get("ResponseStreamContentType"), "version": answer.get("ExecutedVersion")}
+    said["headers"] = answer["ResponseMetadata"]["HTTPHeaders"]
+    said |= {"chunks": [], "times": [], "bytes": 0, "complete": []}
+    for one in answer["EventStream"]:
+        if "PayloadChunk" in one:
+            payload = one["PayloadChunk"]["Payload"]
+            digest.update(payload)
+            said["bytes"] += len(payload)
+            if len(said["chunks"]) < 10:
+                said["chunks"].append(payload[:100].decode(errors="replace"))
+                said["times"].append(time.monotonic() - began)
+            if leave_after and said["bytes"] >= leave_after:
+                answer["EventStream"].close()
+                return said
+        else:
+            complete = one["InvokeComplete"]
+            if "LogResult" in complete:
+                complete["LogResult"] = base64.b64decode(complete["LogResult"]).decode()
+            said["complete"].append(complete)
+            said["times"].append(time.monotonic() - began)
+    said["sha256"] = digest.hexdigest()
+    return said
+
+
+def streams():
+    """As its argument has them: a list of an event and more arguments for each call, one after the other."""
+    lambda_ = client()
+    done = []
+    for event, more in json.loads(sys.argv[3]):
+        try:
+            done.append(stream(lambda_, event, **more))
+        except botocore.exceptions.ClientError as error:
+            done.append(error.response["Error"])
+    return done
+
+
+print(json.dumps({"each": each, "many": many, "streams": streams}[WHAT]()))

@@ -1,9 +1,10 @@
-"""A runtime of its own: each answer goes out in parts, and may end in an error."""
+"""A runtime of its own: each answer goes out in parts as its event has them, and may end in an error or not at all."""
 
 import base64
 import http.client
 import json
 import os
+import random
 import socket
 import time
 
@@ -19,6 +20,14 @@ def post(path, headers, body):
     return [answer.status, json.loads(answer.read() or "null")]
 
 
+def parts(event):
+    """Texts that the event has, bytes that its seed stands for, or many bytes."""
+    yield from (part.encode() for part in event.get("parts", []))
+    chance = random.Random(event.get("seed"))
+    yield from (chance.randbytes(chance.randrange(1, 100_000)) for _ in range(event.get("count", 0)))
+    yield from (bytes(65536) for _ in range(event.get("mebibytes", 0) * 16))
+
+
 def stream(request, event):
     """By hand: http.client sends no trailers."""
     host, port = API.split(":")
@@ -27,10 +36,15 @@ def stream(request, event):
     lines += [f"Trailer: {TYPE}, {BODY}", "Connection: close"]
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall("".join(line + "\r\n" for line in [*lines, ""]).encode())
-        for part in event["parts"]:
-            data = part.encode()
+        for data in parts(event):
             connection.sendall(b"%x\r\n%s\r\n" % (len(data), data))
-            time.sleep(0.1)
+            time.sleep(event.get("pause", 0.1))
+        if event.get("then") == "exit":
+            os._exit(3)
+        if event.get("then") == "sleep":
+            time.sleep(60)
+        if event.get("then") == "break off":
+            return
         connection.sendall(b"0\r\n")
         if "error" in event:
             document = base64.b64encode(json.dumps(event["error"]).encode()).decode()
@@ -45,8 +59,17 @@ while True:
     connection.request("GET", PATH + "next")
     answer = connection.getresponse()
     request, event = answer.headers["Lambda-Runtime-Aws-Request-Id"], json.loads(answer.read())
-    if "parts" in event:
+    if event.keys() & {"parts", "count", "mebibytes"}:
         stream(request, event)
+        continue
+    if "whole" in event:
+        post(f"{PATH}{request}/response", {}, json.dumps(event["whole"]))
+        continue
+    if "wrong" in event:
+        post(f"{PATH}{request}/error", {TYPE: event["wrong"]["errorType"]}, json.dumps(event["wrong"]))
+        continue
+    if "process" in event:
+        post(f"{PATH}{request}/response", {}, json.dumps(os.getpid()))
         continue
     # What a runtime is refused, and what it may then answer all the same.
     said = {
