@@ -1,38 +1,57 @@
-//! Reading an image's layers for its rules against the limit: inflating each and hashing its tar, and no more.
+//! `lambimg check` against the limit: inflating each layer of an image and hashing it, and no more.
 //!
-//! `checking LAYER...` prints medians in seconds and the most memory in JSON; layers are files of tar and gzip.
-//! Both run over the same files with as many threads as there are processors. `watched` is what `lambimg check`
-//! does, `listed` the same without a look into files, so that the difference is what the looks cost.
+//! `checking DIR` prints medians in seconds and the most memory in JSON; DIR is an OCI layout whose layers are gzip.
+//! The limit reads the same blobs with as many threads as there are processors, each layer on one, and hashes both
+//! the blob and its tar: who proves an image does that much.
 
 #![allow(clippy::print_stdout, reason = "the figures are the output")]
 
+use std::cmp::Reverse;
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io::{self, BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use lambimg::digest::Digest;
-use lambimg::lambda::check::contents::{Contents, Seen};
-use lambimg::oci::Descriptor;
-use lambimg::oci::flatten::{self, Layer, Tree};
+use lambimg::digest::{Digest, Hasher};
 
 const ROUNDS: usize = 5;
+const BUFFER: usize = 256 << 10;
+
+/// Hashes what is read through it.
+struct Hashed<R> {
+    inner: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
 
 /// Inflates and hashes every layer; returns seconds.
-fn limit(paths: &[String], threads: usize) -> f64 {
+fn limit(layers: &[PathBuf], threads: usize) -> f64 {
     let next = AtomicUsize::new(0);
     let begun = Instant::now();
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let file =
-                        BufReader::with_capacity(256 << 10, File::open(path).expect("it is there"));
-                    let mut tar =
-                        BufReader::with_capacity(256 << 10, flate2::bufread::GzDecoder::new(file));
-                    Digest::of_reader(&mut tar).expect("it inflates");
+                while let Some(path) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let blob = Hashed {
+                        inner: File::open(path).expect("it is there"),
+                        hasher: Hasher::default(),
+                    };
+                    let blob = BufReader::with_capacity(BUFFER, blob);
+                    let mut tar = flate2::bufread::GzDecoder::new(blob);
+                    let mut inflated = BufReader::with_capacity(BUFFER, &mut tar);
+                    Digest::of_reader(&mut inflated).expect("it inflates");
+                    tar.into_inner().into_inner().hasher.finish();
                 }
             });
         }
@@ -40,28 +59,39 @@ fn limit(paths: &[String], threads: usize) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
-/// Reads every layer and stacks them; returns seconds and layers.
-fn check(stated: &[Descriptor], paths: &[String], is_watched: bool) -> (f64, Vec<Layer<Seen>>) {
-    let sizes: Vec<_> = stated.iter().map(|layer| layer.size).collect();
-    let contents = Contents::default().of_layers(&sizes);
+/// Checks the image; returns seconds and the most memory that was resident, in bytes.
+fn check(layout: &Path) -> io::Result<(f64, u64)> {
     let begun = Instant::now();
-    let open = |number: usize| File::open(&paths[number]);
-    let read = flatten::read_all(stated, open, |number, entry| {
-        let contents = is_watched.then(|| &contents[number])?;
-        contents.reader(entry)
-    });
-    let layers: io::Result<Vec<_>> = read.into_iter().collect();
-    let layers = layers.expect("they can be read");
-    drop(Tree::new(&layers));
-    (begun.elapsed().as_secs_f64(), layers)
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lambimg"))
+        .args(["check", "--quiet"])
+        .arg(format!("oci:{}", layout.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut most = 0;
+    // The figure only grows, so the last that is seen is nearly the last there was.
+    while child.try_wait()?.is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        most = most.max(kilobytes.unwrap_or_default() * 1024);
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok((begun.elapsed().as_secs_f64(), most))
 }
 
-/// The most memory that was resident, in bytes.
-fn peak() -> Result<u64, Box<dyn Error>> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    Ok(kilobytes.ok_or("no VmHWM")?.parse::<u64>()? * 1024)
+/// The blobs of the layout that are gzip, the largest first.
+fn layers(layout: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut layers = Vec::new();
+    for entry in fs::read_dir(layout.join("blobs/sha256"))? {
+        let entry = entry?;
+        let mut blob = BufReader::new(File::open(entry.path())?);
+        if blob.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+            layers.push((Reverse(entry.metadata()?.len()), entry.path()));
+        }
+    }
+    layers.sort();
+    Ok(layers.into_iter().map(|(_, path)| path).collect())
 }
 
 fn median(mut seconds: Vec<f64>) -> f64 {
@@ -71,34 +101,24 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 
 fn main() -> Result<(), Box<dyn Error>> {
     // cargo adds `--bench` to what it was given.
-    let paths: Vec<String> = std::env::args()
+    let layout = std::env::args()
         .skip(1)
-        .filter(|text| !text.starts_with("--"))
-        .collect();
-    let stated = paths.iter().map(|path| {
-        let mut descriptor = Descriptor::of("layer", b"");
-        descriptor.size = fs::metadata(path)?.len();
-        Ok(descriptor)
-    });
-    let stated = stated.collect::<io::Result<Vec<_>>>()?;
+        .find(|text| !text.starts_with("--"));
+    let layout = PathBuf::from(layout.ok_or("which layout?")?);
+    let layers = layers(&layout)?;
     let threads = thread::available_parallelism()?.get();
-    let (mut limits, mut listed, mut watched) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut entries, mut unpacked, mut memory) = (0, 0, 0);
-    // In turns, so that what else the machine does falls on all of them.
+    let (mut limits, mut checks, mut memory) = (Vec::new(), Vec::new(), 0);
+    // In turns, so that what else the machine does falls on both.
     for _ in 0..ROUNDS {
-        let (seconds, layers) = check(&stated, &paths, true);
-        watched.push(seconds);
-        entries = layers.iter().map(|layer| layer.entries.len()).sum();
-        unpacked = layers.iter().map(|layer| layer.unpacked).sum();
-        memory = peak()?;
-        drop(layers);
-        listed.push(check(&stated, &paths, false).0);
-        limits.push(limit(&paths, threads));
+        let (seconds, most) = check(&layout)?;
+        checks.push(seconds);
+        memory = memory.max(most);
+        limits.push(limit(&layers, threads));
     }
-    let (limit, listed, watched) = (median(limits), median(listed), median(watched));
+    let (limit, check) = (median(limits), median(checks));
     let figures = serde_json::json!({
-        "threads": threads, "layers": paths.len(), "entries": entries, "unpacked": unpacked,
-        "limit": limit, "listed": listed, "watched": watched, "ratio": watched / limit, "peak": memory,
+        "threads": threads, "layers": layers.len(), "limit": limit, "check": check,
+        "ratio": check / limit, "peak": memory,
     });
     println!("{figures}");
     Ok(())

@@ -28,8 +28,12 @@ mod wheels;
 #[cfg(test)]
 mod testing;
 
+use std::cmp::Reverse;
 use std::fmt;
+use std::panic;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 
 use subject::{Documents, Subject};
 
@@ -240,7 +244,7 @@ pub fn unread(subject: &Subject) -> Vec<usize> {
     unread.map(|(number, _)| number).collect()
 }
 
-/// Applies every rule, the worst findings first.
+/// Applies every rule, on all processors, the worst findings first.
 pub fn check(subject: &Subject) -> Vec<Finding> {
     // Files of an image without layers, and of one with layers that cannot be read, are not known.
     let is_whole = unread(subject).is_empty() && !subject.layers.is_empty();
@@ -260,22 +264,43 @@ pub fn check_documents(documents: &Documents) -> Vec<Finding> {
     })
 }
 
-fn findings(find: impl Fn(&'static Rule) -> Vec<Fault>) -> Vec<Finding> {
-    let mut found: Vec<_> = rules()
-        .flat_map(|rule| {
-            let faults = find(rule).into_iter();
-            faults.map(move |fault| Finding {
-                rule,
-                level: fault.level.unwrap_or(rule.level),
-                message: fault.message,
-                layer: fault.layer,
-                path: fault.path,
-                value: fault.value,
-                remedy: fault.remedy.unwrap_or_else(|| rule.remedy.to_owned()),
-            })
-        })
-        .collect();
-    // Stable: within a level the rules' own order stays.
-    found.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+/// What comes of each rule stands in the rules' own order, whichever thread came to it.
+fn findings(find: impl Fn(&'static Rule) -> Vec<Fault> + Sync) -> Vec<Finding> {
+    let rules: Vec<_> = rules().collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut found = Vec::new();
+        while let Some(&rule) = rules.get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.extend(find(rule).into_iter().map(|fault| found_by(rule, fault)));
+        }
+        found
+    };
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let mut found: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        let joined = |thread: ScopedJoinHandle<'_, _>| {
+            thread
+                .join()
+                .unwrap_or_else(|why| panic::resume_unwind(why))
+        };
+        threads.into_iter().flat_map(joined).collect()
+    });
+    // Stable, and each rule is all on one thread.
+    found.sort_by_key(|finding| {
+        let place = rules.iter().position(|rule| rule.id == finding.rule.id);
+        (Reverse(finding.level), place)
+    });
     found
+}
+
+fn found_by(rule: &'static Rule, fault: Fault) -> Finding {
+    Finding {
+        rule,
+        level: fault.level.unwrap_or(rule.level),
+        message: fault.message,
+        layer: fault.layer,
+        path: fault.path,
+        value: fault.value,
+        remedy: fault.remedy.unwrap_or_else(|| rule.remedy.to_owned()),
+    }
 }
