@@ -329,6 +329,29 @@ impl Failure {
         )
     }
 
+    /// A variable is Lambda's own.
+    pub(crate) fn variable_is_reserved(name: &str) -> Self {
+        Self::plain(
+            format!("`{name}` is a variable that Lambda reserves"),
+            hint(
+                "take another name: Lambda takes no function whose configuration has this one",
+                USAGE,
+            ),
+        )
+    }
+
+    /// The variables are more than Lambda takes.
+    pub(crate) fn variables_too_large(size: usize) -> Self {
+        let most = function::MAX_VARIABLES;
+        Self::plain(
+            format!("the function's variables have {size} bytes as JSON, and Lambda takes {most}"),
+            hint(
+                "keep what is large in a file of the image, in Parameter Store or in Secrets Manager",
+                USAGE,
+            ),
+        )
+    }
+
     /// A port cannot be had.
     pub(crate) fn cannot_listen(port: u16, error: &io::Error) -> Self {
         Self::plain(

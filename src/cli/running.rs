@@ -29,7 +29,7 @@ use crate::surroundings;
 use crate::target::{self, Target};
 use crate::terminal::Terminal;
 use crate::text_flag;
-use crate::variables::VariableArguments;
+use crate::variables::{Given, REGIONS, VariableArguments};
 
 /// This program, whatever becomes of its file.
 const HELPER: &str = "/proc/self/exe";
@@ -192,21 +192,22 @@ impl<'a> Run<'a> {
         let kind = std::env::consts::ARCH;
         let machine = kind.parse().map_err(|()| Failure::no_such_machine(kind))?;
         let target = Target::of(&wanted.needs.path, terminal)?;
-        let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(surroundings::variable);
-        let region = region.into_iter().find_map(|region| region.ok().flatten());
+        let Given { variables, region } = wanted.variables.read()?;
+        let here = || {
+            let named = REGIONS.map(|name| surroundings::variable(name).ok().flatten());
+            named.into_iter().flatten().find(|name| !name.is_empty())
+        };
         let settings = Settings {
             name: wanted
                 .name
                 .clone()
                 .unwrap_or_else(|| target.function_name()),
             account: ACCOUNT.to_owned(),
-            region: region
-                .filter(|name| !name.is_empty())
-                .unwrap_or_else(|| REGION.to_owned()),
+            region: region.or_else(here).unwrap_or_else(|| REGION.to_owned()),
             memory: wanted.memory,
             timeout: wanted.timeout,
             handler: None,
-            variables: wanted.variables.read()?,
+            variables,
             log_format: match wanted.log_format {
                 LogForm::Text => LogFormat::Text,
                 LogForm::Json => LogFormat::Json,

@@ -236,6 +236,24 @@ fn the_function_has_its_context() {
         identity["arn"],
         "arn:aws:lambda:us-east-1:123456789012:function:billing"
     );
+    // A region and a time zone can be given, and are what the function sees.
+    let given = ["--env", "AWS_REGION=eu-west-1", "--env", "TZ=Asia/Tokyo"];
+    let of_call =
+        |handler, event| responses([handler].into_iter().chain(given).chain(["-d", event]));
+    let [identity] = &of_call("app.identity", "{}")[..] else {
+        panic!("one call")
+    };
+    assert_eq!(
+        identity["arn"],
+        "arn:aws:lambda:eu-west-1:123456789012:function:orders"
+    );
+    let [variables] = &of_call("app.variables", "[\"AWS_REGION\", \"TZ\"]")[..] else {
+        panic!("one call")
+    };
+    assert_eq!(
+        variables,
+        &json!({"AWS_REGION": "eu-west-1", "TZ": "Asia/Tokyo"})
+    );
 }
 
 #[test]
@@ -531,6 +549,8 @@ fn an_image_for_other_machines_is_refused_with_the_remedy() {
 #[test]
 fn what_is_asked_wrongly_is_told_before_anything_is_done() {
     let project = Project::with_handler();
+    let large = project.beside("large");
+    fs::write(&large, format!("LARGE={}", "x".repeat(4096))).unwrap();
     let refused = |arguments: &[&str]| {
         let run = project.lambimg(arguments).run();
         assert_eq!(run.code, Some(USAGE), "{}", run.rendering());
@@ -542,6 +562,8 @@ fn what_is_asked_wrongly_is_told_before_anything_is_done() {
         refused(&["invoke", ".", "--env", "NOT_SET"]),
         refused(&["invoke", ".", "--env", "A B=secret"]),
         refused(&["invoke", ".", "--env-file", "absent"]),
+        refused(&["invoke", ".", "--env", "AWS_LAMBDA_RUNTIME_API=here"]),
+        refused(&["serve", ".", "--env-file", large.to_str().unwrap()]),
         refused(&["invoke", ".", "--client-context", "{"]),
         refused(&["serve", "oci:image", "--watch"]),
         refused(&["invoke", "oci:image", "--python", "3.12"]),
