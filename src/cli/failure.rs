@@ -40,7 +40,7 @@ Exit codes:
   4   network or registry
   5   AWS
   70  a bug in lambimg
-  130, 143  interrupted, terminated";
+  129, 130, 143  hung up, interrupted, terminated";
 
 /// Findings, or refused.
 pub(crate) const REFUSED: u8 = 1;
@@ -443,13 +443,25 @@ impl Failure {
         Self::plain(format!("cannot write to stdout: {error}"), (None, REFUSED))
     }
 
-    /// A signal ended the work; the code is the one that shells give.
+    /// A signal ended what was being made.
     pub(crate) fn signalled(signal: i32) -> Self {
+        Self::interrupted(signal, "no name was given to anything that is not whole")
+    }
+
+    /// A signal ended calls.
+    pub(crate) fn calls_signalled(signal: i32) -> Self {
+        Self::interrupted(signal, "not every call was answered")
+    }
+
+    /// A signal ended a function that was not served yet, or a second one the time that it had to shut down.
+    pub(crate) fn serving_signalled(signal: i32) -> Self {
+        Self::interrupted(signal, "nothing is served")
+    }
+
+    /// The code is the one that shells give.
+    fn interrupted(signal: i32, what: &str) -> Self {
         let code = u8::try_from(128 + signal).unwrap_or(REFUSED);
-        Self::plain(
-            "interrupted: no name was given to anything that is not whole".to_owned(),
-            (None, code),
-        )
+        Self::plain(format!("interrupted: {what}"), (None, code))
     }
 
     /// What should not happen did.

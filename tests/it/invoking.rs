@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::support::architecture;
 use crate::support::forge::Forge;
+use crate::support::functions::Built;
 use crate::support::http::Answer;
 use crate::support::http::send;
 use crate::support::project::Outcome;
@@ -283,6 +284,32 @@ fn ctrl_c_ends_a_call_and_leaves_nothing_behind() {
     running.signal("INT");
     let ended = running.outcome(PATIENCE);
     assert_eq!(ended.code, Some(130), "{}", ended.rendering());
+    let said = "error: interrupted: not every call was answered\n";
+    assert!(ended.stderr.ends_with(said), "{}", ended.rendering());
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_all_in_order_unless_nobody_minds() {
+    let image = Built::on_host("3.12").with_observer();
+    let served = image.serve(&[]);
+    assert_eq!(served.post(&[], &json!({"do": "count"})).status, 200);
+    let ended = served.end_by("HUP", PATIENCE);
+    assert_eq!(ended.code, Some(0), "{}", ended.rendering());
+    assert!(
+        ended.stderr.contains("\"SHUTDOWN\""),
+        "{}",
+        ended.rendering()
+    );
+
+    let mut ignoring = Command::new("sh");
+    let binary = env!("CARGO_BIN_EXE_lambimg");
+    let served = format!("trap '' HUP; exec {binary} serve orders --port 0");
+    ignoring.args(["-c", &served]);
+    let mut served = Served::of(orders().run_by(ignoring).spawn());
+    served.running.signal("HUP");
+    assert_eq!(served.call("orders", &[], "1").text(), "1");
+    assert!(!served.running.has_ended());
+    served.end();
 }
 
 /// Waits until this stands on stderr.

@@ -309,8 +309,13 @@ impl Served {
     }
 
     /// Ends it as Ctrl-C does.
-    pub(crate) fn end(mut self, patience: Duration) -> Outcome {
-        self.running.signal("INT");
+    pub(crate) fn end(self, patience: Duration) -> Outcome {
+        self.end_by("INT", patience)
+    }
+
+    /// Ends it by a signal.
+    pub(crate) fn end_by(mut self, signal: &str, patience: Duration) -> Outcome {
+        self.running.signal(signal);
         self.running.outcome(patience)
     }
 }
