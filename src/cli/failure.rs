@@ -520,6 +520,7 @@ impl From<config::Error> for Failure {
                 "name the directory that holds the function, as `lambimg build PATH`",
                 USAGE,
             ),
+            config::Error::NoCurrentDirectory => hint("go to one that is there, by `cd`", USAGE),
             config::Error::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
                 hint("save the file as UTF-8", USAGE)
             }

@@ -605,6 +605,26 @@ fn what_is_asked_wrongly_is_told_before_anything_is_done() {
 }
 
 #[test]
+fn a_current_directory_that_was_removed_is_told() {
+    let project = Project::new();
+    for verb in [
+        "invoke oci:/image",
+        "check oci:/image",
+        "build",
+        "build app",
+    ] {
+        let mut nowhere = Command::new("sh");
+        let binary = env!("CARGO_BIN_EXE_lambimg");
+        let script = format!("mkdir gone && cd gone && rmdir ../gone && exec {binary} {verb}");
+        nowhere.args(["-c", &script]);
+        let run = project.run_by(nowhere).run();
+        assert_eq!(run.code, Some(USAGE), "{}", run.rendering());
+        let said = "error: the current directory has been removed\n\nhint: go to one that is there, by `cd`\n";
+        assert_eq!(run.stderr, said, "{verb}");
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_is_told() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
