@@ -563,6 +563,10 @@ impl From<running::Error> for Failure {
                 format!("take the image for {machine}, or build the project by `--arch {machine}`"),
                 USAGE,
             ),
+            running::Error::Layers { .. } => hint(
+                "have it built with fewer layers, as by `buildah build --squash`; Lambda advises few too",
+                INPUT,
+            ),
             running::Error::NoCommand => hint(
                 "name what is to be executed, as `lambimg invoke IMAGE app.handler`",
                 USAGE,
