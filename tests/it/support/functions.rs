@@ -99,7 +99,17 @@ impl Built {
     pub(crate) fn with(&self, name: &str, files: &Tree) -> Built {
         let own = self.directory.file_name().expect("it has a name");
         once(&format!("{}-{name}", own.display()), |directory| {
-            stack(&self.directory, files, directory);
+            stack(&self.directory, files, |_| (), directory);
+        })
+    }
+
+    /// The same where the config says it starts elsewhere.
+    pub(crate) fn in_working_dir(&self, path: &str) -> Built {
+        let own = self.directory.file_name().expect("it has a name");
+        let name = format!("{}-in{}", own.display(), path.replace('/', "-"));
+        once(&name, |directory| {
+            let change = |config: &mut Value| config["config"]["WorkingDir"] = json!(path);
+            stack(&self.directory, &Tree::default(), change, directory);
         })
     }
 
@@ -187,8 +197,8 @@ fn build(directory: &Path, python: &str, base: &str) {
         .succeed();
 }
 
-/// Writes the image in `from` with one more layer on top into `to`.
-fn stack(from: &Path, files: &Tree, to: &Path) {
+/// Writes the image in `from` with one more layer on top and its config changed into `to`.
+fn stack(from: &Path, files: &Tree, change: impl FnOnce(&mut Value), to: &Path) {
     let image = Image::in_directory(from);
     let blobs = to.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a directory can be made");
@@ -210,6 +220,7 @@ fn stack(from: &Path, files: &Tree, to: &Path) {
     }
     let media_type = manifest["layers"][0]["mediaType"].clone();
     push(&mut manifest["layers"], put(&layer.content, &media_type));
+    change(&mut config);
     let media_type = manifest["config"]["mediaType"].clone();
     manifest["config"] = put(config.to_string().as_bytes(), &media_type);
     let media_type = manifest["mediaType"].clone();
