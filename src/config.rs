@@ -31,6 +31,9 @@ pub enum Error {
     /// There is no project there.
     #[error("there is no project at `{}`", .0.display())]
     NoProject(PathBuf),
+    /// The directory that lambimg was started in is there no more.
+    #[error("the current directory has been removed")]
+    NoCurrentDirectory,
     /// A file or directory cannot be read.
     #[error("cannot read `{}`", path.display())]
     Read {
@@ -612,7 +615,12 @@ impl Project {
             Ok(absolute) if absolute.is_dir() => absolute,
             Ok(_) => return Err(Error::NoProject(root.to_owned())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NoProject(root.to_owned()));
+                let is_nowhere = root.is_relative() && fs::canonicalize(".").is_err();
+                return Err(if is_nowhere {
+                    Error::NoCurrentDirectory
+                } else {
+                    Error::NoProject(root.to_owned())
+                });
             }
             Err(source) => {
                 return Err(Error::Read {

@@ -15,12 +15,14 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::build::{self, PARALLEL, Tools};
+use crate::digest::Digest;
 use crate::file_tree::{Content, Node};
 use crate::lambda::Architecture;
 use crate::lambda::environment::Place;
 use crate::lambda::fleet::Places;
 use crate::lambda::function::{Function, LogFormat};
-use crate::lambda::sandbox::{Helper, Sandbox, Spec};
+use crate::lambda::sandbox::{Helper, MAX_LAYERS, Sandbox, Spec};
+use crate::oci::Descriptor;
 use crate::oci::image::Image;
 use crate::oci::unpack;
 use crate::plan::Plan;
@@ -41,6 +43,12 @@ pub enum Error {
         image: String,
         /// This machine.
         machine: Architecture,
+    },
+    /// It has more layers than can be mounted.
+    #[error("the image has {count} layers, and {MAX_LAYERS} can lie under one another here")]
+    Layers {
+        /// How many there are; one that is there twice is one.
+        count: usize,
     },
     /// It says nothing to execute.
     #[error("the image has neither an entry point nor a command")]
@@ -150,17 +158,7 @@ pub async fn prepare(
 
 /// The directories of an image's layers, lowest first. Blobs come here only for those that are not unpacked yet.
 async fn unpacked(image: &Image, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
-    let mut layers: Vec<_> = image
-        .manifest
-        .layers
-        .iter()
-        .zip(&image.config.diff_ids)
-        .collect();
-    // Of a layer that is there twice the upper one does all that both do, and nothing can be mounted twice.
-    let mut seen = BTreeSet::new();
-    layers.reverse();
-    layers.retain(|(_, diff_id)| seen.insert(*diff_id));
-    layers.reverse();
+    let layers = distinct(image)?;
     let mut absent = image.clone();
     for (layer, diff_id) in &layers {
         if tools.store.tree(diff_id).is_some() {
@@ -180,6 +178,22 @@ async fn unpacked(image: &Image, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
         }
     });
     stream::iter(each).buffered(PARALLEL).try_collect().await
+}
+
+/// The layers that are mounted, lowest first. Of one that is there twice the upper does all that both do, and nothing
+/// can be mounted twice.
+fn distinct(image: &Image) -> Result<Vec<(&Descriptor, &Digest)>, Error> {
+    let all = image.manifest.layers.iter().zip(&image.config.diff_ids);
+    let mut seen = BTreeSet::new();
+    let mut layers: Vec<_> = all
+        .rev()
+        .filter(|(_, diff_id)| seen.insert(*diff_id))
+        .collect();
+    layers.reverse();
+    match layers.len() {
+        count if count > MAX_LAYERS => Err(Error::Layers { count }),
+        _ => Ok(layers),
+    }
 }
 
 fn function(image: &Image, settings: Settings) -> Result<Function, Error> {
@@ -260,17 +274,32 @@ impl Glance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::{Config, Descriptor, Family, Manifest};
+    use crate::oci::{Config, Family, Manifest};
     use serde_json::json;
 
     fn image(config: &Value) -> Image {
+        with_layers(config, &[])
+    }
+
+    /// An image whose layers are so many bytes, each of which is a layer of its own.
+    fn with_layers(config: &Value, sizes: &[usize]) -> Image {
+        let layers = sizes.iter().map(|size| {
+            let descriptor = Descriptor::of("", &vec![0; *size]);
+            json!({
+                "mediaType": Family::Oci.layer(),
+                "digest": descriptor.digest.to_string(),
+                "size": size,
+            })
+        });
+        let layers: Vec<_> = layers.collect();
+        let diff_ids: Vec<_> = layers.iter().map(|layer| &layer["digest"]).collect();
         let config = json!({
             "architecture": "amd64", "os": "linux", "config": config,
-            "rootfs": {"type": "layers", "diff_ids": []},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
         let config = Config::read(config.to_string().into_bytes()).unwrap();
         let manifest = json!({
-            "schemaVersion": 2, "mediaType": Family::Oci.manifest(), "layers": [],
+            "schemaVersion": 2, "mediaType": Family::Oci.manifest(), "layers": layers,
             "config": {
                 "mediaType": Family::Oci.config(),
                 "digest": Descriptor::of("", &config.raw).digest.to_string(),
@@ -314,6 +343,26 @@ mod tests {
         let made = function(&image, settings(Some("other.handler"))).unwrap();
         assert_eq!(made.command, ["/lambda-entrypoint.sh", "other.handler"]);
         assert_eq!(made.handler.as_deref(), Some("other.handler"));
+    }
+
+    #[test]
+    fn layers_are_mounted_once_and_not_without_end() {
+        let image = with_layers(&json!({}), &[1, 2, 1, 3]);
+        let sizes: Vec<_> = distinct(&image)
+            .unwrap()
+            .iter()
+            .map(|one| one.0.size)
+            .collect();
+        assert_eq!(sizes, [2, 1, 3]);
+        let mut many: Vec<_> = (0..MAX_LAYERS).collect();
+        many.push(0);
+        assert_eq!(
+            distinct(&with_layers(&json!({}), &many)).unwrap().len(),
+            MAX_LAYERS
+        );
+        many.push(MAX_LAYERS);
+        let error = distinct(&with_layers(&json!({}), &many)).unwrap_err();
+        insta::assert_snapshot!(error, @"the image has 500 layers, and 499 can lie under one another here");
     }
 
     #[test]

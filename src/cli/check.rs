@@ -14,30 +14,20 @@ use lambimg::lambda::check::{self, Finding, Rule};
 use lambimg::plan;
 
 use crate::Arguments;
-use crate::FunctionArguments;
-use crate::NeedsArguments;
 use crate::block_on;
 use crate::failure::{self, Failure};
 use crate::findings::{self, Checked};
 use crate::limit_store;
-use crate::opening::Opening;
+use crate::opening::{Opening, OpeningArguments};
 use crate::sarif::{self, Sources};
 use crate::surroundings;
-use crate::target::{self, Target};
+use crate::target::Target;
 use crate::terminal::Terminal;
 
 #[derive(Debug, Args)]
-#[command(mut_arg("path", |path| path.value_name("IMAGE|PATH").help(target::HELP)))]
 pub(crate) struct CheckArguments {
     #[command(flatten)]
-    needs: NeedsArguments,
-
-    #[command(flatten)]
-    function: FunctionArguments,
-
-    /// Fail rather than make or change a lock of the project
-    #[arg(long)]
-    locked: bool,
+    opening: OpeningArguments,
 
     /// Leave out a rule, as LMB036 (repeatable, or with commas)
     #[arg(long, value_name = "ID", value_delimiter = ',')]
@@ -96,7 +86,7 @@ pub(crate) fn check(
         terminal,
         today: surroundings::today(),
     };
-    match Target::of(&wanted.needs.path, terminal)? {
+    match wanted.opening.target(terminal)? {
         Target::Image(image) => run.image(&image),
         Target::Project(path) => run.project(&path),
     }
@@ -139,11 +129,6 @@ impl CheckArguments {
             ..Config::default()
         }
     }
-
-    /// What decides how a project is built.
-    fn building(&self) -> Config {
-        self.function.config().or(self.needs.config())
-    }
 }
 
 /// One check under way.
@@ -156,7 +141,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn image(&self, text: &str) -> Result<ExitCode, Failure> {
-        let building = self.wanted.building();
+        let building = self.wanted.opening.building();
         let architecture = plan::wanted_architecture(&building)?.map(Architecture::oci);
         let others = Config {
             arch: None,
@@ -177,7 +162,7 @@ impl Run<'_> {
 
     fn project(&self, path: &Path) -> Result<ExitCode, Failure> {
         let limit = surroundings::cache_limit()?;
-        let flags = self.wanted.building().or(self.wanted.config());
+        let flags = self.wanted.opening.building().or(self.wanted.config());
         let (project, config) = self.opening().project(path, &flags)?;
         let rules = Rules::of(&config)?;
         let judged = self.build(&project, config, limit)?;
@@ -187,12 +172,7 @@ impl Run<'_> {
     }
 
     fn opening(&self) -> Opening<'_> {
-        Opening {
-            arguments: self.arguments,
-            needs: &self.wanted.needs,
-            locked: self.wanted.locked,
-            terminal: self.terminal,
-        }
+        self.wanted.opening.opening(self.arguments, self.terminal)
     }
 
     /// What the project gives, in the store under no name.

@@ -40,7 +40,7 @@ pub(crate) fn invoke(
 ) -> Result<ExitCode, Failure> {
     let run = Run::new(arguments, &wanted.run, terminal)?;
     let calls = wanted.calls(terminal)?;
-    until_stopped(async |stop| {
+    until_stopped(Failure::calls_signalled, async |stop| {
         let ready = stop.unless(run.ready()).await??;
         let fleet = ready.fleet(wanted.concurrency, terminal);
         let done = stop

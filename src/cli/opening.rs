@@ -5,27 +5,70 @@
 
 use std::path::Path;
 
+use clap::Args;
 use lambimg::build::Tools;
 use lambimg::config::{Config, Project};
 use lambimg::plan::reach;
 use lambimg::plan::{self, Plan, Policy, Request};
 
 use crate::Arguments;
+use crate::FunctionArguments;
 use crate::NeedsArguments;
 use crate::failure::Failure;
 use crate::proof::config_of;
 use crate::surroundings::{self, Surroundings};
+use crate::target::{self, Target};
 use crate::terminal::Terminal;
 use crate::tools;
 
-/// What the command line says of it.
+/// Which image or project it is, and how a project is built.
+#[derive(Debug, Args)]
+#[command(mut_arg("path", |path| path.value_name("IMAGE|PATH").help(target::HELP)))]
+pub(crate) struct OpeningArguments {
+    #[command(flatten)]
+    needs: NeedsArguments,
+
+    #[command(flatten)]
+    pub(crate) function: FunctionArguments,
+
+    /// Fail rather than make or change a lock of the project
+    #[arg(long)]
+    locked: bool,
+}
+
+impl OpeningArguments {
+    /// What the argument means.
+    pub(crate) fn target(&self, terminal: &Terminal) -> Result<Target, Failure> {
+        Target::of(&self.needs.path, terminal)
+    }
+
+    /// What decides how a project is built.
+    pub(crate) fn building(&self) -> Config {
+        self.function.config().or(self.needs.config())
+    }
+
+    pub(crate) fn opening<'a>(
+        &self,
+        arguments: &'a Arguments,
+        terminal: &'a Terminal,
+    ) -> Opening<'a> {
+        Opening {
+            arguments,
+            terminal,
+            offline: self.needs.offline,
+            locked: self.locked,
+        }
+    }
+}
+
+/// What the command line says of it, beside its settings.
 #[derive(Clone, Copy)]
 pub(crate) struct Opening<'a> {
-    pub(crate) arguments: &'a Arguments,
-    pub(crate) needs: &'a NeedsArguments,
+    arguments: &'a Arguments,
+    terminal: &'a Terminal,
+    offline: bool,
     /// Whether no lock may be made or changed.
-    pub(crate) locked: bool,
-    pub(crate) terminal: &'a Terminal,
+    locked: bool,
 }
 
 impl Opening<'_> {
@@ -43,7 +86,7 @@ impl Opening<'_> {
         // Of the project at hand only what is said of registries and of checks counts.
         let (project, config) = self.project(Path::new("."), flags)?;
         let reach = reach::reach(&project.root, &config)?;
-        let tools = tools(None, &reach, self.needs.offline, self.terminal)?;
+        let tools = tools(None, &reach, self.offline, self.terminal)?;
         Ok((config, tools))
     }
 
@@ -61,7 +104,7 @@ impl Opening<'_> {
     /// How a project is built, in the store under no name, and the tools for it.
     pub(crate) fn plan(&self, project: &Project, config: Config) -> Result<(Plan, Tools), Failure> {
         let reach = reach::reach(&project.root, &config)?;
-        let offline = self.needs.offline;
+        let offline = self.offline;
         let request = Request {
             config,
             own_files: Surroundings::read().cache().into_iter().collect(),

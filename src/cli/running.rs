@@ -20,16 +20,14 @@ use lambimg::oci::reference::Name;
 use lambimg::plan::{self, Plan};
 
 use crate::Arguments;
-use crate::FunctionArguments;
-use crate::NeedsArguments;
 use crate::failure::Failure;
 use crate::limit_store;
-use crate::opening::Opening;
+use crate::opening::{Opening, OpeningArguments};
 use crate::surroundings;
-use crate::target::{self, Target};
+use crate::target::Target;
 use crate::terminal::Terminal;
 use crate::text_flag;
-use crate::variables::VariableArguments;
+use crate::variables::{Given, REGIONS, VariableArguments};
 
 /// This program, whatever becomes of its file.
 const HELPER: &str = "/proc/self/exe";
@@ -41,21 +39,13 @@ const REGION: &str = "us-east-1";
 const LONGEST_NAME: usize = 64;
 
 #[derive(Debug, Args)]
-#[command(mut_arg("path", |path| path.value_name("IMAGE|PATH").help(target::HELP)))]
 #[command(mut_arg("handler", |handler| handler
     .long(None)
     .index(2)
     .help("Another handler than the image's or the project's, as app.handler")))]
 pub(crate) struct RunArguments {
     #[command(flatten)]
-    needs: NeedsArguments,
-
-    #[command(flatten)]
-    function: FunctionArguments,
-
-    /// Fail rather than make or change a lock of the project
-    #[arg(long)]
-    locked: bool,
+    opening: OpeningArguments,
 
     /// How long a call may take, as 30s or 2m; a bare number is seconds
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = timeout)]
@@ -191,22 +181,23 @@ impl<'a> Run<'a> {
         }
         let kind = std::env::consts::ARCH;
         let machine = kind.parse().map_err(|()| Failure::no_such_machine(kind))?;
-        let target = Target::of(&wanted.needs.path, terminal)?;
-        let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(surroundings::variable);
-        let region = region.into_iter().find_map(|region| region.ok().flatten());
+        let target = wanted.opening.target(terminal)?;
+        let Given { variables, region } = wanted.variables.read()?;
+        let here = || {
+            let named = REGIONS.map(|name| surroundings::variable(name).ok().flatten());
+            named.into_iter().flatten().find(|name| !name.is_empty())
+        };
         let settings = Settings {
             name: wanted
                 .name
                 .clone()
                 .unwrap_or_else(|| target.function_name()),
             account: ACCOUNT.to_owned(),
-            region: region
-                .filter(|name| !name.is_empty())
-                .unwrap_or_else(|| REGION.to_owned()),
+            region: region.or_else(here).unwrap_or_else(|| REGION.to_owned()),
             memory: wanted.memory,
             timeout: wanted.timeout,
             handler: None,
-            variables: wanted.variables.read()?,
+            variables,
             log_format: match wanted.log_format {
                 LogForm::Text => LogFormat::Text,
                 LogForm::Json => LogFormat::Json,
@@ -247,7 +238,7 @@ impl<'a> Run<'a> {
     }
 
     async fn image(&self, text: &str) -> Result<Made, Failure> {
-        let handler = self.wanted.function.handler.clone();
+        let handler = self.wanted.opening.function.handler.clone();
         let building = self.building();
         let others = Config {
             arch: None,
@@ -287,24 +278,17 @@ impl<'a> Run<'a> {
     }
 
     fn opening(&self) -> Opening<'_> {
-        Opening {
-            arguments: self.arguments,
-            needs: &self.wanted.needs,
-            locked: self.wanted.locked,
-            terminal: self.terminal,
-        }
+        self.wanted.opening.opening(self.arguments, self.terminal)
     }
 
     /// What decides how a project is built.
     fn building(&self) -> Config {
-        let handler = text_flag(self.wanted.function.handler.as_ref(), "HANDLER");
+        let handler = text_flag(self.wanted.opening.function.handler.as_ref(), "HANDLER");
         let given = Config {
             handler,
             ..Config::default()
         };
-        given
-            .or(self.wanted.function.config())
-            .or(self.wanted.needs.config())
+        given.or(self.wanted.opening.building())
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn serve(
     if wanted.watch && !run.is_project() {
         return Err(Failure::nothing_to_watch());
     }
-    until_stopped(async |stop| {
+    until_stopped(Failure::serving_signalled, async |stop| {
         let bound = async {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted.port)).await?;
             let address = listener.local_addr()?;

@@ -1,15 +1,37 @@
 //! A function's variables as flags and files give them, in docker's format.
 //!
 //! `NAME=VALUE`, or `NAME` alone, which takes the user's own value: so credentials come in only where they are named.
+//! What Lambda would not take for a function's configuration is refused, but for what it gives to a function by
+//! itself and nobody else gives here: credentials, and the region.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
+use lambimg::lambda::function::{MAX_VARIABLES, RESERVED};
+use serde_json::json;
 
 use crate::failure::Failure;
 use crate::surroundings;
+
+/// A region's names.
+pub(crate) const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+/// Reserved on Lambda, where a function has them of its role.
+const CREDENTIALS: [&str; 3] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+];
+
+/// What the function is given.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// Its variables.
+    pub(crate) variables: BTreeMap<String, String>,
+    /// Its region, where a variable names it.
+    pub(crate) region: Option<String>,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct VariableArguments {
@@ -23,8 +45,25 @@ pub(crate) struct VariableArguments {
 }
 
 impl VariableArguments {
+    /// The variables that a function may have, with their values.
+    pub(crate) fn read(&self) -> Result<Given, Failure> {
+        let mut variables = self.named()?;
+        let regions = REGIONS.map(|name| variables.remove(name));
+        let region = regions.into_iter().flatten().find(|name| !name.is_empty());
+        let mut own = variables.clone();
+        own.retain(|name, _| !CREDENTIALS.contains(&name.as_str()));
+        if let Some(name) = own.keys().find(|name| RESERVED.contains(&name.as_str())) {
+            return Err(Failure::variable_is_reserved(name));
+        }
+        let size = json!(own).to_string().len();
+        if size > MAX_VARIABLES {
+            return Err(Failure::variables_too_large(size));
+        }
+        Ok(Given { variables, region })
+    }
+
     /// The variables with their values.
-    pub(crate) fn read(&self) -> Result<BTreeMap<String, String>, Failure> {
+    fn named(&self) -> Result<BTreeMap<String, String>, Failure> {
         let mut variables = BTreeMap::new();
         for path in &self.files {
             let text =
@@ -123,7 +162,7 @@ mod tests {
             set: vec!["A=flag".to_owned(), "HOME=".to_owned()],
             files: vec![file.clone()],
         };
-        let read = arguments.read().unwrap();
+        let read = arguments.read().unwrap().variables;
         let names: Vec<_> = read.keys().map(String::as_str).collect();
         assert_eq!(names, ["A", "B", "HOME", "PATH"]);
         assert_eq!(
@@ -140,5 +179,34 @@ mod tests {
         let refused = arguments.read().unwrap_err().message;
         let refused = refused.replace(&*file.to_string_lossy(), "FILE");
         insta::assert_snapshot!(refused, @"cannot take the variables in `FILE`: line 2: the name has white space in it");
+    }
+
+    #[test]
+    fn what_lambda_would_not_take_is_refused() {
+        let read = |set: &[&str]| {
+            let set = set.iter().map(|text| (*text).to_owned()).collect();
+            let files = Vec::new();
+            VariableArguments { set, files }.read()
+        };
+        for name in RESERVED {
+            let is_given = REGIONS.contains(&name) || CREDENTIALS.contains(&name);
+            assert_eq!(read(&[&format!("{name}=x")]).is_ok(), is_given, "{name}");
+        }
+        let refused = read(&["AWS_LAMBDA_FUNCTION_NAME=secret"]).unwrap_err();
+        insta::assert_snapshot!(refused.message, @"`AWS_LAMBDA_FUNCTION_NAME` is a variable that Lambda reserves");
+        let given = read(&["AWS_DEFAULT_REGION=a", "AWS_REGION=b", "TZ=c"]).unwrap();
+        assert_eq!(given.region.as_deref(), Some("b"));
+        assert_eq!(
+            given.variables.len(),
+            1,
+            "the region has a place of its own"
+        );
+        assert_eq!(read(&["AWS_REGION="]).unwrap().region, None);
+        // As Lambda measures: with names, quotes and all, and without credentials.
+        let most = format!("A={}", "x".repeat(MAX_VARIABLES - r#"{"A":""}"#.len()));
+        let credentials = format!("AWS_SESSION_TOKEN={}", "x".repeat(2000));
+        assert!(read(&[&most, &credentials]).is_ok());
+        let refused = read(&[&format!("{most}x")]).unwrap_err();
+        insta::assert_snapshot!(refused.message, @"the function's variables have 4097 bytes as JSON, and Lambda takes 4096");
     }
 }

@@ -1,6 +1,6 @@
 //! The environments of one function: as many calls at once as wanted, each in an environment of its own.
 //!
-//! A call takes an environment that is idle, or a new one, or waits. Where environments run, who calls, and how, is
+//! A call takes an environment that is idle or soon will be, or a new one, or waits. Where environments run, who calls, and how, is
 //! not known here.
 
 use std::fmt;
@@ -44,7 +44,13 @@ struct Shared {
 
 struct State {
     origin: Origin,
-    idle: Vec<(u64, Environment)>,
+    idle: Vec<Idle>,
+}
+
+/// An environment that waits for a call, or will as soon as what failed in it is ended; and the version that it is of.
+struct Idle {
+    version: u64,
+    environment: oneshot::Receiver<Environment>,
 }
 
 /// What environments are made of, and which version of it that is.
@@ -104,8 +110,11 @@ impl Fleet {
     /// tries again.
     pub async fn warm(&self) -> Result<(), Error> {
         let _turn = self.0.turn().await?;
-        let started = self.0.start().await?;
-        self.0.give_back(started).await;
+        let (version, environment) = self.0.start().await?;
+        match self.0.keep(version) {
+            Some(kept) => give(kept, environment).await,
+            None => environment.shutdown().await,
+        }
         Ok(())
     }
 
@@ -144,9 +153,21 @@ impl Fleet {
     }
 }
 
-async fn shut_down(environments: Vec<(u64, Environment)>) {
+async fn shut_down(environments: Vec<Idle>) {
     let each = environments.into_iter();
-    future::join_all(each.map(|(_, environment)| environment.shutdown())).await;
+    let ended = each.map(|idle| async {
+        if let Ok(environment) = idle.environment.await {
+            environment.shutdown().await;
+        }
+    });
+    future::join_all(ended).await;
+}
+
+/// Hands an environment to whoever waits for it, or will.
+async fn give(kept: oneshot::Sender<Environment>, environment: Environment) {
+    if let Err(unwanted) = kept.send(environment) {
+        unwanted.shutdown().await;
+    }
 }
 
 impl Shared {
@@ -183,34 +204,41 @@ impl Shared {
     async fn call(&self, call: Invocation, answer: oneshot::Sender<Result<Outcome, Error>>) {
         let made = async {
             let turn = self.turn().await?;
-            let environment = match self.idle() {
+            let environment = match self.idle().await {
                 Some(environment) => environment,
                 None => self.start().await?,
             };
             Ok((turn, environment))
         };
-        let (_turn, (version, mut environment)) = match made.await {
+        let (turn, (version, mut environment)) = match made.await {
             Ok(made) => made,
             Err(error) => return tell(answer, Err(error)),
         };
         let work = async { Ok(environment.invoke(call).await) };
         let outcome = self.unless_ended(work).await;
-        let is_over = outcome.is_err();
+        // Whoever calls again at the answer meets the same environment, as on Lambda.
+        let kept = outcome.as_ref().ok().and_then(|_| self.keep(version));
+        let Some(kept) = kept else {
+            tell(answer, outcome);
+            return environment.shutdown().await;
+        };
+        drop(turn);
         // What failed may take seconds to end: that is not the caller's time.
         tell(answer, outcome);
-        if is_over {
-            environment.shutdown().await;
-        } else {
-            environment.reset().await;
-            self.give_back((version, environment)).await;
-        }
+        environment.reset().await;
+        give(kept, environment).await;
     }
 
-    /// An environment that waits for a call. Those that were killed meanwhile are dropped.
-    fn idle(&self) -> Option<(u64, Environment)> {
-        let mut state = self.state();
-        state.idle.retain(|(_, environment)| !environment.is_gone());
-        state.idle.pop()
+    /// The environment that was last at work. Those that were killed meanwhile are dropped.
+    async fn idle(&self) -> Option<(u64, Environment)> {
+        loop {
+            let idle = self.state().idle.pop()?;
+            if let Ok(environment) = idle.environment.await
+                && !environment.is_gone()
+            {
+                return Some((idle.version, environment));
+            }
+        }
     }
 
     /// A new environment, of the newest origin.
@@ -228,23 +256,18 @@ impl Shared {
         .await
     }
 
-    /// Keeps an environment for the next call, unless it was killed or what it was made of was replaced.
-    async fn give_back(&self, (version, environment): (u64, Environment)) {
-        if environment.is_gone() {
-            return;
+    /// Makes room for an environment that the next call will have, unless what it was made of was replaced.
+    fn keep(&self, version: u64) -> Option<oneshot::Sender<Environment>> {
+        let mut state = self.state();
+        if state.origin.version != version || *self.ended.borrow() {
+            return None;
         }
-        let old = {
-            let mut state = self.state();
-            if state.origin.version == version && !*self.ended.borrow() {
-                state.idle.push((version, environment));
-                None
-            } else {
-                Some(environment)
-            }
-        };
-        if let Some(old) = old {
-            old.shutdown().await;
-        }
+        let (kept, environment) = oneshot::channel();
+        state.idle.push(Idle {
+            version,
+            environment,
+        });
+        Some(kept)
     }
 }
 
@@ -256,36 +279,62 @@ fn tell(answer: oneshot::Sender<Result<Outcome, Error>>, outcome: Result<Outcome
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
+    use std::time::Duration;
 
     use super::*;
     use crate::lambda::environment::testing::{self, RUNTIME, Stage, echo};
 
-    #[tokio::test]
-    async fn an_environment_that_was_killed_is_replaced() {
+    /// A fleet, and the places it has made.
+    fn fleet(size: u32) -> (Fleet, Arc<Mutex<Vec<Arc<Stage>>>>) {
         let stages = Arc::new(Mutex::new(Vec::new()));
         let made = Arc::clone(&stages);
         let places: Places = Arc::new(move || {
-            let stage = Arc::new(Stage::default().with(RUNTIME, echo));
+            let mut stage = Stage::default().with(RUNTIME, echo);
+            stage.ending = Duration::from_millis(100);
+            let stage = Arc::new(stage);
             made.lock().unwrap().push(Arc::clone(&stage));
             Box::pin(async { Ok(stage as Arc<dyn Place>) })
         });
         let log = testing::log().0;
-        let fleet = Fleet::new(testing::function(), places, 1, log, testing::clock);
-        let call = async || {
-            let outcome = fleet.invoke(Invocation {
-                event: "1".into(),
-                ..Invocation::default()
-            });
-            outcome.await.unwrap().payload
+        let fleet = Fleet::new(testing::function(), places, size, log, testing::clock);
+        (fleet, stages)
+    }
+
+    async fn call(fleet: &Fleet, event: &'static str) -> Outcome {
+        let call = Invocation {
+            event: event.into(),
+            ..Invocation::default()
         };
-        assert_eq!(call().await, "1");
-        assert_eq!(call().await, "1");
+        fleet.invoke(call).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_environment_that_was_killed_is_replaced() {
+        let (fleet, stages) = fleet(1);
+        for _ in 0..2 {
+            assert_eq!(call(&fleet, "1").await.payload, "1");
+        }
         assert_eq!(stages.lock().unwrap().len(), 1);
         stages.lock().unwrap()[0]
             .gone
             .store(true, Ordering::Relaxed);
-        assert_eq!(call().await, "1");
+        assert_eq!(call(&fleet, "1").await.payload, "1");
         assert_eq!(stages.lock().unwrap().len(), 2);
         fleet.end().await;
+    }
+
+    #[tokio::test]
+    async fn who_calls_again_meets_the_same_environment() {
+        let (fleet, stages) = fleet(3);
+        for _ in 0..3 {
+            assert!(call(&fleet, "exit").await.is_error);
+            assert_eq!(call(&fleet, "1").await.payload, "1");
+        }
+        assert_eq!(stages.lock().unwrap().len(), 1);
+        // Who calls meanwhile has one of his own.
+        tokio::join!(call(&fleet, "1"), call(&fleet, "exit"));
+        assert_eq!(stages.lock().unwrap().len(), 2);
+        fleet.end().await;
+        assert!(stages.lock().unwrap().iter().all(|one| !one.is_running()));
     }
 }

@@ -201,8 +201,6 @@ fn variables_of_the_platform_and_of_the_user() {
         "OWN=value",
         "--env",
         "EQUALS=a=b",
-        "--env",
-        "AWS_LAMBDA_FUNCTION_NAME=other",
     ];
     let called = Built::on_host("3.12").invoke(&flags, &[json!({"do": "env", "names": names})]);
     assert_eq!(

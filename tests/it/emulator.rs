@@ -244,6 +244,41 @@ fn initialisations_that_fail() {
 }
 
 #[test]
+fn an_init_that_takes_too_long_is_ended_and_tried_again_by_the_first_call() {
+    // It would take 12 s, and then has the function's own time.
+    let built = Built::on_host("3.12");
+    let called = built.invoke(&["--env", "INIT=sleep once"], &[json!({"do": "count"})]);
+    assert_eq!(called.answer(), 1);
+    let told = called.logged("INIT_REPORT Init Duration: ");
+    let took = told[0].split_once(" ms\tPhase: init\tStatus: timeout");
+    let (took, _) = took.unwrap_or_else(|| panic!("{}", called.log()));
+    let took: f64 = took.parse().expect("a number");
+    assert!((10_000.0..12_000.0).contains(&took), "{told:?}");
+    let report = called.logged("REPORT RequestId: ");
+    assert!(!report[0].contains("Init Duration"), "{report:?}");
+}
+
+#[test]
+fn a_working_directory_that_is_missing_is_told() {
+    let built = Built::on_host("3.12").in_working_dir("/not/there");
+    let error = built.invoke(&[], &[json!({"do": "count"})]).error();
+    assert_eq!(error["errorType"], "Runtime.InvalidWorkingDir", "{error}");
+    let message = error["errorMessage"].as_str().expect("text");
+    assert!(
+        message.ends_with("Error: chdir /not/there: no such file or directory"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_answer_to_an_attempt_that_is_over_is_refused() {
+    let event = json!({"do": "stale", "attempt": "8d7bd5a2-0000-4000-8000-000000000000"});
+    let called = Built::on_host("3.12").invoke(&[], &[event]);
+    let refusal = json!([410, {"errorMessage": "Invoke timeout", "errorType": "InvokeTimeout"}]);
+    assert_eq!(called.answer(), refusal);
+}
+
+#[test]
 fn an_environment_is_made_anew_after_a_crash_and_keeps_its_tmp() {
     let events = [
         json!({"do": "remember", "word": "one"}),

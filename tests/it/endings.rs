@@ -124,7 +124,12 @@ fn memory_without_end() {
 
 #[test]
 fn lambimg_is_ended_during_a_call() {
-    for (signal, code) in [("INT", "130"), ("TERM", "143"), ("KILL", "137")] {
+    for (signal, code) in [
+        ("INT", "130"),
+        ("TERM", "143"),
+        ("HUP", "129"),
+        ("KILL", "137"),
+    ] {
         let script = format!(
             "log=$(mktemp)\n\"$@\" 2> \"$log\" &\npid=$!\nfor i in $(seq 600); do grep -q 'going to sleep' \"$log\" && break; sleep 0.05; done\n\
              grep -q 'going to sleep' \"$log\" || {{ echo 'it never slept'; cat \"$log\"; }}\nrm \"$log\"\n\

@@ -248,6 +248,31 @@ fn an_extension_that_fails() {
 }
 
 #[test]
+fn more_extensions_than_lambda_has() {
+    let mut files = Tree::default();
+    for number in 0..11 {
+        let path = format!("opt/extensions/number{number}");
+        files.file(&path, "#!/bin/sh\nexec sleep 600\n", 0o755);
+    }
+    let built = Built::on_host("3.12").with("eleven", &files);
+    let error = built.invoke(&[], &[json!({"do": "count"})]).error();
+    assert_eq!(error["errorType"], "Extension.TooManyExtensions", "{error}");
+}
+
+#[test]
+fn one_inside_the_runtime_gives_it_time_to_end() {
+    let built = Built::on_host("3.12");
+    let flags = ["--env", "ON_SIGTERM=tell", "--env", "INTERNAL_EXTENSIONS=1"];
+    let called = built.invoke(&flags, &[json!({"do": "count"})]);
+    called.answer();
+    assert!(
+        called.log().contains("runtime: SIGTERM was seen"),
+        "{}",
+        called.log()
+    );
+}
+
+#[test]
 fn the_runtime_ends_gracefully_where_an_extension_is_registered() {
     let told = "runtime: SIGTERM was seen";
     for python in ["3.12", "3.13"] {

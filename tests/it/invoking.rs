@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::support::architecture;
 use crate::support::forge::Forge;
+use crate::support::functions::Built;
 use crate::support::http::Answer;
 use crate::support::http::send;
 use crate::support::project::Outcome;
@@ -236,6 +237,24 @@ fn the_function_has_its_context() {
         identity["arn"],
         "arn:aws:lambda:us-east-1:123456789012:function:billing"
     );
+    // A region and a time zone can be given, and are what the function sees.
+    let given = ["--env", "AWS_REGION=eu-west-1", "--env", "TZ=Asia/Tokyo"];
+    let of_call =
+        |handler, event| responses([handler].into_iter().chain(given).chain(["-d", event]));
+    let [identity] = &of_call("app.identity", "{}")[..] else {
+        panic!("one call")
+    };
+    assert_eq!(
+        identity["arn"],
+        "arn:aws:lambda:eu-west-1:123456789012:function:orders"
+    );
+    let [variables] = &of_call("app.variables", "[\"AWS_REGION\", \"TZ\"]")[..] else {
+        panic!("one call")
+    };
+    assert_eq!(
+        variables,
+        &json!({"AWS_REGION": "eu-west-1", "TZ": "Asia/Tokyo"})
+    );
 }
 
 #[test]
@@ -265,6 +284,32 @@ fn ctrl_c_ends_a_call_and_leaves_nothing_behind() {
     running.signal("INT");
     let ended = running.outcome(PATIENCE);
     assert_eq!(ended.code, Some(130), "{}", ended.rendering());
+    let said = "error: interrupted: not every call was answered\n";
+    assert!(ended.stderr.ends_with(said), "{}", ended.rendering());
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_all_in_order_unless_nobody_minds() {
+    let image = Built::on_host("3.12").with_observer();
+    let served = image.serve(&[]);
+    assert_eq!(served.post(&[], &json!({"do": "count"})).status, 200);
+    let ended = served.end_by("HUP", PATIENCE);
+    assert_eq!(ended.code, Some(0), "{}", ended.rendering());
+    assert!(
+        ended.stderr.contains("\"SHUTDOWN\""),
+        "{}",
+        ended.rendering()
+    );
+
+    let mut ignoring = Command::new("sh");
+    let binary = env!("CARGO_BIN_EXE_lambimg");
+    let served = format!("trap '' HUP; exec {binary} serve orders --port 0");
+    ignoring.args(["-c", &served]);
+    let mut served = Served::of(orders().run_by(ignoring).spawn());
+    served.running.signal("HUP");
+    assert_eq!(served.call("orders", &[], "1").text(), "1");
+    assert!(!served.running.has_ended());
+    served.end();
 }
 
 /// Waits until this stands on stderr.
@@ -531,6 +576,8 @@ fn an_image_for_other_machines_is_refused_with_the_remedy() {
 #[test]
 fn what_is_asked_wrongly_is_told_before_anything_is_done() {
     let project = Project::with_handler();
+    let large = project.beside("large");
+    fs::write(&large, format!("LARGE={}", "x".repeat(4096))).unwrap();
     let refused = |arguments: &[&str]| {
         let run = project.lambimg(arguments).run();
         assert_eq!(run.code, Some(USAGE), "{}", run.rendering());
@@ -542,6 +589,8 @@ fn what_is_asked_wrongly_is_told_before_anything_is_done() {
         refused(&["invoke", ".", "--env", "NOT_SET"]),
         refused(&["invoke", ".", "--env", "A B=secret"]),
         refused(&["invoke", ".", "--env-file", "absent"]),
+        refused(&["invoke", ".", "--env", "AWS_LAMBDA_RUNTIME_API=here"]),
+        refused(&["serve", ".", "--env-file", large.to_str().unwrap()]),
         refused(&["invoke", ".", "--client-context", "{"]),
         refused(&["serve", "oci:image", "--watch"]),
         refused(&["invoke", "oci:image", "--python", "3.12"]),
@@ -553,6 +602,26 @@ fn what_is_asked_wrongly_is_told_before_anything_is_done() {
     insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
         insta::assert_snapshot!("wrong_calls", said.join("\n"));
     });
+}
+
+#[test]
+fn a_current_directory_that_was_removed_is_told() {
+    let project = Project::new();
+    for verb in [
+        "invoke oci:/image",
+        "check oci:/image",
+        "build",
+        "build app",
+    ] {
+        let mut nowhere = Command::new("sh");
+        let binary = env!("CARGO_BIN_EXE_lambimg");
+        let script = format!("mkdir gone && cd gone && rmdir ../gone && exec {binary} {verb}");
+        nowhere.args(["-c", &script]);
+        let run = project.run_by(nowhere).run();
+        assert_eq!(run.code, Some(USAGE), "{}", run.rendering());
+        let said = "error: the current directory has been removed\n\nhint: go to one that is there, by `cd`\n";
+        assert_eq!(run.stderr, said, "{verb}");
+    }
 }
 
 #[test]

@@ -15,7 +15,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use lambimg::blob_store::BlobStore;
 use lambimg::digest::Digest;
-use lambimg::lambda::sandbox::{Error, Exit, Helper, Process, Program, Sandbox, SpawnError, Spec};
+use lambimg::lambda::sandbox::{
+    Error, Exit, Helper, MAX_LAYERS, Process, Program, Sandbox, SpawnError, Spec,
+};
 use lambimg::oci::Descriptor;
 use lambimg::oci::unpack::unpack;
 use tokio::io::AsyncReadExt as _;
@@ -666,27 +668,32 @@ async fn many_layers_in_a_deep_place() {
     let mut shelf = Shelf::new();
     let deep = shelf.directory.path().join("a:b,c\\d ".repeat(25));
     fs::create_dir(&deep).unwrap();
-    let store = BlobStore::open(deep).unwrap();
+    // As unpacking would make them, which takes its time.
     let layer = |number: u32| {
-        let tar = Tar::new().file(&format!("file{number}"), 0o644, "x").file(
-            "last",
-            0o644,
-            &number.to_string(),
-        );
-        tar.unpack(&store).unwrap()
+        let layer = deep.join(number.to_string());
+        fs::create_dir(&layer).unwrap();
+        fs::write(layer.join(format!("file{number}")), "x").unwrap();
+        fs::write(layer.join("last"), number.to_string()).unwrap();
+        layer
     };
-    // One of them twice.
-    let layers: Vec<_> = (0..100).chain([3]).map(layer).collect();
+    // As many as there can be with the image's own, and one of them twice.
+    let own = u32::try_from(MAX_LAYERS).unwrap() - 1;
+    let mut layers: Vec<_> = (0..own).map(layer).collect();
+    layers.push(layers[3].clone());
     let sandbox = start(&shelf.spec(&layers)).await;
     assert_eq!(
         shell(&sandbox, "echo /file* | cat; cat /last")
             .await
             .split_whitespace()
             .count(),
-        101
+        MAX_LAYERS
     );
     assert_eq!(shell(&sandbox, "cat /last").await, "3");
     sandbox.end().await;
+    // The limit is the kernel's.
+    layers.push(layer(own));
+    let refused = Sandbox::start(helper(), &shelf.spec(&layers)).await;
+    assert!(matches!(refused, Err(Error::Mount { .. })));
     shelf.directory.disable_cleanup(false);
 }
 

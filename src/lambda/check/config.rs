@@ -12,6 +12,7 @@ use crate::lambda::check::program;
 use crate::lambda::check::secrets;
 use crate::lambda::check::subject::{Documents, Subject};
 use crate::lambda::check::{Fault, Level, Look, Rule};
+use crate::lambda::function::RESERVED;
 use crate::oci::flatten::{Kind, Missing};
 
 const INVALID_ENTRY: &str = "The function fails before its first line: `Runtime.InvalidEntrypoint` and \
@@ -190,31 +191,8 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// Names whose values Lambda decides.
-const RESERVED: [&str; 22] = [
-    "_HANDLER",
-    "_X_AMZN_TRACE_ID",
-    "AWS_ACCESS_KEY",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_DEFAULT_REGION",
-    "AWS_EXECUTION_ENV",
-    "AWS_REGION",
-    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-    "AWS_LAMBDA_FUNCTION_NAME",
-    "AWS_LAMBDA_FUNCTION_VERSION",
-    "AWS_LAMBDA_INITIALIZATION_TYPE",
-    "AWS_LAMBDA_LOG_GROUP_NAME",
-    "AWS_LAMBDA_LOG_STREAM_NAME",
-    "AWS_LAMBDA_MAX_CONCURRENCY",
-    "AWS_LAMBDA_METADATA_API",
-    "AWS_LAMBDA_METADATA_TOKEN",
-    "AWS_LAMBDA_RUNTIME_API",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "LAMBDA_RUNTIME_DIR",
-    "LAMBDA_TASK_ROOT",
-    "TZ",
-];
+/// The image's own is overwritten; a function's configuration may set it.
+const TIME_ZONE: &str = "TZ";
 
 /// Whether the config is a document at all; that it is none another rule says.
 fn is_read(image: &Documents) -> bool {
@@ -385,7 +363,7 @@ fn sets_no_reserved_variable(image: &Documents) -> Vec<Fault> {
     // Where AWS's bootstrap does not run, it is the image that says it.
     let is_own = |name: &str| name == "AWS_EXECUTION_ENV" && !image.has_aws_entry_point();
     let reserved = variables.filter(|(name, value)| {
-        RESERVED.contains(name)
+        (RESERVED.contains(name) || *name == TIME_ZONE)
             && !of_a_base(name, value)
             && !is_own(name)
             // The rule of secrets tells it, without its value.
@@ -395,7 +373,7 @@ fn sets_no_reserved_variable(image: &Documents) -> Vec<Fault> {
         .map(|(name, value)| {
             let fault = Fault::new(format!("`{name}` is set to `{value}`")).value(value);
             // People set it, and it is obeyed as often as not.
-            if name == "TZ" {
+            if name == TIME_ZONE {
                 fault.level(Level::Note)
             } else {
                 fault

@@ -107,6 +107,8 @@ pub(in crate::lambda) struct Stage {
     running: Mutex<Vec<AbortHandle>>,
     pub kills: AtomicU32,
     pub gone: AtomicBool,
+    /// How long it takes to end what runs.
+    pub ending: Duration,
     pub spawned: Mutex<Vec<Program>>,
 }
 
@@ -124,7 +126,7 @@ impl Stage {
         self
     }
 
-    pub(super) fn is_running(&self) -> bool {
+    pub(in crate::lambda) fn is_running(&self) -> bool {
         let running = self.running.lock().unwrap();
         running.iter().any(|one| !one.is_finished())
     }
@@ -193,6 +195,7 @@ impl Place for Stage {
 
     fn kill_all(&self) -> BoxFuture<'_, Result<(), Error>> {
         async {
+            tokio::time::sleep(self.ending).await;
             let running = std::mem::take(&mut *self.running.lock().unwrap());
             for one in &running {
                 one.abort();

@@ -80,8 +80,11 @@ impl Variables<'_> {
             ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
             ("AWS_REGION", function.region.clone()),
             ("AWS_DEFAULT_REGION", function.region.clone()),
-            ("TZ", ":UTC".to_owned()),
         ];
+        // The only one of these that a function's configuration may set.
+        if !function.variables.contains_key("TZ") {
+            all.push(("TZ", ":UTC".to_owned()));
+        }
         if function.log_format == LogFormat::Json {
             all.push(("AWS_LAMBDA_LOG_FORMAT", "JSON".to_owned()));
             let asked = function.variables.get("AWS_LAMBDA_LOG_LEVEL").cloned();
@@ -115,6 +118,7 @@ mod tests {
             ("_PRIVATE", "image"),
             ("LAMBDA_TASK_ROOT", "/image"),
             ("AWS_EXECUTION_ENV", "image"),
+            ("TZ", "image"),
         ];
         for (name, value) in image {
             function
@@ -142,6 +146,7 @@ mod tests {
             ("_HANDLER", "app.handler"),
             ("_PRIVATE", "image"),
             ("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/hello"),
+            ("TZ", ":UTC"),
         ] {
             assert_eq!(runtime[name], value, "{name}");
         }
@@ -154,11 +159,15 @@ mod tests {
         assert_eq!(extension["AWS_ACCESS_KEY_ID"], "function");
         assert_eq!(extension["AWS_LAMBDA_FUNCTION_NAME"], "hello");
         function.log_format = LogFormat::Json;
+        let zone = ("TZ".to_owned(), "Europe/Berlin".to_owned());
+        function.variables.extend([zone]);
         let variables = Variables {
             function: &function,
             api: "127.0.0.1:9001",
             log_stream: "stream",
         };
-        assert_eq!(map(variables.runtime())["AWS_LAMBDA_LOG_LEVEL"], "INFO");
+        let runtime = map(variables.runtime());
+        assert_eq!(runtime["AWS_LAMBDA_LOG_LEVEL"], "INFO");
+        assert_eq!(runtime["TZ"], "Europe/Berlin");
     }
 }

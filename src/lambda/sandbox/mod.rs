@@ -39,6 +39,9 @@ pub const GROUP: u32 = 990;
 /// The variable that names the descriptor for framed log lines.
 pub const FRAMED_LOG: &str = "_LAMBDA_TELEMETRY_LOG_FD";
 
+/// As many layers as lie under one another: the kernel's overlays have 500, of which one is the sandbox's own.
+pub const MAX_LAYERS: usize = 499;
+
 /// What a sandbox is made of. All paths are absolute: the helper has another working directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spec {

@@ -112,7 +112,17 @@ impl Built {
     pub(crate) fn with(&self, name: &str, files: &Tree) -> Built {
         let own = self.directory.file_name().expect("it has a name");
         once(&format!("{}-{name}", own.display()), |directory| {
-            stack(&self.directory, files, directory);
+            stack(&self.directory, files, |_| (), directory);
+        })
+    }
+
+    /// The same where the config says it starts elsewhere.
+    pub(crate) fn in_working_dir(&self, path: &str) -> Built {
+        let own = self.directory.file_name().expect("it has a name");
+        let name = format!("{}-in{}", own.display(), path.replace('/', "-"));
+        once(&name, |directory| {
+            let change = |config: &mut Value| config["config"]["WorkingDir"] = json!(path);
+            stack(&self.directory, &Tree::default(), change, directory);
         })
     }
 
@@ -200,8 +210,8 @@ fn build(directory: &Path, python: &str, base: &str) {
         .succeed();
 }
 
-/// Writes the image in `from` with one more layer on top into `to`.
-fn stack(from: &Path, files: &Tree, to: &Path) {
+/// Writes the image in `from` with one more layer on top and its config changed into `to`.
+fn stack(from: &Path, files: &Tree, change: impl FnOnce(&mut Value), to: &Path) {
     let image = Image::in_directory(from);
     let blobs = to.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a directory can be made");
@@ -223,6 +233,7 @@ fn stack(from: &Path, files: &Tree, to: &Path) {
     }
     let media_type = manifest["layers"][0]["mediaType"].clone();
     push(&mut manifest["layers"], put(&layer.content, &media_type));
+    change(&mut config);
     let media_type = manifest["config"]["mediaType"].clone();
     manifest["config"] = put(config.to_string().as_bytes(), &media_type);
     let media_type = manifest["mediaType"].clone();
@@ -342,8 +353,13 @@ impl Served {
     }
 
     /// Ends it as Ctrl-C does.
-    pub(crate) fn end(mut self, patience: Duration) -> Outcome {
-        self.running.signal("INT");
+    pub(crate) fn end(self, patience: Duration) -> Outcome {
+        self.end_by("INT", patience)
+    }
+
+    /// Ends it by a signal.
+    pub(crate) fn end_by(mut self, signal: &str, patience: Duration) -> Outcome {
+        self.running.signal(signal);
         self.running.outcome(patience)
     }
 }

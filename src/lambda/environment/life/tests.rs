@@ -329,6 +329,92 @@ async fn an_extension_that_crashes_fails_init() {
     assert!(text.contains("exit status 2"), "{text}");
 }
 
+/// An external extension that hears of calls, and is through with none: it sleeps, or crashes a moment later.
+fn with_failing(stage: Stage, crashes: bool) -> Stage {
+    stage.with("/opt/extensions/watch", move |inside| async move {
+        let registered = inside.client.register("watch", r#"["INVOKE"]"#).await;
+        inside.client.event(&registered.identifier()).await;
+        if !crashes {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Exit::Code(2)
+    })
+}
+
+#[tokio::test]
+async fn an_extension_that_fails_after_the_answer_takes_nothing_from_it() {
+    let failing = [
+        (true, "Extension.Crash", "error"),
+        (false, "Sandbox.Timedout", "timeout"),
+    ];
+    for (crashes, error_type, status) in failing {
+        let stage = with_failing(stage(), crashes);
+        let mut lived = start_with(stage, Duration::from_secs(1)).await;
+        // The environment is made anew for each.
+        for event in ["1", "2"] {
+            let outcome = lived.invoke(event).await;
+            assert_eq!(
+                (outcome.payload.as_ref(), outcome.is_error),
+                (event.as_bytes(), false)
+            );
+            assert_eq!(outcome.report.error_type.as_deref(), Some(error_type));
+        }
+        let log = lived.log();
+        assert_eq!(
+            log.matches(&format!(" Status: {status}")).count(),
+            2,
+            "{log}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_all_extensions_are_internal_the_runtime_has_half_a_second() {
+    for ends in [false, true] {
+        let stage = Stage::default().with(RUNTIME, move |inside| async move {
+            let registered = inside.client.register("inside", r#"["INVOKE"]"#).await;
+            let (client, identifier) = (inside.client.clone(), registered.identifier());
+            let follow = async {
+                loop {
+                    client.event(&identifier).await;
+                }
+            };
+            let mut terminated = inside.terminated.clone();
+            let told = async { terminated.wait_for(|is| *is && ends).await.map(|_| ()).ok() };
+            tokio::select! {
+                exit = echo(inside) => exit,
+                () = follow => Exit::Code(1),
+                Some(()) = told => Exit::Code(0),
+            }
+        });
+        let mut lived = start(stage).await;
+        assert_eq!(lived.invoke("1").await.payload, "1");
+        let began = Instant::now();
+        lived.environment.shutdown().await;
+        let took = began.elapsed();
+        assert_eq!(took < WITH_INTERNAL, ends, "{took:?}");
+        assert!(took < WITH_EXTERNAL, "{took:?}");
+        assert!(!lived.stage.is_running());
+    }
+}
+
+#[tokio::test]
+async fn more_extensions_than_there_may_be_fail_init() {
+    let mut stage = stage();
+    for number in 0..=MAX_EXTENSIONS {
+        let path = format!("/opt/extensions/number{number}");
+        stage = stage.with(&path, |_| async { Exit::Code(0) });
+    }
+    let mut lived = start(stage).await;
+    let failed = lived.invoke("1").await;
+    assert_eq!(
+        failed.report.error_type.as_deref(),
+        Some("Extension.TooManyExtensions")
+    );
+    assert!(lived.stage.spawned.lock().unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn extensions_can_be_disabled() {
     let disabled = stage()

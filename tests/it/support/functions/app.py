@@ -344,6 +344,21 @@ def do_internal(event, context):
     return {"seen": seen, "refused": refused, "request": context.aws_request_id}
 
 
+# --- a runtime that errs ----------------------------------------------------------------------
+
+
+def do_stale(event, context):
+    """What is said to an answer for an attempt that is over."""
+    api, request = os.environ["AWS_LAMBDA_RUNTIME_API"], context.aws_request_id
+    url = f"http://{api}/2018-06-01/runtime/invocation/{request}/response"
+    headers = {"Lambda-Runtime-Invocation-Id": event["attempt"]}
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, data=b'"stale"', headers=headers))
+    except urllib.error.HTTPError as error:
+        return [error.code, json.loads(error.read())]
+    return "taken"
+
+
 # --- the end ----------------------------------------------------------------------------------
 
 
@@ -365,3 +380,7 @@ if os.environ.get("INIT") == "raise once":
     if not os.path.exists("/tmp/tried"):
         open("/tmp/tried", "w").close()
         raise RuntimeError("no start at first")
+if os.environ.get("INIT") == "sleep once":
+    if not os.path.exists("/tmp/tried"):
+        open("/tmp/tried", "w").close()
+        time.sleep(12)

@@ -1,0 +1,545 @@
+//! What goes wrong while an image is planned, built, pinned, verified and kept.
+//!
+//! What packages, locks and indexes say is told elsewhere.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use lambimg::blob_store;
+use lambimg::build::pinning::{Asker, Refusal};
+use lambimg::build::pins::Bytecode;
+use lambimg::build::verify::Cause;
+use lambimg::build::{self, host_base, pins, rebase};
+use lambimg::lambda::check::Finding;
+use lambimg::oci::{self, layer, layout};
+use lambimg::plan;
+use lambimg::python::interpreter;
+
+use super::python::{
+    of_fetch, of_index, of_lock, of_project, of_requirements, of_resolve, of_source, of_wheel,
+};
+use super::registry::{of_http, of_registry};
+use super::{Advice, Failure, INPUT, NETWORK, REFUSED, USAGE, hint, of_no_rule};
+
+impl From<blob_store::Error> for Failure {
+    fn from(error: blob_store::Error) -> Self {
+        Self::new(&error, of_store(&error))
+    }
+}
+
+/// Why Lambda would refuse, what to do, and how to go on all the same.
+fn reasons(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    let mut rules = BTreeSet::new();
+    for finding in findings {
+        let _ = writeln!(text, "{}: {}", finding.rule.id, finding.remedy);
+        if rules.insert(format!("{:?}", finding.rule.id)) {
+            let _ = writeln!(text, "  {}", finding.rule.why);
+        }
+    }
+    let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+    let _ = write!(
+        text,
+        "no name was given to it; `ignore = [{rules}]` under `[tool.lambimg.check]` has it built all the same"
+    );
+    text
+}
+
+impl From<plan::Error> for Failure {
+    fn from(error: plan::Error) -> Self {
+        let advice = match &error {
+            plan::Error::NoHandler => hint(
+                "name the function that Lambda calls: `--handler app.handler` or `handler = \
+                 \"app.handler\"` under `[tool.lambimg]` in pyproject.toml",
+                USAGE,
+            ),
+            plan::Error::Handler { .. } => hint(
+                "write MODULE.FUNCTION, as `app.handler` for `def handler` in app.py",
+                USAGE,
+            ),
+            plan::Error::Python { .. } => hint("`lambimg bases` lists the runtimes", USAGE),
+            plan::Error::Value { .. } => hint("give one of these", USAGE),
+            plan::Error::Name { .. } => hint(
+                "write a name as REPOSITORY:TAG or REGISTRY/REPOSITORY:TAG",
+                USAGE,
+            ),
+            plan::Error::NameWithDigest { .. } => hint("leave out what follows the `@`", USAGE),
+            plan::Error::Output(_) => hint(
+                "say what to write and where, as `-o oci-archive:image.tar`",
+                USAGE,
+            ),
+            plan::Error::NothingToPush { .. } => hint(
+                "name the image for its registry: `-t REGISTRY/REPOSITORY:TAG --push`",
+                USAGE,
+            ),
+            plan::Error::Needs { file } => hint(needs_hint(file), USAGE),
+            plan::Error::SeveralLocks { .. } => {
+                hint("name one, as `--requirements pylock.NAME.toml`", USAGE)
+            }
+            plan::Error::NoneToWant { .. } => hint(
+                "leave it out, or list what the project needs in `pyproject.toml`",
+                USAGE,
+            ),
+            plan::Error::NoRule { error, .. } => of_no_rule(error),
+            plan::Error::Epoch(_) => hint(
+                "unset it, or set it as `git log -1 --format=%ct` prints it",
+                USAGE,
+            ),
+        };
+        Self::new(&error, advice)
+    }
+}
+
+fn needs_hint(file: &str) -> String {
+    let command = match file {
+        "pdm.lock" => "pdm export -f pylock -o pylock.toml",
+        "Pipfile" => "pipenv lock",
+        "requirements.in" => "uv pip compile requirements.in -o requirements.txt",
+        _ => "poetry lock",
+    };
+    format!("run `{command}`, or name a file by `--requirements`")
+}
+
+impl From<build::Error> for Failure {
+    fn from(error: build::Error) -> Self {
+        Self::new(&error, of_build(&error))
+    }
+}
+
+pub(super) fn of_build(error: &build::Error) -> Advice {
+    match error {
+        build::Error::HandlerAbsent { .. } => hint(
+            "check the spelling and the project's path; `lambimg build --dry-run` lists the files that go into \
+             the image, and `--handler-in-base` says that the base has it",
+            USAGE,
+        ),
+        build::Error::HostArchitecture { .. } => {
+            hint("build on such a machine, or on another base", USAGE)
+        }
+        build::Error::HostLibrary(_) => hint(
+            "Lambda's wheels are made for glibc: take a base from a registry, or another interpreter",
+            USAGE,
+        ),
+        build::Error::NoResolver { .. } => hint(
+            "install uv (https://docs.astral.sh/uv, or `pip install uv`), which resolves for every \
+             target, or give a pylock.toml",
+            USAGE,
+        ),
+        build::Error::Locked { .. } => {
+            hint("build once without `--locked` and commit the lock", REFUSED)
+        }
+        build::Error::PinsFile { path, source } => of_pins(path, source),
+        build::Error::Pinned { asker, refusal, .. } => of_refusal(refusal, asker),
+        build::Error::BaseGone { source, .. } => {
+            let (_, code) = of_registry(source);
+            hint(
+                "`lambimg lock --upgrade-base` takes what the tag is now",
+                code,
+            )
+        }
+        build::Error::NothingToAsk { .. } => {
+            hint("name a base by its tag in a registry, as `--base`", USAGE)
+        }
+        build::Error::NothingToLock(_) => hint(
+            "list what the function needs in requirements.txt, or name the file by `--requirements`",
+            USAGE,
+        ),
+        build::Error::ForeignLock(path) => hint(foreign_lock_hint(path), USAGE),
+        build::Error::Requirements(error) => of_requirements(error),
+        build::Error::NotInLock { .. } => hint(
+            "lock again, or remove the lock and have it made anew by the next build",
+            USAGE,
+        ),
+        build::Error::RequiredHash { .. } => hint(
+            "the index has another file than the one you trusted: look before you take it, then put its hash \
+             into the requirements",
+            INPUT,
+        ),
+        build::Error::BasePython { .. } => hint(
+            "choose the base of that Python, or another `--python`",
+            USAGE,
+        ),
+        build::Error::File { .. } => hint("check the path and its permissions", USAGE),
+        build::Error::Wheel { source, .. } => of_wheel(source),
+        build::Error::NoImage { .. } => hint(
+            "build it first, or name an image as `oci:DIR` or `docker://REFERENCE`",
+            USAGE,
+        ),
+        build::Error::OtherDigest { .. } => {
+            hint("leave out the digest, or push the image it is of", USAGE)
+        }
+        build::Error::Rebase(error) => of_rebase(error),
+        build::Error::Compare(_) => hint(
+            "the layer is no whole tar in gzip: have its image made again",
+            INPUT,
+        ),
+        build::Error::Refused(findings) => hint(reasons(findings), REFUSED),
+        build::Error::Interrupted => (None, REFUSED),
+        build::Error::HostBase(error) => of_host_base(error),
+        build::Error::Interpreter(error) => of_interpreter(error),
+        build::Error::Compiling(_) => hint(
+            "name another interpreter by `--interpreter`, or build without bytecode by `--no-bytecode`",
+            USAGE,
+        ),
+        build::Error::Bytecode { .. } => hint(
+            "the disk may be at fault; remove what was made by `lambimg cache prune --layers`",
+            REFUSED,
+        ),
+        build::Error::Function(error) => of_function(error),
+        build::Error::LockFile { path, source } => of_lock(source, Some(path)),
+        build::Error::Unusable { lock, source } => of_lock(source, Some(lock)),
+        build::Error::Lock(error) => of_lock(error, None),
+        build::Error::Resolve(error) => of_resolve(error),
+        build::Error::Index(error) => of_index(error),
+        build::Error::Source(error) => of_source(error),
+        build::Error::Project(error) => of_project(error),
+        build::Error::Fetch(error) => of_fetch(error),
+        build::Error::Tree(_) => hint(
+            "two of what goes into the image cannot stand together; leave one out",
+            INPUT,
+        ),
+        build::Error::Layer(error) => of_layer(error),
+        build::Error::Document(error) => of_document(error),
+        build::Error::Layout(error) => of_layout(error),
+        build::Error::Registry(error) => of_registry(error),
+        build::Error::PartlyPushed { source, .. } => of_registry(source),
+        build::Error::Http(error) => of_http(error),
+        build::Error::Store(error) => of_store(error),
+    }
+}
+
+/// Those flags that decide what is locked.
+const LOCK_FLAGS: [&str; 11] = [
+    "--python",
+    "--arch",
+    "--requirements",
+    "--base",
+    "--glibc",
+    "--interpreter",
+    "--resolver",
+    "--exclude-newer",
+    "--extra",
+    "--group",
+    "--build",
+];
+
+fn of_rebase(error: &rebase::Refusal) -> Advice {
+    match error {
+        rebase::Refusal::NoBase | rebase::Refusal::OtherLayers { .. } => {
+            hint("build it again on the new base", REFUSED)
+        }
+        rebase::Refusal::NoBaseName(_) => hint(
+            "name the new base by `--onto`; where the old one is in no registry, build again on the new one",
+            REFUSED,
+        ),
+        rebase::Refusal::Python { .. } => hint(
+            "name a base of the image's Python by `--onto`, or build again for the new one: its packages may be others",
+            REFUSED,
+        ),
+        rebase::Refusal::System { .. }
+        | rebase::Refusal::Glibc { .. }
+        | rebase::Refusal::RuntimeClient { .. }
+        | rebase::Refusal::Bytecode { .. }
+        | rebase::Refusal::Interpreter { .. } => hint(
+            "name a base of the same kind by `--onto`, or build again on the new one",
+            REFUSED,
+        ),
+        rebase::Refusal::Unknown { .. } => hint(
+            "build again on the new base, or have it say so by the label `lambimg.python` or in `/etc/os-release`",
+            REFUSED,
+        ),
+        rebase::Refusal::NoName(_) => hint("name it by `-t NAME:TAG`", USAGE),
+        rebase::Refusal::NothingToPush(_) => hint(
+            "name the image for its registry: `-t REGISTRY/REPOSITORY:TAG --push`",
+            USAGE,
+        ),
+        rebase::Refusal::Read { .. } => hint(
+            "the base is damaged where it came from, or no image of Lambda's kind",
+            INPUT,
+        ),
+    }
+}
+
+fn of_pins(path: &Path, error: &pins::Error) -> Advice {
+    let name = file_name(path);
+    match error {
+        pins::Error::Conflict { .. } | pins::Error::Twice(_) => hint(
+            format!("take one side of the merge, or remove `{name}` and run `lambimg lock`"),
+            USAGE,
+        ),
+        pins::Error::Version(_) => hint(
+            "a later lambimg made it: use that one, or remove the lock and run `lambimg lock`",
+            USAGE,
+        ),
+        pins::Error::Form(_) | pins::Error::Value { .. } => hint(
+            format!(
+                "it is not meant to be edited: take it from the last commit, or remove `{name}` and run `lambimg lock`"
+            ),
+            USAGE,
+        ),
+    }
+}
+
+/// What to do so that two builds have no such difference.
+pub(super) fn of_cause(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Base => {
+            "pin the base: name it with its digest, as `base = \"REPOSITORY:TAG@sha256:…\"`"
+        }
+        Cause::Lock(_) => "check out the commit that the image was built from, with its locks",
+        Cause::Interpreter(_) | Cause::Compilers(..) | Cause::Bytecode => {
+            "compile with the very interpreter that the image was built with, or build without bytecode"
+        }
+        Cause::Epoch => "set SOURCE_DATE_EPOCH to what it was when the image was built",
+        Cause::Sources => {
+            "check out the commit that the image was built from; `lambimg build --dry-run` lists the function's files"
+        }
+        Cause::Settings => "give the flags and variables that the image was built with",
+        Cause::Tools => "build with the interpreter and the lambimg that the image was built with",
+        Cause::Lambimg => "build with the lambimg that the image was built with",
+    }
+}
+
+/// Whatever the lock lacks or has otherwise, making it anew for the same puts that right.
+fn of_refusal(refusal: &Refusal, asker: &Asker) -> Advice {
+    let mut command = "lambimg lock".to_owned();
+    let is_here = std::env::current_dir().is_ok_and(|here| here == asker.project);
+    if !is_here {
+        let _ = write!(command, " {}", in_shell(&asker.project.to_string_lossy()));
+    }
+    let flags = asker.flags.iter();
+    for (flag, value) in flags.filter(|(flag, _)| LOCK_FLAGS.contains(flag)) {
+        let _ = write!(command, " {flag} {}", in_shell(value));
+    }
+    let text = match refusal {
+        Refusal::Interpreter {
+            locked: Bytecode::Interpreter { version, .. },
+            ..
+        } => format!(
+            "have that very version here, as by `uv python install {version}`; or lock again with the one that is \
+             here: `{command}`"
+        ),
+        _ => format!("run `{command}`, look at what changed, and commit it"),
+    };
+    hint(text, REFUSED)
+}
+
+/// A word as a shell takes it for one.
+fn in_shell(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+fn foreign_lock_hint(path: &Path) -> String {
+    let name = file_name(path);
+    match lock_command(&name) {
+        Some(command) => {
+            format!("lock with `{command}`; `lambimg build` takes the lock as it is")
+        }
+        None if name.starts_with("pylock.") => {
+            "lock with the tool that made it, or remove it and let lambimg make one of the requirements".to_owned()
+        }
+        None => format!("`{name}` binds every file by its hash, so `lambimg build` takes it as it is"),
+    }
+}
+
+pub(super) fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// The command that makes a lock of this name anew, where only one tool writes such locks.
+pub(super) fn lock_command(name: &str) -> Option<&'static str> {
+    match name {
+        "uv.lock" => Some("uv lock"),
+        "poetry.lock" => Some("poetry lock"),
+        "pdm.lock" => Some("pdm lock"),
+        "Pipfile.lock" => Some("pipenv lock"),
+        _ => None,
+    }
+}
+
+/// How a lock is made anew.
+pub(super) fn lock_again(lock: Option<&Path>) -> String {
+    let Some(name) = lock.map(file_name) else {
+        return "lock again".to_owned();
+    };
+    match lock_command(&name) {
+        Some(command) => format!("lock again by `{command}`"),
+        None if name.starts_with("pylock.") => {
+            "lock again by the tool that made it: `lambimg lock`, or as `uv export --format pylock.toml -o \
+             pylock.toml`"
+                .to_owned()
+        }
+        None => "compile it again, as `uv pip compile --generate-hashes requirements.in -o requirements.txt`"
+            .to_owned(),
+    }
+}
+
+fn of_function(error: &build::function::Error) -> Advice {
+    match error {
+        build::function::Error::Read { .. } => hint("check the file's permissions", USAGE),
+        build::function::Error::Pattern { .. } => hint(
+            "patterns are those of gitignore; mend it, or put a backslash before it",
+            USAGE,
+        ),
+        build::function::Error::LeavesProject { .. } => hint(
+            "copy what it leads to into the project, or leave the link out by `exclude`",
+            INPUT,
+        ),
+        build::function::Error::Special(_)
+        | build::function::Error::Name(_)
+        | build::function::Error::Path(_) => hint(
+            "rename it, or leave it out by `exclude` or in `.lambimgignore`",
+            INPUT,
+        ),
+        build::function::Error::Tree(_) => hint("leave one of the two out by `exclude`", INPUT),
+    }
+}
+
+fn of_layer(error: &layer::Error) -> Advice {
+    match error {
+        layer::Error::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData => hint(
+            "the file is damaged where it came from; what is kept of it in the cache can be removed",
+            INPUT,
+        ),
+        layer::Error::Read { .. } => hint("check the file's permissions", USAGE),
+        layer::Error::Changed { .. } => {
+            hint("build again when nothing writes to the project", REFUSED)
+        }
+        layer::Error::Write(source) => of_write(source),
+        layer::Error::Store(error) => of_store(error),
+    }
+}
+
+pub(super) fn of_write(error: &io::Error) -> Advice {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => hint(
+            "make room (`lambimg cache prune` removes what no image needs), or set LAMBIMG_CACHE_DIR to a directory \
+             with room; nothing half written was kept",
+            REFUSED,
+        ),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => hint(
+            "set LAMBIMG_CACHE_DIR to a directory that lambimg may write to",
+            REFUSED,
+        ),
+        _ => hint(
+            "check the path, or set LAMBIMG_CACHE_DIR to another directory",
+            REFUSED,
+        ),
+    }
+}
+
+pub(super) fn of_store(error: &blob_store::Error) -> Advice {
+    match error {
+        blob_store::Error::Io { source, .. } => of_write(source),
+        blob_store::Error::Foreign { .. } => hint(
+            "set LAMBIMG_CACHE_DIR to a directory of its own; lambimg makes it",
+            USAGE,
+        ),
+        blob_store::Error::Mismatch(_) => hint(
+            "try again; if it stays, the source serves other bytes than it promised",
+            NETWORK,
+        ),
+        blob_store::Error::Missing(_) | blob_store::Error::Damaged(_) => {
+            hint("build the image again", REFUSED)
+        }
+    }
+}
+
+/// Whether reading failed because a blob of the store is not what its name says.
+fn is_damage(error: &io::Error) -> bool {
+    match error.get_ref() {
+        Some(inner) => inner.is::<blob_store::Error>(),
+        None => false,
+    }
+}
+
+fn of_layout(error: &layout::Error) -> Advice {
+    match error {
+        layout::Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            hint("check the spelling of the path", USAGE)
+        }
+        layout::Error::Io { source, .. } if is_damage(source) => {
+            hint("build the image again", REFUSED)
+        }
+        layout::Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => hint(
+            "make room there (`lambimg cache prune` does where the store is); nothing half written was kept",
+            REFUSED,
+        ),
+        layout::Error::Io { .. } => hint("check the path and its permissions", REFUSED),
+        layout::Error::Special(_) => {
+            hint("name a file that may be replaced, or a new one", REFUSED)
+        }
+        layout::Error::Name(_) => hint("write a name as REPOSITORY:TAG", USAGE),
+        layout::Error::Occupied(_) => hint("name an empty or a new directory", REFUSED),
+        layout::Error::Malformed { .. } => hint("check the path, or write the image anew", USAGE),
+        layout::Error::NoImage { .. } => hint("name one of these, as `oci:DIR:NAME`", USAGE),
+        layout::Error::Missing(_) => hint("build the image again", REFUSED),
+        layout::Error::Document(error) => of_document(error),
+        layout::Error::Store(error) => of_store(error),
+    }
+}
+
+pub(super) fn of_document(error: &oci::Error) -> Advice {
+    match error {
+        oci::Error::Malformed { .. } | oci::Error::NoImage(_) => {
+            hint("check that the reference names a container image", INPUT)
+        }
+        oci::Error::Architecture { .. } | oci::Error::OtherArchitecture { .. } => hint(
+            "choose another `--arch`, or a base that has this one",
+            INPUT,
+        ),
+        oci::Error::Layer { .. } => hint(
+            "Lambda takes gzip layers alone: have the base made again with gzip",
+            INPUT,
+        ),
+    }
+}
+
+fn of_host_base(error: &host_base::Error) -> Advice {
+    match error {
+        host_base::Error::NotGlibc { .. } => hint(
+            "Lambda's wheels are made for glibc: take a base from a registry, or another interpreter",
+            USAGE,
+        ),
+        host_base::Error::NoLibrary { .. } | host_base::Error::Absent { .. } => hint(
+            "install what is missing, or take a base from a registry",
+            USAGE,
+        ),
+        host_base::Error::NotElf { .. }
+        | host_base::Error::Damaged { .. }
+        | host_base::Error::Loop { .. }
+        | host_base::Error::Read { .. }
+        | host_base::Error::Name { .. }
+        | host_base::Error::Path(_)
+        | host_base::Error::Tree(_) => hint(
+            "name another interpreter by `--interpreter`, or take a base from a registry",
+            USAGE,
+        ),
+    }
+}
+
+fn of_interpreter(error: &interpreter::Error) -> Advice {
+    match error {
+        interpreter::Error::Run { .. }
+        | interpreter::Error::Silent { .. }
+        | interpreter::Error::Failed { .. }
+        | interpreter::Error::Unreadable { .. } => {
+            hint("name another interpreter by `--interpreter`", USAGE)
+        }
+        interpreter::Error::NotFound { minor, .. } => hint(
+            format!(
+                "install one (`uv python install 3.{minor}`), name it by `--interpreter`, or choose \
+                 another `--python`"
+            ),
+            USAGE,
+        ),
+    }
+}
