@@ -32,6 +32,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use subject::{Documents, Subject};
+pub use wheels::{Installed, installed};
 
 /// As many findings of one rule are told.
 const MOST: usize = 10;
