@@ -12,11 +12,12 @@ use serde_json::json;
 
 use crate::blob_store::{BlobStore, MemoKey};
 use crate::build::host_base::{self, Listing};
+use crate::build::inventory::BASE_COMMENT;
 use crate::build::pins::{Digests, Found};
 use crate::build::{Error, Tools, cache, earlier, tree_key};
 use crate::digest::Digest;
 use crate::lambda::{Architecture, ENTRY_POINT, RUNTIME_DIR_VARIABLE, Runtime};
-use crate::oci::image::{self, Image};
+use crate::oci::image::{self, Image, MADE_BY};
 use crate::oci::layer::{self, Layer};
 use crate::oci::reference::Reference;
 use crate::oci::{self, Config, Descriptor, Document, Family, Manifest, layout};
@@ -532,7 +533,8 @@ fn host_config(plan: &Plan, glibc: Glibc, layer: &Layer) -> Vec<u8> {
         },
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
         "history": [{
-            "created": created, "created_by": "lambimg build", "comment": "base: this machine's Python",
+            "created": created, "created_by": MADE_BY,
+            "comment": format!("{BASE_COMMENT}this machine's Python"),
         }],
     }))
 }

@@ -17,6 +17,7 @@ pub mod earlier;
 pub mod function;
 pub mod host_base;
 mod installed;
+pub mod inventory;
 pub mod layering;
 pub mod locking;
 pub mod metadata;

@@ -374,6 +374,7 @@ mod tests {
             size: bytes.len() as u64,
             modified: 0,
             target: None,
+            packed: 0,
             seen: None,
         };
         let mut reader = contents.reader(&entry).unwrap();

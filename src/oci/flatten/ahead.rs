@@ -21,6 +21,8 @@ pub(super) struct Ahead {
     at: usize,
     hasher: Option<Hasher>,
     size: u64,
+    /// Bytes that the next stage took.
+    taken: u64,
 }
 
 /// Reads `source` on a thread, to its end or until nobody takes more of it. The thread gives `source` back.
@@ -39,6 +41,7 @@ pub(super) fn start<'scope, R: Read + Send + 'scope>(
         at: 0,
         hasher: None,
         size: 0,
+        taken: 0,
     };
     (ahead, thread)
 }
@@ -100,6 +103,11 @@ impl Ahead {
         self
     }
 
+    /// The number of bytes that were taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// The digest and number of bytes that came.
     pub(super) fn finish(self) -> (Option<Digest>, u64) {
         (self.hasher.map(Hasher::finish), self.size)
@@ -140,6 +148,7 @@ impl BufRead for Ahead {
 
     fn consume(&mut self, count: usize) {
         self.at = self.chunk.len().min(self.at + count);
+        self.taken += count as u64;
     }
 }
 

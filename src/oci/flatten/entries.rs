@@ -4,7 +4,7 @@
 //! refuse ends the reading. A reader of a crate's own would hold headers of any size in memory. Layers are not known
 //! here.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 
 use super::{Entry, Kind, Reader};
 
@@ -34,15 +34,17 @@ struct Extra {
     is_sparse: bool,
 }
 
-/// Lists a tar to its end.
+/// Lists a tar to its end; where in it each entry ends is put into `ends`.
 pub(super) fn list<S, F>(
     tar: &mut impl BufRead,
     entries: &mut Vec<Entry<S>>,
+    ends: &mut Vec<u64>,
     reader: F,
 ) -> io::Result<()>
 where
     F: Fn(&Entry<S>) -> Option<Box<dyn Reader<Seen = S>>>,
 {
+    let tar = &mut Counted { inner: tar, at: 0 };
     let mut extra = Extra::default();
     while let Some(block) = next_header(tar)? {
         let header = tar::Header::from_byte_slice(&block);
@@ -66,10 +68,36 @@ where
                 }
                 let extra = std::mem::take(&mut extra);
                 entries.push(take(tar, header, &extra, &reader)?);
+                ends.push(tar.at);
             }
         }
     }
     Ok(())
+}
+
+/// Counts what is taken.
+struct Counted<'a, R> {
+    inner: &'a mut R,
+    at: u64,
+}
+
+impl<R: BufRead> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.inner.consume(count);
+        self.at += count as u64;
+    }
 }
 
 /// Reads one entry and its contents.
@@ -301,6 +329,7 @@ fn entry_of<S>(header: &tar::Header, extra: &Extra) -> Entry<S> {
         size: size.or_else(|| header.entry_size().ok()).unwrap_or(0),
         modified: extra.modified.or_else(|| header.mtime().ok()).unwrap_or(0),
         target: target.map(text),
+        packed: 0,
         seen: None,
     }
 }

@@ -27,6 +27,8 @@ use crate::oci::Descriptor;
 const BLOB_CHUNK: usize = 128 << 10;
 /// Bytes of a tar inflated at a time.
 const TAR_CHUNK: usize = 256 << 10;
+/// After so many bytes of a tar it is noted how many of the blob they took.
+const STEP: u64 = 64 << 10;
 
 /// What an entry of a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct Entry<T> {
     pub modified: u64,
     /// Where a link leads, as written.
     pub target: Option<Box<str>>,
+    /// Bytes of the blob that it and its headers take, about.
+    pub packed: u64,
     /// What was seen of its contents.
     pub seen: Option<T>,
 }
@@ -183,15 +187,19 @@ where
         match layer.packing {
             Packing::Gzip(_) => {
                 let (tar, inflating) = ahead::start(scope, Members::new(blob), TAR_CHUNK);
-                layer.list(tar, reader);
+                let ends = layer.list(tar, reader);
                 let members = ahead::joined(inflating);
                 layer.packing = Packing::Gzip(members.count);
+                layer.share_out(&ends, |end| members.packed(end));
                 if let Some(mut rest) = members.into_inner() {
                     let rest = io::copy(&mut rest, &mut io::sink()).unwrap_or(0);
                     layer.trailing = if layer.is_whole() { rest } else { 0 };
                 }
             }
-            Packing::Tar => layer.list(blob, reader),
+            Packing::Tar => {
+                let ends = layer.list(blob, reader);
+                layer.share_out(&ends, |end| end);
+            }
             Packing::Zstd | Packing::Unknown => {
                 let _ = io::copy(&mut blob, &mut io::sink());
             }
@@ -239,13 +247,14 @@ impl<S> Layer<S> {
         self.diff_id.is_some()
     }
 
-    /// Lists a tar, and reads what is behind its end.
-    fn list<F>(&mut self, tar: ahead::Ahead, reader: F)
+    /// Lists a tar, and reads what is behind its end; gives where in it each entry ends.
+    fn list<F>(&mut self, tar: ahead::Ahead, reader: F) -> Vec<u64>
     where
         F: Fn(&Entry<S>) -> Option<Box<dyn Reader<Seen = S>>>,
     {
         let mut tar = tar.hashing();
-        let listed = entries::list(&mut tar, &mut self.entries, reader);
+        let mut ends = Vec::new();
+        let listed = entries::list(&mut tar, &mut self.entries, &mut ends, reader);
         let listed = listed.and_then(|()| io::copy(&mut tar, &mut io::sink()));
         self.damage = listed.err().map(|error| error.to_string());
         if self.damage.is_some() && self.packing == Packing::Tar {
@@ -255,6 +264,17 @@ impl<S> Layer<S> {
         let (diff_id, size) = tar.finish();
         self.unpacked = size;
         self.diff_id = diff_id.filter(|_| self.damage.is_none());
+        ends
+    }
+
+    /// Tells each entry how much of the blob it takes, by where in the blob each place of the tar is.
+    fn share_out(&mut self, ends: &[u64], place: impl Fn(u64) -> u64) {
+        let mut from = 0;
+        for (entry, end) in self.entries.iter_mut().zip(ends) {
+            let to = place(*end);
+            entry.packed = to.saturating_sub(from);
+            from = to;
+        }
     }
 }
 
@@ -264,6 +284,9 @@ struct Members {
     open: Option<GzDecoder<ahead::Ahead>>,
     rest: Option<ahead::Ahead>,
     count: u32,
+    inflated: u64,
+    /// Bytes of the tar and those of the blob that they took, both from the start.
+    steps: Vec<(u64, u64)>,
 }
 
 impl Members {
@@ -272,7 +295,30 @@ impl Members {
             open: Some(GzDecoder::new(blob)),
             rest: None,
             count: 1,
+            inflated: 0,
+            steps: vec![(0, 0)],
         }
+    }
+
+    fn note(&mut self, count: usize) {
+        self.inflated += count as u64;
+        let blob = self.open.as_ref().map(GzDecoder::get_ref);
+        let last = self.steps.last().map_or(0, |step| step.0);
+        if let Some(blob) = blob.filter(|_| self.inflated - last >= STEP || count == 0) {
+            self.steps.push((self.inflated, blob.taken()));
+        }
+    }
+
+    /// Where in the blob a place of the tar is, about: between two steps it is even.
+    fn packed(&self, place: u64) -> u64 {
+        let after = self.steps.partition_point(|step| step.0 < place);
+        let Some(&(to, packed)) = self.steps.get(after) else {
+            return self.steps.last().map_or(0, |step| step.1);
+        };
+        let (from, before) = after.checked_sub(1).map_or((0, 0), |step| self.steps[step]);
+        let part = u128::from(place - from) * u128::from(packed - before);
+        let part = part / u128::from((to - from).max(1));
+        before + u64::try_from(part).unwrap_or_default()
     }
 
     /// What was not read of the blob.
@@ -285,6 +331,7 @@ impl Read for Members {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while let Some(member) = &mut self.open {
             let count = member.read(buffer)?;
+            self.note(count);
             if count > 0 || buffer.is_empty() {
                 return Ok(count);
             }

@@ -332,6 +332,32 @@ fn a_volumes_label_has_no_size() {
 }
 
 #[test]
+fn an_entry_knows_what_it_takes_of_the_blob() {
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        state.to_be_bytes()[0]
+    };
+    let noise: Vec<u8> = (0..600_000).map(|_| noise()).collect();
+    let mut tar = Vec::new();
+    put(&mut tar, "even", b'0', &vec![b'x'; 1 << 20]);
+    put(&mut tar, "noise", b'0', &noise);
+    put(&mut tar, "small", b'0', b"x");
+    let blob = gzip(&tar);
+    let layer = read_blob(&blob);
+    let packed: Vec<_> = layer.entries.iter().map(|entry| entry.packed).collect();
+    assert!(packed[0] < 30_000, "{packed:?}");
+    assert!((590_000..640_000).contains(&packed[1]), "{packed:?}");
+    assert!(packed[2] < 10_000, "{packed:?}");
+    assert!(packed.iter().sum::<u64>() <= blob.len() as u64);
+    // Unpacked it takes what it is, with its headers.
+    let layer = read_blob(&tar);
+    assert_eq!(layer.entries[2].packed, 1024);
+}
+
+#[test]
 fn packing_members_and_what_stands_behind() {
     let mut tar = Vec::new();
     // Longer than any buffer, so that members end anywhere in one.

@@ -21,6 +21,7 @@ use crate::lambda::check::modules::{self, text_at};
 use crate::lambda::check::paths::{self, below, joined};
 use crate::lambda::check::subject::{Python, Subject};
 use crate::lambda::check::{Fault, Level, Look, MOST, Rule, elf, folded, program};
+use crate::oci::flatten::normal;
 use crate::python::elf::Watched;
 use crate::python::markers::Markers;
 use crate::python::requirement::Requirement;
@@ -116,6 +117,75 @@ impl Distribution {
             None => self.name.clone(),
         }
     }
+}
+
+/// A distribution of an image, as its own documents tell of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed<'a> {
+    /// The project's normal name.
+    pub name: &'a str,
+    /// Its version as written.
+    pub version: &'a str,
+    /// The directory of the module path that it is in, below the root.
+    pub directory: &'a str,
+    /// Its `.dist-info`, below the root.
+    pub info: &'a str,
+    /// The layer that has it, counted from 0, the lowest.
+    pub layer: usize,
+    /// The fields of its `METADATA`.
+    pub metadata: &'a str,
+    /// The paths of the files that its `RECORD` states, below the root.
+    pub files: Vec<String>,
+}
+
+impl<'a> Installed<'a> {
+    /// The values of a field of its `METADATA`.
+    pub fn field(&self, name: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
+        fields(self.metadata, name)
+    }
+}
+
+/// All distributions of an image, by the order of its module path and their names.
+pub fn installed(image: &Subject) -> Vec<Installed<'_>> {
+    let Some(python) = &image.python else {
+        return Vec::new();
+    };
+    let all = distributions(image, python).iter().map(|one| {
+        let stem = paths::name(&one.info).strip_suffix(".dist-info");
+        let written = stem.and_then(|stem| stem.split_once('-'));
+        let version = one.field("Version").next();
+        Installed {
+            name: &one.name,
+            version: version
+                .or(written.map(|(_, version)| version))
+                .unwrap_or_default(),
+            directory: &one.directory,
+            info: &one.info,
+            layer: one.layer,
+            metadata: &one.fields,
+            files: record(image, one)
+                .keys()
+                .map(|path| beside(&one.directory, path))
+                .collect(),
+        }
+    });
+    all.collect()
+}
+
+/// A path of a `RECORD`, which may begin with some `../`, below the image's root.
+fn beside(directory: &str, path: &str) -> String {
+    if path.starts_with('/') {
+        return normal(path);
+    }
+    let mut parts: Vec<&str> = directory.split('/').collect();
+    for part in path.split('/') {
+        match part {
+            ".." => drop(parts.pop()),
+            "" | "." => {}
+            part => parts.push(part),
+        }
+    }
+    normal(&parts.join("/"))
 }
 
 fn fields<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {

@@ -1,0 +1,265 @@
+//! What is in an image: its layers and what each is, its packages with their sizes, every file and whose it is.
+//!
+//! Pure, and of any image, whoever made it: what is known of it is what its documents and its files say. Sizes are in
+//! bytes. Who shows it, and how, is not known here.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::digest::Digest;
+use crate::lambda::check::contents::Seen;
+use crate::lambda::check::subject::Subject;
+use crate::lambda::check::{self, Installed};
+use crate::oci::flatten::{Found, Kind};
+use crate::oci::image::{BASE_DIGEST, BASE_NAME, MADE_BY};
+
+/// What the history of an image says of a base that was made here begins so.
+pub(super) const BASE_COMMENT: &str = "base: ";
+
+/// What is in an image. Layers, packages and files name one another by their places in these lists.
+#[derive(Debug)]
+pub struct Inventory<'a> {
+    /// Which image it stands on, as far as it says so.
+    pub base: Option<Base>,
+    /// Its layers, lowest first.
+    pub layers: Vec<Layer>,
+    /// The distributions on the module path of its Python, by that path's order and by name.
+    pub packages: Vec<Package<'a>>,
+    /// All regular files that no upper layer hides, by path; one with several names has one.
+    pub files: Vec<File<'a>>,
+}
+
+/// The image that another one stands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// Its name, if it has one that means something elsewhere.
+    pub name: Option<String>,
+    /// The digest of its manifest.
+    pub digest: Option<String>,
+    /// When the newest of its layers was made, in RFC 3339, if the history says so.
+    pub created: Option<String>,
+}
+
+/// A layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// What is in it by the word of who made it: `function`, the names of wheels, a step of a Dockerfile.
+    pub what: String,
+    /// Whether it is the base's.
+    pub is_base: bool,
+    /// The digest of its blob.
+    pub digest: Digest,
+    /// The digest of its tar.
+    pub diff_id: Option<Digest>,
+    /// The length of its blob.
+    pub size: u64,
+    /// The length of its tar.
+    pub unpacked: u64,
+    /// Regular files in it.
+    pub files: usize,
+    /// Bytes of its files that an upper layer hides or has again.
+    pub hidden: u64,
+}
+
+/// An installed distribution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package<'a> {
+    /// Its own documents.
+    pub installed: Installed<'a>,
+    /// Whether a layer of the base has it.
+    pub is_base: bool,
+    /// How many of its files are there, with what was compiled of them.
+    pub files: usize,
+    /// Bytes of these files.
+    pub unpacked: u64,
+    /// Bytes of the layers' blobs that they take, about.
+    pub packed: u64,
+    /// Files that its `RECORD` states and that are not there: left out when it was installed, or removed.
+    pub left_out: Vec<String>,
+}
+
+/// A regular file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File<'a> {
+    /// Below the root.
+    pub path: &'a str,
+    /// Its layer.
+    pub layer: usize,
+    /// Its bytes.
+    pub size: u64,
+    /// Bytes of its layer's blob that it takes, about.
+    pub packed: u64,
+    /// Permissions with the set-id and sticky bits.
+    pub mode: u32,
+    /// The package that has it.
+    pub package: Option<usize>,
+    /// The digest of its bytes, where these were looked at: of files that may be a distribution's or the function's.
+    pub digest: Option<Digest>,
+}
+
+impl<'a> Inventory<'a> {
+    /// What is in an image.
+    pub fn of(image: &'a Subject) -> Self {
+        let history = history(image);
+        let own = history.iter().position(|step| {
+            step["created_by"] == MADE_BY && !text(step, "comment").starts_with(BASE_COMMENT)
+        });
+        let base = own.unwrap_or(image.base).min(image.layers.len());
+        let mut packages = packages(image, base);
+        let files = files(image, &mut packages);
+        Self {
+            base: base_of(image, &history[..base.min(history.len())]),
+            layers: layers(image, base, &history, &files),
+            packages,
+            files,
+        }
+    }
+
+    /// The length of all blobs of layers.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
+
+    /// The length of all tars of layers: what Lambda counts.
+    pub fn unpacked(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.unpacked).sum()
+    }
+}
+
+/// The steps of the history that made layers, lowest first.
+fn history(image: &Subject) -> Vec<&Value> {
+    let steps = image.documents.config.value["history"].as_array();
+    let steps = steps.into_iter().flatten();
+    steps.filter(|step| step["empty_layer"] != true).collect()
+}
+
+fn text<'a>(step: &'a Value, key: &str) -> &'a str {
+    step[key].as_str().unwrap_or_default()
+}
+
+fn base_of(image: &Subject, history: &[&Value]) -> Option<Base> {
+    let label = |key: &str| Some(image.documents.run("Labels")[key].as_str()?.to_owned());
+    let created = history.iter().filter_map(|step| step["created"].as_str());
+    let base = Base {
+        name: label(BASE_NAME),
+        digest: label(BASE_DIGEST),
+        // All are in UTC and of the same form where one tool wrote them.
+        created: created.max().map(str::to_owned),
+    };
+    (base.name.is_some() || base.digest.is_some() || !history.is_empty()).then_some(base)
+}
+
+fn layers(image: &Subject, base: usize, history: &[&Value], files: &[File<'_>]) -> Vec<Layer> {
+    let mut shown = vec![0; image.layers.len()];
+    for file in files {
+        shown[file.layer] += file.size;
+    }
+    let layers = image.layers.iter().enumerate();
+    let layers = layers.map(|(number, layer)| {
+        let regular = layer.entries.iter();
+        let regular = regular.filter(|entry| entry.kind == Kind::File && !is_whiteout(&entry.name));
+        let step = history.get(number).copied().unwrap_or(&Value::Null);
+        let what = match text(step, "created_by") {
+            MADE_BY => text(step, "comment"),
+            other => other,
+        };
+        Layer {
+            what: what.to_owned(),
+            is_base: number < base,
+            digest: layer.digest,
+            diff_id: layer.diff_id,
+            size: layer.size,
+            unpacked: layer.unpacked,
+            files: regular.clone().count(),
+            hidden: regular
+                .map(|entry| entry.size)
+                .sum::<u64>()
+                .saturating_sub(shown[number]),
+        }
+    });
+    layers.collect()
+}
+
+fn is_whiteout(name: &str) -> bool {
+    name.rsplit('/')
+        .next()
+        .is_some_and(|name| name.starts_with(".wh."))
+}
+
+fn packages(image: &Subject, base: usize) -> Vec<Package<'_>> {
+    let all = check::installed(image).into_iter();
+    let all = all.map(|installed| Package {
+        is_base: installed.layer < base,
+        files: 0,
+        unpacked: 0,
+        packed: 0,
+        left_out: {
+            let stated = installed.files.iter();
+            let gone = stated.filter(|path| !image.tree.contains(path) && !is_bytecode(path));
+            gone.cloned().collect()
+        },
+        installed,
+    });
+    all.collect()
+}
+
+fn is_bytecode(path: &str) -> bool {
+    path.ends_with(".pyc")
+}
+
+/// All files, each once: a hard link is the file that it names.
+fn files<'a>(image: &'a Subject, packages: &mut [Package<'_>]) -> Vec<File<'a>> {
+    let mut owners: HashMap<String, usize> = HashMap::new();
+    for (place, package) in packages.iter().enumerate() {
+        for path in &package.installed.files {
+            owners.entry(path.clone()).or_insert(place);
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut files = Vec::new();
+    for path in image.tree.paths() {
+        let Some(Found { layer, entry }) = image.get(path) else {
+            continue;
+        };
+        if entry.kind != Kind::File || !seen.insert(std::ptr::from_ref(entry)) {
+            continue;
+        }
+        let package = owner(&owners, path, packages);
+        if let Some(package) = package.map(|place| &mut packages[place]) {
+            package.files += 1;
+            package.unpacked += entry.size;
+            package.packed += entry.packed;
+        }
+        files.push(File {
+            path,
+            layer,
+            size: entry.size,
+            packed: entry.packed,
+            mode: entry.mode,
+            package,
+            digest: entry.seen.as_ref().and_then(|seen: &Seen| seen.digest),
+        });
+    }
+    files
+}
+
+/// The package whose file it is: by its `RECORD`, as what was compiled of one of its modules, or as its own papers.
+fn owner(owners: &HashMap<String, usize>, path: &str, packages: &[Package<'_>]) -> Option<usize> {
+    if let Some(place) = owners.get(path) {
+        return Some(*place);
+    }
+    if let Some(source) = source_of(path) {
+        return owners.get(&source).copied();
+    }
+    let (directory, _) = path.rsplit_once('/')?;
+    let mut infos = packages.iter().map(|package| package.installed.info);
+    infos.position(|info| info == directory)
+}
+
+/// The module that a file of `__pycache__` was compiled of.
+fn source_of(path: &str) -> Option<String> {
+    let (directory, name) = path.rsplit_once("/__pycache__/")?;
+    let (stem, _) = name.strip_suffix(".pyc")?.split_once('.')?;
+    Some(format!("{directory}/{stem}.py"))
+}
