@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::blob_store::{BlobStore, MemoKey};
+use crate::build::compiling::Compiler;
 use crate::build::host_base::{self, Listing};
 use crate::build::inventory::BASE_COMMENT;
 use crate::build::pins::{Digests, Found};
@@ -23,7 +25,7 @@ use crate::oci::reference::Reference;
 use crate::oci::{self, Config, Descriptor, Document, Family, Manifest, layout};
 use crate::plan::{self, Plan};
 use crate::python::interpreter::{self as pythons, Interpreter};
-use crate::python::{Glibc, PythonVersion};
+use crate::python::{Glibc, PythonVersion, marshal};
 use crate::registry::pull::Source;
 use crate::registry::{self, Registries};
 
@@ -459,6 +461,10 @@ async fn layer_from(
     tools
         .progress
         .step(format!("base from {path}, Python {}", interpreter.version));
+    // The interpreter is the image's own, so its bytecode is right whatever version it is; as AWS's bases do, this one
+    // has that of the standard library, without which each cold start compiles what it imports of it.
+    let compiler = marshal::knows(interpreter.minor)
+        .then(|| Compiler::new(plan.runtime.python, interpreter.clone()));
     let (interpreter, progress) = (interpreter.clone(), tools.progress.clone());
     let list = move || -> Result<_, host_base::Error> {
         let tree = host_base::file_tree(&interpreter, &progress)?;
@@ -466,33 +472,42 @@ async fn layer_from(
         Ok((tree, listing))
     };
     let (tree, listing) = tools.block(list).await??;
-    let known = listed_before(&listing, &tools.store);
+    let key = listing_key(&listing, compiler.as_ref());
+    let known = tools.store.recall::<Digest>(&key);
     if let Some(digest) = known.filter(|_| !plan.policy.no_cache)
         && let Some(layer) = layer::recall(&tools.store, &tree_key(plan.layer_options(), digest))
     {
         return Ok((layer, digest));
     }
     let begun = seconds_of_files(&tools.store);
+    let (whole, known_files) = match compiler {
+        Some(compiler) => {
+            let (tree, no_cache, owned) = (tree.clone(), plan.policy.no_cache, tools.clone());
+            let compile = move || compiler.with_bytecode_of_base(tree, no_cache, &owned);
+            tools.block(compile).await??
+        }
+        None => (tree.clone(), BTreeMap::new()),
+    };
     let (layer, digest) = tools
-        .layer_and_digest_of(plan, tree.clone(), "base")
+        .layer_and_digest_of(plan, whole, Arc::new(known_files), "base")
         .await?;
     if begun.is_some_and(|begun| listing.is_settled(begun)) {
         let relist = move || Listing::of(&tree);
         // What changed while it was read has no one digest.
         if tools.block(relist).await?.is_ok_and(|now| now == listing) {
-            tools.store.remember(&listing_key(&listing), &digest)?;
+            tools.store.remember(&key, &digest)?;
         }
     }
     Ok((layer, digest))
 }
 
-fn listing_key(listing: &Listing) -> MemoKey {
-    MemoKey::new("listing 1", [listing.digest.as_bytes()])
-}
-
-/// The digest of a tree that was listed like this when it was read.
-fn listed_before(listing: &Listing, store: &BlobStore) -> Option<Digest> {
-    store.recall(&listing_key(listing))
+/// Where the digest is remembered of a base whose files were listed like this when they were read and compiled.
+fn listing_key(listing: &Listing, compiler: Option<&Compiler>) -> MemoKey {
+    let identity = compiler.map(Compiler::identity).unwrap_or_default();
+    MemoKey::new(
+        "listing 2",
+        [listing.digest.as_bytes(), identity.as_bytes()],
+    )
 }
 
 /// The second in which a file made now was made, by the clock that times files.

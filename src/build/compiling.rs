@@ -1,7 +1,7 @@
 //! Bytecode for what goes into layers: which interpreter compiles, and what it has compiled before.
 //!
 //! Lambda's file system is read-only, so that without bytecode in the image each cold start compiles every module it
-//! imports. The bytecode of one wheel, or of the function, is one archive in the store, whose members lie beside
+//! imports. The bytecode of one wheel, of the function, or of a base made here is one archive in the store, whose members lie beside
 //! their sources in a layer. How a file is compiled is `python::bytecode`'s to know; what is in a layer is that of
 //! whoever makes it.
 
@@ -367,7 +367,8 @@ fn probed(
 }
 
 impl Compiler {
-    fn new(python: PythonVersion, interpreter: Interpreter) -> Self {
+    /// One that compiles by `interpreter`.
+    pub(super) fn new(python: PythonVersion, interpreter: Interpreter) -> Self {
         let pool = Pool::new(&interpreter);
         Self {
             python,
@@ -491,7 +492,29 @@ impl Compiler {
         Ok((tree, bytecode.counts(), compiled))
     }
 
-    /// The bytecode of the function's modules, and the digests of these as they were compiled.
+    /// `tree`, which is a base made of the very interpreter that compiles, with bytecode beside its modules; and the
+    /// digests of what was compiled. Nothing is below a base that could be taken for bytecode of its modules.
+    ///
+    /// # Errors
+    /// Those of reading, and of interpreters that do not start.
+    pub(super) fn with_bytecode_of_base(
+        &self,
+        mut tree: FileTree,
+        no_cache: bool,
+        tools: &Tools,
+    ) -> Result<(FileTree, BTreeMap<ImagePath, Digest>), Error> {
+        let (bytecode, compiled) = self.of_files(&tree, no_cache, tools)?;
+        if let Some(told) = bytecode.told() {
+            tools.progress.detail(format!("base: {told}"));
+        }
+        let ours: Arc<str> = "bytecode of base".into();
+        for (path, member) in bytecode.members.into_values() {
+            tree.insert_file(path, Content::Member(member), false, &ours)?;
+        }
+        Ok((tree, compiled))
+    }
+
+    /// The bytecode of the modules of a tree, and the digests of these as they were compiled.
     fn of_files(
         &self,
         tree: &FileTree,

@@ -443,9 +443,10 @@ impl Tools {
         &self,
         plan: &Plan,
         tree: FileTree,
+        known: Known,
         what: &str,
     ) -> Result<(Layer, Digest), Error> {
-        let (options, known) = (plan.layer_options(), Known::default());
+        let options = plan.layer_options();
         let recalled = self.recall_of(plan, options, tree.clone(), Arc::clone(&known));
         let (recalled, digest) = recalled.await?;
         match recalled {

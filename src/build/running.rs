@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
-use tokio::sync::OnceCell;
 
 use crate::build::{self, PARALLEL, Tools};
 use crate::digest::Digest;
@@ -21,7 +20,7 @@ use crate::lambda::Architecture;
 use crate::lambda::environment::Place;
 use crate::lambda::fleet::Places;
 use crate::lambda::function::{Function, LogFormat};
-use crate::lambda::sandbox::{Helper, MAX_LAYERS, Sandbox, Spec};
+use crate::lambda::sandbox::{MAX_LAYERS, Sandbox, Spec};
 use crate::oci::Descriptor;
 use crate::oci::image::Image;
 use crate::oci::unpack;
@@ -100,14 +99,13 @@ pub struct Runnable {
 }
 
 impl Runnable {
-    /// Sandboxes of it, made by the program at `helper`, of which one copy serves all.
+    /// Sandboxes of it, made by the program at `helper`.
     pub fn places(&self, helper: PathBuf) -> Places {
-        let made_of = Arc::new((helper, OnceCell::new(), self.spec.clone()));
+        let made_of = Arc::new((helper, self.spec.clone()));
         Arc::new(move || {
             let made_of = Arc::clone(&made_of);
             Box::pin(async move {
-                let (program, helper, spec) = &*made_of;
-                let helper = helper.get_or_try_init(async || Helper::of(program)).await?;
+                let (helper, spec) = &*made_of;
                 let sandbox = Sandbox::start(helper, spec).await?;
                 Ok(Arc::new(sandbox) as Arc<dyn Place>)
             })

@@ -154,6 +154,45 @@ fn lambda_compiles_nothing_on_its_read_only_disk() {
     assert_eq!(answer("false"), told(&all));
 }
 
+/// As AWS's bases have it, and whatever is asked for the function.
+#[test]
+fn the_standard_library_of_a_base_made_here_is_compiled() {
+    let project = Project::of_example("hello");
+    let handler = "import os, sys\ndef handler(event, context):\n    \
+                   modules = [module for module in sys.modules.values() if getattr(module, '__cached__', None)]\n    \
+                   library = [module for module in modules if module.__file__.startswith(os.path.dirname(os.__file__))]\n    \
+                   return [len(library), [module.__name__ for module in library if not os.path.exists(module.__cached__)]]\n";
+    project.file("app.py", handler);
+    let layout = project.beside("image");
+    let output = format!("oci:{}", layout.display());
+    let arguments = ["build", "--base", "host", "--python", "3.12", "-t", "hello"];
+    let arguments = [&arguments[..], &["-o", &output]].concat();
+    let first = project.lambimg(&arguments).succeed();
+    let files = Image::in_directory(&layout).files_below("var/lang/lib/python3.12");
+    let modules = files.keys().filter_map(|path| path.strip_suffix(".py"));
+    let modules: Vec<_> = modules.collect();
+    assert!(modules.len() > 300, "{modules:?}");
+    for module in modules {
+        let (directory, name) = module.rsplit_once('/').unwrap_or(("", module));
+        let slash = if directory.is_empty() { "" } else { "/" };
+        let cached = format!("{directory}{slash}__pycache__/{name}.cpython-312.pyc");
+        // Unchecked, by the hash of its source.
+        assert_eq!(files[&cached].content[4..8], [1, 0, 0, 0], "{cached}");
+    }
+    let answer = Root::copy(&output).answer("{}");
+    let answer: (usize, Vec<String>) = serde_json::from_str(&answer).unwrap();
+    assert!(answer.0 > 20 && answer.1.is_empty(), "{answer:?}");
+    let checked = project.lambimg(["check", &output]).run();
+    assert!(
+        checked.code == Some(0) && checked.stderr.starts_with("no findings "),
+        "{}",
+        checked.rendering()
+    );
+    let again = project.lambimg(&arguments);
+    let again = again.env("LAMBIMG_CACHE_DIR", project.beside("another cache"));
+    assert_eq!(again.succeed(), first);
+}
+
 #[test]
 fn every_module_has_bytecode_of_its_place_and_of_no_other() {
     let (project, index) = project(&[some()]);

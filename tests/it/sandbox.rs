@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -16,7 +17,7 @@ use flate2::write::GzEncoder;
 use lambimg::blob_store::BlobStore;
 use lambimg::digest::Digest;
 use lambimg::lambda::sandbox::{
-    Error, Exit, Helper, MAX_LAYERS, Process, Program, Sandbox, SpawnError, Spec,
+    Error, Exit, MAX_LAYERS, Process, Program, Sandbox, SpawnError, Spec,
 };
 use lambimg::oci::Descriptor;
 use lambimg::oci::unpack::unpack;
@@ -141,10 +142,8 @@ impl Drop for Shelf {
     }
 }
 
-fn helper() -> &'static Helper {
-    static HELPER: LazyLock<Helper> =
-        LazyLock::new(|| Helper::of(Path::new(env!("CARGO_BIN_EXE_lambimg"))).unwrap());
-    &HELPER
+fn helper() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_lambimg"))
 }
 
 async fn start(spec: &Spec) -> Sandbox {
@@ -309,6 +308,124 @@ except OSError as error:
     assert_eq!(shell(&sandbox, "ls /tmp").await, "large\nx\n");
     sandbox.end().await;
     assert!(!shelf.directory.path().join("places/tmp/x").exists());
+}
+
+/// What a function can do to the file that the sandbox's first process is executed from, each with what came of it.
+/// Some `helper` makes the sandbox.
+async fn done_to_the_first_process_s_file(helper: &Path) -> Vec<(String, String)> {
+    let shelf = Shelf::new();
+    let sandbox = Sandbox::start(helper, &shelf.spec(&[])).await.unwrap();
+    let waiting = "import os; os.mkfifo('/tmp/fifo')";
+    assert_eq!(python(&sandbox, waiting).await.0, Exit::Code(0));
+    // Until somebody writes to what it is told to load, the loader waits, and the kernel shows what it executes.
+    let mut executed = program(&["/proc/self/exe"]);
+    let preload = ("LD_PRELOAD".to_owned(), "/tmp/fifo".to_owned());
+    executed.variables = vec![preload];
+    let _executed = sandbox.spawn(&executed).await.unwrap();
+    let script = "
+import errno, os
+numbers = [number for number in os.listdir('/proc') if number.isdigit() and int(number) not in (1, os.getpid())]
+assert len(numbers) == 1, numbers
+file = '/proc/%s/exe' % numbers[0]
+print('files', os.stat(file).st_size)
+def append():
+    with open(file, 'ab', 0) as opened:
+        opened.write(b'x')
+for name, attempt in [
+    ('append', append),
+    ('truncate', lambda: os.truncate(file, 0)),
+    ('chmod', lambda: os.chmod(file, 0o600)),
+    ('chown', lambda: os.chown(file, os.getuid(), os.getgid())),
+    ('utime', lambda: os.utime(file, (0, 0))),
+    ('setxattr', lambda: os.setxattr(file, 'user.x', b'x')),
+    ('link', lambda: os.link(file, '/tmp/link', follow_symlinks=True)),
+]:
+    try:
+        attempt()
+        print(name, 'done')
+    except OSError as error:
+        print(name, errno.errorcode[error.errno])
+";
+    let (exit, out, err) = python(&sandbox, script).await;
+    assert_eq!((exit, &*err), (Exit::Code(0), ""), "{out}");
+    sandbox.end().await;
+    let words = |line: &str| {
+        let (name, came) = line.split_once(' ').unwrap();
+        (name.to_owned(), came.to_owned())
+    };
+    out.lines().map(words).collect()
+}
+
+/// All of a file that its owner can change.
+fn state(file: &fs::File) -> (u32, u64, i64, i64, i64, Digest) {
+    let seen = file.metadata().unwrap();
+    let mut bytes = Vec::new();
+    (&*file).seek(SeekFrom::Start(0)).unwrap();
+    (&*file).read_to_end(&mut bytes).unwrap();
+    let changed = (seen.ctime(), seen.ctime_nsec());
+    (
+        seen.mode(),
+        seen.nlink(),
+        changed.0,
+        changed.1,
+        seen.mtime(),
+        Digest::of(&bytes),
+    )
+}
+
+/// A copy of the command, for what might be done to it; a file that is open for writing could not be executed.
+fn copied_helper(directory: &Path) -> (PathBuf, fs::File) {
+    let path = directory.join("lambimg");
+    output(Command::new("cp").arg(helper()).arg(&path));
+    let file = fs::File::open(&path).unwrap();
+    (path, file)
+}
+
+#[tokio::test]
+async fn the_program_itself_cannot_be_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, file) = copied_helper(directory.path());
+    let before = state(&file);
+    let done = done_to_the_first_process_s_file(&path).await;
+    assert_eq!(state(&file), before);
+    let size = file.metadata().unwrap().len();
+    assert_eq!(done[0], ("files".to_owned(), size.to_string()));
+    for (name, came) in &done[1..] {
+        let refusals: &[&str] = match &**name {
+            "link" => &["EXDEV"],
+            // Before all else the kernel may see that it is being executed.
+            "append" | "truncate" => &["EROFS", "ETXTBSY"],
+            _ => &["EROFS"],
+        };
+        assert!(refusals.contains(&&**came), "{name} {came}");
+    }
+}
+
+#[tokio::test]
+async fn nor_can_it_where_it_has_been_removed_or_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    for is_replaced in [false, true] {
+        let (path, file) = copied_helper(directory.path());
+        fs::remove_file(&path).unwrap();
+        if is_replaced {
+            fs::copy("/bin/cat", &path).unwrap();
+        }
+        let before = state(&file);
+        let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let done = done_to_the_first_process_s_file(Path::new(&open)).await;
+        assert_eq!(state(&file), before);
+        let size = file.metadata().unwrap().len();
+        assert_eq!(done[0], ("files".to_owned(), size.to_string()));
+        let came = |name: &str| {
+            let mut done = done.iter();
+            done.find(|(attempt, _)| attempt == name).unwrap().1.clone()
+        };
+        for name in ["append", "truncate"] {
+            assert!(["EPERM", "ETXTBSY"].contains(&&*came(name)), "{done:?}");
+        }
+        // Of its own sandbox's copy, which nobody else has.
+        assert_eq!(came("chmod"), "done");
+    }
 }
 
 #[tokio::test]

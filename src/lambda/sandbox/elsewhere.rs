@@ -19,26 +19,13 @@ pub fn run_helper(_stage: Option<&OsStr>) -> ExitCode {
 
 /// Does not exist here.
 #[derive(Debug, Clone)]
-pub struct Helper(Infallible);
-
-#[allow(missing_docs, reason = "as on Linux")]
-impl Helper {
-    /// # Errors
-    /// Always.
-    pub fn of(_program: &Path) -> Result<Self, Error> {
-        Err(Error::NotLinux)
-    }
-}
-
-/// Does not exist here.
-#[derive(Debug, Clone)]
 pub struct Sandbox(Infallible);
 
 #[allow(clippy::unused_async, missing_docs, reason = "as on Linux")]
 impl Sandbox {
     /// # Errors
     /// Always.
-    pub async fn start(_helper: &Helper, _spec: &Spec) -> Result<Self, Error> {
+    pub async fn start(_helper: &Path, _spec: &Spec) -> Result<Self, Error> {
         Err(Error::NotLinux)
     }
 

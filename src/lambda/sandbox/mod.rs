@@ -9,8 +9,6 @@ mod control;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(target_os = "linux")]
-mod helper;
-#[cfg(target_os = "linux")]
 mod init;
 #[cfg(target_os = "linux")]
 mod owner;
@@ -21,9 +19,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Helper, Process, Sandbox, run_helper};
-#[cfg(target_os = "linux")]
-pub use helper::Helper;
+pub use elsewhere::{Process, Sandbox, run_helper};
 #[cfg(target_os = "linux")]
 pub use init::run as run_helper;
 #[cfg(target_os = "linux")]

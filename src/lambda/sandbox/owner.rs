@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use super::control::{self, Answer, Ask, Message, Request, Step};
-use super::{Error, Exit, HELPER, Helper, Memory, Program, SpawnError, Spec};
+use super::{Error, Exit, HELPER, Memory, Program, SpawnError, Spec};
 
 /// How long the first process has for ending all others: one that multiplies may leave it little time.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -91,11 +92,12 @@ struct Open {
 }
 
 impl Sandbox {
-    /// Makes a sandbox.
+    /// Makes a sandbox by the program at `helper`, which calls [`super::run_helper`] where its first argument is
+    /// [`HELPER`].
     ///
     /// # Errors
     /// When the helper cannot be executed, or this user may not do what a sandbox needs.
-    pub async fn start(helper: &Helper, spec: &Spec) -> Result<Self, Error> {
+    pub async fn start(helper: &Path, spec: &Spec) -> Result<Self, Error> {
         let setup = |action: &str| {
             let action = action.to_owned();
             move |source: io::Error| Error::Setup { action, source }
@@ -107,7 +109,7 @@ impl Sandbox {
             None,
         );
         let (socket, theirs) = pair.map_err(|e| setup("make a socket")(e.into()))?;
-        let started = tokio::process::Command::new(helper.path())
+        let started = tokio::process::Command::new(helper)
             .arg(HELPER)
             .env_clear()
             .current_dir("/")
@@ -116,7 +118,7 @@ impl Sandbox {
             .stderr(Stdio::null())
             .spawn();
         let mut child = started.map_err(|source| Error::Helper {
-            path: helper.path(),
+            path: helper.to_owned(),
             source,
         })?;
         let socket = net::UnixDatagram::from(socket);

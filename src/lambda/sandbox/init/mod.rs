@@ -2,10 +2,12 @@
 //!
 //! It runs twice. The first makes the namespaces and starts the second in them, which is the sandbox's first process
 //! then: that one makes the root and does what the owner asks for. No code of ours runs between a fork and an
-//! execution, so that need not be unsafe. What a function is, is not known here.
+//! execution, so that need not be unsafe. Only the second can be seen in the sandbox, and its file cannot be changed
+//! (see `ourselves`). What a function is, is not known here.
 
 mod descriptors;
 mod network;
+mod ourselves;
 mod programs;
 mod root;
 mod server;
@@ -14,9 +16,10 @@ mod usage;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use rustix::mount::{self, MountPropagationFlags};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
@@ -25,8 +28,6 @@ use super::{GROUP, HELPER, Spec, USER};
 
 /// The second argument of the second run.
 const FIRST_PROCESS: &str = "first-process";
-/// This program, wherever it lies.
-const OURSELVES: &str = "/proc/self/exe";
 
 /// What went wrong while a sandbox was made.
 #[derive(Debug)]
@@ -117,7 +118,11 @@ fn start_first(socket: &OwnedFd) -> Result<Child, Failure> {
         written.map_err(namespaces("be another user in a namespace"))?;
     }
     keep_capabilities().map_err(namespaces("keep capabilities"))?;
-    let first = Command::new(OURSELVES)
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount::mount_change("/", private).map_err(Failure::of(Step::Mount, "anything"))?;
+    let ourselves = ourselves::unchangeable();
+    let ourselves = ourselves.map_err(Failure::of(Step::Other, "keep this program as it is"))?;
+    let first = Command::new(format!("/proc/self/fd/{}", ourselves.as_raw_fd()))
         .args([HELPER, FIRST_PROCESS])
         .stdin(Stdio::inherit())
         .spawn();

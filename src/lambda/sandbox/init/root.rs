@@ -12,7 +12,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{self, MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{self, MountFlags, UnmountFlags};
 
 use super::{Failure, network};
 use crate::lambda::sandbox::Spec;
@@ -68,10 +68,8 @@ fn mounting<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Fa
     Failure::of(Step::Mount, what)
 }
 
-/// Makes the root and enters it.
+/// Makes the root and enters it; the mounts are private already.
 pub(super) fn make(spec: &Spec) -> Result<(), Failure> {
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount::mount_change("/", private).map_err(mounting("anything"))?;
     make_places(&spec.places).map_err(Failure::of(Step::Other, "make its places"))?;
     // Read before the places hide them.
     let resolver = fs::read("/etc/resolv.conf").unwrap_or_default();
