@@ -99,7 +99,7 @@ pub fn unpack<R: Read + Send>(
     }
     let blob = blob().map_err(|source| Error::Read(stated.digest, source))?;
     let trees = store.trees();
-    fs::create_dir_all(&trees).map_err(Error::write(&trees))?;
+    store.make_trees().map_err(Error::write(&trees))?;
     let work = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .tempdir_in(&trees);
@@ -198,10 +198,11 @@ impl flatten::Reader for Contents {
 }
 
 /// The function's user is nobody in particular on Lambda and the owner here: it may read and execute what others
-/// may. It cannot write where all is read-only, but what it is told of that stays the same. No set-id bits.
+/// may. It cannot write where all is read-only, but what it is told of that stays the same. No set-id bits, and nobody
+/// else of this machine writes to what is run.
 fn permissions(mode: u32) -> Permissions {
     let owner = ((mode & 0o005) << 6) | (mode & 0o200);
-    Permissions::from_mode(owner | (mode & 0o077))
+    Permissions::from_mode(owner | (mode & 0o055))
 }
 
 fn prove(layer: &Layer<io::Result<PathBuf>>, diff_id: &Digest) -> Result<(), Error> {
@@ -623,6 +624,28 @@ mod tests {
             assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
             assert!(!is_opaque(&victim));
         }
+    }
+
+    #[test]
+    fn nobody_else_writes_to_it() {
+        let shelf = Shelf::new();
+        let trees = shelf.store.trees();
+        fs::create_dir(&trees).unwrap();
+        fs::set_permissions(&trees, Permissions::from_mode(0o755)).unwrap();
+        let root = shelf.unpack(&tar_of(&[
+            (Directory, "open/", 0o1777, ""),
+            (Regular, "open/app.py", 0o777, ""),
+            (Regular, "plain", 0o666, ""),
+        ]));
+        let root = root.unwrap();
+        assert_eq!(mode(&root.join("open")), 0o755);
+        assert_eq!(mode(&root.join("open/app.py")), 0o755);
+        assert_eq!(mode(&root.join("plain")), 0o644);
+        assert_eq!(mode(&trees), 0o700);
+        // What is there already is not asked for again, but whoever opens the store closes it to others.
+        fs::set_permissions(&trees, Permissions::from_mode(0o755)).unwrap();
+        BlobStore::open(shelf.store.root()).unwrap();
+        assert_eq!(mode(&trees), 0o700);
     }
 
     fn name() -> impl Strategy<Value = String> {
