@@ -586,6 +586,38 @@ time.sleep(0.5)
 }
 
 #[tokio::test]
+async fn the_first_process_cannot_be_hindered() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let script = "
+import errno, os, resource
+def attempt(call, *arguments):
+    try:
+        call(*arguments)
+        return 'done'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+own = os.getpid()
+for pid in [1, own]:
+    print(attempt(resource.prlimit, pid, resource.RLIMIT_NOFILE, (30, 30)),
+          attempt(os.setpriority, os.PRIO_PROCESS, pid, 19),
+          attempt(os.sched_setscheduler, pid, os.SCHED_IDLE, os.sched_param(0)),
+          attempt(os.sched_setaffinity, pid, [next(iter(os.sched_getaffinity(0)))]))
+print(attempt(os.setpriority, os.PRIO_USER, 0, 19), attempt(os.setpriority, os.PRIO_USER, 993, 19))
+print(attempt(os.setpriority, os.PRIO_PROCESS, 0, 19))
+";
+    let (exit, out, err) = python(&sandbox, script).await;
+    assert_eq!(
+        (exit, &*out, &*err),
+        (
+            Exit::Code(0),
+            "EPERM EPERM EPERM EPERM\ndone done done done\nEPERM EPERM\ndone\n",
+            ""
+        )
+    );
+}
+
+#[tokio::test]
 async fn resources_are_limited() {
     let shelf = Shelf::new();
     let sandbox = shelf.start().await;

@@ -4,8 +4,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "a descriptor of which only the number is known cannot be changed in safe code, and no crate has a call \
-              for keyrings"
+    reason = "a descriptor of which only the number is known cannot be changed in safe code"
 )]
 
 use std::fs;
@@ -13,28 +12,6 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::{Errno, FdFlags};
-
-/// Leaves the session's keyring, in which whoever is logged in has keys and tickets, for an empty one.
-pub(super) fn leave_keyring() -> io::Result<()> {
-    const JOIN_SESSION_KEYRING: libc::c_int = 1;
-    // SAFETY: the call takes a name, which may be none, and no other memory.
-    let joined = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            JOIN_SESSION_KEYRING,
-            std::ptr::null::<libc::c_char>(),
-        )
-    };
-    if joined >= 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    // A kernel without keyrings, or a container's filter: there is none to get at then either.
-    match error.raw_os_error() {
-        Some(libc::ENOSYS | libc::EPERM) => Ok(()),
-        _ => Err(error),
-    }
-}
 
 /// Has every descriptor but the usual three closed at the next execution.
 pub(super) fn keep_to_ourselves() -> io::Result<()> {

@@ -62,7 +62,7 @@ impl Server<'_> {
             // Orphans become this process's children and end unheard.
             has_children = self.reap()?;
             if has_children {
-                self.usage.look();
+                self.usage.look()?;
             }
         }
     }
@@ -131,7 +131,7 @@ impl Server<'_> {
             Ask::Listen { port } => socket(listen(port)),
             Ask::Connect { port } => socket(connect(port)),
             Ask::List { directory } => names(&directory).map_or_else(refused, Answer::Names),
-            Ask::Memory => Answer::Memory(self.usage.look()),
+            Ask::Memory => Answer::Memory(self.usage.look()?),
         };
         let message = Message::Answer {
             id: request.id,

@@ -5,9 +5,12 @@
 //! Why a process needs memory is not known here.
 
 use std::fs;
+use std::io;
+use std::path::Path;
 use std::str::SplitWhitespace;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use crate::lambda::sandbox::Memory;
@@ -54,26 +57,33 @@ impl Usage {
     }
 
     /// Looks, and ends the largest processes where they have too much, as the kernel would.
-    pub(super) fn look(&mut self) -> Memory {
+    ///
+    /// # Errors
+    /// When it cannot be seen what there is: then there is no limit either.
+    pub(super) fn look(&mut self) -> io::Result<Memory> {
         let begun = Instant::now();
         if begun >= self.not_before {
-            self.count(begun);
+            self.count(begun)?;
             self.not_before = Instant::now() + begun.elapsed() * 3;
         }
-        self.memory
+        Ok(self.memory)
     }
 
-    fn count(&mut self, begun: Instant) {
-        if processes().take(MOST + 1).count() > MOST {
+    fn count(&mut self, begun: Instant) -> io::Result<()> {
+        let processes = processes(Path::new("/proc"))?;
+        if processes.len() > MOST {
             // The first process's group, as a number below zero, means every process but the first.
             let _ = rustix::process::kill_process_group(Pid::INIT, Signal::KILL);
-            return;
+            return Ok(());
         }
-        let mut shares: Vec<_> = processes().filter_map(share).collect();
+        let mut shares = Vec::with_capacity(processes.len());
+        for pid in processes {
+            shares.extend(share(pid)?);
+        }
         let mut sum = total(&shares);
         if sum > self.limit {
             if begun < self.not_exact_before {
-                return;
+                return Ok(());
             }
             for share in &mut shares {
                 exact(share);
@@ -92,6 +102,7 @@ impl Usage {
             self.memory.kills += 1;
             sum = total(&shares);
         }
+        Ok(())
     }
 }
 
@@ -100,17 +111,29 @@ fn total(shares: &[Share]) -> u64 {
     own + shares.iter().map(|share| share.files).max().unwrap_or(0)
 }
 
-/// All processes but this one.
-fn processes() -> impl Iterator<Item = Pid> {
-    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers
-        .filter_map(Pid::from_raw)
-        .filter(|pid| !pid.is_init())
+/// All processes but this one, or more than there may be.
+fn processes(list: &Path) -> io::Result<Vec<Pid>> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir(list)? {
+        let number = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let process = number.and_then(Pid::from_raw);
+        processes.extend(process.filter(|pid| !pid.is_init()));
+        if processes.len() > MOST {
+            break;
+        }
+    }
+    Ok(processes)
 }
 
-fn share(pid: Pid) -> Option<Share> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+/// What a process has; nothing where it has ended.
+fn share(pid: Pid) -> io::Result<Option<Share>> {
+    let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Err(error) if has_ended(&error) => return Ok(None),
+        status => status?,
+    };
     let mut share = Share {
         pid,
         own: 0,
@@ -124,7 +147,12 @@ fn share(pid: Pid) -> Option<Share> {
             _ => {}
         }
     }
-    Some(share)
+    Ok(Some(share))
+}
+
+fn has_ended(error: &io::Error) -> bool {
+    let gone = [Errno::NOENT, Errno::SRCH].map(|errno| Some(errno.raw_os_error()));
+    gone.contains(&error.raw_os_error())
 }
 
 /// Counts a process's part of what it shares; what cannot be told stays as it is.
@@ -163,7 +191,7 @@ mod tests {
 
     #[test]
     fn this_process_has_memory() {
-        let own = share(rustix::process::getpid()).unwrap();
+        let own = share(rustix::process::getpid()).unwrap().unwrap();
         assert!(own.own > 100 << 10, "{own:?}");
         let mut shared = own;
         exact(&mut shared);
@@ -171,5 +199,19 @@ mod tests {
             shared.own > 0 && shared.own < own.own + own.files,
             "{shared:?} {own:?}"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["1", "2", "30", "uptime"] {
+            fs::create_dir(place.path().join(name)).unwrap();
+        }
+        let mut there = processes(place.path()).unwrap();
+        there.sort_by_key(|pid| pid.as_raw_pid());
+        assert_eq!(there, [2, 30].map(|pid| Pid::from_raw(pid).unwrap()));
+        processes(&place.path().join("missing")).unwrap_err();
+        let gone = Pid::from_raw(i32::MAX).unwrap();
+        assert_eq!(share(gone).unwrap(), None);
     }
 }
