@@ -1,6 +1,7 @@
 //! The memory of all processes of the sandbox, and its limit, held by looking often.
 //!
-//! Counted is what a process has for itself, and of mapped files the most that one process has: they share them.
+//! Counted is what a process has for itself, and of mapped files the most that one process has: they share them; and
+//! the segments of System V that are in no process.
 //! Where that passes the limit, it is counted again with every page shared by all who have it, which takes longer.
 //! Why a process needs memory is not known here.
 
@@ -21,6 +22,9 @@ pub(super) const EVERY: i64 = 25;
 /// More processes than any kernel lets a user's namespace have who is not root, and root has no limit before
 /// Linux 6.14.
 const MOST: usize = 2048;
+
+/// The segments of the namespace; not every kernel has any.
+const SEGMENTS: &str = "/proc/sysvipc/shm";
 
 /// What is known of the memory in use.
 #[derive(Debug)]
@@ -80,7 +84,9 @@ impl Usage {
         for pid in processes {
             shares.extend(share(pid)?);
         }
-        let mut sum = total(&shares);
+        let segments = fs::read_to_string(SEGMENTS).unwrap_or_default();
+        let detached = detached(&segments);
+        let mut sum = total(&shares) + detached;
         if sum > self.limit {
             if begun < self.not_exact_before {
                 return Ok(());
@@ -88,7 +94,7 @@ impl Usage {
             for share in &mut shares {
                 exact(share);
             }
-            sum = total(&shares);
+            sum = total(&shares) + detached;
             self.not_exact_before = Instant::now() + begun.elapsed() * 3;
         }
         self.memory.now = sum;
@@ -100,7 +106,7 @@ impl Usage {
             // Should it have ended meanwhile, its memory is free too.
             let _ = rustix::process::kill_process(largest.pid, Signal::KILL);
             self.memory.kills += 1;
-            sum = total(&shares);
+            sum = total(&shares) + detached;
         }
         Ok(())
     }
@@ -168,6 +174,16 @@ fn exact(share: &mut Share) {
     }
 }
 
+/// The bytes of segments that no process has. The first line names the columns.
+fn detached(segments: &str) -> u64 {
+    let segments = segments.lines().skip(1).filter_map(|segment| {
+        let columns: Vec<_> = segment.split_whitespace().collect();
+        let bytes = columns.get(14)?.parse::<u64>().ok();
+        bytes.filter(|_| columns[6] == "0")
+    });
+    segments.sum()
+}
+
 /// `12 kB`.
 fn bytes(mut words: SplitWhitespace<'_>) -> u64 {
     let number = words.next().and_then(|word| word.parse().ok());
@@ -199,6 +215,18 @@ mod tests {
             shared.own > 0 && shared.own < own.own + own.files,
             "{shared:?} {own:?}"
         );
+    }
+
+    #[test]
+    fn segments_count_without_a_process() {
+        // As the kernel has it, with the columns' names in full.
+        let segments = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap
+         0          0   600              10485760     7     7      0   993   990   993   990          0          0 1795000000               8388608                     0
+         0          1   600               4194304     7     7      1   993   990   993   990          0          0 1795000000               4194304                     0
+        12          2   600               1048576     7     7      0   993   990   993   990          0          0 1795000000               1048576                     0
+";
+        assert_eq!(detached(segments), 9 << 20);
+        assert_eq!(detached(""), 0);
     }
 
     #[test]
