@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -615,6 +616,46 @@ print(attempt(os.setpriority, os.PRIO_PROCESS, 0, 19))
             ""
         )
     );
+}
+
+/// The version of Landlock that the kernel has.
+fn landlock_version() -> u32 {
+    let script = "import ctypes; print(max(0, ctypes.CDLL(None).syscall(444, None, 0, 1)))";
+    let told = output(Command::new("python3").args(["-c", script]));
+    told.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn sockets_without_a_file_are_the_machines() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let name = format!("lambimg-test-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    let script = format!(
+        "
+import socket
+def attempt(name):
+    try:
+        socket.socket(socket.AF_UNIX).connect(name)
+        return 'connected'
+    except OSError as error:
+        return error.strerror
+own = socket.socket(socket.AF_UNIX)
+own.bind('\\0own')
+own.listen()
+print(attempt('\\0own'), attempt('\\0{name}'))
+"
+    );
+    let (exit, out, err) = python(&sandbox, &script).await;
+    // Older kernels cannot keep them apart without a network of its own.
+    let wanted = if landlock_version() >= 6 {
+        "connected Operation not permitted\n"
+    } else {
+        "connected connected\n"
+    };
+    assert_eq!((exit, &*out, &*err), (Exit::Code(0), wanted, ""));
+    drop(listener);
 }
 
 #[tokio::test]

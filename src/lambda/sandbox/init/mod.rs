@@ -163,6 +163,7 @@ fn become_first(socket: &OwnedFd) -> Result<Spec, Failure> {
     let other = |what| Failure::of::<io::Error>(Step::Other, what);
     programs::limit(&spec).map_err(other("limit resources"))?;
     give_up().map_err(other("give up capabilities"))?;
+    refusals::refuse_outside().map_err(other("have the kernel refuse sockets"))?;
     refusals::refuse_calls().map_err(other("have the kernel refuse calls"))?;
     control::send(socket, &Message::Ready, &[]).map_err(other("answer"))?;
     Ok(spec)

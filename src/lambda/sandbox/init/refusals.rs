@@ -1,11 +1,12 @@
-//! What the kernel refuses to everything in a sandbox: the calls for keys, and those by which a program would hinder
-//! the first process, which is the same user.
+//! What the kernel refuses to everything in a sandbox: the calls for keys, those by which a program would hinder the
+//! first process, which is the same user, and the machine's sockets and processes outside.
 //!
 //! What programs do with what is left is not known here.
 
 use std::collections::BTreeMap;
 use std::io;
 
+use landlock::{Ruleset, RulesetAttr as _, RulesetCreated, Scope};
 use rustix::io::Errno;
 use seccompiler::SeccompCmpArgLen::Dword;
 use seccompiler::SeccompCmpOp::Eq;
@@ -43,6 +44,16 @@ pub(super) fn refuse_calls() -> io::Result<()> {
         seccompiler::Error::Prctl(source) | seccompiler::Error::Seccomp(source) => source,
         other => io::Error::other(other),
     })
+}
+
+/// Has the machine's sockets that have no file, and signals to processes outside, refused from now on; kernels before
+/// Linux 6.12 cannot.
+pub(super) fn refuse_outside() -> io::Result<()> {
+    let restricted = Ruleset::default()
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)
+        .and_then(Ruleset::create)
+        .and_then(RulesetCreated::restrict_self);
+    restricted.map(drop).map_err(io::Error::other)
 }
 
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
