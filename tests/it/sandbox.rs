@@ -659,6 +659,29 @@ print(attempt('\\0own'), attempt('\\0{name}'))
 }
 
 #[tokio::test]
+async fn what_says_where_names_are_found_stays() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let script = "
+import errno, os
+for path in ['/etc/resolv.conf', '/etc/hosts']:
+    for call in [lambda: os.chmod(path, 0o644), lambda: open(path, 'r+').close()]:
+        try:
+            call()
+            print('done')
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+";
+    let (exit, out, err) = python(&sandbox, script).await;
+    assert_eq!((exit, &*err), (Exit::Code(0), ""));
+    let is_refused = |line: &str| ["EROFS", "EACCES"].contains(&line);
+    assert!(
+        out.lines().all(is_refused) && out.lines().count() == 4,
+        "{out}"
+    );
+}
+
+#[tokio::test]
 async fn resources_are_limited() {
     let shelf = Shelf::new();
     let sandbox = shelf.start().await;
