@@ -682,6 +682,28 @@ for path in ['/etc/resolv.conf', '/etc/hosts']:
 }
 
 #[tokio::test]
+async fn the_most_memory_is_of_those_that_run() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let script =
+        "kept = bytearray(b'x') * (100 << 20)\nprint(flush=True)\nimport time; time.sleep(100)";
+    let large = program(&["python3", "-ISc", script]);
+    let mut large = sandbox.spawn(&large).await.unwrap();
+    large.stdout.read_exact(&mut [0; 1]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(sandbox.memory().await.most > 100 * MIB);
+    sandbox.kill_all().await.unwrap();
+    // They can still be told of.
+    assert!(sandbox.memory().await.most > 100 * MIB);
+    let mut small = sandbox.spawn(&program(&["sleep", "100"])).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let memory = sandbox.memory().await;
+    assert!(0 < memory.most && memory.most < 50 * MIB, "{memory:?}");
+    small.signal(9).await.unwrap();
+    small.wait().await;
+}
+
+#[tokio::test]
 async fn resources_are_limited() {
     let shelf = Shelf::new();
     let sandbox = shelf.start().await;

@@ -61,8 +61,12 @@ pub(super) enum Message {
     },
     /// What came of a request.
     Answer { id: u64, answer: Answer },
-    /// A program has ended.
-    Ended { process: u64, exit: Exit },
+    /// A program has ended, and this was known of the memory: who asks only then may get no answer in time.
+    Ended {
+        process: u64,
+        exit: Exit,
+        memory: Memory,
+    },
 }
 
 /// Where making a sandbox failed.

@@ -81,7 +81,7 @@ pub enum Exit {
 pub struct Memory {
     /// In use, in bytes.
     pub now: u64,
-    /// The most in use since the sandbox was started, in bytes.
+    /// The most in use since the first program was started, or the first after all were ended, in bytes.
     pub most: u64,
     /// How many processes were killed because the limit was passed.
     pub kills: u32,

@@ -452,7 +452,12 @@ async fn hear(shared: &Shared) {
                 // Whoever has asked may have gone.
                 let _ = asked.map(|asked| asked.send((answer, descriptors)));
             }
-            Message::Ended { process, exit } => {
+            Message::Ended {
+                process,
+                exit,
+                memory,
+            } => {
+                *lock(&shared.memory) = memory;
                 let waiting = shared.open().processes.remove(&process);
                 let _ = waiting.map(|waiting| waiting.send(exit));
             }

@@ -109,6 +109,7 @@ impl Server<'_> {
         let message = Message::Ended {
             process: program.number,
             exit: exit.unwrap_or(Exit::Signal(Signal::KILL.as_raw())),
+            memory: self.usage.known(),
         };
         control::send(self.socket, &message, &[])
     }
@@ -154,6 +155,7 @@ impl Server<'_> {
             Ok(pid) => pid,
             Err(answer) => return answer,
         };
+        self.usage.begins();
         // It is not reaped yet, so that its number is its own.
         match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(ended) => {

@@ -31,6 +31,8 @@ const SEGMENTS: &str = "/proc/sysvipc/shm";
 pub(super) struct Usage {
     limit: u64,
     memory: Memory,
+    /// Whether the most of it is of processes that were ended together.
+    is_over: bool,
     /// To look takes time, of which at most a quarter is this.
     not_before: Instant,
     /// To count exactly takes far more.
@@ -50,14 +52,28 @@ impl Usage {
         Self {
             limit,
             memory: Memory::default(),
+            is_over: false,
             not_before: Instant::now(),
             not_exact_before: Instant::now(),
         }
     }
 
-    /// All processes have ended.
+    /// All processes have ended. The most they had is told until others begin.
     pub(super) fn is_over(&mut self) {
         self.memory.now = 0;
+        self.is_over = true;
+    }
+
+    /// A process begins.
+    pub(super) fn begins(&mut self) {
+        if std::mem::take(&mut self.is_over) {
+            self.memory.most = 0;
+        }
+    }
+
+    /// What was last known.
+    pub(super) fn known(&self) -> Memory {
+        self.memory
     }
 
     /// Looks, and ends the largest processes where they have too much, as the kernel would.
