@@ -740,6 +740,36 @@ os.kill(-1, signal.SIGKILL)
 }
 
 #[tokio::test]
+async fn who_rests_is_seldom_looked_at() {
+    let shelf = Shelf::new();
+    let mut spec = shelf.spec(&[]);
+    spec.memory = 64 * MIB;
+    let sandbox = start(&spec).await;
+    let waited = async || {
+        let script = "
+import time
+def count():
+    with open('/proc/1/status') as status:
+        return next(int(line.split()[1]) for line in status if line.startswith('voluntary'))
+before = count()
+time.sleep(2)
+print(count() - before)
+";
+        let (_, out, _) = python(&sandbox, script).await;
+        out.trim().parse::<u32>().unwrap()
+    };
+    let closely = waited().await;
+    sandbox.watch(false).await;
+    let seldom = waited().await;
+    assert!(2 * seldom < closely, "{seldom} {closely}");
+    // The limit holds all the same.
+    let script = "kept = bytearray(b'x') * (100 << 20)\nimport time; time.sleep(100)";
+    assert_eq!(python(&sandbox, script).await.0, Exit::Signal(9));
+    sandbox.watch(true).await;
+    assert!(waited().await > 2 * seldom);
+}
+
+#[tokio::test]
 async fn there_is_a_loopback_device_without_a_network() {
     let shelf = Shelf::new();
     let mut spec = shelf.spec(&[]);

@@ -46,6 +46,8 @@ pub(super) enum Ask {
     List { directory: String },
     /// The memory in use.
     Memory,
+    /// To look at the memory closely, or seldom, as long as nobody calls.
+    Watch { closely: bool },
 }
 
 /// What the helper and the first process say.

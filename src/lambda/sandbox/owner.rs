@@ -294,6 +294,13 @@ impl Sandbox {
         *known
     }
 
+    /// Has its memory looked at closely, as in the beginning, or only once a second, as is enough where nobody calls.
+    pub async fn watch(&self, closely: bool) {
+        let answer = self.shared.ask(Ask::Watch { closely }, &[], "look");
+        // Who is too busy to answer has heard of it all the same.
+        let _ = timeout(SOON, answer).await;
+    }
+
     /// Whether it has ended, by itself or because somebody killed it: nothing can be done in it any more.
     pub fn is_gone(&self) -> bool {
         self.shared.open().is_closed

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 
 use super::programs;
-use super::usage::{EVERY, Usage};
+use super::usage::{EVERY, SELDOM, Usage};
 use crate::lambda::sandbox::control::{self, Answer, Ask, Message, Request, errno};
 use crate::lambda::sandbox::{Exit, Program, Spec};
 
@@ -28,6 +28,7 @@ pub(super) fn serve(socket: BorrowedFd<'_>, spec: &Spec) {
         socket,
         programs: HashMap::new(),
         usage: Usage::new(spec.memory),
+        watches: true,
     };
     // With this process ends the sandbox, whatever the reason.
     let _ = server.run();
@@ -38,6 +39,8 @@ struct Server<'a> {
     /// The programs that were asked for, by their process.
     programs: HashMap<Pid, Started>,
     usage: Usage,
+    /// Whether the memory is looked at closely.
+    watches: bool,
 }
 
 struct Started {
@@ -69,10 +72,8 @@ impl Server<'_> {
 
     /// Waits until there is something to do; whether the owner asks for something.
     fn wait(&self, has_children: bool) -> io::Result<bool> {
-        let soon = Timespec {
-            tv_sec: 0,
-            tv_nsec: EVERY * 1_000_000,
-        };
+        let soon = if self.watches { EVERY } else { SELDOM };
+        let soon = Timespec::try_from(soon).map_err(|_| Errno::INVAL)?;
         let ended = self.programs.values().map(|program| &program.ended);
         let mut waited: Vec<_> = [PollFd::new(&self.socket, PollFlags::IN)]
             .into_iter()
@@ -133,6 +134,10 @@ impl Server<'_> {
             Ask::Connect { port } => socket(connect(port)),
             Ask::List { directory } => names(&directory).map_or_else(refused, Answer::Names),
             Ask::Memory => Answer::Memory(self.usage.look()?),
+            Ask::Watch { closely } => {
+                self.watches = closely;
+                Answer::Done
+            }
         };
         let message = Message::Answer {
             id: request.id,

@@ -9,15 +9,17 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::str::SplitWhitespace;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use crate::lambda::sandbox::Memory;
 
-/// How long a process may go on beyond the limit, in milliseconds.
-pub(super) const EVERY: i64 = 25;
+/// How long a process may go on beyond the limit.
+pub(super) const EVERY: Duration = Duration::from_millis(25);
+/// How long where nobody calls.
+pub(super) const SELDOM: Duration = Duration::from_secs(1);
 
 /// More processes than any kernel lets a user's namespace have who is not root, and root has no limit before
 /// Linux 6.14.
