@@ -704,6 +704,34 @@ async fn the_most_memory_is_of_those_that_run() {
 }
 
 #[tokio::test]
+async fn files_in_tmp_are_no_memory() {
+    let shelf = Shelf::new();
+    let mut spec = shelf.spec(&[]);
+    spec.memory = 64 * MIB;
+    spec.tmp = 256 * MIB;
+    let sandbox = start(&spec).await;
+    let script = "
+import mmap, time
+with open('/tmp/file', 'wb+') as file:
+    file.truncate(150 << 20)
+    mapped = mmap.mmap(file.fileno(), 0)
+for page in range(0, len(mapped), 4096):
+    mapped[page] = 1
+time.sleep(0.3)
+print(len(mapped) >> 20)
+";
+    let (exit, out, err) = python(&sandbox, script).await;
+    assert_eq!((exit, &*out, &*err), (Exit::Code(0), "150\n", ""));
+    assert_eq!(sandbox.memory().await.kills, 0);
+    // What has no name counts.
+    let script = script
+        .replace("file.truncate", "# ")
+        .replace("file.fileno(), 0", "-1, 150 << 20");
+    assert_eq!(python(&sandbox, &script).await.0, Exit::Signal(9));
+    assert_eq!(sandbox.memory().await.kills, 1);
+}
+
+#[tokio::test]
 async fn resources_are_limited() {
     let shelf = Shelf::new();
     let sandbox = shelf.start().await;

@@ -179,17 +179,32 @@ fn has_ended(error: &io::Error) -> bool {
     gone.contains(&error.raw_os_error())
 }
 
-/// Counts a process's part of what it shares; what cannot be told stays as it is.
+/// Counts a process's part of what it shares, without files in `/tmp`, which are a disk's on Lambda; what cannot be told
+/// stays as it is.
 fn exact(share: &mut Share) {
-    let path = format!("/proc/{}/smaps_rollup", share.pid);
-    let Ok(parts) = fs::read_to_string(path) else {
-        return;
-    };
-    let proportional = parts.lines().find_map(|line| line.strip_prefix("Pss:"));
-    if let Some(proportional) = proportional {
-        share.own = bytes(proportional.split_whitespace());
+    let path = format!("/proc/{}/smaps", share.pid);
+    if let Ok(mappings) = fs::read_to_string(path) {
+        share.own = proportional(&mappings);
         share.files = 0;
     }
+}
+
+/// The proportional parts of mappings. Each begins with a line of its addresses, four words more, and its path if it
+/// has one; the others begin with a name.
+fn proportional(mappings: &str) -> u64 {
+    let mut is_counted = true;
+    let mut sum = 0;
+    for line in mappings.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("Pss:") if is_counted => sum += bytes(words),
+            Some(word) if !word.ends_with(':') => {
+                is_counted = !words.nth(4).is_some_and(|path| path.starts_with("/tmp/"));
+            }
+            _ => {}
+        }
+    }
+    sum
 }
 
 /// The bytes of segments that no process has. The first line names the columns.
@@ -245,6 +260,24 @@ mod tests {
 ";
         assert_eq!(detached(segments), 9 << 20);
         assert_eq!(detached(""), 0);
+    }
+
+    #[test]
+    fn files_in_tmp_are_left_out() {
+        let mappings =
+            "55d0c0000000-55d0c0021000 rw-p 00000000 00:00 0                          [heap]
+Size:                132 kB
+Pss:                  10 kB
+Pss_Dirty:            10 kB
+VmFlags: rd wr mr mw me ac
+7f0000000000-7f0010000000 rw-s 00000000 00:2b 5                          /tmp/a file (deleted)
+Pss:                2000 kB
+7f0020000000-7f0020001000 rw-p 00000000 00:00 0
+Pss:                   3 kB
+7f0030000000-7f0030001000 r--p 00000000 00:1c 9                          /var/task/tmp/x.so
+Pss:                   4 kB
+";
+        assert_eq!(proportional(mappings), 17 << 10);
     }
 
     #[test]
