@@ -731,6 +731,29 @@ print(len(mapped) >> 20)
     assert_eq!(sandbox.memory().await.kills, 1);
 }
 
+/// Looks at what a program inherits where another test has had signals ignored.
+#[tokio::test]
+#[ignore = "another test starts it"]
+async fn ignores_nothing() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let status = shell(&sandbox, "exec cat /proc/self/status").await;
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:\t"));
+    let ignored = u64::from_str_radix(ignored.unwrap(), 16).unwrap();
+    // Two above those with a name are the C library's own.
+    assert_eq!(ignored & 0x7fff_ffff, 0, "{status}");
+}
+
+#[test]
+fn signals_do_what_they_do() {
+    image();
+    let script = "trap '' HUP INT QUIT && exec \"$0\" sandbox::ignores_nothing --exact --ignored";
+    let test = std::env::current_exe().unwrap();
+    output(Command::new("sh").args(["-c", script]).arg(test));
+}
+
 #[tokio::test]
 async fn resources_are_limited() {
     let shelf = Shelf::new();
@@ -742,7 +765,7 @@ print([r.getrlimit(n) for n in (r.RLIMIT_NOFILE, r.RLIMIT_NPROC, r.RLIMIT_CORE)]
     let (_, out, err) = python(&sandbox, script).await;
     assert_eq!(
         (&*out, &*err),
-        ("[(1024, 1024), (1024, 1024), (0, 0)]\n", "")
+        ("[(1024, 1024), (1024, 1024), (1, 1)]\n", "")
     );
 }
 

@@ -101,6 +101,7 @@ fn start_first(socket: &OwnedFd) -> Result<Child, Failure> {
     let spec = spec(socket)?;
     let kept = descriptors::keep_to_ourselves();
     kept.map_err(Failure::of(Step::Other, "close descriptors"))?;
+    descriptors::heed_signals();
     // A terminal's signals are for the owner, who ends this in order.
     let _ = rustix::process::setsid();
     let namespaces = |what| Failure::of::<io::Error>(Step::Namespaces, what);
