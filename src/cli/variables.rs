@@ -3,6 +3,7 @@
 //! `NAME=VALUE`, or `NAME` alone, which takes the user's own value: so credentials come in only where they are named.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use clap::Args;
 use crate::failure::Failure;
 use crate::surroundings;
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub(crate) struct VariableArguments {
     /// Set a variable, or take the value it has here (repeatable)
     #[arg(long = "env", value_name = "NAME[=VALUE]")]
@@ -20,6 +21,15 @@ pub(crate) struct VariableArguments {
     /// Set the variables in a file, as docker reads it: NAME=VALUE a line; those of `--env` win (repeatable)
     #[arg(long = "env-file", value_name = "FILE")]
     files: Vec<PathBuf>,
+}
+
+/// Without the variables, whose values may be secrets.
+impl fmt::Debug for VariableArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VariableArguments")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
 }
 
 impl VariableArguments {
@@ -103,6 +113,19 @@ mod tests {
                 (6, ("D", value("'quoted'"))),
                 (7, ("HOME", None)),
             ]
+        );
+    }
+
+    #[test]
+    fn values_are_not_shown() {
+        let arguments = VariableArguments {
+            set: vec!["A=secret".to_owned()],
+            files: vec!["variables".into()],
+        };
+        let shown = format!("{arguments:?}");
+        assert!(
+            shown.contains("variables") && !shown.contains("secret"),
+            "{shown}"
         );
     }
 

@@ -15,6 +15,7 @@ mod init;
 #[cfg(target_os = "linux")]
 mod owner;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -55,7 +56,7 @@ pub struct Spec {
 }
 
 /// A program to start in a sandbox.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Program {
     /// What is executed, and its arguments. A name without a slash is looked for on the variables' `PATH`.
     pub command: Vec<String>,
@@ -65,6 +66,19 @@ pub struct Program {
     pub working_dir: String,
     /// Whether it gets a descriptor for framed log lines; the variable that names it is set then.
     pub framed_log: bool,
+}
+
+/// Without the variables' values, which may be secrets.
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Program")
+            .field("command", &self.command)
+            .field("variables", &names)
+            .field("working_dir", &self.working_dir)
+            .field("framed_log", &self.framed_log)
+            .finish()
+    }
 }
 
 /// How a process ended.
@@ -161,4 +175,22 @@ pub enum SpawnError {
     /// The sandbox failed.
     #[error(transparent)]
     Sandbox(#[from] Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_variables_are_not_shown() {
+        let program = Program {
+            variables: vec![("NAME".to_owned(), "secret".to_owned())],
+            ..Program::default()
+        };
+        let shown = format!("{program:?}");
+        assert!(
+            shown.contains("NAME") && !shown.contains("secret"),
+            "{shown}"
+        );
+    }
 }
