@@ -111,6 +111,10 @@ struct Session {
     written: AtomicU64,
 }
 
+fn close_to_others(directory: &Path) -> io::Result<()> {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+}
+
 fn lock_set(set: &Mutex<BTreeSet<Digest>>) -> MutexGuard<'_, BTreeSet<Digest>> {
     set.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -127,6 +131,8 @@ impl BlobStore {
         for directory in [store.blobs(), store.temporary(), store.memos()] {
             fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
         }
+        // Earlier ones could be entered by all; who does not own it has no say in it.
+        let _ = close_to_others(&store.trees());
         let lock = open_lock(&store.root.join(LOCK_FILE))?;
         store.session = Arc::new(Session {
             lock: lock.filter(|file| file.lock_shared().is_ok()),
@@ -197,6 +203,15 @@ impl BlobStore {
     /// Where directories by digest are.
     pub fn trees(&self) -> PathBuf {
         self.root.join("unpacked")
+    }
+
+    /// Makes the directory of [`Self::trees`], which nobody else may enter: what is in them has modes of its own.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make_trees(&self) -> io::Result<()> {
+        fs::create_dir_all(self.trees())?;
+        close_to_others(&self.trees())
     }
 
     /// Where the directory of `digest` is, or would be.

@@ -5,6 +5,7 @@
 //! function, and who calls it, is not known here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,7 +68,7 @@ impl From<build::Error> for Error {
 }
 
 /// What a function's configuration on Lambda would say.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// The function's name.
     pub name: String,
@@ -87,6 +88,16 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Whether it has the machine's network.
     pub network: bool,
+}
+
+/// Without the variables' values, which may be secrets.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("name", &self.name)
+            .field("variables", &self.variables.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A function, and what its sandboxes are made of.
@@ -310,6 +321,24 @@ mod tests {
             config,
             origins: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn values_of_variables_are_not_shown() {
+        let mut given = settings(None);
+        given.variables = BTreeMap::from([("NAME".to_owned(), "secret".to_owned())]);
+        let config = json!({"Cmd": ["app.handler"], "Env": ["OTHER=secret"]});
+        let shown = format!("{given:?}");
+        assert!(
+            shown.contains("NAME") && !shown.contains("secret"),
+            "{shown}"
+        );
+        let made = function(&image(&config), given).unwrap();
+        let shown = format!("{made:?}");
+        assert!(
+            shown.contains("NAME") && !shown.contains("secret"),
+            "{shown}"
+        );
     }
 
     fn settings(handler: Option<&str>) -> Settings {

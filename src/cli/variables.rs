@@ -5,6 +5,7 @@
 //! itself and nobody else gives here: credentials, and the region.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
@@ -25,7 +26,6 @@ const CREDENTIALS: [&str; 3] = [
 ];
 
 /// What the function is given.
-#[derive(Debug)]
 pub(crate) struct Given {
     /// Its variables.
     pub(crate) variables: BTreeMap<String, String>,
@@ -33,7 +33,7 @@ pub(crate) struct Given {
     pub(crate) region: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub(crate) struct VariableArguments {
     /// Set a variable, or take the value it has here (repeatable)
     #[arg(long = "env", value_name = "NAME[=VALUE]")]
@@ -42,6 +42,24 @@ pub(crate) struct VariableArguments {
     /// Set the variables in a file, as docker reads it: NAME=VALUE a line; those of `--env` win (repeatable)
     #[arg(long = "env-file", value_name = "FILE")]
     files: Vec<PathBuf>,
+}
+
+/// Without the variables, whose values may be secrets.
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Given")
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without the variables as well.
+impl fmt::Debug for VariableArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VariableArguments")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
 }
 
 impl VariableArguments {
@@ -142,6 +160,19 @@ mod tests {
                 (6, ("D", value("'quoted'"))),
                 (7, ("HOME", None)),
             ]
+        );
+    }
+
+    #[test]
+    fn values_are_not_shown() {
+        let arguments = VariableArguments {
+            set: vec!["A=secret".to_owned()],
+            files: vec!["variables".into()],
+        };
+        let shown = format!("{arguments:?}");
+        assert!(
+            shown.contains("variables") && !shown.contains("secret"),
+            "{shown}"
         );
     }
 

@@ -55,7 +55,7 @@ pub const RESERVED: [&str; 21] = [
 pub type Clock = fn() -> SystemTime;
 
 /// A function.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Function {
     /// Its name.
     pub name: String,
@@ -79,6 +79,17 @@ pub struct Function {
     pub variables: BTreeMap<String, String>,
     /// The log's form: AWS's text, or lines of JSON.
     pub log_format: LogFormat,
+}
+
+/// Without the variables' values, which may be secrets.
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Function")
+            .field("name", &self.name)
+            .field("command", &self.command)
+            .field("variables", &self.variables.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Function {

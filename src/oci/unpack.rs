@@ -99,7 +99,7 @@ pub fn unpack<R: Read + Send>(
     }
     let blob = blob().map_err(|source| Error::Read(stated.digest, source))?;
     let trees = store.trees();
-    fs::create_dir_all(&trees).map_err(Error::write(&trees))?;
+    store.make_trees().map_err(Error::write(&trees))?;
     let work = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .tempdir_in(&trees);
@@ -198,10 +198,11 @@ impl flatten::Reader for Contents {
 }
 
 /// The function's user is nobody in particular on Lambda and the owner here: it may read and execute what others
-/// may. It cannot write where all is read-only, but what it is told of that stays the same. No set-id bits.
+/// may. It cannot write where all is read-only, but what it is told of that stays the same. No set-id bits, and nobody
+/// else of this machine writes to what is run.
 fn permissions(mode: u32) -> Permissions {
     let owner = ((mode & 0o005) << 6) | (mode & 0o200);
-    Permissions::from_mode(owner | (mode & 0o077))
+    Permissions::from_mode(owner | (mode & 0o055))
 }
 
 fn prove(layer: &Layer<io::Result<PathBuf>>, diff_id: &Digest) -> Result<(), Error> {
@@ -329,8 +330,7 @@ impl<'a> Tree<'a> {
             Some(Made::Other) => return Err(self.refused(entry, "lies below a file or a link")),
             None => {}
         }
-        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        self.make_directories(parent, entry)?;
+        self.make_directories(parent(path), entry)?;
         self.make_directory(path.to_owned(), 0o755)
     }
 
@@ -389,10 +389,11 @@ impl<'a> Tree<'a> {
                 false
             }
             Some(Made::Other) => false,
-            None => true,
+            // A later entry may have made a link of the directory it was in: then it leads anywhere.
+            None => matches!(self.there.get(parent(path)), Some(Made::Directory(_))),
         });
         for path in &removed {
-            let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+            let directory = parent(path);
             // An opaque directory shows nothing of those below that could be removed.
             if !self.opaque.contains(directory) {
                 let (place, directory) = (self.root.join(path), self.root.join(directory));
@@ -408,6 +409,11 @@ impl<'a> Tree<'a> {
         }
         Ok(())
     }
+}
+
+/// The directory that a path is in.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 fn set_attribute(place: &Path, name: &str, value: &[u8]) -> io::Result<()> {
@@ -593,6 +599,55 @@ mod tests {
         assert_eq!(fs::read_dir(shelf.store.trees()).unwrap().count(), 0);
     }
 
+    #[test]
+    fn a_removal_does_not_follow_what_its_directory_became() {
+        let shelf = Shelf::new();
+        let victim = shelf.directory.path().join("victim");
+        fs::create_dir(&victim).unwrap();
+        let target = victim.to_str().unwrap();
+        for became in [
+            (Symlink, "a", 0o777, target),
+            (Regular, "a", 0o644, ""),
+            (Symlink, "a", 0o777, ".."),
+        ] {
+            let root = shelf.unpack(&tar_of(&[
+                (Directory, "a/", 0o755, ""),
+                (Directory, "a/b/", 0o755, ""),
+                (Regular, "a/.wh.pwned", 0o644, ""),
+                (Regular, "a/b/.wh.pwned", 0o644, ""),
+                (Regular, "a/b/.wh..wh..opq", 0o644, ""),
+                became,
+            ]));
+            let root = root.unwrap();
+            assert!(!fs::symlink_metadata(root.join("a")).unwrap().is_dir());
+            assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
+            assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
+            assert!(!is_opaque(&victim));
+        }
+    }
+
+    #[test]
+    fn nobody_else_writes_to_it() {
+        let shelf = Shelf::new();
+        let trees = shelf.store.trees();
+        fs::create_dir(&trees).unwrap();
+        fs::set_permissions(&trees, Permissions::from_mode(0o755)).unwrap();
+        let root = shelf.unpack(&tar_of(&[
+            (Directory, "open/", 0o1777, ""),
+            (Regular, "open/app.py", 0o777, ""),
+            (Regular, "plain", 0o666, ""),
+        ]));
+        let root = root.unwrap();
+        assert_eq!(mode(&root.join("open")), 0o755);
+        assert_eq!(mode(&root.join("open/app.py")), 0o755);
+        assert_eq!(mode(&root.join("plain")), 0o644);
+        assert_eq!(mode(&trees), 0o700);
+        // What is there already is not asked for again, but whoever opens the store closes it to others.
+        fs::set_permissions(&trees, Permissions::from_mode(0o755)).unwrap();
+        BlobStore::open(shelf.store.root()).unwrap();
+        assert_eq!(mode(&trees), 0o700);
+    }
+
     fn name() -> impl Strategy<Value = String> {
         let part = prop::sample::select(vec![
             "a",
@@ -613,7 +668,7 @@ mod tests {
         #[test]
         fn nothing_leads_out(
             entries in prop::collection::vec(
-                (prop::sample::select(vec![Directory, Regular, Symlink, Link]), name(), 0u32..0o10000, name(), any::<bool>()),
+                (prop::sample::select(vec![Directory, Regular, Symlink, Link]), name(), 0u32..0o10000, name(), 0..3),
                 1..12,
             )
         ) {
@@ -623,8 +678,10 @@ mod tests {
             fs::write(victim.join("a"), "untouched").unwrap();
             fs::set_permissions(victim.join("a"), Permissions::from_mode(0o604)).unwrap();
             let leads = victim.to_str().unwrap();
-            let targets: Vec<_> = entries.iter().map(|(.., target, is_victim)| {
-                if *is_victim { format!("{leads}/a").replace("/a/a", "/a") } else { target.clone() }
+            let targets: Vec<_> = entries.iter().map(|(.., target, victim)| match victim {
+                0 => target.clone(),
+                1 => leads.to_owned(),
+                _ => format!("{leads}/a"),
             }).collect();
             let entries: Vec<_> = entries.iter().zip(&targets)
                 .map(|((kind, name, mode, ..), target)| (*kind, &**name, *mode, &**target))

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -705,6 +706,174 @@ time.sleep(0.5)
 }
 
 #[tokio::test]
+async fn the_first_process_cannot_be_hindered() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let script = "
+import errno, os, resource
+def attempt(call, *arguments):
+    try:
+        call(*arguments)
+        return 'done'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+own = os.getpid()
+for pid in [1, own]:
+    print(attempt(resource.prlimit, pid, resource.RLIMIT_NOFILE, (30, 30)),
+          attempt(os.setpriority, os.PRIO_PROCESS, pid, 19),
+          attempt(os.sched_setscheduler, pid, os.SCHED_IDLE, os.sched_param(0)),
+          attempt(os.sched_setaffinity, pid, [next(iter(os.sched_getaffinity(0)))]))
+print(attempt(os.setpriority, os.PRIO_USER, 0, 19), attempt(os.setpriority, os.PRIO_USER, 993, 19))
+print(attempt(os.setpriority, os.PRIO_PROCESS, 0, 19))
+";
+    let (exit, out, err) = python(&sandbox, script).await;
+    assert_eq!(
+        (exit, &*out, &*err),
+        (
+            Exit::Code(0),
+            "EPERM EPERM EPERM EPERM\ndone done done done\nEPERM EPERM\ndone\n",
+            ""
+        )
+    );
+}
+
+/// The version of Landlock that the kernel has.
+fn landlock_version() -> u32 {
+    let script = "import ctypes; print(max(0, ctypes.CDLL(None).syscall(444, None, 0, 1)))";
+    let told = output(Command::new("python3").args(["-c", script]));
+    told.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn sockets_without_a_file_are_the_machines() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let name = format!("lambimg-test-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    let script = format!(
+        "
+import socket
+def attempt(name):
+    try:
+        socket.socket(socket.AF_UNIX).connect(name)
+        return 'connected'
+    except OSError as error:
+        return error.strerror
+own = socket.socket(socket.AF_UNIX)
+own.bind('\\0own')
+own.listen()
+print(attempt('\\0own'), attempt('\\0{name}'))
+"
+    );
+    let (exit, out, err) = python(&sandbox, &script).await;
+    // Older kernels cannot keep them apart without a network of its own.
+    let wanted = if landlock_version() >= 6 {
+        "connected Operation not permitted\n"
+    } else {
+        "connected connected\n"
+    };
+    assert_eq!((exit, &*out, &*err), (Exit::Code(0), wanted, ""));
+    drop(listener);
+}
+
+#[tokio::test]
+async fn what_says_where_names_are_found_stays() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let script = "
+import errno, os
+for path in ['/etc/resolv.conf', '/etc/hosts']:
+    for call in [lambda: os.chmod(path, 0o644), lambda: open(path, 'r+').close()]:
+        try:
+            call()
+            print('done')
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+";
+    let (exit, out, err) = python(&sandbox, script).await;
+    assert_eq!((exit, &*err), (Exit::Code(0), ""));
+    let is_refused = |line: &str| ["EROFS", "EACCES"].contains(&line);
+    assert!(
+        out.lines().all(is_refused) && out.lines().count() == 4,
+        "{out}"
+    );
+}
+
+#[tokio::test]
+async fn the_most_memory_is_of_those_that_run() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let script =
+        "kept = bytearray(b'x') * (100 << 20)\nprint(flush=True)\nimport time; time.sleep(100)";
+    let large = program(&["python3", "-ISc", script]);
+    let mut large = sandbox.spawn(&large).await.unwrap();
+    large.stdout.read_exact(&mut [0; 1]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(sandbox.memory().await.most > 100 * MIB);
+    sandbox.kill_all().await.unwrap();
+    // They can still be told of.
+    assert!(sandbox.memory().await.most > 100 * MIB);
+    let mut small = sandbox.spawn(&program(&["sleep", "100"])).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let memory = sandbox.memory().await;
+    assert!(0 < memory.most && memory.most < 50 * MIB, "{memory:?}");
+    small.signal(9).await.unwrap();
+    small.wait().await;
+}
+
+#[tokio::test]
+async fn files_in_tmp_are_no_memory() {
+    let shelf = Shelf::new();
+    let mut spec = shelf.spec(&[]);
+    spec.memory = 64 * MIB;
+    spec.tmp = 256 * MIB;
+    let sandbox = start(&spec).await;
+    let script = "
+import mmap, time
+with open('/tmp/file', 'wb+') as file:
+    file.truncate(150 << 20)
+    mapped = mmap.mmap(file.fileno(), 0)
+for page in range(0, len(mapped), 4096):
+    mapped[page] = 1
+time.sleep(0.3)
+print(len(mapped) >> 20)
+";
+    let (exit, out, err) = python(&sandbox, script).await;
+    assert_eq!((exit, &*out, &*err), (Exit::Code(0), "150\n", ""));
+    assert_eq!(sandbox.memory().await.kills, 0);
+    // What has no name counts.
+    let script = script
+        .replace("file.truncate", "# ")
+        .replace("file.fileno(), 0", "-1, 150 << 20");
+    assert_eq!(python(&sandbox, &script).await.0, Exit::Signal(9));
+    assert_eq!(sandbox.memory().await.kills, 1);
+}
+
+/// Looks at what a program inherits where another test has had signals ignored.
+#[tokio::test]
+#[ignore = "another test starts it"]
+async fn ignores_nothing() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let status = shell(&sandbox, "exec cat /proc/self/status").await;
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:\t"));
+    let ignored = u64::from_str_radix(ignored.unwrap(), 16).unwrap();
+    // Two above those with a name are the C library's own.
+    assert_eq!(ignored & 0x7fff_ffff, 0, "{status}");
+}
+
+#[test]
+fn signals_do_what_they_do() {
+    image();
+    let script = "trap '' HUP INT QUIT && exec \"$0\" sandbox::ignores_nothing --exact --ignored";
+    let test = std::env::current_exe().unwrap();
+    output(Command::new("sh").args(["-c", script]).arg(test));
+}
+
+#[tokio::test]
 async fn resources_are_limited() {
     let shelf = Shelf::new();
     let sandbox = shelf.start().await;
@@ -715,7 +884,7 @@ print([r.getrlimit(n) for n in (r.RLIMIT_NOFILE, r.RLIMIT_NPROC, r.RLIMIT_CORE)]
     let (_, out, err) = python(&sandbox, script).await;
     assert_eq!(
         (&*out, &*err),
-        ("[(1024, 1024), (1024, 1024), (0, 0)]\n", "")
+        ("[(1024, 1024), (1024, 1024), (1, 1)]\n", "")
     );
 }
 
@@ -738,6 +907,36 @@ os.kill(-1, signal.SIGKILL)
 ";
     let (exit, out, err) = python(&sandbox, script).await;
     assert_eq!((&*out, &*err), ("True\n", ""), "{exit:?}");
+}
+
+#[tokio::test]
+async fn who_rests_is_seldom_looked_at() {
+    let shelf = Shelf::new();
+    let mut spec = shelf.spec(&[]);
+    spec.memory = 64 * MIB;
+    let sandbox = start(&spec).await;
+    let waited = async || {
+        let script = "
+import time
+def count():
+    with open('/proc/1/status') as status:
+        return next(int(line.split()[1]) for line in status if line.startswith('voluntary'))
+before = count()
+time.sleep(2)
+print(count() - before)
+";
+        let (_, out, _) = python(&sandbox, script).await;
+        out.trim().parse::<u32>().unwrap()
+    };
+    let closely = waited().await;
+    sandbox.watch(false).await;
+    let seldom = waited().await;
+    assert!(2 * seldom < closely, "{seldom} {closely}");
+    // The limit holds all the same.
+    let script = "kept = bytearray(b'x') * (100 << 20)\nimport time; time.sleep(100)";
+    assert_eq!(python(&sandbox, script).await.0, Exit::Signal(9));
+    sandbox.watch(true).await;
+    assert!(waited().await > 2 * seldom);
 }
 
 #[tokio::test]

@@ -41,6 +41,9 @@ pub trait Place: Send + Sync {
     /// The memory of its programs.
     fn memory(&self) -> BoxFuture<'_, Memory>;
 
+    /// Has the memory looked at closely, or as seldom as is enough between calls.
+    fn watch(&self, closely: bool) -> BoxFuture<'_, ()>;
+
     /// Whether it has ended, so that nothing can be done in it any more.
     fn is_gone(&self) -> bool;
 
@@ -109,6 +112,10 @@ impl Place for Sandbox {
 
     fn memory(&self) -> BoxFuture<'_, Memory> {
         self.memory().boxed()
+    }
+
+    fn watch(&self, closely: bool) -> BoxFuture<'_, ()> {
+        self.watch(closely).boxed()
     }
 
     fn is_gone(&self) -> bool {

@@ -217,6 +217,10 @@ impl Place for Stage {
         .boxed()
     }
 
+    fn watch(&self, _closely: bool) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
+
     fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }

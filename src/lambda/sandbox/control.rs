@@ -7,6 +7,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{
     self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -18,8 +19,8 @@ use super::{Exit, Memory, Program};
 
 /// The most descriptors of a message.
 const DESCRIPTORS: usize = 3;
-/// The most bytes of a message; the kernel refuses to send more than a fifth of it.
-const LONGEST: usize = 1 << 20;
+/// The most bytes of a message; most kernels refuse to send as many.
+const LONGEST: usize = 256 << 10;
 
 /// What the owner asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +47,8 @@ pub(super) enum Ask {
     List { directory: String },
     /// The memory in use.
     Memory,
+    /// To look at the memory closely, or seldom, as long as nobody calls.
+    Watch { closely: bool },
 }
 
 /// What the helper and the first process say.
@@ -61,8 +64,12 @@ pub(super) enum Message {
     },
     /// What came of a request.
     Answer { id: u64, answer: Answer },
-    /// A program has ended.
-    Ended { process: u64, exit: Exit },
+    /// A program has ended, and this was known of the memory: who asks only then may get no answer in time.
+    Ended {
+        process: u64,
+        exit: Exit,
+        memory: Memory,
+    },
 }
 
 /// Where making a sandbox failed.
@@ -94,7 +101,7 @@ pub(super) enum Answer {
 
 /// The number of an error, for another process to make the error of.
 pub(super) fn errno(error: &io::Error) -> i32 {
-    let other = rustix::io::Errno::IO.raw_os_error();
+    let other = Errno::IO.raw_os_error();
     error.raw_os_error().unwrap_or(other)
 }
 
@@ -105,6 +112,9 @@ pub(super) fn send(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > LONGEST {
+        return Err(Errno::MSGSIZE.into());
+    }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -120,7 +130,10 @@ pub(super) fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
     buffer: &mut Vec<u8>,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    buffer.resize(LONGEST, 0);
+    if buffer.is_empty() {
+        // Of what is never written to the machine has nothing.
+        *buffer = vec![0; LONGEST];
+    }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [IoSliceMut::new(buffer)];
@@ -135,4 +148,32 @@ pub(super) fn receive<T: DeserializeOwned>(
     let descriptors = descriptors.collect();
     let message = serde_json::from_slice(&buffer[..received.bytes])?;
     Ok(Some((message, descriptors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+    #[test]
+    fn what_could_not_be_received_is_not_sent() {
+        let pair = net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::NONBLOCK,
+            None,
+        );
+        let (ours, theirs) = pair.unwrap();
+        // Some machines let more through.
+        sockopt::set_socket_send_buffer_size_force(&ours, 8 << 20)
+            .or_else(|_| sockopt::set_socket_send_buffer_size(&ours, 8 << 20))
+            .unwrap();
+        let error = send(&ours, &"x".repeat(LONGEST), &[]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::MSGSIZE.raw_os_error()));
+        send(&ours, &"x", &[]).unwrap();
+        let mut buffer = Vec::new();
+        let (received, _) = receive::<String>(&theirs, &mut buffer).unwrap().unwrap();
+        assert_eq!(received, "x");
+        assert!(buffer.len() <= 256 << 10);
+    }
 }

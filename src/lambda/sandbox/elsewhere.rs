@@ -63,6 +63,10 @@ impl Sandbox {
         match self.0 {}
     }
 
+    pub async fn watch(&self, _closely: bool) {
+        match self.0 {}
+    }
+
     pub fn is_gone(&self) -> bool {
         match self.0 {}
     }

@@ -13,6 +13,7 @@ mod init;
 #[cfg(target_os = "linux")]
 mod owner;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -54,7 +55,7 @@ pub struct Spec {
 }
 
 /// A program to start in a sandbox.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Program {
     /// What is executed, and its arguments. A name without a slash is looked for on the variables' `PATH`.
     pub command: Vec<String>,
@@ -64,6 +65,19 @@ pub struct Program {
     pub working_dir: String,
     /// Whether it gets a descriptor for framed log lines; the variable that names it is set then.
     pub framed_log: bool,
+}
+
+/// Without the variables' values, which may be secrets.
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Program")
+            .field("command", &self.command)
+            .field("variables", &names)
+            .field("working_dir", &self.working_dir)
+            .field("framed_log", &self.framed_log)
+            .finish()
+    }
 }
 
 /// How a process ended.
@@ -80,7 +94,7 @@ pub enum Exit {
 pub struct Memory {
     /// In use, in bytes.
     pub now: u64,
-    /// The most in use since the sandbox was started, in bytes.
+    /// The most in use since the first program was started, or the first after all were ended, in bytes.
     pub most: u64,
     /// How many processes were killed because the limit was passed.
     pub kills: u32,
@@ -160,4 +174,22 @@ pub enum SpawnError {
     /// The sandbox failed.
     #[error(transparent)]
     Sandbox(#[from] Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_variables_are_not_shown() {
+        let program = Program {
+            variables: vec![("NAME".to_owned(), "secret".to_owned())],
+            ..Program::default()
+        };
+        let shown = format!("{program:?}");
+        assert!(
+            shown.contains("NAME") && !shown.contains("secret"),
+            "{shown}"
+        );
+    }
 }

@@ -296,6 +296,13 @@ impl Sandbox {
         *known
     }
 
+    /// Has its memory looked at closely, as in the beginning, or only once a second, as is enough where nobody calls.
+    pub async fn watch(&self, closely: bool) {
+        let answer = self.shared.ask(Ask::Watch { closely }, &[], "look");
+        // Who is too busy to answer has heard of it all the same.
+        let _ = timeout(SOON, answer).await;
+    }
+
     /// Whether it has ended, by itself or because somebody killed it: nothing can be done in it any more.
     pub fn is_gone(&self) -> bool {
         self.shared.open().is_closed
@@ -454,7 +461,12 @@ async fn hear(shared: &Shared) {
                 // Whoever has asked may have gone.
                 let _ = asked.map(|asked| asked.send((answer, descriptors)));
             }
-            Message::Ended { process, exit } => {
+            Message::Ended {
+                process,
+                exit,
+                memory,
+            } => {
+                *lock(&shared.memory) = memory;
                 let waiting = shared.open().processes.remove(&process);
                 let _ = waiting.map(|waiting| waiting.send(exit));
             }

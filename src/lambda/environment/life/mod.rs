@@ -111,6 +111,7 @@ impl Environment {
         if let Ok(took) = environment.init("init", INIT_LIMIT, None).await {
             environment.condition = Condition::Ready { init: Some(took) };
         }
+        environment.shared.place.watch(false).await;
         environment
     }
 
@@ -120,6 +121,7 @@ impl Environment {
     /// begins.
     pub async fn invoke(&mut self, call: Invocation) -> Outcome {
         self.reset().await;
+        self.shared.place.watch(true).await;
         let begun = Instant::now();
         let timeout = self.shared.function.timeout;
         let pieces = call.pieces.clone();
@@ -418,6 +420,7 @@ impl Environment {
         // For a moment there can be more than the limit allows; Lambda tells no more than that.
         let most = self.shared.place.memory().await.most;
         let memory = most.min(u64::from(memory_size) << 20);
+        self.shared.place.watch(false).await;
         let (status, error_type) = verdict(answer.as_ref(), failure.as_ref());
         if let Some(failure) = &failure {
             self.remark(call, failure);

@@ -1,11 +1,11 @@
-//! What this program was started with beside the usual three descriptors: no program of a function's gets it.
+//! What this program was started with beside the usual three descriptors, and signals that it was to ignore: no program
+//! of a function's gets it.
 //!
 //! Whose they are is not known here.
 
 #![expect(
     unsafe_code,
-    reason = "a descriptor of which only the number is known cannot be changed in safe code, and no crate has a call \
-              for keyrings"
+    reason = "a descriptor of which only the number is known cannot be changed in safe code, nor what a signal does"
 )]
 
 use std::fs;
@@ -14,25 +14,13 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::{Errno, FdFlags};
 
-/// Leaves the session's keyring, in which whoever is logged in has keys and tickets, for an empty one.
-pub(super) fn leave_keyring() -> io::Result<()> {
-    const JOIN_SESSION_KEYRING: libc::c_int = 1;
-    // SAFETY: the call takes a name, which may be none, and no other memory.
-    let joined = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            JOIN_SESSION_KEYRING,
-            std::ptr::null::<libc::c_char>(),
-        )
-    };
-    if joined >= 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    // A kernel without keyrings, or a container's filter: there is none to get at then either.
-    match error.raw_os_error() {
-        Some(libc::ENOSYS | libc::EPERM) => Ok(()),
-        _ => Err(error),
+/// Has every signal do again what it does by itself, whatever `nohup` or a shell has said.
+pub(super) fn heed_signals() {
+    // Of one the standard library sees to that itself.
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| *signal != libc::SIGPIPE) {
+        // SAFETY: no function of ours is called for a signal, neither before nor after. Those that nobody may change
+        // are left as they are.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

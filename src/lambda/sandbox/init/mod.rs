@@ -9,6 +9,7 @@ mod descriptors;
 mod network;
 mod ourselves;
 mod programs;
+mod refusals;
 mod root;
 mod server;
 mod usage;
@@ -101,8 +102,7 @@ fn start_first(socket: &OwnedFd) -> Result<Child, Failure> {
     let spec = spec(socket)?;
     let kept = descriptors::keep_to_ourselves();
     kept.map_err(Failure::of(Step::Other, "close descriptors"))?;
-    let left = descriptors::leave_keyring();
-    left.map_err(Failure::of(Step::Other, "leave the session's keyring"))?;
+    descriptors::heed_signals();
     // A terminal's signals are for the owner, who ends this in order.
     let _ = rustix::process::setsid();
     let namespaces = |what| Failure::of::<io::Error>(Step::Namespaces, what);
@@ -169,6 +169,8 @@ fn become_first(socket: &OwnedFd) -> Result<Spec, Failure> {
     let other = |what| Failure::of::<io::Error>(Step::Other, what);
     programs::limit(&spec).map_err(other("limit resources"))?;
     give_up().map_err(other("give up capabilities"))?;
+    refusals::refuse_outside().map_err(other("have the kernel refuse sockets"))?;
+    refusals::refuse_calls().map_err(other("have the kernel refuse calls"))?;
     control::send(socket, &Message::Ready, &[]).map_err(other("answer"))?;
     Ok(spec)
 }

@@ -31,7 +31,8 @@ pub(super) fn limit(spec: &Spec) -> io::Result<()> {
     let limits = [
         (Resource::Nofile, FILES),
         (Resource::Nproc, PROCESSES),
-        (Resource::Core, 0),
+        // None is written at one byte either, and a program that the machine has for them is not started, as at none.
+        (Resource::Core, 1),
         // Of files without a name in memory each counts, as those in `/tmp` do.
         (Resource::Fsize, spec.memory.max(spec.tmp)),
         (Resource::Data, spec.memory.saturating_add(UNTOUCHED)),

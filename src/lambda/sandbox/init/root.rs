@@ -197,13 +197,18 @@ fn mount_dev(root: &Path, resolver: &[u8]) -> Result<(), Failure> {
     for (name, target) in LINKS {
         symlink(target, place.join(name)).map_err(failed(name))?;
     }
+    let sealed = flags | MountFlags::BIND | MountFlags::RDONLY;
     // A copy: the machine's own file would be its owner's to write to. It has no name any more where it lies.
     let copy = place.join("resolver");
     let bound = write_readable(&copy, resolver)
-        .and_then(|()| Ok(mount::mount_bind(&copy, root.join(RESOLVER))?))
+        .and_then(|()| {
+            // The function owns it, and could give itself the permission to write.
+            let shown = root.join(RESOLVER);
+            mount::mount_bind(&copy, &shown)?;
+            Ok(mount::mount_remount(&shown, sealed, c"")?)
+        })
         .and_then(|()| fs::remove_file(&copy));
     bound.map_err(mounting(format!("`/{RESOLVER}`")))?;
-    let sealed = flags | MountFlags::BIND | MountFlags::RDONLY;
     mount::mount_remount(&place, sealed, c"").map_err(mounting("`/dev`"))
 }
 

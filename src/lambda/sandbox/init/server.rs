@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 
 use super::programs;
-use super::usage::{EVERY, Usage};
+use super::usage::{EVERY, SELDOM, Usage};
 use crate::lambda::sandbox::control::{self, Answer, Ask, Message, Request, errno};
 use crate::lambda::sandbox::{Exit, Program, Spec};
 
@@ -28,6 +28,7 @@ pub(super) fn serve(socket: BorrowedFd<'_>, spec: &Spec) {
         socket,
         programs: HashMap::new(),
         usage: Usage::new(spec.memory),
+        watches: true,
     };
     // With this process ends the sandbox, whatever the reason.
     let _ = server.run();
@@ -38,6 +39,8 @@ struct Server<'a> {
     /// The programs that were asked for, by their process.
     programs: HashMap<Pid, Started>,
     usage: Usage,
+    /// Whether the memory is looked at closely.
+    watches: bool,
 }
 
 struct Started {
@@ -62,17 +65,15 @@ impl Server<'_> {
             // Orphans become this process's children and end unheard.
             has_children = self.reap()?;
             if has_children {
-                self.usage.look();
+                self.usage.look()?;
             }
         }
     }
 
     /// Waits until there is something to do; whether the owner asks for something.
     fn wait(&self, has_children: bool) -> io::Result<bool> {
-        let soon = Timespec {
-            tv_sec: 0,
-            tv_nsec: EVERY * 1_000_000,
-        };
+        let soon = if self.watches { EVERY } else { SELDOM };
+        let soon = Timespec::try_from(soon).map_err(|_| Errno::INVAL)?;
         let ended = self.programs.values().map(|program| &program.ended);
         let mut waited: Vec<_> = [PollFd::new(&self.socket, PollFlags::IN)]
             .into_iter()
@@ -109,6 +110,7 @@ impl Server<'_> {
         let message = Message::Ended {
             process: program.number,
             exit: exit.unwrap_or(Exit::Signal(Signal::KILL.as_raw())),
+            memory: self.usage.known(),
         };
         control::send(self.socket, &message, &[])
     }
@@ -131,7 +133,11 @@ impl Server<'_> {
             Ask::Listen { port } => socket(listen(port)),
             Ask::Connect { port } => socket(connect(port)),
             Ask::List { directory } => names(&directory).map_or_else(refused, Answer::Names),
-            Ask::Memory => Answer::Memory(self.usage.look()),
+            Ask::Memory => Answer::Memory(self.usage.look()?),
+            Ask::Watch { closely } => {
+                self.watches = closely;
+                Answer::Done
+            }
         };
         let message = Message::Answer {
             id: request.id,
@@ -154,6 +160,7 @@ impl Server<'_> {
             Ok(pid) => pid,
             Err(answer) => return answer,
         };
+        self.usage.begins();
         // It is not reaped yet, so that its number is its own.
         match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(ended) => {

@@ -1,29 +1,40 @@
 //! The memory of all processes of the sandbox, and its limit, held by looking often.
 //!
-//! Counted is what a process has for itself, and of mapped files the most that one process has: they share them.
+//! Counted is what a process has for itself, and of mapped files the most that one process has: they share them; and
+//! the segments of System V that are in no process.
 //! Where that passes the limit, it is counted again with every page shared by all who have it, which takes longer.
 //! Why a process needs memory is not known here.
 
 use std::fs;
+use std::io;
+use std::path::Path;
 use std::str::SplitWhitespace;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use crate::lambda::sandbox::Memory;
 
-/// How long a process may go on beyond the limit, in milliseconds.
-pub(super) const EVERY: i64 = 25;
+/// How long a process may go on beyond the limit.
+pub(super) const EVERY: Duration = Duration::from_millis(25);
+/// How long where nobody calls.
+pub(super) const SELDOM: Duration = Duration::from_secs(1);
 
 /// More processes than any kernel lets a user's namespace have who is not root, and root has no limit before
 /// Linux 6.14.
 const MOST: usize = 2048;
+
+/// The segments of the namespace; not every kernel has any.
+const SEGMENTS: &str = "/proc/sysvipc/shm";
 
 /// What is known of the memory in use.
 #[derive(Debug)]
 pub(super) struct Usage {
     limit: u64,
     memory: Memory,
+    /// Whether the most of it is of processes that were ended together.
+    is_over: bool,
     /// To look takes time, of which at most a quarter is this.
     not_before: Instant,
     /// To count exactly takes far more.
@@ -43,42 +54,65 @@ impl Usage {
         Self {
             limit,
             memory: Memory::default(),
+            is_over: false,
             not_before: Instant::now(),
             not_exact_before: Instant::now(),
         }
     }
 
-    /// All processes have ended.
+    /// All processes have ended. The most they had is told until others begin.
     pub(super) fn is_over(&mut self) {
         self.memory.now = 0;
+        self.is_over = true;
     }
 
-    /// Looks, and ends the largest processes where they have too much, as the kernel would.
-    pub(super) fn look(&mut self) -> Memory {
-        let begun = Instant::now();
-        if begun >= self.not_before {
-            self.count(begun);
-            self.not_before = Instant::now() + begun.elapsed() * 3;
+    /// A process begins.
+    pub(super) fn begins(&mut self) {
+        if std::mem::take(&mut self.is_over) {
+            self.memory.most = 0;
         }
+    }
+
+    /// What was last known.
+    pub(super) fn known(&self) -> Memory {
         self.memory
     }
 
-    fn count(&mut self, begun: Instant) {
-        if processes().take(MOST + 1).count() > MOST {
+    /// Looks, and ends the largest processes where they have too much, as the kernel would.
+    ///
+    /// # Errors
+    /// When it cannot be seen what there is: then there is no limit either.
+    pub(super) fn look(&mut self) -> io::Result<Memory> {
+        let begun = Instant::now();
+        if begun >= self.not_before {
+            self.count(begun)?;
+            self.not_before = Instant::now() + begun.elapsed() * 3;
+        }
+        Ok(self.memory)
+    }
+
+    fn count(&mut self, begun: Instant) -> io::Result<()> {
+        let processes = processes(Path::new("/proc"))?;
+        if processes.len() > MOST {
             // The first process's group, as a number below zero, means every process but the first.
             let _ = rustix::process::kill_process_group(Pid::INIT, Signal::KILL);
-            return;
+            return Ok(());
         }
-        let mut shares: Vec<_> = processes().filter_map(share).collect();
-        let mut sum = total(&shares);
+        let mut shares = Vec::with_capacity(processes.len());
+        for pid in processes {
+            shares.extend(share(pid)?);
+        }
+        let segments = fs::read_to_string(SEGMENTS).unwrap_or_default();
+        let detached = detached(&segments);
+        let mut sum = total(&shares) + detached;
         if sum > self.limit {
             if begun < self.not_exact_before {
-                return;
+                return Ok(());
             }
             for share in &mut shares {
                 exact(share);
             }
-            sum = total(&shares);
+            sum = total(&shares) + detached;
             self.not_exact_before = Instant::now() + begun.elapsed() * 3;
         }
         self.memory.now = sum;
@@ -90,8 +124,9 @@ impl Usage {
             // Should it have ended meanwhile, its memory is free too.
             let _ = rustix::process::kill_process(largest.pid, Signal::KILL);
             self.memory.kills += 1;
-            sum = total(&shares);
+            sum = total(&shares) + detached;
         }
+        Ok(())
     }
 }
 
@@ -100,17 +135,29 @@ fn total(shares: &[Share]) -> u64 {
     own + shares.iter().map(|share| share.files).max().unwrap_or(0)
 }
 
-/// All processes but this one.
-fn processes() -> impl Iterator<Item = Pid> {
-    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers
-        .filter_map(Pid::from_raw)
-        .filter(|pid| !pid.is_init())
+/// All processes but this one, or more than there may be.
+fn processes(list: &Path) -> io::Result<Vec<Pid>> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir(list)? {
+        let number = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let process = number.and_then(Pid::from_raw);
+        processes.extend(process.filter(|pid| !pid.is_init()));
+        if processes.len() > MOST {
+            break;
+        }
+    }
+    Ok(processes)
 }
 
-fn share(pid: Pid) -> Option<Share> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+/// What a process has; nothing where it has ended.
+fn share(pid: Pid) -> io::Result<Option<Share>> {
+    let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Err(error) if has_ended(&error) => return Ok(None),
+        status => status?,
+    };
     let mut share = Share {
         pid,
         own: 0,
@@ -124,20 +171,50 @@ fn share(pid: Pid) -> Option<Share> {
             _ => {}
         }
     }
-    Some(share)
+    Ok(Some(share))
 }
 
-/// Counts a process's part of what it shares; what cannot be told stays as it is.
+fn has_ended(error: &io::Error) -> bool {
+    let gone = [Errno::NOENT, Errno::SRCH].map(|errno| Some(errno.raw_os_error()));
+    gone.contains(&error.raw_os_error())
+}
+
+/// Counts a process's part of what it shares, without files in `/tmp`, which are a disk's on Lambda; what cannot be told
+/// stays as it is.
 fn exact(share: &mut Share) {
-    let path = format!("/proc/{}/smaps_rollup", share.pid);
-    let Ok(parts) = fs::read_to_string(path) else {
-        return;
-    };
-    let proportional = parts.lines().find_map(|line| line.strip_prefix("Pss:"));
-    if let Some(proportional) = proportional {
-        share.own = bytes(proportional.split_whitespace());
+    let path = format!("/proc/{}/smaps", share.pid);
+    if let Ok(mappings) = fs::read_to_string(path) {
+        share.own = proportional(&mappings);
         share.files = 0;
     }
+}
+
+/// The proportional parts of mappings. Each begins with a line of its addresses, four words more, and its path if it
+/// has one; the others begin with a name.
+fn proportional(mappings: &str) -> u64 {
+    let mut is_counted = true;
+    let mut sum = 0;
+    for line in mappings.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("Pss:") if is_counted => sum += bytes(words),
+            Some(word) if !word.ends_with(':') => {
+                is_counted = !words.nth(4).is_some_and(|path| path.starts_with("/tmp/"));
+            }
+            _ => {}
+        }
+    }
+    sum
+}
+
+/// The bytes of segments that no process has. The first line names the columns.
+fn detached(segments: &str) -> u64 {
+    let segments = segments.lines().skip(1).filter_map(|segment| {
+        let columns: Vec<_> = segment.split_whitespace().collect();
+        let bytes = columns.get(14)?.parse::<u64>().ok();
+        bytes.filter(|_| columns[6] == "0")
+    });
+    segments.sum()
 }
 
 /// `12 kB`.
@@ -163,7 +240,7 @@ mod tests {
 
     #[test]
     fn this_process_has_memory() {
-        let own = share(rustix::process::getpid()).unwrap();
+        let own = share(rustix::process::getpid()).unwrap().unwrap();
         assert!(own.own > 100 << 10, "{own:?}");
         let mut shared = own;
         exact(&mut shared);
@@ -171,5 +248,49 @@ mod tests {
             shared.own > 0 && shared.own < own.own + own.files,
             "{shared:?} {own:?}"
         );
+    }
+
+    #[test]
+    fn segments_count_without_a_process() {
+        // As the kernel has it, with the columns' names in full.
+        let segments = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap
+         0          0   600              10485760     7     7      0   993   990   993   990          0          0 1795000000               8388608                     0
+         0          1   600               4194304     7     7      1   993   990   993   990          0          0 1795000000               4194304                     0
+        12          2   600               1048576     7     7      0   993   990   993   990          0          0 1795000000               1048576                     0
+";
+        assert_eq!(detached(segments), 9 << 20);
+        assert_eq!(detached(""), 0);
+    }
+
+    #[test]
+    fn files_in_tmp_are_left_out() {
+        let mappings =
+            "55d0c0000000-55d0c0021000 rw-p 00000000 00:00 0                          [heap]
+Size:                132 kB
+Pss:                  10 kB
+Pss_Dirty:            10 kB
+VmFlags: rd wr mr mw me ac
+7f0000000000-7f0010000000 rw-s 00000000 00:2b 5                          /tmp/a file (deleted)
+Pss:                2000 kB
+7f0020000000-7f0020001000 rw-p 00000000 00:00 0
+Pss:                   3 kB
+7f0030000000-7f0030001000 r--p 00000000 00:1c 9                          /var/task/tmp/x.so
+Pss:                   4 kB
+";
+        assert_eq!(proportional(mappings), 17 << 10);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["1", "2", "30", "uptime"] {
+            fs::create_dir(place.path().join(name)).unwrap();
+        }
+        let mut there = processes(place.path()).unwrap();
+        there.sort_by_key(|pid| pid.as_raw_pid());
+        assert_eq!(there, [2, 30].map(|pid| Pid::from_raw(pid).unwrap()));
+        processes(&place.path().join("missing")).unwrap_err();
+        let gone = Pid::from_raw(i32::MAX).unwrap();
+        assert_eq!(share(gone).unwrap(), None);
     }
 }
