@@ -434,9 +434,10 @@ async fn browsers_are_not_answered() {
         ("origin", "http://evil.example"),
         ("origin", "null"),
         ("sec-fetch-site", "cross-site"),
-        ("sec-fetch-mode", "no-cors"),
         ("host", "evil.example"),
+        ("host", "127.0.0.1.evil.example"),
         ("host", "127.0.0.1:1"),
+        ("host", ""),
         ("host", &format!("evil.example:{port}")),
         ("host", &format!("localhost.evil.example:{port}")),
     ] {
@@ -444,7 +445,11 @@ async fn browsers_are_not_answered() {
     }
     for name in ["127.0.0.1", "localhost", "sandbox.localdomain", "Sandbox"] {
         assert_eq!(ping("host", &format!("{name}:{port}")).await, 200, "{name}");
+        // Not every program says a port.
+        assert_eq!(ping("host", name).await, 200, "{name}");
     }
+    // As the `fetch` of Node has it.
+    assert_eq!(ping("sec-fetch-mode", "cors").await, 200);
 }
 
 #[tokio::test]
