@@ -274,20 +274,19 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 struct Received {
     body: Bytes,
     trailers: Option<HeaderMap>,
-    /// How many bytes came, of which no more than the limit are kept.
+    /// How many bytes came, of which the first are kept, up to the limit.
     length: u64,
 }
 
-/// Reads a request to its end, whatever its length, and keeps what is below the limit; none where it broke off.
+/// Reads a request to its end, whatever its length, and keeps its beginning up to the limit; none where it broke off.
 async fn receive(mut incoming: Incoming, limit: usize) -> Option<Received> {
     let (mut body, mut trailers, mut length) = (Vec::new(), None, 0);
     while let Some(frame) = incoming.frame().await {
         match frame.ok()?.into_data() {
             Ok(data) => {
                 length += data.len() as u64;
-                if body.len() + data.len() <= limit {
-                    body.extend_from_slice(&data);
-                }
+                let room = limit - body.len();
+                body.extend_from_slice(&data[..data.len().min(room)]);
             }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }

@@ -399,6 +399,52 @@ async fn a_subscription_is_taken_during_init_alone() {
 }
 
 #[tokio::test]
+async fn a_subscription_whose_body_comes_after_init_is_not_taken() {
+    let served = serve().await;
+    let registered = served.client.register("watch", "[]").await.identifier();
+    let body = r#"{"schemaVersion":"2022-12-13","types":["platform"],
+        "destination":{"protocol":"HTTP","URI":"http://sandbox.localdomain:1/"}}"#;
+    let mut stream = TcpStream::connect(&served.client.api).await.unwrap();
+    let head = format!(
+        "PUT /2022-07-01/telemetry HTTP/1.1\r\nLambda-Extension-Identifier: {registered}\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The body is asked for: everything before it was found good.
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100");
+    served.shared.journal.telemetry.close();
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.contains("HTTP/1.1 403") && answer.contains("Telemetry.SubscriptionClosed"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_long_document_is_its_beginning() {
+    let served = serve().await;
+    let mut stream = TcpStream::connect(&served.client.api).await.unwrap();
+    let head = "POST /2018-06-01/runtime/init/error HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for (letter, length) in [("a", MAX_RESPONSE - 10), ("b", 20), ("c", 5)] {
+        let chunk = format!("{length:x}\r\n{}\r\n", letter.repeat(length));
+        stream.write_all(chunk.as_bytes()).await.unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'H');
+    let Runtime::InitError(posted) = served.shared.look(|states| states.runtime().clone()) else {
+        panic!("no error was posted");
+    };
+    assert_eq!(posted.document.len(), MAX_RESPONSE);
+    assert!(posted.document.ends_with(b"abbbbbbbbbb"));
+}
+
+#[tokio::test]
 async fn a_reset_ends_all_connections() {
     let served = serve().await;
     let waiting = tokio::spawn({
