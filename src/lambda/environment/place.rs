@@ -26,6 +26,9 @@ pub trait Place: Send + Sync {
     /// Listens where the place's programs can connect, by the address that is given with it.
     fn listen(&self) -> BoxFuture<'_, Result<(TcpListener, SocketAddr), Error>>;
 
+    /// Whether who has connected from `peer` to `ours`, where the place listens, may be one of its programs.
+    fn admits(&self, peer: SocketAddr, ours: SocketAddr) -> BoxFuture<'_, bool>;
+
     /// Connects to a port on which one of the place's programs listens.
     fn connect(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>>;
 
@@ -75,6 +78,10 @@ pub trait Running: Send + Sync {
 impl Place for Sandbox {
     fn listen(&self) -> BoxFuture<'_, Result<(TcpListener, SocketAddr), Error>> {
         self.listen().boxed()
+    }
+
+    fn admits(&self, peer: SocketAddr, ours: SocketAddr) -> BoxFuture<'_, bool> {
+        self.admits(peer, ours).boxed()
     }
 
     fn connect(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {

@@ -107,6 +107,10 @@ pub(in crate::lambda) struct Stage {
     running: Mutex<Vec<AbortHandle>>,
     pub kills: AtomicU32,
     pub gone: AtomicBool,
+    /// Whether everybody is a stranger.
+    pub closed: AtomicBool,
+    /// Whether the machine has nothing left to start programs with.
+    pub exhausted: AtomicBool,
     pub spawned: Mutex<Vec<Program>>,
 }
 
@@ -169,6 +173,10 @@ impl Place for Stage {
             Ok((listener, address))
         }
         .boxed()
+    }
+
+    fn admits(&self, _peer: SocketAddr, _ours: SocketAddr) -> BoxFuture<'_, bool> {
+        std::future::ready(!self.closed.load(Ordering::Relaxed)).boxed()
     }
 
     fn connect(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {

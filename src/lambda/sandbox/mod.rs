@@ -14,6 +14,8 @@ mod helper;
 mod init;
 #[cfg(target_os = "linux")]
 mod owner;
+#[cfg(target_os = "linux")]
+mod peers;
 
 use std::io;
 use std::path::PathBuf;

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use super::control::{self, Answer, Ask, Message, Request, Step};
-use super::{Error, Exit, HELPER, Helper, Memory, Program, SpawnError, Spec};
+use super::{Error, Exit, HELPER, Helper, Memory, Program, SpawnError, Spec, peers};
 
 /// How long the first process has for ending all others: one that multiplies may leave it little time.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -231,6 +231,17 @@ impl Sandbox {
         let listener = listener.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         Ok((listener, address))
+    }
+
+    /// Whether the program at `peer` that has connected to `ours`, where this sandbox listens, is none of another
+    /// user's. With the machine's network everybody here can connect; where that cannot be told nobody is trusted.
+    pub async fn admits(&self, peer: SocketAddr, ours: SocketAddr) -> bool {
+        if !self.shared.network {
+            return true;
+        }
+        // The tables are long where there are many connections.
+        let is_own = tokio::task::spawn_blocking(move || peers::is_own(peer, ours));
+        matches!(is_own.await, Ok(Ok(true)))
     }
 
     /// Connects to a port on which a program of the sandbox listens.

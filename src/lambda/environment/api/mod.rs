@@ -115,6 +115,11 @@ async fn accept(
 }
 
 async fn serve(stream: TcpStream, address: SocketAddr, shared: Arc<Shared>) {
+    // Another user of the machine would be given events, and could answer them.
+    let Ok(peer) = stream.peer_addr() else { return };
+    if !shared.place.admits(peer, address).await {
+        return;
+    }
     // Small answers go at once. Where that cannot be set they go a little later.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {

@@ -1,5 +1,7 @@
 //! The APIs over real HTTP: headers, documents, and each refusal with its status and type.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -23,9 +25,13 @@ struct Served {
 }
 
 async fn serve() -> Served {
+    serve_in(Stage::default()).await
+}
+
+async fn serve_in(stage: Stage) -> Served {
     let function = testing::function();
     let journal = Journal::new(&function, testing::log().0, testing::clock);
-    let place = Arc::new(Stage::default());
+    let place = Arc::new(stage);
     let shared = Arc::new(Shared::new(Arc::new(function), place, journal));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -496,6 +502,24 @@ async fn browsers_are_not_answered() {
     }
     // As the `fetch` of Node has it.
     assert_eq!(ping("sec-fetch-mode", "cors").await, 200);
+}
+
+#[tokio::test]
+async fn strangers_are_not_answered() {
+    let stage = Stage::default();
+    stage.closed.store(true, Ordering::Relaxed);
+    let served = serve_in(stage).await;
+    served.begin(1);
+    let mut stream = TcpStream::connect(&served.client.api).await.unwrap();
+    let request = "GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\n\r\n";
+    // It may be closed before that.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert_eq!(String::from_utf8_lossy(&answer), "");
+    served
+        .shared
+        .look(|states| assert_eq!(*states.runtime(), Runtime::Started));
 }
 
 #[tokio::test]
