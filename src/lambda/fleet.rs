@@ -188,7 +188,7 @@ impl Shared {
             Ok(made) => made,
             Err(error) => return tell(answer, Err(error)),
         };
-        let work = async { Ok(environment.invoke(call).await) };
+        let work = async { environment.invoke(call).await.map_err(Error::Place) };
         let outcome = self.unless_ended(work).await;
         let is_over = outcome.is_err();
         // What failed may take seconds to end: that is not the caller's time.
@@ -218,7 +218,7 @@ impl Shared {
         self.unless_ended(async {
             let place = places().await.map_err(Error::Place)?;
             let environment = Environment::start(function, place, self.log.clone(), self.clock);
-            Ok((version, environment.await))
+            Ok((version, environment.await.map_err(Error::Place)?))
         })
         .await
     }
@@ -255,9 +255,11 @@ mod tests {
     use super::*;
     use crate::lambda::environment::testing::{self, RUNTIME, Stage, echo};
 
-    #[tokio::test]
-    async fn an_environment_that_was_killed_is_replaced() {
-        let stages = Arc::new(Mutex::new(Vec::new()));
+    type Stages = Arc<Mutex<Vec<Arc<Stage>>>>;
+
+    /// A fleet of one, and the stages that it has made.
+    fn fleet() -> (Fleet, Stages) {
+        let stages = Stages::default();
         let made = Arc::clone(&stages);
         let places: Places = Arc::new(move || {
             let stage = Arc::new(Stage::default().with(RUNTIME, echo));
@@ -266,20 +268,45 @@ mod tests {
         });
         let log = testing::log().0;
         let fleet = Fleet::new(testing::function(), places, 1, log, testing::clock);
-        let call = async || {
-            let outcome = fleet.invoke(Invocation {
-                event: "1".into(),
-                ..Invocation::default()
-            });
-            outcome.await.unwrap().payload
+        (fleet, stages)
+    }
+
+    async fn call(fleet: &Fleet, event: &str) -> Result<Outcome, Error> {
+        let event = event.to_owned().into();
+        let call = Invocation {
+            event,
+            ..Invocation::default()
         };
-        assert_eq!(call().await, "1");
-        assert_eq!(call().await, "1");
+        fleet.invoke(call).await
+    }
+
+    #[tokio::test]
+    async fn an_environment_that_was_killed_is_replaced() {
+        let (fleet, stages) = fleet();
+        for _ in 0..2 {
+            assert_eq!(call(&fleet, "1").await.unwrap().payload, "1");
+        }
         assert_eq!(stages.lock().unwrap().len(), 1);
         stages.lock().unwrap()[0]
             .gone
             .store(true, Ordering::Relaxed);
-        assert_eq!(call().await, "1");
+        assert_eq!(call(&fleet, "1").await.unwrap().payload, "1");
+        assert_eq!(stages.lock().unwrap().len(), 2);
+        fleet.end().await;
+    }
+
+    #[tokio::test]
+    async fn what_the_machine_fails_in_is_no_failure_of_the_function() {
+        let (fleet, stages) = fleet();
+        assert!(call(&fleet, "exit").await.unwrap().is_error);
+        // The next call has to start it again, and there is nothing to start it with.
+        stages.lock().unwrap()[0]
+            .exhausted
+            .store(true, Ordering::Relaxed);
+        let failed = call(&fleet, "1").await;
+        assert!(matches!(failed, Err(Error::Place(_))), "{failed:?}");
+        // Of what failed nothing is used again.
+        assert_eq!(call(&fleet, "1").await.unwrap().payload, "1");
         assert_eq!(stages.lock().unwrap().len(), 2);
         fleet.end().await;
     }

@@ -134,6 +134,13 @@ impl Stage {
     }
 
     fn spawn_now(&self, program: &Program) -> Result<Started, SpawnError> {
+        if self.exhausted.load(Ordering::Relaxed) {
+            return Err(SpawnError::Sandbox(Error::Refused {
+                action: "make a pipe",
+                // EMFILE
+                source: io::Error::from_raw_os_error(24),
+            }));
+        }
         let path = program.command[0].clone();
         let script = self.scripts.get(&path).ok_or_else(|| SpawnError::Exec {
             path: path.clone(),
