@@ -476,6 +476,26 @@ fn a_change_is_served_at_once() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    let project = Project::with_handler();
+    let app =
+        "def handler(event, context):\n    print(('a' * 1000 + '\\n') * 1000)\n    return 'done'\n";
+    project.file("app.py", app);
+    let mut shell = Command::new("sh");
+    // Both ends of the pipe are open, and nobody reads.
+    let unread =
+        "mkfifo ../log && exec 3<>../log && exec \"$0\" serve . --base host --port 0 2>../log";
+    shell.args(["-c", unread, env!("CARGO_BIN_EXE_lambimg")]);
+    let mut served = Served::of(project.run_by(shell).spawn());
+    for _ in 0..4 {
+        assert_eq!(served.call("function", &[], "{}").text(), "\"done\"");
+    }
+    served.running.signal("TERM");
+    let ended = served.running.outcome(Duration::from_secs(10));
+    assert_eq!(ended.code, Some(0), "{}", ended.rendering());
+}
+
+#[test]
 fn a_change_while_the_first_environment_starts_is_served() {
     let project = Project::with_handler();
     let app = |answer: &str| {
