@@ -5,7 +5,8 @@
 //! function, and who calls it, is not known here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,7 +15,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use crate::build::{self, PARALLEL, Tools};
+use crate::build::{self, PARALLEL, Tools, function};
 use crate::file_tree::{Content, Node};
 use crate::lambda::Architecture;
 use crate::lambda::environment::Place;
@@ -137,7 +138,7 @@ pub async fn prepare(
         });
     }
     let (memory, network) = (u64::from(settings.memory), settings.network);
-    let function = function(image, settings)?;
+    let function = function_of(image, settings)?;
     let spec = Spec {
         layers: unpacked(image, tools).await?,
         places: tools.store.trees().join(PLACES),
@@ -182,7 +183,7 @@ async fn unpacked(image: &Image, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
     stream::iter(each).buffered(PARALLEL).try_collect().await
 }
 
-fn function(image: &Image, settings: Settings) -> Result<Function, Error> {
+fn function_of(image: &Image, settings: Settings) -> Result<Function, Error> {
     let config = &image.config;
     let arguments = match settings.handler {
         Some(handler) => vec![handler],
@@ -218,14 +219,26 @@ fn function(image: &Image, settings: Settings) -> Result<Function, Error> {
     })
 }
 
+/// A file, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId(u64, u64);
+
+impl FileId {
+    /// The file that this is told of.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
+}
+
 /// What tells whether a project has changed: sizes and times of its files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Glance(BTreeMap<PathBuf, (u64, Option<SystemTime>)>);
 
 impl Glance {
     /// Looks at the files that the function is made of and at those that lie directly in the project, which decide
-    /// how. Nothing is read but the directories, so that it may be done again and again.
-    pub fn of(plan: &Plan) -> Self {
+    /// how, unless they are left out. Nothing is read but the directories, so that it may be done again and again.
+    /// `outputs` are files that are written all the time and mean nothing.
+    pub fn of(plan: &Plan, outputs: &[FileId]) -> Self {
         let mut seen = Self::default();
         // What cannot be listed now, as in the midst of a change, differs from what will be.
         if let Ok(tree) = build::function_tree(plan) {
@@ -235,21 +248,31 @@ impl Glance {
                     ..
                 } = &entry.node
                 {
-                    seen.add(path);
+                    seen.add(path, outputs);
                 }
             }
         }
         let listed = fs::read_dir(&plan.project).into_iter().flatten().flatten();
-        listed.for_each(|entry| seen.add(&entry.path()));
+        let without_effect = function::without_effect(&plan.project, &plan.exclude).ok();
+        for entry in listed {
+            let path = entry.path();
+            if !without_effect
+                .as_ref()
+                .is_some_and(|is_without| is_without(&path))
+            {
+                seen.add(&path, outputs);
+            }
+        }
         if let Some(file) = plan.needs.file() {
-            seen.add(file);
+            seen.add(file, outputs);
         }
         seen
     }
 
-    fn add(&mut self, path: &Path) {
+    fn add(&mut self, path: &Path, outputs: &[FileId]) {
         if let Ok(found) = fs::metadata(path)
             && found.is_file()
+            && !outputs.contains(&FileId::of(&found))
         {
             self.0
                 .insert(path.to_owned(), (found.len(), found.modified().ok()));
@@ -260,7 +283,9 @@ impl Glance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Project, Setting};
     use crate::oci::{Config, Descriptor, Family, Manifest};
+    use crate::plan;
     use serde_json::json;
 
     fn image(config: &Value) -> Image {
@@ -300,25 +325,64 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_nothing_is_not_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        for name in [
+            "app.py",
+            "lambimg.toml",
+            "base.txt",
+            "notes.log",
+            ".coverage",
+            "serve.out",
+        ] {
+            write(name, "");
+        }
+        write(".lambimgignore", "*.log\n*.toml\n");
+        let project = Project::read(directory.path()).unwrap();
+        let mut request = plan::Request::default();
+        let flag = |text: &str, name| Some(Setting::flag(text.to_owned(), name));
+        request.config.handler = flag("app.handler", "--handler");
+        request.config.base = flag("r.test/base:1", "--base");
+        let plan = plan::make(&project, request).unwrap();
+        let output = fs::metadata(directory.path().join("serve.out")).unwrap();
+        let look = || Glance::of(&plan, &[FileId::of(&output)]);
+        for (name, matters) in [
+            ("app.py", true),
+            ("lambimg.toml", true),
+            ("base.txt", true),
+            (".lambimgignore", true),
+            ("notes.log", false),
+            (".coverage", false),
+            ("serve.out", false),
+        ] {
+            let before = look();
+            let text = fs::read_to_string(directory.path().join(name)).unwrap();
+            write(name, &format!("{text}#\n"));
+            assert_eq!(look() != before, matters, "{name}");
+        }
+    }
+
+    #[test]
     fn a_function_is_what_the_image_says() {
         let image = image(&json!({
             "Entrypoint": ["/lambda-entrypoint.sh"], "Cmd": ["app.handler"],
             "Env": ["A=1=2", "B="], "WorkingDir": "/var/task",
         }));
-        let made = function(&image, settings(None)).unwrap();
+        let made = function_of(&image, settings(None)).unwrap();
         assert_eq!(made.command, ["/lambda-entrypoint.sh", "app.handler"]);
         assert_eq!(made.handler.as_deref(), Some("app.handler"));
         assert_eq!(made.working_dir, "/var/task");
         assert_eq!(made.image_variables["A"], "1=2");
         assert_eq!(made.image_variables["B"], "");
-        let made = function(&image, settings(Some("other.handler"))).unwrap();
+        let made = function_of(&image, settings(Some("other.handler"))).unwrap();
         assert_eq!(made.command, ["/lambda-entrypoint.sh", "other.handler"]);
         assert_eq!(made.handler.as_deref(), Some("other.handler"));
     }
 
     #[test]
     fn what_an_image_does_not_say_is_not_made_up() {
-        let made = function(&image(&json!({"Cmd": ["/server"]})), settings(None)).unwrap();
+        let made = function_of(&image(&json!({"Cmd": ["/server"]})), settings(None)).unwrap();
         assert_eq!(
             (made.command, made.handler),
             (vec!["/server".to_owned()], None)
@@ -326,10 +390,10 @@ mod tests {
         assert_eq!(made.working_dir, "/");
         let two = json!({"Entrypoint": ["python", "-m", "x"], "Cmd": ["a", "b"]});
         assert_eq!(
-            function(&image(&two), settings(None)).unwrap().handler,
+            function_of(&image(&two), settings(None)).unwrap().handler,
             None
         );
-        let error = function(&image(&json!({})), settings(None)).unwrap_err();
+        let error = function_of(&image(&json!({})), settings(None)).unwrap_err();
         insta::assert_snapshot!(error, @"the image has neither an entry point nor a command");
     }
 }
