@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Receiver;
@@ -27,6 +28,8 @@ use super::{Error, Exit, HELPER, Helper, Memory, Program, SpawnError, Spec, peer
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it has for a number that is of no great use.
 const SOON: Duration = Duration::from_millis(500);
+/// How long to wait for others to close files, where there are too many.
+const AGAIN: Duration = Duration::from_millis(50);
 /// The port that the Runtime API has on Lambda.
 const PORT: u16 = 9001;
 /// How a process ends whose sandbox is ended.
@@ -239,9 +242,14 @@ impl Sandbox {
         if !self.shared.network {
             return true;
         }
-        // The tables are long where there are many connections.
-        let is_own = tokio::task::spawn_blocking(move || peers::is_own(peer, ours));
-        matches!(is_own.await, Ok(Ok(true)))
+        loop {
+            // The tables are long where there are many connections.
+            let is_own = tokio::task::spawn_blocking(move || peers::is_own(peer, ours));
+            match is_own.await {
+                Ok(Err(error)) if is_out_of_files(&error) => tokio::time::sleep(AGAIN).await,
+                is_own => return matches!(is_own, Ok(Ok(true))),
+            }
+        }
     }
 
     /// Connects to a port on which a program of the sandbox listens.
@@ -377,6 +385,11 @@ impl Shared {
         let (_, descriptors) = self.ask(ask, &[], action).await?;
         descriptors.into_iter().next().ok_or(Error::Gone)
     }
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| errno == Errno::MFILE || errno == Errno::NFILE)
 }
 
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
