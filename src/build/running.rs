@@ -4,7 +4,7 @@
 //! What is given beside the image, as the function's configuration on Lambda, is the caller's. What is said to the
 //! function, and who calls it, is not known here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -151,25 +151,15 @@ pub async fn prepare(
 
 /// The directories of an image's layers, lowest first. Blobs come here only for those that are not unpacked yet.
 async fn unpacked(image: &Image, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
-    let mut layers: Vec<_> = image
-        .manifest
-        .layers
-        .iter()
-        .zip(&image.config.diff_ids)
-        .collect();
-    // Of a layer that is there twice the upper one does all that both do, and nothing can be mounted twice.
-    let mut seen = BTreeSet::new();
-    layers.reverse();
-    layers.retain(|(_, diff_id)| seen.insert(*diff_id));
-    layers.reverse();
+    let layers = image.manifest.layers.iter().zip(&image.config.diff_ids);
     let mut absent = image.clone();
-    for (layer, diff_id) in &layers {
+    for (layer, diff_id) in layers.clone() {
         if tools.store.tree(diff_id).is_some() {
             absent.origins.remove(&layer.digest);
         }
     }
     build::bring_here(&absent, tools).await?;
-    let each = layers.into_iter().map(|(layer, diff_id)| {
+    let each = layers.map(|(layer, diff_id)| {
         let (layer, diff_id, store) = (layer.clone(), *diff_id, tools.store.clone());
         async move {
             let work = move || {
