@@ -4,17 +4,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncRead;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
-use tokio::net::unix::pipe::Receiver;
 
 use crate::lambda::sandbox::Error;
 use crate::lambda::sandbox::Exit;
+use crate::lambda::sandbox::Handle;
 use crate::lambda::sandbox::Memory;
 use crate::lambda::sandbox::Process;
 use crate::lambda::sandbox::Program;
@@ -94,17 +93,17 @@ impl Place for Sandbox {
 
     fn spawn<'a>(&'a self, program: &'a Program) -> BoxFuture<'a, Result<Started, SpawnError>> {
         async move {
-            let process = self.spawn(program).await?;
-            let refused = |source| Error::Refused {
-                action: "share a pipe",
-                source,
-            };
-            let framed = process.framed.as_ref().map(reader).transpose();
+            let Process {
+                stdout,
+                stderr,
+                framed,
+                handle,
+            } = self.spawn(program).await?;
             Ok(Started {
-                stdout: reader(&process.stdout).map_err(refused)?,
-                stderr: reader(&process.stderr).map_err(refused)?,
-                framed: framed.map_err(refused)?,
-                process: Box::new(process),
+                stdout: Box::new(stdout),
+                stderr: Box::new(stderr),
+                framed: framed.map(|framed| Box::new(framed) as Reader),
+                process: Box::new(handle),
             })
         }
         .boxed()
@@ -127,13 +126,7 @@ impl Place for Sandbox {
     }
 }
 
-/// The same pipe, to be read beside the process's own end.
-fn reader(receiver: &Receiver) -> io::Result<Reader> {
-    let descriptor = receiver.as_fd().try_clone_to_owned()?;
-    Ok(Box::new(Receiver::from_owned_fd(descriptor)?))
-}
-
-impl Running for Process {
+impl Running for Handle {
     fn wait(&mut self) -> BoxFuture<'_, Exit> {
         self.wait().boxed()
     }

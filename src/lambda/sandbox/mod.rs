@@ -23,13 +23,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Helper, Process, Sandbox, run_helper};
+pub use elsewhere::{Handle, Helper, Process, Sandbox, run_helper};
 #[cfg(target_os = "linux")]
 pub use helper::Helper;
 #[cfg(target_os = "linux")]
 pub use init::run as run_helper;
 #[cfg(target_os = "linux")]
-pub use owner::{Process, Sandbox};
+pub use owner::{Handle, Process, Sandbox};
 
 /// The first argument by which this program knows that it is a sandbox's helper; [`run_helper`] is all that it does
 /// then.

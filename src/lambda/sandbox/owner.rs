@@ -192,9 +192,11 @@ impl Sandbox {
                     stdout,
                     stderr,
                     framed,
-                    number: process,
-                    exit: Ended::NotYet(exit),
-                    shared: Arc::clone(&self.shared),
+                    handle: Handle {
+                        number: process,
+                        exit: Ended::NotYet(exit),
+                        shared: Arc::clone(&self.shared),
+                    },
                 });
             }
             Ok((Answer::NoWorkingDir(errno), _)) => SpawnError::WorkingDir {
@@ -494,6 +496,13 @@ pub struct Process {
     pub stderr: Receiver,
     /// The framed log, if it was asked for.
     pub framed: Option<Receiver>,
+    /// The program itself.
+    pub handle: Handle,
+}
+
+/// A program that was started in a sandbox, without what it writes.
+#[derive(Debug)]
+pub struct Handle {
     number: u64,
     exit: Ended,
     shared: Arc<Shared>,
@@ -505,7 +514,7 @@ enum Ended {
     With(Exit),
 }
 
-impl Process {
+impl Handle {
     /// Waits for its end, again and again if need be; may be given up and called again. A process ends with its
     /// sandbox as by SIGKILL.
     pub async fn wait(&mut self) -> Exit {
