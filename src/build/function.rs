@@ -21,7 +21,7 @@ use crate::lambda::TASK_ROOT;
 pub const IGNORE_FILE: &str = ".lambimgignore";
 
 /// What has no business in an image: version control, environments, caches, secrets, leftovers of
-/// tests and editors, and the files that steer the build (they change without the function changing).
+/// tests and editors.
 const LEFT_OUT: &str = "\
 .git
 .hg
@@ -48,6 +48,11 @@ htmlcov/
 .idea/
 .vscode/
 .aws-sam/
+.lambimg-*
+";
+
+/// The files that steer the build: they change without the function changing.
+const STEERING: &str = "\
 .lambimgignore
 lambimg.toml
 lambimg.lock
@@ -60,7 +65,6 @@ pylock.*.toml
 /Pipfile.lock
 /requirements.txt
 /requirements.in
-.lambimg-*
 ";
 
 /// Files that mark a directory as a virtual environment or as an image, whatever its name.
@@ -119,7 +123,7 @@ pub fn file_tree(
 ) -> Result<FileTree, Error> {
     let walk = Walk {
         project,
-        patterns: patterns(project, exclude)?,
+        patterns: patterns(project, [LEFT_OUT, STEERING], exclude)?,
         own_outputs,
         owner: "function".into(),
     };
@@ -130,19 +134,40 @@ pub fn file_tree(
     Ok(tree)
 }
 
-fn patterns(project: &Path, exclude: &[String]) -> Result<Gitignore, Error> {
-    let mut builder = GitignoreBuilder::new(project);
+/// Tells which of the files that lie directly in a project neither come into the image nor steer how it is built.
+///
+/// # Errors
+/// When the project's patterns cannot be read.
+pub(super) fn without_effect(
+    project: &Path,
+    exclude: &[String],
+) -> Result<impl Fn(&Path) -> bool, Error> {
+    let left_out = patterns(project, [LEFT_OUT, ""], exclude)?;
+    let steering = ignored(project, STEERING.lines())?;
+    Ok(move |path: &Path| {
+        let is_of = |patterns: &Gitignore| patterns.matched(path, false).is_ignore();
+        is_of(&left_out) && !is_of(&steering) && !path.ends_with("pyproject.toml")
+    })
+}
+
+fn patterns(project: &Path, ours: [&str; 2], exclude: &[String]) -> Result<Gitignore, Error> {
     let file = project.join(IGNORE_FILE);
     let own = match fs::read_to_string(&file) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(Error::Read { path: file, source }),
     };
-    let lines = LEFT_OUT.lines();
+    let lines = ours.into_iter().flat_map(str::lines);
     let lines = lines.chain(exclude.iter().map(String::as_str));
     // Some editors mark a text as UTF-8.
     let own = own.strip_prefix('\u{feff}').unwrap_or(&own).lines();
-    for line in lines.chain(own) {
+    ignored(project, lines.chain(own))
+}
+
+/// What these lines ignore, the last that matches counting.
+fn ignored<'a>(project: &Path, lines: impl Iterator<Item = &'a str>) -> Result<Gitignore, Error> {
+    let mut builder = GitignoreBuilder::new(project);
+    for line in lines {
         builder.add_line(None, line).map_err(|e| Error::Pattern {
             pattern: line.to_owned(),
             detail: e.to_string(),

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,15 +15,13 @@ use std::time::{Duration, SystemTime};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 
-use crate::build::{self, PARALLEL, Tools};
-use crate::digest::Digest;
+use crate::build::{self, PARALLEL, Tools, function};
 use crate::file_tree::{Content, Node};
 use crate::lambda::Architecture;
 use crate::lambda::environment::Place;
 use crate::lambda::fleet::Places;
 use crate::lambda::function::{Function, LogFormat};
 use crate::lambda::sandbox::{MAX_LAYERS, Sandbox, Spec};
-use crate::oci::Descriptor;
 use crate::oci::image::Image;
 use crate::oci::unpack;
 use crate::plan::Plan;
@@ -154,7 +153,7 @@ pub async fn prepare(
         });
     }
     let (memory, network) = (u64::from(settings.memory), settings.network);
-    let function = function(image, settings)?;
+    let function = function_of(image, settings)?;
     let spec = Spec {
         layers: unpacked(image, tools).await?,
         places: tools.store.trees().join(PLACES),
@@ -167,15 +166,16 @@ pub async fn prepare(
 
 /// The directories of an image's layers, lowest first. Blobs come here only for those that are not unpacked yet.
 async fn unpacked(image: &Image, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
-    let layers = distinct(image)?;
+    count_layers(image)?;
+    let layers = image.manifest.layers.iter().zip(&image.config.diff_ids);
     let mut absent = image.clone();
-    for (layer, diff_id) in &layers {
+    for (layer, diff_id) in layers.clone() {
         if tools.store.tree(diff_id).is_some() {
             absent.origins.remove(&layer.digest);
         }
     }
     build::bring_here(&absent, tools).await?;
-    let each = layers.into_iter().map(|(layer, diff_id)| {
+    let each = layers.map(|(layer, diff_id)| {
         let (layer, diff_id, store) = (layer.clone(), *diff_id, tools.store.clone());
         async move {
             let work = move || {
@@ -189,23 +189,16 @@ async fn unpacked(image: &Image, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
     stream::iter(each).buffered(PARALLEL).try_collect().await
 }
 
-/// The layers that are mounted, lowest first. Of one that is there twice the upper does all that both do, and nothing
-/// can be mounted twice.
-fn distinct(image: &Image) -> Result<Vec<(&Descriptor, &Digest)>, Error> {
-    let all = image.manifest.layers.iter().zip(&image.config.diff_ids);
-    let mut seen = BTreeSet::new();
-    let mut layers: Vec<_> = all
-        .rev()
-        .filter(|(_, diff_id)| seen.insert(*diff_id))
-        .collect();
-    layers.reverse();
-    match layers.len() {
+/// Fails where there are more layers than can be mounted; one that is there twice is mounted once.
+fn count_layers(image: &Image) -> Result<(), Error> {
+    let distinct: BTreeSet<_> = image.config.diff_ids.iter().collect();
+    match distinct.len() {
         count if count > MAX_LAYERS => Err(Error::Layers { count }),
-        _ => Ok(layers),
+        _ => Ok(()),
     }
 }
 
-fn function(image: &Image, settings: Settings) -> Result<Function, Error> {
+fn function_of(image: &Image, settings: Settings) -> Result<Function, Error> {
     let config = &image.config;
     let arguments = match settings.handler {
         Some(handler) => vec![handler],
@@ -241,14 +234,26 @@ fn function(image: &Image, settings: Settings) -> Result<Function, Error> {
     })
 }
 
+/// A file, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId(u64, u64);
+
+impl FileId {
+    /// The file that this is told of.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
+}
+
 /// What tells whether a project has changed: sizes and times of its files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Glance(BTreeMap<PathBuf, (u64, Option<SystemTime>)>);
 
 impl Glance {
     /// Looks at the files that the function is made of and at those that lie directly in the project, which decide
-    /// how. Nothing is read but the directories, so that it may be done again and again.
-    pub fn of(plan: &Plan) -> Self {
+    /// how, unless they are left out. Nothing is read but the directories, so that it may be done again and again.
+    /// `outputs` are files that are written all the time and mean nothing.
+    pub fn of(plan: &Plan, outputs: &[FileId]) -> Self {
         let mut seen = Self::default();
         // What cannot be listed now, as in the midst of a change, differs from what will be.
         if let Ok(tree) = build::function_tree(plan) {
@@ -258,21 +263,31 @@ impl Glance {
                     ..
                 } = &entry.node
                 {
-                    seen.add(path);
+                    seen.add(path, outputs);
                 }
             }
         }
         let listed = fs::read_dir(&plan.project).into_iter().flatten().flatten();
-        listed.for_each(|entry| seen.add(&entry.path()));
+        let without_effect = function::without_effect(&plan.project, &plan.exclude).ok();
+        for entry in listed {
+            let path = entry.path();
+            if !without_effect
+                .as_ref()
+                .is_some_and(|is_without| is_without(&path))
+            {
+                seen.add(&path, outputs);
+            }
+        }
         if let Some(file) = plan.needs.file() {
-            seen.add(file);
+            seen.add(file, outputs);
         }
         seen
     }
 
-    fn add(&mut self, path: &Path) {
+    fn add(&mut self, path: &Path, outputs: &[FileId]) {
         if let Ok(found) = fs::metadata(path)
             && found.is_file()
+            && !outputs.contains(&FileId::of(&found))
         {
             self.0
                 .insert(path.to_owned(), (found.len(), found.modified().ok()));
@@ -283,7 +298,9 @@ impl Glance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::{Config, Family, Manifest};
+    use crate::config::{Project, Setting};
+    use crate::oci::{Config, Descriptor, Family, Manifest};
+    use crate::plan;
     use serde_json::json;
 
     fn image(config: &Value) -> Image {
@@ -333,7 +350,7 @@ mod tests {
             shown.contains("NAME") && !shown.contains("secret"),
             "{shown}"
         );
-        let made = function(&image(&config), given).unwrap();
+        let made = function_of(&image(&config), given).unwrap();
         let shown = format!("{made:?}");
         assert!(
             shown.contains("NAME") && !shown.contains("secret"),
@@ -356,45 +373,74 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_nothing_is_not_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        for name in [
+            "app.py",
+            "lambimg.toml",
+            "base.txt",
+            "notes.log",
+            ".coverage",
+            "serve.out",
+        ] {
+            write(name, "");
+        }
+        write(".lambimgignore", "*.log\n*.toml\n");
+        let project = Project::read(directory.path()).unwrap();
+        let mut request = plan::Request::default();
+        let flag = |text: &str, name| Some(Setting::flag(text.to_owned(), name));
+        request.config.handler = flag("app.handler", "--handler");
+        request.config.base = flag("r.test/base:1", "--base");
+        let plan = plan::make(&project, request).unwrap();
+        let output = fs::metadata(directory.path().join("serve.out")).unwrap();
+        let look = || Glance::of(&plan, &[FileId::of(&output)]);
+        for (name, matters) in [
+            ("app.py", true),
+            ("lambimg.toml", true),
+            ("base.txt", true),
+            (".lambimgignore", true),
+            ("notes.log", false),
+            (".coverage", false),
+            ("serve.out", false),
+        ] {
+            let before = look();
+            let text = fs::read_to_string(directory.path().join(name)).unwrap();
+            write(name, &format!("{text}#\n"));
+            assert_eq!(look() != before, matters, "{name}");
+        }
+    }
+
+    #[test]
     fn a_function_is_what_the_image_says() {
         let image = image(&json!({
             "Entrypoint": ["/lambda-entrypoint.sh"], "Cmd": ["app.handler"],
             "Env": ["A=1=2", "B="], "WorkingDir": "/var/task",
         }));
-        let made = function(&image, settings(None)).unwrap();
+        let made = function_of(&image, settings(None)).unwrap();
         assert_eq!(made.command, ["/lambda-entrypoint.sh", "app.handler"]);
         assert_eq!(made.handler.as_deref(), Some("app.handler"));
         assert_eq!(made.working_dir, "/var/task");
         assert_eq!(made.image_variables["A"], "1=2");
         assert_eq!(made.image_variables["B"], "");
-        let made = function(&image, settings(Some("other.handler"))).unwrap();
+        let made = function_of(&image, settings(Some("other.handler"))).unwrap();
         assert_eq!(made.command, ["/lambda-entrypoint.sh", "other.handler"]);
         assert_eq!(made.handler.as_deref(), Some("other.handler"));
     }
 
     #[test]
-    fn layers_are_mounted_once_and_not_without_end() {
-        let image = with_layers(&json!({}), &[1, 2, 1, 3]);
-        let sizes: Vec<_> = distinct(&image)
-            .unwrap()
-            .iter()
-            .map(|one| one.0.size)
-            .collect();
-        assert_eq!(sizes, [2, 1, 3]);
+    fn layers_are_not_mounted_without_end() {
         let mut many: Vec<_> = (0..MAX_LAYERS).collect();
         many.push(0);
-        assert_eq!(
-            distinct(&with_layers(&json!({}), &many)).unwrap().len(),
-            MAX_LAYERS
-        );
+        count_layers(&with_layers(&json!({}), &many)).unwrap();
         many.push(MAX_LAYERS);
-        let error = distinct(&with_layers(&json!({}), &many)).unwrap_err();
+        let error = count_layers(&with_layers(&json!({}), &many)).unwrap_err();
         insta::assert_snapshot!(error, @"the image has 500 layers, and 499 can lie under one another here");
     }
 
     #[test]
     fn what_an_image_does_not_say_is_not_made_up() {
-        let made = function(&image(&json!({"Cmd": ["/server"]})), settings(None)).unwrap();
+        let made = function_of(&image(&json!({"Cmd": ["/server"]})), settings(None)).unwrap();
         assert_eq!(
             (made.command, made.handler),
             (vec!["/server".to_owned()], None)
@@ -402,10 +448,10 @@ mod tests {
         assert_eq!(made.working_dir, "/");
         let two = json!({"Entrypoint": ["python", "-m", "x"], "Cmd": ["a", "b"]});
         assert_eq!(
-            function(&image(&two), settings(None)).unwrap().handler,
+            function_of(&image(&two), settings(None)).unwrap().handler,
             None
         );
-        let error = function(&image(&json!({})), settings(None)).unwrap_err();
+        let error = function_of(&image(&json!({})), settings(None)).unwrap_err();
         insta::assert_snapshot!(error, @"the image has neither an entry point nor a command");
     }
 }

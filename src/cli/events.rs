@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
-use lambimg::lambda::function::MAX_PAYLOAD;
+use lambimg::lambda::function::{MAX_CLIENT_CONTEXT, MAX_PAYLOAD};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
@@ -18,8 +18,6 @@ use crate::terminal::Terminal;
 
 /// What a call without an event gets.
 const NO_EVENT: &[u8] = b"{}";
-/// The longest client context, in the letters of base64 that it is sent in.
-const MAX_CLIENT_CONTEXT: usize = 3583;
 
 /// Where events are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@
     reason = "what documents an argument is its help text"
 )]
 
+mod backlog;
 mod check;
 mod differences;
 mod event;

@@ -268,7 +268,7 @@ impl<'a> Run<'a> {
         if plan.architecture != self.machine {
             return Err(Failure::other_machine(plan.architecture, self.machine));
         }
-        let seen = Glance::of(&plan);
+        let seen = Glance::of(&plan, &surroundings::outputs());
         let made = Box::pin(build::build(plan, &tools)).await?;
         let built = Built {
             plan: made.plan,

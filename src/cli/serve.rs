@@ -5,7 +5,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use lambimg::build::running::Glance;
@@ -18,11 +18,14 @@ use crate::Arguments;
 use crate::failure::Failure;
 use crate::running::{Built, Ready, Run, RunArguments};
 use crate::signals::{Stop, until_stopped};
+use crate::surroundings;
 use crate::terminal::{Terminal, counted};
 
 /// How often a project is looked at. That costs a look at each file's date; to be told by the kernel would need a
 /// crate and watches by the thousand, and would still miss network file systems.
 const LOOK: Duration = Duration::from_millis(300);
+/// How long whoever changes one file after the other is waited for: what changes all the time is built as it is.
+const SETTLED: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
@@ -143,12 +146,13 @@ impl Serving<'_> {
         }
     }
 
-    /// Waits until whoever changes files has done so.
+    /// Waits until whoever changes files has done so, within reason.
     async fn settled(&self, ready: &Ready, plan: &Arc<Plan>, mut seen: Glance) -> Glance {
+        let begun = Instant::now();
         loop {
             tokio::time::sleep(LOOK / 3).await;
             let now = glance(ready, plan).await;
-            if now == seen {
+            if now == seen || begun.elapsed() > SETTLED {
                 return now;
             }
             seen = now;
@@ -161,7 +165,7 @@ async fn glance(ready: &Ready, plan: &Arc<Plan>) -> Glance {
     let plan = Arc::clone(plan);
     ready
         .tools
-        .block(move || Glance::of(&plan))
+        .block(move || Glance::of(&plan, &surroundings::outputs()))
         .await
         .unwrap_or_default()
 }

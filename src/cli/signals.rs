@@ -4,6 +4,7 @@
 //! gets Lambda's time to shut down; the second ends it at once. What the work is, is not known here.
 
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -15,6 +16,8 @@ use crate::failure::Failure;
 /// How long threads that are still at work are waited for.
 const AT_A_SIGNAL: Duration = Duration::from_millis(200);
 const AT_THE_END: Duration = Duration::from_secs(5);
+/// How long after the second signal this process ends whatever it does.
+const AT_THE_LATEST: Duration = Duration::from_secs(1);
 
 /// Does `work`, unless a signal ends it: then what it has begun is dropped.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
@@ -28,6 +31,7 @@ pub(crate) fn until_stopped<T>(
     work: impl AsyncFnOnce(Stop) -> T,
 ) -> Result<T, Failure> {
     let runtime = runtime()?;
+    end_at_the_second()?;
     let (done, is_stopped) = runtime.block_on(async {
         let mut signals = match Signals::new() {
             Ok(signals) => signals,
@@ -53,6 +57,25 @@ pub(crate) fn until_stopped<T>(
     // Threads that nobody waits for any more clear up behind them, if they hear of it soon.
     runtime.shutdown_timeout(if is_stopped { AT_A_SIGNAL } else { AT_THE_END });
     done
+}
+
+/// Ends this process soon after the second signal, even where all threads wait for what never comes, as for somebody
+/// to read what they print.
+#[expect(clippy::exit, reason = "nothing is left that could return")]
+fn end_at_the_second() -> Result<(), Failure> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build();
+    let runtime = runtime.map_err(|error| cannot_start(&error))?;
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let waiting = async move {
+        signals.next().await;
+        let second = signals.next().await;
+        tokio::time::sleep(AT_THE_LATEST).await;
+        std::process::exit(128 + second)
+    };
+    let thread = thread::Builder::new().name("signals".to_owned());
+    let started = thread.spawn(move || runtime.block_on(waiting));
+    started.map(drop).map_err(|error| cannot_start(&error))
 }
 
 fn cannot_start(error: &std::io::Error) -> Failure {

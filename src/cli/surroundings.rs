@@ -7,6 +7,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::{Duration, SystemTime};
@@ -19,6 +20,7 @@ use lambimg::build::cache;
 use lambimg::build::earlier::Earlier;
 use lambimg::build::pinning::Pinning;
 use lambimg::build::pushing::Announcer;
+use lambimg::build::running::FileId;
 use lambimg::http::{self, Certificate, Client, Secret, Settings, Url};
 use lambimg::oci::reference::Name;
 use lambimg::plan::reach::Reach;
@@ -467,6 +469,14 @@ fn is_executable(path: &PathBuf) -> bool {
     use std::os::unix::fs::PermissionsExt;
     let metadata = fs::metadata(path);
     metadata.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+/// The files that this process writes its output to.
+pub(crate) fn outputs() -> Vec<FileId> {
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let each = [stdout.as_fd(), stderr.as_fd()].into_iter();
+    let found = each.map(|output| fs::File::from(output.try_clone_to_owned()?).metadata());
+    found.flatten().map(|found| FileId::of(&found)).collect()
 }
 
 /// Asks for as many open files as the machine allows: each wheel of a project stays open while its layers are

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -24,11 +24,14 @@ use lambimg::plan::Plan;
 use lambimg::progress::{Event, Progress};
 use serde_json::json;
 
+use crate::backlog::Backlog;
 use crate::failure::{self, Failure};
 use crate::surroundings;
 
 /// Columns of results that are not for a terminal.
 const WIDTH: usize = 100;
+/// How long somebody who reads no log is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A terminal that says it has fewer columns is not believed.
 const NARROWEST: usize = 20;
 
@@ -53,6 +56,8 @@ pub(crate) struct Terminal {
     verbose: bool,
     colour: bool,
     result_colour: bool,
+    /// A function's log, from its first line on; nothing where it is written at once.
+    log: Arc<OnceLock<Option<Backlog>>>,
 }
 
 impl Terminal {
@@ -70,6 +75,7 @@ impl Terminal {
             verbose,
             colour: able && !plain,
             result_colour: io::stdout().is_terminal() && !dumb && !plain,
+            log: Arc::default(),
         }
     }
 
@@ -111,14 +117,8 @@ impl Terminal {
 
     /// Writes a line to stderr, above the bars if there are any.
     fn line(&self, text: &str) {
-        let write = || {
-            // Nobody is left to be told that stderr is closed.
-            let _ = writeln!(io::stderr(), "{text}");
-        };
-        match &self.bars {
-            Some(bars) => bars.suspend(write),
-            None => write(),
-        }
+        self.flush_log();
+        write_above(self.bars.as_ref(), format!("{text}\n").as_bytes());
     }
 
     /// A listener for the library.
@@ -181,25 +181,33 @@ impl Terminal {
         }
     }
 
-    /// Takes the bars away.
+    /// Takes the bars away, when all is written.
     pub(crate) fn finish(&self) {
+        self.flush_log();
         if let Some(bars) = &self.bars {
             let _ = bars.clear();
         }
     }
 
-    /// Writes a function's log, as it is; lines of several functions are not mixed.
+    /// Writes a function's log, as it is; lines of several functions are not mixed. It is written soon, and before
+    /// whatever is said or printed after it.
     pub(crate) fn log(&self, lines: &[u8]) {
         if !self.warnings {
             return;
         }
-        let write = || {
-            // Nobody is left to be told that stderr is closed.
-            let _ = io::stderr().lock().write_all(lines);
-        };
-        match &self.bars {
-            Some(bars) => bars.suspend(write),
-            None => write(),
+        let backlog = self.log.get_or_init(|| {
+            let bars = self.bars.clone();
+            Backlog::new(PATIENCE, move |lines| write_above(bars.as_ref(), lines)).ok()
+        });
+        match backlog {
+            Some(backlog) => backlog.write(lines),
+            None => write_above(self.bars.as_ref(), lines),
+        }
+    }
+
+    fn flush_log(&self) {
+        if let Some(Some(backlog)) = self.log.get() {
+            backlog.flush();
         }
     }
 
@@ -209,8 +217,8 @@ impl Terminal {
     }
 
     /// Prints a result of any bytes.
-    #[expect(clippy::unused_self, reason = "stdout is this value's as stderr is")]
     pub(crate) fn print_bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+        self.flush_log();
         let mut stdout = io::stdout().lock();
         match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
             // Whoever reads has had enough: `lambimg bases | head -1`.
@@ -310,6 +318,18 @@ impl Terminal {
         if self.verbose && failure.code == failure::BUG {
             self.line("please report this with the command that led to it");
         }
+    }
+}
+
+/// Writes lines to stderr, above the bars if there are any.
+fn write_above(bars: Option<&MultiProgress>, lines: &[u8]) {
+    let write = || {
+        // Nobody is left to be told that stderr is closed.
+        let _ = io::stderr().lock().write_all(lines);
+    };
+    match bars {
+        Some(bars) => bars.suspend(write),
+        None => write(),
     }
 }
 

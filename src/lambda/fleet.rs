@@ -214,7 +214,7 @@ impl Shared {
             Ok(made) => made,
             Err(error) => return tell(answer, Err(error)),
         };
-        let work = async { Ok(environment.invoke(call).await) };
+        let work = async { environment.invoke(call).await.map_err(Error::Place) };
         let outcome = self.unless_ended(work).await;
         // Whoever calls again at the answer meets the same environment, as on Lambda.
         let kept = outcome.as_ref().ok().and_then(|_| self.keep(version));
@@ -251,7 +251,7 @@ impl Shared {
         self.unless_ended(async {
             let place = places().await.map_err(Error::Place)?;
             let environment = Environment::start(function, place, self.log.clone(), self.clock);
-            Ok((version, environment.await))
+            Ok((version, environment.await.map_err(Error::Place)?))
         })
         .await
     }
@@ -284,9 +284,11 @@ mod tests {
     use super::*;
     use crate::lambda::environment::testing::{self, RUNTIME, Stage, echo};
 
-    /// A fleet, and the places it has made.
-    fn fleet(size: u32) -> (Fleet, Arc<Mutex<Vec<Arc<Stage>>>>) {
-        let stages = Arc::new(Mutex::new(Vec::new()));
+    type Stages = Arc<Mutex<Vec<Arc<Stage>>>>;
+
+    /// A fleet, and the stages that it has made.
+    fn fleet(size: u32) -> (Fleet, Stages) {
+        let stages = Stages::default();
         let made = Arc::clone(&stages);
         let places: Places = Arc::new(move || {
             let mut stage = Stage::default().with(RUNTIME, echo);
@@ -300,25 +302,41 @@ mod tests {
         (fleet, stages)
     }
 
-    async fn call(fleet: &Fleet, event: &'static str) -> Outcome {
+    async fn call(fleet: &Fleet, event: &'static str) -> Result<Outcome, Error> {
         let call = Invocation {
             event: event.into(),
             ..Invocation::default()
         };
-        fleet.invoke(call).await.unwrap()
+        fleet.invoke(call).await
     }
 
     #[tokio::test]
     async fn an_environment_that_was_killed_is_replaced() {
         let (fleet, stages) = fleet(1);
         for _ in 0..2 {
-            assert_eq!(call(&fleet, "1").await.payload, "1");
+            assert_eq!(call(&fleet, "1").await.unwrap().payload, "1");
         }
         assert_eq!(stages.lock().unwrap().len(), 1);
         stages.lock().unwrap()[0]
             .gone
             .store(true, Ordering::Relaxed);
-        assert_eq!(call(&fleet, "1").await.payload, "1");
+        assert_eq!(call(&fleet, "1").await.unwrap().payload, "1");
+        assert_eq!(stages.lock().unwrap().len(), 2);
+        fleet.end().await;
+    }
+
+    #[tokio::test]
+    async fn what_the_machine_fails_in_is_no_failure_of_the_function() {
+        let (fleet, stages) = fleet(1);
+        assert!(call(&fleet, "exit").await.unwrap().is_error);
+        // The next call has to start it again, and there is nothing to start it with.
+        stages.lock().unwrap()[0]
+            .exhausted
+            .store(true, Ordering::Relaxed);
+        let failed = call(&fleet, "1").await;
+        assert!(matches!(failed, Err(Error::Place(_))), "{failed:?}");
+        // Of what failed nothing is used again.
+        assert_eq!(call(&fleet, "1").await.unwrap().payload, "1");
         assert_eq!(stages.lock().unwrap().len(), 2);
         fleet.end().await;
     }
@@ -327,12 +345,13 @@ mod tests {
     async fn who_calls_again_meets_the_same_environment() {
         let (fleet, stages) = fleet(3);
         for _ in 0..3 {
-            assert!(call(&fleet, "exit").await.is_error);
-            assert_eq!(call(&fleet, "1").await.payload, "1");
+            assert!(call(&fleet, "exit").await.unwrap().is_error);
+            assert_eq!(call(&fleet, "1").await.unwrap().payload, "1");
         }
         assert_eq!(stages.lock().unwrap().len(), 1);
         // Who calls meanwhile has one of his own.
-        tokio::join!(call(&fleet, "1"), call(&fleet, "exit"));
+        let (one, other) = tokio::join!(call(&fleet, "1"), call(&fleet, "exit"));
+        assert!(one.is_ok() && other.is_ok());
         assert_eq!(stages.lock().unwrap().len(), 2);
         fleet.end().await;
         assert!(stages.lock().unwrap().iter().all(|one| !one.is_running()));

@@ -15,6 +15,8 @@ use uuid::Uuid;
 pub const MAX_PAYLOAD: usize = 6 << 20;
 /// The largest event of a call that does not wait, in bytes.
 pub const MAX_ASYNC_PAYLOAD: usize = 1 << 20;
+/// The longest client context, in the letters of base64 that it is sent in.
+pub const MAX_CLIENT_CONTEXT: usize = 3583;
 /// The memory that Lambda gives where nothing is said, in megabytes.
 pub const DEFAULT_MEMORY: u32 = 128;
 /// The time that Lambda gives where nothing is said.

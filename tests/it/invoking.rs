@@ -1,9 +1,13 @@
 //! `invoke` and `serve`: the real binary runs a real image, and is called as users and AWS's SDKs call.
 
 use std::fs;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -360,7 +364,8 @@ impl Served {
     fn until(&self, answer: &str) {
         let start = Instant::now();
         while self.call("function", &[], "{}").text() != format!("\"{answer}\"") {
-            assert!(start.elapsed() < PATIENCE, "{answer} is not served");
+            let said = self.running.so_far().1;
+            assert!(start.elapsed() < PATIENCE, "{answer} is not served: {said}");
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -518,6 +523,53 @@ fn a_change_is_served_at_once() {
         "{}",
         ended.rendering()
     );
+}
+
+#[test]
+fn a_change_is_served_although_another_file_never_rests() {
+    let project = Project::with_handler();
+    let app = |answer: &str| format!("def handler(event, context):\n    return '{answer}'\n");
+    project.file("app.py", app("old"));
+    // The image has nothing of it, so that it may change while it is built.
+    project.file(".lambimgignore", "");
+    let served = Served::start(&project, [".", "--base", "host", "--watch"]);
+    let is_over = AtomicBool::new(false);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let restless = project.path().join(".lambimgignore");
+            let mut restless = OpenOptions::new().append(true).open(restless).unwrap();
+            while !is_over.load(Ordering::Relaxed) && start.elapsed() < PATIENCE {
+                restless.write_all(b"#\n").unwrap();
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        project.file("app.py", app("newer"));
+        served.until("newer");
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(start.elapsed() < PATIENCE, "it waited for the file to rest");
+    served.end();
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    let project = Project::with_handler();
+    let app =
+        "def handler(event, context):\n    print(('a' * 1000 + '\\n') * 1000)\n    return 'done'\n";
+    project.file("app.py", app);
+    let mut shell = Command::new("sh");
+    // Both ends of the pipe are open, and nobody reads.
+    let unread =
+        "mkfifo ../log && exec 3<>../log && exec \"$0\" serve . --base host --port 0 2>../log";
+    shell.args(["-c", unread, env!("CARGO_BIN_EXE_lambimg")]);
+    let mut served = Served::of(project.run_by(shell).spawn());
+    for _ in 0..4 {
+        assert_eq!(served.call("function", &[], "{}").text(), "\"done\"");
+    }
+    served.running.signal("TERM");
+    let ended = served.running.outcome(Duration::from_secs(10));
+    assert_eq!(ended.code, Some(0), "{}", ended.rendering());
 }
 
 #[test]

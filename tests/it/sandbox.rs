@@ -219,7 +219,7 @@ async fn finish(mut process: Process) -> (Exit, String, String) {
     let patience = Duration::from_mins(1);
     let (read, errors) = tokio::time::timeout(patience, both).await.unwrap();
     read.and(errors).unwrap();
-    let exit = tokio::time::timeout(patience, process.wait())
+    let exit = tokio::time::timeout(patience, process.handle.wait())
         .await
         .unwrap();
     (exit, out, err)
@@ -540,14 +540,14 @@ async fn programs_end_as_they_end() {
     };
     assert_eq!(finish(spawn("exit 7").await).await.0, Exit::Code(7));
     let mut sleeper = spawn("exec sleep 100").await;
-    sleeper.signal(15).await.unwrap();
-    assert_eq!(sleeper.wait().await, Exit::Signal(15));
-    assert_eq!(sleeper.wait().await, Exit::Signal(15));
-    sleeper.signal(15).await.unwrap();
+    sleeper.handle.signal(15).await.unwrap();
+    assert_eq!(sleeper.handle.wait().await, Exit::Signal(15));
+    assert_eq!(sleeper.handle.wait().await, Exit::Signal(15));
+    sleeper.handle.signal(15).await.unwrap();
     let mut last = spawn("sleep 100").await;
     sandbox.end().await;
-    assert_eq!(last.wait().await, Exit::Signal(9));
-    assert!(matches!(last.signal(9).await, Err(Error::Gone)));
+    assert_eq!(last.handle.wait().await, Exit::Signal(9));
+    assert!(matches!(last.handle.signal(9).await, Err(Error::Gone)));
 }
 
 #[tokio::test]
@@ -570,7 +570,7 @@ async fn framed_lines_have_a_pipe() {
         .await
         .unwrap();
     assert_eq!(framed, "x");
-    assert_eq!(process.wait().await, Exit::Code(0));
+    assert_eq!(process.handle.wait().await, Exit::Code(0));
     // The next one has none of it, nor of what the tests were started with.
     let (_, open, _) = python(&sandbox, "import os; print(os.listdir('/proc/self/fd'))").await;
     assert_eq!(open.split_whitespace().count(), 4, "{open}");
@@ -603,7 +603,7 @@ async fn strays_are_gone_when_all_are_killed() {
     let mut process = with_strays(&sandbox).await;
     assert!(sandbox.memory().await.now > MIB);
     sandbox.kill_all().await.unwrap();
-    assert_eq!(process.wait().await, Exit::Signal(9));
+    assert_eq!(process.handle.wait().await, Exit::Signal(9));
     assert_eq!(sandbox.memory().await.now, 0);
     let left = shell(&sandbox, "echo /proc/[0-9]*").await;
     assert_eq!(left.split_whitespace().count(), 2, "{left}");
@@ -818,8 +818,8 @@ async fn the_most_memory_is_of_those_that_run() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let memory = sandbox.memory().await;
     assert!(0 < memory.most && memory.most < 50 * MIB, "{memory:?}");
-    small.signal(9).await.unwrap();
-    small.wait().await;
+    small.handle.signal(9).await.unwrap();
+    small.handle.wait().await;
 }
 
 #[tokio::test]

@@ -225,6 +225,16 @@ fn of_sandbox(error: &sandbox::Error) -> Advice {
             "run it in a virtual machine or a container with Linux; all other verbs work here",
             USAGE,
         ),
+        sandbox::Error::Helper { source, .. }
+        | sandbox::Error::Setup { source, .. }
+        | sandbox::Error::Refused { source, .. }
+            if is_out_of_files(source) =>
+        {
+            hint(
+                "each environment takes a dozen open files: allow more with `ulimit -n`, or give a lower `--concurrency`",
+                REFUSED,
+            )
+        }
         sandbox::Error::Helper { .. } => hint(
             "is /proc mounted? lambimg executes itself through it",
             REFUSED,
@@ -241,6 +251,15 @@ fn of_sandbox(error: &sandbox::Error) -> Advice {
              outside of it",
             REFUSED,
         ),
+        sandbox::Error::Mount { what, source }
+            if what == "`/proc`" && source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            hint(
+                "a container whose own /proc is masked allows no other: start it with `--security-opt \
+                 systempaths=unconfined`, or run lambimg outside of it",
+                REFUSED,
+            )
+        }
         sandbox::Error::Mount { .. } => hint(
             "functions need Linux 5.11 or later, and a store on a file system that overlays can be made of: set \
              LAMBIMG_CACHE_DIR to a directory on ext4, xfs, btrfs or tmpfs",
@@ -250,6 +269,12 @@ fn of_sandbox(error: &sandbox::Error) -> Advice {
             (None, REFUSED)
         }
     }
+}
+
+/// Whether this process, or the machine, has as many files open as it may.
+fn is_out_of_files(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    errno.is_some_and(|errno| [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].contains(&errno))
 }
 
 impl From<event::Error> for Failure {
@@ -275,5 +300,30 @@ impl From<event::Error> for Failure {
             ),
         };
         Self::new(&error, advice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_sandbox_from_being_made_has_its_own_remedy() {
+        let hint_of = |error: sandbox::Error| of_sandbox(&error).0.unwrap();
+        let os_error = |errno: rustix::io::Errno| io::Error::from(errno);
+        let mount = |what: &str| sandbox::Error::Mount {
+            what: what.to_owned(),
+            source: os_error(rustix::io::Errno::PERM),
+        };
+        let masked = hint_of(mount("`/proc`"));
+        assert!(masked.contains("systempaths=unconfined"), "{masked}");
+        assert!(!masked.contains("LAMBIMG_CACHE_DIR"), "{masked}");
+        let layers = hint_of(mount("its layers"));
+        assert!(layers.contains("LAMBIMG_CACHE_DIR"), "{layers}");
+        let full = hint_of(sandbox::Error::Refused {
+            action: "make a pipe",
+            source: os_error(rustix::io::Errno::MFILE),
+        });
+        assert!(full.contains("ulimit -n"), "{full}");
     }
 }

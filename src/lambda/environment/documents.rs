@@ -31,6 +31,43 @@ pub(super) struct Failure {
     pub status: Status,
 }
 
+/// Why something came to an end.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// The function or an extension failed.
+    Function(Failure),
+    /// The place did, or the machine: the function has nothing to do with it.
+    Place(Error),
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Function(failure)
+    }
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Place(error)
+    }
+}
+
+impl From<SpawnError> for Stopped {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::WorkingDir { path, source } => Self::Function(Failure::new(
+                "Runtime.InvalidWorkingDir",
+                format!("chdir {path}: {}", reason(&source)),
+            )),
+            SpawnError::Exec { path, source } => Self::Function(Failure::new(
+                "Runtime.InvalidEntrypoint",
+                format!("fork/exec {path}: {}", reason(&source)),
+            )),
+            SpawnError::Sandbox(error) => Self::Place(error),
+        }
+    }
+}
+
 /// How something went, in the platform's reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
@@ -102,31 +139,6 @@ impl Failure {
             }
             Fatal::ExtensionCrash(exit) => Self::new("Extension.Crash", exit_status(exit)),
         }
-    }
-
-    /// A runtime that was not started.
-    pub(super) fn refusal(refusal: &SpawnError) -> Self {
-        match refusal {
-            SpawnError::WorkingDir { path, source } => Self::new(
-                "Runtime.InvalidWorkingDir",
-                format!("chdir {path}: {}", reason(source)),
-            ),
-            SpawnError::Exec { path, source } => Self::new(
-                "Runtime.InvalidEntrypoint",
-                format!("fork/exec {path}: {}", reason(source)),
-            ),
-            SpawnError::Sandbox(error) => Self::place(error),
-        }
-    }
-
-    /// A place that fails.
-    pub(super) fn place(error: &Error) -> Self {
-        let source = std::error::Error::source(error);
-        let source = source.map(|source| format!(": {source}"));
-        Self::new(
-            "Sandbox.Failure",
-            format!("{error}{}", source.unwrap_or_default()),
-        )
     }
 
     /// More extensions than there may be.
@@ -299,12 +311,16 @@ mod tests {
             said(&Failure::timeout(Duration::from_millis(2500))),
             r#"{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: ID Error: Task timed out after 2.50 seconds"}"#
         );
+        let refused = |error: SpawnError| match Stopped::from(error) {
+            Stopped::Function(failure) => failure,
+            Stopped::Place(error) => panic!("{error}"),
+        };
         let missing = SpawnError::Exec {
             path: "/entry".to_owned(),
             source: std::io::Error::from_raw_os_error(2),
         };
         assert_eq!(
-            said(&Failure::refusal(&missing)),
+            said(&refused(missing)),
             r#"{"errorType":"Runtime.InvalidEntrypoint","errorMessage":"RequestId: ID Error: fork/exec /entry: no such file or directory"}"#
         );
         let nowhere = SpawnError::WorkingDir {
@@ -312,7 +328,7 @@ mod tests {
             source: std::io::Error::from_raw_os_error(13),
         };
         assert_eq!(
-            said(&Failure::refusal(&nowhere)),
+            said(&refused(nowhere)),
             r#"{"errorType":"Runtime.InvalidWorkingDir","errorMessage":"RequestId: ID Error: chdir /none: permission denied"}"#
         );
     }

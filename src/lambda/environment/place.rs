@@ -4,17 +4,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncRead;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
-use tokio::net::unix::pipe::Receiver;
 
 use crate::lambda::sandbox::Error;
 use crate::lambda::sandbox::Exit;
+use crate::lambda::sandbox::Handle;
 use crate::lambda::sandbox::Memory;
 use crate::lambda::sandbox::Process;
 use crate::lambda::sandbox::Program;
@@ -25,6 +24,9 @@ use crate::lambda::sandbox::SpawnError;
 pub trait Place: Send + Sync {
     /// Listens where the place's programs can connect, by the address that is given with it.
     fn listen(&self) -> BoxFuture<'_, Result<(TcpListener, SocketAddr), Error>>;
+
+    /// Whether who has connected from `peer` to `ours`, where the place listens, may be one of its programs.
+    fn admits(&self, peer: SocketAddr, ours: SocketAddr) -> BoxFuture<'_, bool>;
 
     /// Connects to a port on which one of the place's programs listens.
     fn connect(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>>;
@@ -80,6 +82,10 @@ impl Place for Sandbox {
         self.listen().boxed()
     }
 
+    fn admits(&self, peer: SocketAddr, ours: SocketAddr) -> BoxFuture<'_, bool> {
+        self.admits(peer, ours).boxed()
+    }
+
     fn connect(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {
         self.connect(port).boxed()
     }
@@ -90,17 +96,17 @@ impl Place for Sandbox {
 
     fn spawn<'a>(&'a self, program: &'a Program) -> BoxFuture<'a, Result<Started, SpawnError>> {
         async move {
-            let process = self.spawn(program).await?;
-            let refused = |source| Error::Refused {
-                action: "share a pipe",
-                source,
-            };
-            let framed = process.framed.as_ref().map(reader).transpose();
+            let Process {
+                stdout,
+                stderr,
+                framed,
+                handle,
+            } = self.spawn(program).await?;
             Ok(Started {
-                stdout: reader(&process.stdout).map_err(refused)?,
-                stderr: reader(&process.stderr).map_err(refused)?,
-                framed: framed.map_err(refused)?,
-                process: Box::new(process),
+                stdout: Box::new(stdout),
+                stderr: Box::new(stderr),
+                framed: framed.map(|framed| Box::new(framed) as Reader),
+                process: Box::new(handle),
             })
         }
         .boxed()
@@ -127,13 +133,7 @@ impl Place for Sandbox {
     }
 }
 
-/// The same pipe, to be read beside the process's own end.
-fn reader(receiver: &Receiver) -> io::Result<Reader> {
-    let descriptor = receiver.as_fd().try_clone_to_owned()?;
-    Ok(Box::new(Receiver::from_owned_fd(descriptor)?))
-}
-
-impl Running for Process {
+impl Running for Handle {
     fn wait(&mut self) -> BoxFuture<'_, Exit> {
         self.wait().boxed()
     }

@@ -268,19 +268,23 @@ impl Telemetry {
         subscribers.early = Vec::new();
     }
 
-    /// Sends events to an extension, those of the platform from INIT's beginning on. A second subscription of the same one replaces the first.
+    /// Sends events to an extension, those of the platform from INIT's beginning on, unless nobody can subscribe any
+    /// more; says whether it does. A second subscription of the same one replaces the first.
     pub(super) fn subscribe(
         &self,
         extension: &str,
         subscription: Subscription,
         place: Arc<dyn Place>,
-    ) {
+    ) -> bool {
         let subscriber = Arc::new(Subscriber {
             subscription,
             kept: Mutex::default(),
             changed: Notify::new(),
         });
         let mut subscribers = self.subscribers();
+        if subscribers.is_closed {
+            return false;
+        }
         if subscriber.subscription.types.contains(&Stream::Platform) {
             for event in &subscribers.early {
                 subscriber.keep(event.clone());
@@ -303,6 +307,7 @@ impl Telemetry {
             subscriber,
             task,
         });
+        true
     }
 
     /// Keeps an event for those who asked for its kind.
@@ -551,7 +556,8 @@ mod tests {
         let telemetry = Telemetry::new(testing::clock);
         for _ in 0..3 {
             let subscription = read(|_| {}).unwrap();
-            telemetry.subscribe("watch", subscription, Arc::new(Stage::default()));
+            let place = Arc::new(Stage::default());
+            assert!(telemetry.subscribe("watch", subscription, place));
         }
         let left = async {
             loop {

@@ -109,6 +109,10 @@ pub(in crate::lambda) struct Stage {
     pub gone: AtomicBool,
     /// How long it takes to end what runs.
     pub ending: Duration,
+    /// Whether everybody is a stranger.
+    pub closed: AtomicBool,
+    /// Whether the machine has nothing left to start programs with.
+    pub exhausted: AtomicBool,
     pub spawned: Mutex<Vec<Program>>,
 }
 
@@ -132,6 +136,13 @@ impl Stage {
     }
 
     fn spawn_now(&self, program: &Program) -> Result<Started, SpawnError> {
+        if self.exhausted.load(Ordering::Relaxed) {
+            return Err(SpawnError::Sandbox(Error::Refused {
+                action: "make a pipe",
+                // EMFILE
+                source: io::Error::from_raw_os_error(24),
+            }));
+        }
         let path = program.command[0].clone();
         let script = self.scripts.get(&path).ok_or_else(|| SpawnError::Exec {
             path: path.clone(),
@@ -171,6 +182,10 @@ impl Place for Stage {
             Ok((listener, address))
         }
         .boxed()
+    }
+
+    fn admits(&self, _peer: SocketAddr, _ours: SocketAddr) -> BoxFuture<'_, bool> {
+        std::future::ready(!self.closed.load(Ordering::Relaxed)).boxed()
     }
 
     fn connect(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {

@@ -10,15 +10,15 @@ use hyper::{HeaderMap, Method, StatusCode, Uri};
 use serde::de::IgnoredAny;
 
 use crate::http::Url;
-use crate::lambda::function::{Function, Invocation, MAX_ASYNC_PAYLOAD, MAX_PAYLOAD};
+use crate::lambda::function::{
+    Function, Invocation, MAX_ASYNC_PAYLOAD, MAX_CLIENT_CONTEXT, MAX_PAYLOAD,
+};
 use crate::python::lock::percent_decoded;
 
 /// The name by which the emulator's users call whatever function it has.
 const ANY_FUNCTION: &str = "function";
 /// What a call without an event gets.
 const NO_EVENT: &[u8] = b"{}";
-/// The longest client context, in the letters of base64.
-const MAX_CLIENT_CONTEXT: usize = 3583;
 
 /// How a call is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

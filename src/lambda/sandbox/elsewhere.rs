@@ -41,6 +41,10 @@ impl Sandbox {
         match self.0 {}
     }
 
+    pub async fn admits(&self, _peer: SocketAddr, _ours: SocketAddr) -> bool {
+        match self.0 {}
+    }
+
     /// # Errors
     /// Never called.
     pub async fn connect(&self, _port: u16) -> io::Result<TcpStream> {
@@ -79,24 +83,29 @@ impl Sandbox {
 /// Does not exist here.
 #[derive(Debug)]
 pub struct Process {
-    never: Infallible,
     /// What it writes.
     pub stdout: Receiver,
     /// What it writes of errors.
     pub stderr: Receiver,
     /// Its framed log.
     pub framed: Option<Receiver>,
+    /// The program itself.
+    pub handle: Handle,
 }
 
+/// Does not exist here.
+#[derive(Debug)]
+pub struct Handle(Infallible);
+
 #[allow(clippy::unused_async, missing_docs, reason = "as on Linux")]
-impl Process {
+impl Handle {
     pub async fn wait(&mut self) -> Exit {
-        match self.never {}
+        match self.0 {}
     }
 
     /// # Errors
     /// Never called.
     pub async fn signal(&self, _signal: i32) -> Result<(), Error> {
-        match self.never {}
+        match self.0 {}
     }
 }

@@ -12,6 +12,8 @@ mod elsewhere;
 mod init;
 #[cfg(target_os = "linux")]
 mod owner;
+#[cfg(target_os = "linux")]
+mod peers;
 
 use std::fmt;
 use std::io;
@@ -20,11 +22,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Process, Sandbox, run_helper};
+pub use elsewhere::{Handle, Process, Sandbox, run_helper};
 #[cfg(target_os = "linux")]
 pub use init::run as run_helper;
 #[cfg(target_os = "linux")]
-pub use owner::{Process, Sandbox};
+pub use owner::{Handle, Process, Sandbox};
 
 /// The first argument by which this program knows that it is a sandbox's helper; [`run_helper`] is all that it does
 /// then.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Receiver;
@@ -22,12 +23,14 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use super::control::{self, Answer, Ask, Message, Request, Step};
-use super::{Error, Exit, HELPER, Memory, Program, SpawnError, Spec};
+use super::{Error, Exit, HELPER, Memory, Program, SpawnError, Spec, peers};
 
 /// How long the first process has for ending all others: one that multiplies may leave it little time.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it has for a number that is of no great use.
 const SOON: Duration = Duration::from_millis(500);
+/// How long to wait for others to close files, where there are too many.
+const AGAIN: Duration = Duration::from_millis(50);
 /// The port that the Runtime API has on Lambda.
 const PORT: u16 = 9001;
 /// How a process ends whose sandbox is ended.
@@ -191,9 +194,11 @@ impl Sandbox {
                     stdout,
                     stderr,
                     framed,
-                    number: process,
-                    exit: Ended::NotYet(exit),
-                    shared: Arc::clone(&self.shared),
+                    handle: Handle {
+                        number: process,
+                        exit: Ended::NotYet(exit),
+                        shared: Arc::clone(&self.shared),
+                    },
                 });
             }
             Ok((Answer::NoWorkingDir(errno), _)) => SpawnError::WorkingDir {
@@ -233,6 +238,22 @@ impl Sandbox {
         let listener = listener.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         Ok((listener, address))
+    }
+
+    /// Whether the program at `peer` that has connected to `ours`, where this sandbox listens, is none of another
+    /// user's. With the machine's network everybody here can connect; where that cannot be told nobody is trusted.
+    pub async fn admits(&self, peer: SocketAddr, ours: SocketAddr) -> bool {
+        if !self.shared.network {
+            return true;
+        }
+        loop {
+            // The tables are long where there are many connections.
+            let is_own = tokio::task::spawn_blocking(move || peers::is_own(peer, ours));
+            match is_own.await {
+                Ok(Err(error)) if is_out_of_files(&error) => tokio::time::sleep(AGAIN).await,
+                is_own => return matches!(is_own, Ok(Ok(true))),
+            }
+        }
     }
 
     /// Connects to a port on which a program of the sandbox listens.
@@ -377,6 +398,11 @@ impl Shared {
     }
 }
 
+fn is_out_of_files(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| errno == Errno::MFILE || errno == Errno::NFILE)
+}
+
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -484,6 +510,13 @@ pub struct Process {
     pub stderr: Receiver,
     /// The framed log, if it was asked for.
     pub framed: Option<Receiver>,
+    /// The program itself.
+    pub handle: Handle,
+}
+
+/// A program that was started in a sandbox, without what it writes.
+#[derive(Debug)]
+pub struct Handle {
     number: u64,
     exit: Ended,
     shared: Arc<Shared>,
@@ -495,7 +528,7 @@ enum Ended {
     With(Exit),
 }
 
-impl Process {
+impl Handle {
     /// Waits for its end, again and again if need be; may be given up and called again. A process ends with its
     /// sandbox as by SIGKILL.
     pub async fn wait(&mut self) -> Exit {

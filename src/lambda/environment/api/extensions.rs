@@ -184,11 +184,13 @@ pub(super) async fn subscribe(
     let identifier = identifier(&parts.headers)?;
     let name = shared.step(|states| states.extension(&identifier).map(|one| one.name.clone()))?;
     let telemetry = &shared.journal.telemetry;
+    let closed = || {
+        let message = "Telemetry API subscription is closed already";
+        Problem::forbidden("Telemetry.SubscriptionClosed", message)
+    };
+    // Told before what is wrong with the body.
     if telemetry.is_closed() {
-        return Err(Problem::forbidden(
-            "Telemetry.SubscriptionClosed",
-            "Telemetry API subscription is closed already",
-        ));
+        return Err(closed());
     }
     let subscription = Subscription::read(&short_body(body).await?);
     let subscription = subscription.map_err(|error| {
@@ -199,7 +201,11 @@ pub(super) async fn subscribe(
         )
     })?;
     let types = subscription.types.clone();
-    telemetry.subscribe(&name, subscription, Arc::clone(&shared.place));
+    let place = Arc::clone(&shared.place);
+    // It may have been closed while the body was on its way.
+    if !telemetry.subscribe(&name, subscription, place) {
+        return Err(closed());
+    }
     shared.journal.tell(&Told::Subscription {
         name: &name,
         types: &types,

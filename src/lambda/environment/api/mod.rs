@@ -22,7 +22,6 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::header::HOST;
-use hyper::header::HeaderName;
 use hyper::header::HeaderValue;
 use hyper::header::ORIGIN;
 use hyper::service::service_fn;
@@ -41,6 +40,9 @@ use super::states::Refused;
 
 /// What this machine is called inside, beside its address.
 const OWN_NAMES: [&str; 3] = ["localhost", "sandbox.localdomain", "sandbox"];
+
+/// Where a request comes from, as browsers alone tell it.
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// So many connections are served at once, of one each that runtime and extensions need; others wait.
 const MOST_CONNECTIONS: usize = 64;
@@ -113,6 +115,11 @@ async fn accept(
 }
 
 async fn serve(stream: TcpStream, address: SocketAddr, shared: Arc<Shared>) {
+    // Another user of the machine would be given events, and could answer them.
+    let Ok(peer) = stream.peer_addr() else { return };
+    if !shared.place.admits(peer, address).await {
+        return;
+    }
     // Small answers go at once. Where that cannot be set they go a little later.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
@@ -169,18 +176,21 @@ async fn answer(shared: &Arc<Shared>, address: SocketAddr, request: Request<Inco
 /// Whether no browser sends this: where the machine's network is the function's, every page that somebody visits
 /// could send requests to this address, and by a name of its own read what is answered too.
 fn is_of_program(headers: &HeaderMap, address: SocketAddr) -> bool {
-    let is_of_page = |name: &HeaderName| *name == ORIGIN || name.as_str().starts_with("sec-fetch-");
-    if headers.keys().any(is_of_page) {
+    // A `sec-fetch-mode` says nothing: the `fetch` of Node has it too.
+    if headers.contains_key(ORIGIN) || headers.contains_key(SEC_FETCH_SITE) {
         return false;
     }
     // Every browser says which host it wants; what says nothing is a program.
     let Some(host) = headers.get(HOST) else {
         return true;
     };
-    let host = host.to_str().ok().and_then(|host| host.rsplit_once(':'));
-    host.is_some_and(|(name, port)| {
+    host.to_str().is_ok_and(|host| {
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (host, None),
+        };
         let is_ours = |ours: &str| name.eq_ignore_ascii_case(ours);
-        port == address.port().to_string()
+        port.is_none_or(|port| port == address.port().to_string())
             && (is_ours(&address.ip().to_string()) || OWN_NAMES.into_iter().any(is_ours))
     })
 }
@@ -269,20 +279,19 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 struct Received {
     body: Bytes,
     trailers: Option<HeaderMap>,
-    /// How many bytes came, of which no more than the limit are kept.
+    /// How many bytes came, of which the first are kept, up to the limit.
     length: u64,
 }
 
-/// Reads a request to its end, whatever its length, and keeps what is below the limit; none where it broke off.
+/// Reads a request to its end, whatever its length, and keeps its beginning up to the limit; none where it broke off.
 async fn receive(mut incoming: Incoming, limit: usize) -> Option<Received> {
     let (mut body, mut trailers, mut length) = (Vec::new(), None, 0);
     while let Some(frame) = incoming.frame().await {
         match frame.ok()?.into_data() {
             Ok(data) => {
                 length += data.len() as u64;
-                if body.len() + data.len() <= limit {
-                    body.extend_from_slice(&data);
-                }
+                let room = limit - body.len();
+                body.extend_from_slice(&data[..data.len().min(room)]);
             }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }

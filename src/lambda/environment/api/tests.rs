@@ -1,5 +1,7 @@
 //! The APIs over real HTTP: headers, documents, and each refusal with its status and type.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
@@ -23,9 +25,13 @@ struct Served {
 }
 
 async fn serve() -> Served {
+    serve_in(Stage::default()).await
+}
+
+async fn serve_in(stage: Stage) -> Served {
     let function = testing::function();
     let journal = Journal::new(&function, testing::log().0, testing::clock);
-    let place = Arc::new(Stage::default());
+    let place = Arc::new(stage);
     let shared = Arc::new(Shared::new(Arc::new(function), place, journal));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -461,6 +467,52 @@ async fn a_subscription_is_taken_during_init_alone() {
 }
 
 #[tokio::test]
+async fn a_subscription_whose_body_comes_after_init_is_not_taken() {
+    let served = serve().await;
+    let registered = served.client.register("watch", "[]").await.identifier();
+    let body = r#"{"schemaVersion":"2022-12-13","types":["platform"],
+        "destination":{"protocol":"HTTP","URI":"http://sandbox.localdomain:1/"}}"#;
+    let mut stream = TcpStream::connect(&served.client.api).await.unwrap();
+    let head = format!(
+        "PUT /2022-07-01/telemetry HTTP/1.1\r\nLambda-Extension-Identifier: {registered}\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The body is asked for: everything before it was found good.
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100");
+    served.shared.journal.telemetry.close();
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.contains("HTTP/1.1 403") && answer.contains("Telemetry.SubscriptionClosed"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_long_document_is_its_beginning() {
+    let served = serve().await;
+    let mut stream = TcpStream::connect(&served.client.api).await.unwrap();
+    let head = "POST /2018-06-01/runtime/init/error HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for (letter, length) in [("a", MAX_RESPONSE - 10), ("b", 20), ("c", 5)] {
+        let chunk = format!("{length:x}\r\n{}\r\n", letter.repeat(length));
+        stream.write_all(chunk.as_bytes()).await.unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'H');
+    let Runtime::InitError(posted) = served.shared.look(|states| states.runtime().clone()) else {
+        panic!("no error was posted");
+    };
+    assert_eq!(posted.document.len(), MAX_RESPONSE);
+    assert!(posted.document.ends_with(b"abbbbbbbbbb"));
+}
+
+#[tokio::test]
 async fn a_reset_ends_all_connections() {
     let served = serve().await;
     let waiting = tokio::spawn({
@@ -496,9 +548,10 @@ async fn browsers_are_not_answered() {
         ("origin", "http://evil.example"),
         ("origin", "null"),
         ("sec-fetch-site", "cross-site"),
-        ("sec-fetch-mode", "no-cors"),
         ("host", "evil.example"),
+        ("host", "127.0.0.1.evil.example"),
         ("host", "127.0.0.1:1"),
+        ("host", ""),
         ("host", &format!("evil.example:{port}")),
         ("host", &format!("localhost.evil.example:{port}")),
     ] {
@@ -506,7 +559,29 @@ async fn browsers_are_not_answered() {
     }
     for name in ["127.0.0.1", "localhost", "sandbox.localdomain", "Sandbox"] {
         assert_eq!(ping("host", &format!("{name}:{port}")).await, 200, "{name}");
+        // Not every program says a port.
+        assert_eq!(ping("host", name).await, 200, "{name}");
     }
+    // As the `fetch` of Node has it.
+    assert_eq!(ping("sec-fetch-mode", "cors").await, 200);
+}
+
+#[tokio::test]
+async fn strangers_are_not_answered() {
+    let stage = Stage::default();
+    stage.closed.store(true, Ordering::Relaxed);
+    let served = serve_in(stage).await;
+    served.begin(1);
+    let mut stream = TcpStream::connect(&served.client.api).await.unwrap();
+    let request = "GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\n\r\n";
+    // It may be closed before that.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert_eq!(String::from_utf8_lossy(&answer), "");
+    served
+        .shared
+        .look(|states| assert_eq!(*states.runtime(), Runtime::Started));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::api::Server;
 use super::documents::Failure;
 use super::documents::Status;
+use super::documents::Stopped;
 use super::documents::timed_out;
 use super::journal::CallReport;
 use super::journal::Journal;
@@ -38,6 +39,7 @@ use crate::lambda::function::Log;
 use crate::lambda::function::LogFormat;
 use crate::lambda::function::Outcome;
 use crate::lambda::function::Report;
+use crate::lambda::sandbox::Error;
 use crate::lambda::sandbox::Program;
 
 /// How long INIT may take before the first call.
@@ -84,12 +86,15 @@ impl Environment {
     /// Starts extensions and runtime, and waits for them for at most ten seconds, as Lambda does.
     ///
     /// An INIT that fails is told in the log, and once more tried by the first call, in its time.
+    ///
+    /// # Errors
+    /// When the place fails, which is ended then.
     pub async fn start(
         function: Arc<Function>,
         place: Arc<dyn Place>,
         log: Log,
         clock: Clock,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let journal = Journal::new(&function, log, clock);
         let shared = Arc::new(Shared::new(function, place, journal));
         let date = humantime::format_rfc3339_seconds(clock()).to_string();
@@ -107,19 +112,27 @@ impl Environment {
             condition: Condition::Down,
             kills: 0,
         };
-        // What fails is in the log, and met again by the first call.
-        if let Ok(took) = environment.init("init", INIT_LIMIT, None).await {
-            environment.condition = Condition::Ready { init: Some(took) };
+        match environment.init("init", INIT_LIMIT, None).await {
+            Ok(took) => environment.condition = Condition::Ready { init: Some(took) },
+            // It is in the log, and met again by the first call.
+            Err(Stopped::Function(_)) => {}
+            Err(Stopped::Place(error)) => {
+                environment.shared.place.end().await;
+                return Err(error);
+            }
         }
         environment.shared.place.watch(false).await;
-        environment
+        Ok(environment)
     }
 
     /// Calls the function and waits until it and its extensions are through, at most for the function's timeout.
     ///
     /// After a failure the environment is to be reset: by [`Self::reset`], or else by the next call before its time
     /// begins.
-    pub async fn invoke(&mut self, call: Invocation) -> Outcome {
+    ///
+    /// # Errors
+    /// When the place fails before the function has the call: the environment is of no use then.
+    pub async fn invoke(&mut self, call: Invocation) -> Result<Outcome, Error> {
         self.reset().await;
         self.shared.place.watch(true).await;
         let begun = Instant::now();
@@ -135,7 +148,8 @@ impl Environment {
             Condition::Failed(_) | Condition::Down => {
                 match self.init("invoke", timeout, Some(begun)).await {
                     Ok(_) => self.condition = Condition::Ready { init: None },
-                    Err(error) => failure = Some(error),
+                    Err(Stopped::Function(error)) => failure = Some(error),
+                    Err(Stopped::Place(error)) => return Err(error),
                 }
             }
         }
@@ -151,7 +165,7 @@ impl Environment {
         }
         let duration = begun.elapsed().min(timeout);
         self.programs.drain().await;
-        self.conclude(&call, answer, failure, duration, init).await
+        Ok(self.conclude(&call, answer, failure, duration, init).await)
     }
 
     /// Ends what failed: its programs are told, and have Lambda's time for it. Nothing else is touched.
@@ -196,18 +210,24 @@ impl Environment {
         milliseconds(now.unwrap_or_default())
     }
 
-    /// Starts everything, and tells how that went; what failed is ended again.
+    /// Starts everything, and tells how that went; what failed is ended again, unless its place failed.
     async fn init(
         &mut self,
         phase: &'static str,
         limit: Duration,
         since: Option<Instant>,
-    ) -> Result<Duration, Failure> {
+    ) -> Result<Duration, Stopped> {
         let begun = since.unwrap_or_else(Instant::now);
         self.kills = self.shared.place.memory().await.kills;
         self.shared.journal.tell(&Told::InitStart { phase });
         let up = tokio::time::timeout_at(begun + limit, self.bring_up()).await;
-        let up = up.unwrap_or_else(|_| Err(Failure::timeout(limit)));
+        let up = match up {
+            Err(_) => Err(Failure::timeout(limit)),
+            Ok(Err(Stopped::Function(failure))) => Err(failure),
+            // Nothing of it is the function's.
+            Ok(Err(error @ Stopped::Place(_))) => return Err(error),
+            Ok(Ok(())) => Ok(()),
+        };
         let duration = begun.elapsed();
         self.shared.journal.telemetry.close();
         self.programs.drain().await;
@@ -230,7 +250,7 @@ impl Environment {
             Ok(()) => Ok(duration),
             Err(failure) => {
                 self.end_programs(reason(&failure)).await;
-                Err(failure)
+                Err(failure.into())
             }
         }
     }
@@ -256,7 +276,7 @@ impl Environment {
     }
 
     /// Extensions first, then the runtime, then all of them until they wait for an event.
-    async fn bring_up(&mut self) -> Result<(), Failure> {
+    async fn bring_up(&mut self) -> Result<(), Stopped> {
         let api = self.listen().await?;
         let variables = Variables {
             function: &self.shared.function,
@@ -276,28 +296,27 @@ impl Environment {
         self.shared.step(States::runtime_started);
         self.programs
             .start(Who::Runtime, &runtime, &self.shared)
-            .await
-            .map_err(|refusal| Failure::refusal(&refusal))?;
+            .await?;
         self.until(|states| states.init_is_done().then_some(()))
-            .await
+            .await?;
+        Ok(())
     }
 
-    async fn listen(&mut self) -> Result<String, Failure> {
+    async fn listen(&mut self) -> Result<String, Error> {
         if let Some(server) = &self.server {
             return Ok(server.address());
         }
-        let listening = self.shared.place.listen().await;
-        let (listener, address) = listening.map_err(|error| Failure::place(&error))?;
+        let (listener, address) = self.shared.place.listen().await?;
         let server = Server::start(listener, address, Arc::clone(&self.shared));
         let address = server.address();
         self.server = Some(server);
         Ok(address)
     }
 
-    async fn start_extensions(&mut self, variables: Vec<(String, String)>) -> Result<(), Failure> {
+    async fn start_extensions(&mut self, variables: Vec<(String, String)>) -> Result<(), Stopped> {
         let names = self.external_extensions().await?;
         if names.len() > MAX_EXTENSIONS {
-            return Err(Failure::too_many_extensions());
+            return Err(Failure::too_many_extensions().into());
         }
         self.shared.step(|states| {
             for name in &names {
@@ -313,27 +332,26 @@ impl Environment {
             };
             let who = Who::Extension(name.clone());
             let started = self.programs.start(who, &program, &self.shared).await;
-            if let Err(refusal) = started {
-                let message = Failure::refusal(&refusal).message;
-                self.shared
-                    .step(|states| states.extension_not_launched(&name, message));
+            match started.map_err(Stopped::from) {
+                Ok(()) => {}
+                Err(Stopped::Function(failure)) => self
+                    .shared
+                    .step(|states| states.extension_not_launched(&name, failure.message)),
+                Err(error @ Stopped::Place(_)) => return Err(error),
             }
         }
         Ok(())
     }
 
     /// The names of the files in `/opt/extensions`; a directory in it is none.
-    async fn external_extensions(&self) -> Result<Vec<String>, Failure> {
-        let list = async |directory: &str| {
-            let names = self.shared.place.list(directory).await;
-            names.map_err(|error| Failure::place(&error))
-        };
-        let in_opt = list("/opt").await?;
+    async fn external_extensions(&self) -> Result<Vec<String>, Error> {
+        let place = &self.shared.place;
+        let in_opt = place.list("/opt").await?;
         let is_there = |name: &str| in_opt.iter().any(|other| other == name);
         if is_there(DISABLE_EXTENSIONS) {
             return Ok(Vec::new());
         }
-        let mut names = list(EXTENSIONS).await?;
+        let mut names = place.list(EXTENSIONS).await?;
         names.sort();
         Ok(names)
     }

@@ -39,7 +39,7 @@ async fn start_function(stage: Stage, function: Function) -> Lived {
     let place = Arc::clone(&stage);
     let environment = Environment::start(Arc::new(function), place, log, testing::clock).await;
     Lived {
-        environment,
+        environment: environment.unwrap(),
         stage,
         text,
     }
@@ -51,7 +51,7 @@ impl Lived {
             event: Bytes::from(event.to_owned()),
             ..Invocation::default()
         };
-        self.environment.invoke(call).await
+        self.environment.invoke(call).await.unwrap()
     }
 
     /// The log, with numbers and identifiers that differ from run to run taken out.
@@ -96,6 +96,17 @@ async fn calls_are_answered_one_after_the_other() {
     insta::assert_snapshot!(lived.log());
     lived.environment.shutdown().await;
     assert!(!lived.stage.is_running());
+}
+
+#[tokio::test]
+async fn a_place_that_fails_is_no_failing_init() {
+    let stage = Arc::new(stage());
+    stage.exhausted.store(true, Ordering::Relaxed);
+    let (log, text) = testing::log();
+    let function = Arc::new(testing::function());
+    let started = Environment::start(function, stage, log, testing::clock).await;
+    assert!(matches!(started, Err(Error::Refused { .. })));
+    assert_eq!(*text.lock().unwrap(), b"");
 }
 
 #[tokio::test]
