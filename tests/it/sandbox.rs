@@ -649,11 +649,61 @@ impl Drop for Killed {
 
 #[test]
 fn nothing_outlives_a_killed_owner() {
+    outlives_a_killed_owner(0, |_| {});
+}
+
+#[test]
+fn nothing_outlives_a_killed_owner_whatever_the_first_process_does() {
+    outlives_a_killed_owner(1, stop_first);
+}
+
+/// Has the first process of the sandbox with this mark do nothing any more.
+fn stop_first(mark: &str) {
+    let marked = processes_with(mark);
+    let first = marked.iter().find_map(|path| {
+        let status = fs::read_to_string(path.replace("mountinfo", "status")).ok()?;
+        let numbers = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))?;
+        let mut numbers = numbers.split_whitespace();
+        let (outside, inside) = (numbers.next()?, numbers.next_back()?);
+        (inside == "1").then(|| outside.parse().ok()).flatten()
+    });
+    let first = rustix::process::Pid::from_raw(first.unwrap()).unwrap();
+    rustix::process::kill_process(first, rustix::process::Signal::STOP).unwrap();
+}
+
+/// A size of `/tmp` that no other test's has, in bytes and as a list of mounts says it.
+fn size_of_its_own(offset: u32) -> (u64, String) {
+    // In kilobytes that make whole pages.
+    let kilobytes = 4 * (5_000 + u64::from(offset) * 5_000_000 + u64::from(std::process::id()));
+    (kilobytes << 10, format!("size={kilobytes}k"))
+}
+
+#[tokio::test]
+async fn a_sandbox_that_does_not_end_its_programs_in_time_is_gone_at_once() {
+    let shelf = Shelf::new();
+    let (size, mark) = size_of_its_own(2);
+    let mut spec = shelf.spec(&[]);
+    spec.tmp = size;
+    let sandbox = start(&spec).await;
+    let mut process = with_strays(&sandbox).await;
+    assert!(!sandbox.is_gone());
+    stop_first(&mark);
+    let failed = sandbox.kill_all().await;
+    assert!(matches!(failed, Err(Error::Gone)), "{failed:?}");
+    assert!(sandbox.is_gone());
+    let refused = sandbox.spawn(&program(&["cat"])).await;
+    assert!(matches!(refused, Err(SpawnError::Sandbox(Error::Gone))));
+    assert_eq!(process.wait().await, Exit::Signal(9));
+    sandbox.end().await;
+    assert_eq!(processes_with(&mark), Vec::<String>::new());
+}
+
+fn outlives_a_killed_owner(offset: u32, before: impl FnOnce(&str)) {
     let place = tempfile::tempdir().unwrap();
-    // No other test's, in kilobytes that make whole pages.
-    let kilobytes = 4 * (5_000 + u64::from(std::process::id()));
-    let mark = format!("size={kilobytes}k");
-    fs::write(place.path().join("size"), (kilobytes << 10).to_string()).unwrap();
+    let (size, mark) = size_of_its_own(offset);
+    fs::write(place.path().join("size"), size.to_string()).unwrap();
     let owner = Command::new(std::env::current_exe().unwrap())
         .args(["sandbox::an_owner", "--exact", "--ignored"])
         .env(OWNER, place.path())
@@ -664,6 +714,7 @@ fn nothing_outlives_a_killed_owner() {
     let mut owner = Killed(owner.unwrap());
     wait_until(|| place.path().join("ready").exists());
     assert!(processes_with(&mark).len() > 20);
+    before(&mark);
     owner.0.kill().unwrap();
     wait_until(|| processes_with(&mark).is_empty());
 }

@@ -20,8 +20,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::mount::{self, MountPropagationFlags};
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::control::{self, Message, Step};
@@ -70,6 +72,10 @@ pub fn run(stage: Option<&OsStr>) -> ExitCode {
         })
     } else {
         start_first(&socket).map(|mut first| {
+            // It ends when the owner does, unless something holds it up that its programs have done.
+            if wait_for_an_end(&first, &socket).is_ok() {
+                let _ = first.kill();
+            }
             // Whoever has started it reaps it, or it would stay behind where nobody else does.
             let _ = first.wait();
         })
@@ -84,6 +90,23 @@ pub fn run(stage: Option<&OsStr>) -> ExitCode {
             // Without an owner nobody is there to tell.
             let _ = control::send(&socket, &failure.message(), &[]);
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits until the first process has ended or the owner is gone.
+fn wait_for_an_end(first: &Child, owner: &OwnedFd) -> io::Result<()> {
+    let first = rustix::process::pidfd_open(Pid::from_child(first), PidfdFlags::empty())?;
+    // Of the owner's socket it is told in any case when it is closed; what comes there is the first process's.
+    let mut ends = [
+        PollFd::new(&first, PollFlags::IN),
+        PollFd::new(owner, PollFlags::empty()),
+    ];
+    loop {
+        match rustix::event::poll(&mut ends, None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
