@@ -940,6 +940,22 @@ print([r.getrlimit(n) for n in (r.RLIMIT_NOFILE, r.RLIMIT_NPROC, r.RLIMIT_CORE)]
 }
 
 #[tokio::test]
+async fn a_pipe_in_the_place_of_a_program_stops_nothing() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let script = "import os; os.mkfifo('/tmp/program', 0o755); os.chmod('/tmp/program', 0o755)";
+    assert_eq!(python(&sandbox, script).await.0, Exit::Code(0));
+    let pipe = program(&["/tmp/program"]);
+    let started = tokio::time::timeout(Duration::from_secs(20), sandbox.spawn(&pipe));
+    let refused = started.await.expect("it answers").unwrap_err();
+    assert!(
+        matches!(&refused, SpawnError::Exec { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
+        "{refused:?}"
+    );
+    assert_eq!(shell(&sandbox, "echo still").await, "still\n");
+}
+
+#[tokio::test]
 async fn a_family_cannot_grow_without_end() {
     let shelf = Shelf::new();
     let sandbox = shelf.start().await;
