@@ -956,6 +956,46 @@ async fn a_pipe_in_the_place_of_a_program_stops_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_said_may_be_long() {
+    let shelf = Shelf::new();
+    let many = shelf.directory.path().join("many");
+    fs::create_dir_all(many.join("opt/extensions/directory")).unwrap();
+    let names: Vec<_> = (0..9_000).map(|number| format!("{number:040}")).collect();
+    for name in &names {
+        fs::write(many.join("opt/extensions").join(name), "").unwrap();
+    }
+    let sandbox = start(&shelf.spec(&[many])).await;
+    assert_eq!(sandbox.list("/opt/extensions").await.unwrap(), names);
+    for (path, is_there) in [
+        (&*format!("/opt/extensions/{}", names[0]), true),
+        ("/opt/extensions/absent", false),
+        ("/opt/extensions/directory", false),
+    ] {
+        assert_eq!(sandbox.has_file(path).await.unwrap(), is_there, "{path}");
+    }
+    // Of one variable the kernel takes 128 KiB.
+    let mut counts = program(&[
+        "python3",
+        "-ISc",
+        "import os; print(sum(map(len, os.environ.values())))",
+    ]);
+    counts.variables = (0..6)
+        .map(|number| (format!("V{number}"), "x".repeat(120_000)))
+        .collect();
+    counts
+        .variables
+        .push(("PATH".to_owned(), "/py/bin".to_owned()));
+    let (exit, out, err) = finish(sandbox.spawn(&counts).await.unwrap()).await;
+    assert_eq!((exit, &*out, &*err), (Exit::Code(0), "720007\n", ""));
+    counts.variables[0].1 = "x".repeat(140_000);
+    let refused = sandbox.spawn(&counts).await.unwrap_err();
+    assert!(
+        matches!(&refused, SpawnError::Exec { source, .. } if source.kind() == std::io::ErrorKind::ArgumentListTooLong),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_family_cannot_grow_without_end() {
     let shelf = Shelf::new();
     let sandbox = shelf.start().await;

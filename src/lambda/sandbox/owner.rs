@@ -272,6 +272,20 @@ impl Sandbox {
         }
     }
 
+    /// Whether there is a file at a path of the image, or a link; a directory is none.
+    ///
+    /// # Errors
+    /// When the sandbox has ended.
+    pub async fn has_file(&self, path: &str) -> Result<bool, Error> {
+        let ask = Ask::HasFile {
+            path: path.to_owned(),
+        };
+        match self.shared.ask(ask, &[], "look for a file").await? {
+            (Answer::Is(is_there), _) => Ok(is_there),
+            _ => Err(Error::Gone),
+        }
+    }
+
     /// Ends every program and whatever they have started, and returns when they are gone. `/tmp` is kept.
     ///
     /// # Errors

@@ -52,8 +52,8 @@ const RUNTIME_TENTHS: u32 = 3;
 const LAST_TELEMETRY: Duration = Duration::from_millis(200);
 /// Where external extensions are.
 const EXTENSIONS: &str = "/opt/extensions";
-/// The file in `/opt` by which external extensions are left alone.
-const DISABLE_EXTENSIONS: &str = "disable-extensions-jwigqn8j";
+/// The file by which external extensions are left alone.
+const DISABLE_EXTENSIONS: &str = "/opt/disable-extensions-jwigqn8j";
 
 /// An execution environment: a runtime and its extensions, which serve one call after the other.
 ///
@@ -324,16 +324,14 @@ impl Environment {
 
     /// The names of the files in `/opt/extensions`; a directory in it is none.
     async fn external_extensions(&self) -> Result<Vec<String>, Failure> {
-        let list = async |directory: &str| {
-            let names = self.shared.place.list(directory).await;
-            names.map_err(|error| Failure::place(&error))
+        let place = &self.shared.place;
+        let names = async {
+            if place.has_file(DISABLE_EXTENSIONS).await? {
+                return Ok(Vec::new());
+            }
+            place.list(EXTENSIONS).await
         };
-        let in_opt = list("/opt").await?;
-        let is_there = |name: &str| in_opt.iter().any(|other| other == name);
-        if is_there(DISABLE_EXTENSIONS) {
-            return Ok(Vec::new());
-        }
-        let mut names = list(EXTENSIONS).await?;
+        let mut names = names.await.map_err(|error| Failure::place(&error))?;
         names.sort();
         Ok(names)
     }
