@@ -42,7 +42,8 @@
 //! layout; names are its index, everything else is content-addressed. A layer takes over what a wheel has
 //! deflated already; where its deflate blocks end only zlib's own interface tells, so `oci/inflate.rs` has
 //! `unsafe` in it, and beside it only the two calls with which a sandbox's helper keeps to itself what it was
-//! started with (`lambda/sandbox/init/descriptors.rs`).
+//! started with (`lambda/sandbox/init/descriptors.rs`), and those by which signals do there what they do by default
+//! (`signals.rs` beside it).
 
 pub mod aws;
 pub mod blob_store;

@@ -995,6 +995,42 @@ async fn what_is_said_may_be_long() {
     );
 }
 
+/// The owner that the next test starts in its own way.
+#[tokio::test]
+#[ignore = "another test starts it"]
+async fn a_strange_owner() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let status = shell(&sandbox, "cat /proc/self/status").await;
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+    };
+    // The C library keeps two signals to itself, and lets nobody say what they do.
+    let ignored = value("SigIgn:") & !(0b11 << 31);
+    let umask = status.contains("Umask:\t0022");
+    assert_eq!((umask, value("SigBlk:"), ignored), (true, 0, 0), "{status}");
+}
+
+#[test]
+fn how_the_owner_was_started_is_no_matter() {
+    image();
+    let script = "
+import os, signal, sys
+os.umask(0o077)
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGRTMIN):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM, signal.SIGRTMAX})
+os.execv(sys.argv[1], [sys.argv[1], 'sandbox::a_strange_owner', '--exact', '--ignored'])
+";
+    let said = output(
+        Command::new("python3")
+            .args(["-c", script])
+            .arg(std::env::current_exe().unwrap()),
+    );
+    assert!(said.contains("1 passed"), "{said}");
+}
+
 #[tokio::test]
 async fn a_family_cannot_grow_without_end() {
     let shelf = Shelf::new();

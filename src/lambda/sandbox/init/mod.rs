@@ -12,6 +12,7 @@ mod programs;
 mod refusals;
 mod root;
 mod server;
+mod signals;
 mod usage;
 
 use std::ffi::OsStr;
@@ -21,6 +22,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::{self, MountPropagationFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -31,6 +33,8 @@ use super::{GROUP, HELPER, Spec, USER};
 
 /// The second argument of the second run.
 const FIRST_PROCESS: &str = "first-process";
+/// What a program's new files are not allowed, as on Lambda.
+const UMASK: u32 = 0o022;
 
 /// What went wrong while a sandbox was made.
 #[derive(Debug)]
@@ -128,6 +132,9 @@ fn start_first(socket: &OwnedFd) -> Result<Child, Failure> {
     descriptors::heed_signals();
     // A terminal's signals are for the owner, who ends this in order.
     let _ = rustix::process::setsid();
+    // What a function is started with does not depend on how this was.
+    signals::default();
+    rustix::process::umask(Mode::from_raw_mode(UMASK));
     let namespaces = |what| Failure::of::<io::Error>(Step::Namespaces, what);
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     unshare(&spec).map_err(namespaces("make namespaces"))?;
