@@ -1031,6 +1031,76 @@ os.execv(sys.argv[1], [sys.argv[1], 'sandbox::a_strange_owner', '--exact', '--ig
     assert!(said.contains("1 passed"), "{said}");
 }
 
+/// Where the test that is killed unpacks.
+const UNPACKS: &str = "LAMBIMG_TEST_UNPACKS";
+
+/// Begins with a tar, and never ends.
+struct Endless {
+    begin: std::io::Cursor<Vec<u8>>,
+    ready: PathBuf,
+}
+
+impl std::io::Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match std::io::Read::read(&mut self.begin, buffer)? {
+            0 => {
+                fs::write(&self.ready, "")?;
+                std::thread::sleep(Duration::from_mins(2));
+                Ok(0)
+            }
+            count => Ok(count),
+        }
+    }
+}
+
+fn some_layer() -> Vec<u8> {
+    let tar = Tar::new()
+        .directory("closed", 0o700)
+        .file("closed/file", 0o600, "x")
+        .file("file", 0o644, "x");
+    tar.0.into_inner().unwrap()
+}
+
+/// The one that the next test kills.
+#[test]
+#[ignore = "another test starts it"]
+fn an_unpacking() {
+    let place = PathBuf::from(std::env::var_os(UNPACKS).unwrap());
+    let store = BlobStore::open(place.join("store")).unwrap();
+    let tar = some_layer();
+    let stated = Descriptor::of("application/vnd.oci.image.layer.v1.tar", &tar);
+    let endless = Endless {
+        begin: std::io::Cursor::new(tar[..2000].to_vec()),
+        ready: place.join("ready"),
+    };
+    let _ = unpack(&store, &stated, &Digest::of(&tar), || Ok(endless));
+}
+
+#[test]
+fn what_a_killed_unpacking_leaves_goes_with_the_next() {
+    let place = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let unpacking = Command::new(std::env::current_exe().unwrap())
+            .args(["sandbox::an_unpacking", "--exact", "--ignored"])
+            .env(UNPACKS, place.path())
+            .stdout(Stdio::null())
+            .spawn();
+        let mut unpacking = Killed(unpacking.unwrap());
+        wait_until(|| place.path().join("ready").exists());
+        fs::remove_file(place.path().join("ready")).unwrap();
+        unpacking.0.kill().unwrap();
+        unpacking.0.wait().unwrap();
+    }
+    let store = BlobStore::open(place.path().join("store")).unwrap();
+    let left = || fs::read_dir(store.trees()).unwrap().count();
+    assert_eq!(left(), 1, "one for each is too many");
+    let tar = some_layer();
+    let stated = Descriptor::of("application/vnd.oci.image.layer.v1.tar", &tar);
+    unpack(&store, &stated, &Digest::of(&tar), || Ok(&*tar)).unwrap();
+    assert_eq!(left(), 1);
+    assert!(store.tree(&Digest::of(&tar)).is_some());
+}
+
 #[tokio::test]
 async fn a_family_cannot_grow_without_end() {
     let shelf = Shelf::new();
