@@ -41,8 +41,9 @@
 //! is `SOURCE_DATE_EPOCH`, by default the earliest that a zip archive can say. The local store is an OCI
 //! layout; names are its index, everything else is content-addressed. A layer takes over what a wheel has
 //! deflated already; where its deflate blocks end only zlib's own interface tells, so `oci/inflate.rs` has
-//! `unsafe` in it, and beside it only the two calls with which a sandbox's helper keeps to itself what it was
-//! started with (`lambda/sandbox/init/descriptors.rs`).
+//! `unsafe` in it, and beside it only the call with which a sandbox's helper keeps to itself what it was started
+//! with (`lambda/sandbox/init/descriptors.rs`), and those by which signals do there what they do by default
+//! (`signals.rs` beside it).
 
 pub mod aws;
 pub mod blob_store;

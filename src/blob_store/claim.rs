@@ -29,6 +29,11 @@ pub struct Notes {
 }
 
 impl Claim {
+    /// Whether it keeps others out: nobody's does not.
+    pub fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Notes that the work moves, for those who wait.
     pub fn note(&self) {
         if let Some(Lock { file, .. }) = &self.0 {
@@ -106,6 +111,7 @@ mod tests {
         assert!(store.claim(&work).is_none());
         assert!(other.claim(&work).is_none());
         assert!(other.claim(&Digest::of("other")).is_some());
+        assert!(first.iter().all(Claim::is_held) && !Claim::default().is_held());
         drop(Claim::default());
         assert!(other.claim(&work).is_none(), "only its holder ends it");
         drop(first);

@@ -204,6 +204,18 @@ impl BlobStore {
         Ok(alone)
     }
 
+    /// The numbers of the other processes that have the store open, as far as the system tells.
+    pub fn others(&self) -> BTreeSet<u32> {
+        let lock = self.session.lock.as_ref();
+        let Some(file) = lock.and_then(|lock| rustix::fs::fstat(lock).ok()) else {
+            return BTreeSet::new();
+        };
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        let mut others = holders(&locks, file.st_dev, file.st_ino);
+        others.remove(&std::process::id());
+        others
+    }
+
     /// The same if nobody else has the store open now and locks say so; else nothing. Others may have had the
     /// store alone before this returns.
     pub fn alone_now(&self) -> Option<Alone<'_>> {
@@ -212,6 +224,20 @@ impl BlobStore {
         let lock = self.session.lock.as_ref()?;
         lock.try_lock().is_ok().then_some(alone)
     }
+}
+
+/// Who holds locks on a file, as Linux lists them: `1: FLOCK ADVISORY READ 4711 fe:01:131 0 EOF`. Those who wait have an
+/// arrow before the kind.
+fn holders(locks: &str, device: rustix::fs::Dev, file: u64) -> BTreeSet<u32> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let file = format!("{major:02x}:{minor:02x}:{file}");
+    let held = locks.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_lock = words.next() == Some("FLOCK");
+        let process = words.nth(2)?.parse().ok()?;
+        (is_lock && words.next() == Some(&file)).then_some(process)
+    });
+    held.collect()
 }
 
 /// The only user of a store, until it is dropped.
@@ -419,6 +445,19 @@ mod tests {
         // As a cache of a build service may give it back: files alone.
         fs::create_dir(root.join("blobs")).unwrap();
         BlobStore::open(root).unwrap();
+    }
+
+    #[test]
+    fn holders_of_a_lock_are_told() {
+        let locks = "1: POSIX  ADVISORY  WRITE 10 fe:01:131 0 EOF\n\
+                     2: FLOCK  ADVISORY  READ 11 fe:01:131 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 12 fe:01:131 0 EOF\n\
+                     3: FLOCK  ADVISORY  READ 13 fe:01:1311 0 EOF\n\
+                     4: FLOCK  ADVISORY  READ 14 fe:02:131 0 EOF\n\
+                     5: FLOCK  ADVISORY  READ 15 fe:01:131 0 EOF\n\
+                     6: FLOCK";
+        let device = rustix::fs::makedev(0xfe, 1);
+        assert_eq!(holders(locks, device, 131), BTreeSet::from([11, 15]));
     }
 
     #[test]

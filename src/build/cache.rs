@@ -192,7 +192,15 @@ struct Doomed {
 pub fn prune(store: &BlobStore, selection: Selection, progress: &Progress) -> Result<Freed, Error> {
     let alone = store.alone(|| {
         let root = store.root().display();
-        progress.step(format!("waiting for others that use the store `{root}`"));
+        let others: Vec<_> = store.others().iter().map(ToString::to_string).collect();
+        let others = match &others[..] {
+            [] => String::new(),
+            [one] => format!(": the process {one}"),
+            several => format!(": the processes {}", several.join(", ")),
+        };
+        progress.step(format!(
+            "waiting for others that use the store `{root}`{others}"
+        ));
     })?;
     if !store.is_locked() {
         let root = store.root().display();

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::XattrFlags;
 
-use crate::blob_store::{self, BlobStore, UNFINISHED};
+use crate::blob_store::{self, BlobStore, Claim, UNFINISHED};
 use crate::digest::Digest;
 use crate::oci::Descriptor;
 use crate::oci::flatten::{self, Kind, Layer, Packing};
@@ -97,12 +97,15 @@ pub fn unpack<R: Read + Send>(
     if let Some(there) = store.tree(diff_id) {
         return Ok(there);
     }
+    let claim = store.claim(&work_on(diff_id)).filter(Claim::is_held);
+    let prefix = match claim {
+        Some(_) => sweep(store, diff_id),
+        None => UNFINISHED.to_owned(),
+    };
     let blob = blob().map_err(|source| Error::Read(stated.digest, source))?;
     let trees = store.trees();
     store.make_trees().map_err(Error::write(&trees))?;
-    let work = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempdir_in(&trees);
+    let work = tempfile::Builder::new().prefix(&prefix).tempdir_in(&trees);
     let work = Work(work.map_err(Error::write(&trees))?);
     let (files, root) = (work.0.path().join("files"), work.0.path().join("root"));
     for directory in [&files, &root] {
@@ -128,6 +131,25 @@ pub fn unpack<R: Read + Send>(
         }),
         Err(error) => Err(Error::write(&named)(error)),
     }
+}
+
+/// What stands for unpacking a layer among all who use the store.
+fn work_on(diff_id: &Digest) -> Digest {
+    Digest::of(format!("unpack {diff_id}"))
+}
+
+/// Removes what was left by those who were killed while they unpacked a layer, and gives how its names begin: only who
+/// has the claim uses them, and only who has it calls this.
+fn sweep(store: &BlobStore, diff_id: &Digest) -> String {
+    let prefix = format!("{UNFINISHED}{}-", diff_id.hex());
+    let listed = fs::read_dir(store.trees()).into_iter().flatten().flatten();
+    for entry in listed {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // What stays is in nobody's way.
+            let _ = blob_store::remove_tree(&entry.path());
+        }
+    }
+    prefix
 }
 
 /// What is not finished: it goes whatever permissions it has by then.
@@ -501,6 +523,31 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn work_of_others_is_left_alone_and_what_nobody_holds_goes() {
+        let shelf = Shelf::new();
+        let tar = tar_of(&[(Regular, "file", 0o644, "text")]);
+        let diff_id = Digest::of(&tar);
+        let name = format!("{UNFINISHED}{}-x", diff_id.hex());
+        let (theirs, other) = (
+            shelf.store.trees().join(name),
+            shelf.store.trees().join(".lambimg-y"),
+        );
+        for directory in [&theirs, &other] {
+            fs::create_dir_all(directory.join("closed/in")).unwrap();
+            fs::set_permissions(directory.join("closed"), Permissions::from_mode(0o0)).unwrap();
+        }
+        let claim = shelf.store.claim(&work_on(&diff_id));
+        let unpacked = shelf.unpack(&tar).unwrap();
+        assert!(theirs.exists());
+        drop(claim);
+        blob_store::remove_tree(&unpacked).unwrap();
+        shelf.unpack(&tar).unwrap();
+        assert!(!theirs.exists() && other.exists());
+        assert_eq!(fs::read_dir(shelf.store.trees()).unwrap().count(), 2);
+        blob_store::remove_tree(&other).unwrap();
     }
 
     #[test]

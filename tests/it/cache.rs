@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -614,12 +614,13 @@ fn prune_waits_for_others() {
         .env("LAMBIMG_CACHE_DIR", shop.project.cache());
     command.stderr(Stdio::piped());
     let mut prune = command.spawn().unwrap();
-    let mut said = [0; 100];
-    let stderr = prune.stderr.as_mut().unwrap();
-    let count = stderr.read(&mut said).unwrap();
-    let said = String::from_utf8_lossy(&said[..count]).into_owned();
+    let mut said = String::new();
+    BufReader::new(prune.stderr.as_mut().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    let who = format!(": the process {}\n", std::process::id());
     assert!(
-        said.starts_with("waiting for others that use the store"),
+        said.starts_with("waiting for others that use the store") && said.ends_with(&who),
         "{said}"
     );
     // Neither to look nor to build does anybody wait.

@@ -649,11 +649,61 @@ impl Drop for Killed {
 
 #[test]
 fn nothing_outlives_a_killed_owner() {
+    outlives_a_killed_owner(0, |_| {});
+}
+
+#[test]
+fn nothing_outlives_a_killed_owner_whatever_the_first_process_does() {
+    outlives_a_killed_owner(1, stop_first);
+}
+
+/// Has the first process of the sandbox with this mark do nothing any more.
+fn stop_first(mark: &str) {
+    let marked = processes_with(mark);
+    let first = marked.iter().find_map(|path| {
+        let status = fs::read_to_string(path.replace("mountinfo", "status")).ok()?;
+        let numbers = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))?;
+        let mut numbers = numbers.split_whitespace();
+        let (outside, inside) = (numbers.next()?, numbers.next_back()?);
+        (inside == "1").then(|| outside.parse().ok()).flatten()
+    });
+    let first = rustix::process::Pid::from_raw(first.unwrap()).unwrap();
+    rustix::process::kill_process(first, rustix::process::Signal::STOP).unwrap();
+}
+
+/// A size of `/tmp` that no other test's has, in bytes and as a list of mounts says it.
+fn size_of_its_own(offset: u32) -> (u64, String) {
+    // In kilobytes that make whole pages.
+    let kilobytes = 4 * (5_000 + u64::from(offset) * 5_000_000 + u64::from(std::process::id()));
+    (kilobytes << 10, format!("size={kilobytes}k"))
+}
+
+#[tokio::test]
+async fn a_sandbox_that_does_not_end_its_programs_in_time_is_gone_at_once() {
+    let shelf = Shelf::new();
+    let (size, mark) = size_of_its_own(2);
+    let mut spec = shelf.spec(&[]);
+    spec.tmp = size;
+    let sandbox = start(&spec).await;
+    let mut process = with_strays(&sandbox).await;
+    assert!(!sandbox.is_gone());
+    stop_first(&mark);
+    let failed = sandbox.kill_all().await;
+    assert!(matches!(failed, Err(Error::Gone)), "{failed:?}");
+    assert!(sandbox.is_gone());
+    let refused = sandbox.spawn(&program(&["cat"])).await;
+    assert!(matches!(refused, Err(SpawnError::Sandbox(Error::Gone))));
+    assert_eq!(process.handle.wait().await, Exit::Signal(9));
+    sandbox.end().await;
+    assert_eq!(processes_with(&mark), Vec::<String>::new());
+}
+
+fn outlives_a_killed_owner(offset: u32, before: impl FnOnce(&str)) {
     let place = tempfile::tempdir().unwrap();
-    // No other test's, in kilobytes that make whole pages.
-    let kilobytes = 4 * (5_000 + u64::from(std::process::id()));
-    let mark = format!("size={kilobytes}k");
-    fs::write(place.path().join("size"), (kilobytes << 10).to_string()).unwrap();
+    let (size, mark) = size_of_its_own(offset);
+    fs::write(place.path().join("size"), size.to_string()).unwrap();
     let owner = Command::new(std::env::current_exe().unwrap())
         .args(["sandbox::an_owner", "--exact", "--ignored"])
         .env(OWNER, place.path())
@@ -664,6 +714,7 @@ fn nothing_outlives_a_killed_owner() {
     let mut owner = Killed(owner.unwrap());
     wait_until(|| place.path().join("ready").exists());
     assert!(processes_with(&mark).len() > 20);
+    before(&mark);
     owner.0.kill().unwrap();
     wait_until(|| processes_with(&mark).is_empty());
 }
@@ -850,29 +901,6 @@ print(len(mapped) >> 20)
     assert_eq!(sandbox.memory().await.kills, 1);
 }
 
-/// Looks at what a program inherits where another test has had signals ignored.
-#[tokio::test]
-#[ignore = "another test starts it"]
-async fn ignores_nothing() {
-    let shelf = Shelf::new();
-    let sandbox = shelf.start().await;
-    let status = shell(&sandbox, "exec cat /proc/self/status").await;
-    let ignored = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:\t"));
-    let ignored = u64::from_str_radix(ignored.unwrap(), 16).unwrap();
-    // Two above those with a name are the C library's own.
-    assert_eq!(ignored & 0x7fff_ffff, 0, "{status}");
-}
-
-#[test]
-fn signals_do_what_they_do() {
-    image();
-    let script = "trap '' HUP INT QUIT && exec \"$0\" sandbox::ignores_nothing --exact --ignored";
-    let test = std::env::current_exe().unwrap();
-    output(Command::new("sh").args(["-c", script]).arg(test));
-}
-
 #[tokio::test]
 async fn resources_are_limited() {
     let shelf = Shelf::new();
@@ -886,6 +914,168 @@ print([r.getrlimit(n) for n in (r.RLIMIT_NOFILE, r.RLIMIT_NPROC, r.RLIMIT_CORE)]
         (&*out, &*err),
         ("[(1024, 1024), (1024, 1024), (1, 1)]\n", "")
     );
+}
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_program_stops_nothing() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let script = "import os; os.mkfifo('/tmp/program', 0o755); os.chmod('/tmp/program', 0o755)";
+    assert_eq!(python(&sandbox, script).await.0, Exit::Code(0));
+    let pipe = program(&["/tmp/program"]);
+    let started = tokio::time::timeout(Duration::from_secs(20), sandbox.spawn(&pipe));
+    let refused = started.await.expect("it answers").unwrap_err();
+    assert!(
+        matches!(&refused, SpawnError::Exec { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
+        "{refused:?}"
+    );
+    assert_eq!(shell(&sandbox, "echo still").await, "still\n");
+}
+
+#[tokio::test]
+async fn what_is_said_may_be_long() {
+    let shelf = Shelf::new();
+    let many = shelf.directory.path().join("many");
+    fs::create_dir_all(many.join("opt/extensions/directory")).unwrap();
+    let names: Vec<_> = (0..9_000).map(|number| format!("{number:040}")).collect();
+    for name in &names {
+        fs::write(many.join("opt/extensions").join(name), "").unwrap();
+    }
+    let sandbox = start(&shelf.spec(&[many])).await;
+    assert_eq!(sandbox.list("/opt/extensions").await.unwrap(), names);
+    for (path, is_there) in [
+        (&*format!("/opt/extensions/{}", names[0]), true),
+        ("/opt/extensions/absent", false),
+        ("/opt/extensions/directory", false),
+    ] {
+        assert_eq!(sandbox.has_file(path).await.unwrap(), is_there, "{path}");
+    }
+    // Of one variable the kernel takes 128 KiB.
+    let mut counts = program(&[
+        "python3",
+        "-ISc",
+        "import os; print(sum(map(len, os.environ.values())))",
+    ]);
+    counts.variables = (0..6)
+        .map(|number| (format!("V{number}"), "x".repeat(120_000)))
+        .collect();
+    counts
+        .variables
+        .push(("PATH".to_owned(), "/py/bin".to_owned()));
+    let (exit, out, err) = finish(sandbox.spawn(&counts).await.unwrap()).await;
+    assert_eq!((exit, &*out, &*err), (Exit::Code(0), "720007\n", ""));
+    counts.variables[0].1 = "x".repeat(140_000);
+    let refused = sandbox.spawn(&counts).await.unwrap_err();
+    assert!(
+        matches!(&refused, SpawnError::Exec { source, .. } if source.kind() == std::io::ErrorKind::ArgumentListTooLong),
+        "{refused:?}"
+    );
+}
+
+/// The owner that the next test starts in its own way.
+#[tokio::test]
+#[ignore = "another test starts it"]
+async fn a_strange_owner() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let status = shell(&sandbox, "cat /proc/self/status").await;
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+    };
+    // The C library keeps two signals to itself, and lets nobody say what they do.
+    let ignored = value("SigIgn:") & !(0b11 << 31);
+    let umask = status.contains("Umask:\t0022");
+    assert_eq!((umask, value("SigBlk:"), ignored), (true, 0, 0), "{status}");
+}
+
+#[test]
+fn how_the_owner_was_started_is_no_matter() {
+    image();
+    let script = "
+import os, signal, sys
+os.umask(0o077)
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGRTMIN):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM, signal.SIGRTMAX})
+os.execv(sys.argv[1], [sys.argv[1], 'sandbox::a_strange_owner', '--exact', '--ignored'])
+";
+    let said = output(
+        Command::new("python3")
+            .args(["-c", script])
+            .arg(std::env::current_exe().unwrap()),
+    );
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// Where the test that is killed unpacks.
+const UNPACKS: &str = "LAMBIMG_TEST_UNPACKS";
+
+/// Begins with a tar, and never ends.
+struct Endless {
+    begin: std::io::Cursor<Vec<u8>>,
+    ready: PathBuf,
+}
+
+impl std::io::Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match std::io::Read::read(&mut self.begin, buffer)? {
+            0 => {
+                fs::write(&self.ready, "")?;
+                std::thread::sleep(Duration::from_mins(2));
+                Ok(0)
+            }
+            count => Ok(count),
+        }
+    }
+}
+
+fn some_layer() -> Vec<u8> {
+    let tar = Tar::new()
+        .directory("closed", 0o700)
+        .file("closed/file", 0o600, "x")
+        .file("file", 0o644, "x");
+    tar.0.into_inner().unwrap()
+}
+
+/// The one that the next test kills.
+#[test]
+#[ignore = "another test starts it"]
+fn an_unpacking() {
+    let place = PathBuf::from(std::env::var_os(UNPACKS).unwrap());
+    let store = BlobStore::open(place.join("store")).unwrap();
+    let tar = some_layer();
+    let stated = Descriptor::of("application/vnd.oci.image.layer.v1.tar", &tar);
+    let endless = Endless {
+        begin: std::io::Cursor::new(tar[..2000].to_vec()),
+        ready: place.join("ready"),
+    };
+    let _ = unpack(&store, &stated, &Digest::of(&tar), || Ok(endless));
+}
+
+#[test]
+fn what_a_killed_unpacking_leaves_goes_with_the_next() {
+    let place = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let unpacking = Command::new(std::env::current_exe().unwrap())
+            .args(["sandbox::an_unpacking", "--exact", "--ignored"])
+            .env(UNPACKS, place.path())
+            .stdout(Stdio::null())
+            .spawn();
+        let mut unpacking = Killed(unpacking.unwrap());
+        wait_until(|| place.path().join("ready").exists());
+        fs::remove_file(place.path().join("ready")).unwrap();
+        unpacking.0.kill().unwrap();
+        unpacking.0.wait().unwrap();
+    }
+    let store = BlobStore::open(place.path().join("store")).unwrap();
+    let left = || fs::read_dir(store.trees()).unwrap().count();
+    assert_eq!(left(), 1, "one for each is too many");
+    let tar = some_layer();
+    let stated = Descriptor::of("application/vnd.oci.image.layer.v1.tar", &tar);
+    unpack(&store, &stated, &Digest::of(&tar), || Ok(&*tar)).unwrap();
+    assert_eq!(left(), 1);
+    assert!(store.tree(&Digest::of(&tar)).is_some());
 }
 
 #[tokio::test]

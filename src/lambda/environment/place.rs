@@ -34,6 +34,9 @@ pub trait Place: Send + Sync {
     /// The names of the files directly in a directory, in order, without directories in it; none where there is no such directory.
     fn list<'a>(&'a self, directory: &'a str) -> BoxFuture<'a, Result<Vec<String>, Error>>;
 
+    /// Whether there is a file at a path, or a link; a directory is none.
+    fn has_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<bool, Error>>;
+
     /// Starts a program.
     fn spawn<'a>(&'a self, program: &'a Program) -> BoxFuture<'a, Result<Started, SpawnError>>;
 
@@ -92,6 +95,10 @@ impl Place for Sandbox {
 
     fn list<'a>(&'a self, directory: &'a str) -> BoxFuture<'a, Result<Vec<String>, Error>> {
         self.list(directory).boxed()
+    }
+
+    fn has_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<bool, Error>> {
+        self.has_file(path).boxed()
     }
 
     fn spawn<'a>(&'a self, program: &'a Program) -> BoxFuture<'a, Result<Started, SpawnError>> {

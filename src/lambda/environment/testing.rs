@@ -204,6 +204,10 @@ impl Place for Stage {
         std::future::ready(Ok(names)).boxed()
     }
 
+    fn has_file<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<bool, Error>> {
+        std::future::ready(Ok(self.scripts.contains_key(path))).boxed()
+    }
+
     fn spawn<'a>(&'a self, program: &'a Program) -> BoxFuture<'a, Result<Started, SpawnError>> {
         std::future::ready(self.spawn_now(program)).boxed()
     }

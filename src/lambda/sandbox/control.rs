@@ -1,12 +1,14 @@
 //! The messages between a sandbox's owner and its first process: JSON, one to a packet of a socket of theirs, with
-//! descriptors beside it.
+//! descriptors beside it. A long one is in a file in memory, of which the packet has the descriptor.
 //!
 //! What is done about a message is not known here.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{
     self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -17,10 +19,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Exit, Memory, Program};
 
-/// The most descriptors of a message.
-const DESCRIPTORS: usize = 3;
-/// The most bytes of a message; most kernels refuse to send as many.
-const LONGEST: usize = 256 << 10;
+/// The most descriptors of a packet: three pipes, and the file that a long message is in.
+const DESCRIPTORS: usize = 4;
+/// The most bytes of a packet: a third of what the kernel lets be sent where nobody has set it otherwise.
+const PACKET: usize = 64 << 10;
+/// The most bytes of a message: no image's variables are as long, and no list that is of use.
+const LONGEST: usize = 16 << 20;
+/// What a packet says, which is no JSON, where the message is in the file beside it.
+const BESIDE: &[u8] = b"~";
 
 /// What the owner asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,6 +51,8 @@ pub(super) enum Ask {
     Connect { port: u16 },
     /// The names in a directory.
     List { directory: String },
+    /// Whether there is a file of this path.
+    HasFile { path: String },
     /// The memory in use.
     Memory,
     /// To look at the memory closely, or seldom, as long as nobody calls.
@@ -90,6 +98,7 @@ pub(super) enum Answer {
     /// A socket is beside it.
     Socket,
     Names(Vec<String>),
+    Is(bool),
     Memory(Memory),
     /// The working directory cannot be entered.
     NoWorkingDir(i32),
@@ -111,18 +120,32 @@ pub(super) fn send(
     message: &impl Serialize,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let bytes = serde_json::to_vec(message)?;
-    if bytes.len() > LONGEST {
-        return Err(Errno::MSGSIZE.into());
-    }
+    let message = serde_json::to_vec(message)?;
+    let long = (message.len() > PACKET).then(|| file_of(&message));
+    let long = long.transpose()?;
+    let descriptors: Vec<_> = long
+        .iter()
+        .map(AsFd::as_fd)
+        .chain(descriptors.iter().copied())
+        .collect();
+    let bytes = if long.is_some() { BESIDE } else { &message };
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(descriptors)) {
+    if !descriptors.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let bytes = [IoSlice::new(&bytes)];
+    let bytes = [IoSlice::new(bytes)];
     net::sendmsg(socket, &bytes, &mut beside, SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+fn file_of(message: &[u8]) -> io::Result<File> {
+    if message.len() > LONGEST {
+        return Err(Errno::MSGSIZE.into());
+    }
+    let mut file = File::from(rustix::fs::memfd_create("message", MemfdFlags::CLOEXEC)?);
+    file.write_all(message)?;
+    Ok(file)
 }
 
 /// Takes the next message and its descriptors; none where the other end is closed.
@@ -132,7 +155,7 @@ pub(super) fn receive<T: DeserializeOwned>(
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     if buffer.is_empty() {
         // Of what is never written to the machine has nothing.
-        *buffer = vec![0; LONGEST];
+        *buffer = vec![0; PACKET];
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
@@ -145,8 +168,18 @@ pub(super) fn receive<T: DeserializeOwned>(
         RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
         _ => Vec::new(),
     });
-    let descriptors = descriptors.collect();
-    let message = serde_json::from_slice(&buffer[..received.bytes])?;
+    let mut descriptors: Vec<_> = descriptors.collect();
+    let packet = &buffer[..received.bytes];
+    let message = if packet == BESIDE && !descriptors.is_empty() {
+        let mut file = File::from(descriptors.remove(0));
+        // Whoever wrote it is at its end, and so is this.
+        file.rewind()?;
+        let mut message = Vec::new();
+        file.read_to_end(&mut message)?;
+        serde_json::from_slice(&message)?
+    } else {
+        serde_json::from_slice(packet)?
+    };
     Ok(Some((message, descriptors)))
 }
 

@@ -59,6 +59,12 @@ impl Sandbox {
 
     /// # Errors
     /// Never called.
+    pub async fn has_file(&self, _path: &str) -> Result<bool, Error> {
+        match self.0 {}
+    }
+
+    /// # Errors
+    /// Never called.
     pub async fn kill_all(&self) -> Result<(), Error> {
         match self.0 {}
     }

@@ -81,7 +81,7 @@ struct Shared {
     memory: Mutex<Memory>,
     /// Whether the helper is gone.
     gone: watch::Sender<bool>,
-    /// The first process does not answer in time: the helper is to be killed, and with it the sandbox.
+    /// The sandbox does not end in time: the helper is to be killed, and is waited for no longer.
     given_up: Notify,
 }
 
@@ -293,6 +293,20 @@ impl Sandbox {
         }
     }
 
+    /// Whether there is a file at a path of the image, or a link; a directory is none.
+    ///
+    /// # Errors
+    /// When the sandbox has ended.
+    pub async fn has_file(&self, path: &str) -> Result<bool, Error> {
+        let ask = Ask::HasFile {
+            path: path.to_owned(),
+        };
+        match self.shared.ask(ask, &[], "look for a file").await? {
+            (Answer::Is(is_there), _) => Ok(is_there),
+            _ => Err(Error::Gone),
+        }
+    }
+
     /// Ends every program and whatever they have started, and returns when they are gone. `/tmp` is kept.
     ///
     /// # Errors
@@ -300,7 +314,8 @@ impl Sandbox {
     pub async fn kill_all(&self) -> Result<(), Error> {
         let answer = self.shared.ask(Ask::KillAll, &[], "end its programs");
         let Ok(answer) = timeout(PATIENCE, answer).await else {
-            self.shared.given_up.notify_one();
+            // It may take a while to be gone: nobody is to ask it for anything meanwhile.
+            self.shared.close();
             return Err(Error::Gone);
         };
         answer.map(drop)
@@ -324,7 +339,8 @@ impl Sandbox {
         let _ = timeout(SOON, answer).await;
     }
 
-    /// Whether it has ended, by itself or because somebody killed it: nothing can be done in it any more.
+    /// Whether it has ended or is about to, by itself or because somebody killed it: nothing can be done in it any
+    /// more.
     pub fn is_gone(&self) -> bool {
         self.shared.open().is_closed
     }
@@ -355,6 +371,11 @@ impl Shared {
 
     /// Tells the sandbox to end; the task that listens to it ends too.
     fn close(&self) {
+        {
+            let mut open = self.open();
+            open.is_closed = true;
+            open.answers.clear();
+        }
         // It may be gone already.
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
     }
@@ -460,21 +481,14 @@ fn made_of(message: Message) -> Result<(), Error> {
 
 /// Takes what the sandbox says until it is gone.
 async fn listen_to(shared: Arc<Shared>, mut child: Child) {
-    tokio::select! {
-        () = hear(&shared) => {}
-        () = shared.given_up.notified() => shared.given_up.notify_one(),
-    }
+    hear(&shared).await;
     shared.close();
-    // The helper ends after the last process of the sandbox, and where it is killed all of them end with it.
+    // The helper kills the sandbox's processes and ends after the last of them; where it is killed all of them end too.
     tokio::select! {
         _ = child.wait() => {}
         () = shared.given_up.notified() => drop(child.kill().await),
     }
-    let mut open = shared.open();
-    open.is_closed = true;
-    open.answers.clear();
-    open.processes.clear();
-    drop(open);
+    shared.open().processes.clear();
     shared.gone.send_replace(true);
 }
 

@@ -54,8 +54,8 @@ const RUNTIME_TENTHS: u32 = 3;
 const LAST_TELEMETRY: Duration = Duration::from_millis(200);
 /// Where external extensions are.
 const EXTENSIONS: &str = "/opt/extensions";
-/// The file in `/opt` by which external extensions are left alone.
-const DISABLE_EXTENSIONS: &str = "disable-extensions-jwigqn8j";
+/// The file by which external extensions are left alone.
+const DISABLE_EXTENSIONS: &str = "/opt/disable-extensions-jwigqn8j";
 
 /// An execution environment: a runtime and its extensions, which serve one call after the other.
 ///
@@ -346,9 +346,7 @@ impl Environment {
     /// The names of the files in `/opt/extensions`; a directory in it is none.
     async fn external_extensions(&self) -> Result<Vec<String>, Error> {
         let place = &self.shared.place;
-        let in_opt = place.list("/opt").await?;
-        let is_there = |name: &str| in_opt.iter().any(|other| other == name);
-        if is_there(DISABLE_EXTENSIONS) {
+        if place.has_file(DISABLE_EXTENSIONS).await? {
             return Ok(Vec::new());
         }
         let mut names = place.list(EXTENSIONS).await?;

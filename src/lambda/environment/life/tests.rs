@@ -430,9 +430,7 @@ async fn more_extensions_than_there_may_be_fail_init() {
 async fn extensions_can_be_disabled() {
     let disabled = stage()
         .with("/opt/extensions/bad", |_| async { Exit::Code(2) })
-        .with(&format!("/opt/{DISABLE_EXTENSIONS}"), |_| async {
-            Exit::Code(2)
-        });
+        .with(DISABLE_EXTENSIONS, |_| async { Exit::Code(2) });
     let mut lived = start(disabled).await;
     assert!(!lived.invoke("1").await.is_error);
 }

@@ -1,11 +1,10 @@
-//! What this program was started with beside the usual three descriptors, and signals that it was to ignore: no program
-//! of a function's gets it.
+//! What this program was started with beside the usual three descriptors: no program of a function's gets it.
 //!
 //! Whose they are is not known here.
 
 #![expect(
     unsafe_code,
-    reason = "a descriptor of which only the number is known cannot be changed in safe code, nor what a signal does"
+    reason = "a descriptor of which only the number is known cannot be changed in safe code"
 )]
 
 use std::fs;
@@ -13,16 +12,6 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::{Errno, FdFlags};
-
-/// Has every signal do again what it does by itself, whatever `nohup` or a shell has said.
-pub(super) fn heed_signals() {
-    // Of one the standard library sees to that itself.
-    for signal in (1..=libc::SIGRTMAX()).filter(|signal| *signal != libc::SIGPIPE) {
-        // SAFETY: no function of ours is called for a signal, neither before nor after. Those that nobody may change
-        // are left as they are.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-}
 
 /// Has every descriptor but the usual three closed at the next execution.
 pub(super) fn keep_to_ourselves() -> io::Result<()> {

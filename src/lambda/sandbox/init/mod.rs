@@ -12,6 +12,7 @@ mod programs;
 mod refusals;
 mod root;
 mod server;
+mod signals;
 mod usage;
 
 use std::ffi::OsStr;
@@ -20,8 +21,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::mount::{self, MountPropagationFlags};
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::control::{self, Message, Step};
@@ -29,6 +33,8 @@ use super::{GROUP, HELPER, Spec, USER};
 
 /// The second argument of the second run.
 const FIRST_PROCESS: &str = "first-process";
+/// What a program's new files are not allowed, as on Lambda.
+const UMASK: u32 = 0o022;
 
 /// What went wrong while a sandbox was made.
 #[derive(Debug)]
@@ -70,6 +76,10 @@ pub fn run(stage: Option<&OsStr>) -> ExitCode {
         })
     } else {
         start_first(&socket).map(|mut first| {
+            // It ends when the owner does, unless something holds it up that its programs have done.
+            if wait_for_an_end(&first, &socket).is_ok() {
+                let _ = first.kill();
+            }
             // Whoever has started it reaps it, or it would stay behind where nobody else does.
             let _ = first.wait();
         })
@@ -88,6 +98,23 @@ pub fn run(stage: Option<&OsStr>) -> ExitCode {
     }
 }
 
+/// Waits until the first process has ended or the owner is gone.
+fn wait_for_an_end(first: &Child, owner: &OwnedFd) -> io::Result<()> {
+    let first = rustix::process::pidfd_open(Pid::from_child(first), PidfdFlags::empty())?;
+    // Of the owner's socket it is told in any case when it is closed; what comes there is the first process's.
+    let mut ends = [
+        PollFd::new(&first, PollFlags::IN),
+        PollFd::new(owner, PollFlags::empty()),
+    ];
+    loop {
+        match rustix::event::poll(&mut ends, None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 fn spec(socket: &OwnedFd) -> Result<Spec, Failure> {
     let received = control::receive::<Spec>(socket, &mut Vec::new());
     let received = received.map_err(Failure::of(Step::Other, "read what is asked for"))?;
@@ -102,9 +129,11 @@ fn start_first(socket: &OwnedFd) -> Result<Child, Failure> {
     let spec = spec(socket)?;
     let kept = descriptors::keep_to_ourselves();
     kept.map_err(Failure::of(Step::Other, "close descriptors"))?;
-    descriptors::heed_signals();
     // A terminal's signals are for the owner, who ends this in order.
     let _ = rustix::process::setsid();
+    // What a function is started with does not depend on how this was.
+    signals::default();
+    rustix::process::umask(Mode::from_raw_mode(UMASK));
     let namespaces = |what| Failure::of::<io::Error>(Step::Namespaces, what);
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     unshare(&spec).map_err(namespaces("make namespaces"))?;

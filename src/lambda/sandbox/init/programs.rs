@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{Access, CWD};
+use rustix::fs::{Access, CWD, Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Resource, Rlimit};
 
@@ -117,10 +117,18 @@ fn found(name: &str, program: &Program) -> io::Result<PathBuf> {
 
 /// The C library would give a file without a first line that says otherwise to the shell; Lambda does not.
 fn can_be_executed(path: &Path) -> io::Result<()> {
+    // What a function has put there may be a pipe, which nobody opens at its other end.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(CWD, path, flags, Mode::empty()).map(File::from);
+    if let Ok(file) = &opened
+        && !file.metadata()?.is_file()
+    {
+        return Err(Errno::ACCESS.into());
+    }
     let mut start = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut start));
+    let read = opened.map(|file| file.take(4).read_to_end(&mut start));
     // One that may not be read may be executed all the same; what is missing is told when it is.
-    if read.is_err() || start.starts_with(b"#!") || start == b"\x7fELF" {
+    if !matches!(read, Ok(Ok(_))) || start.starts_with(b"#!") || start == b"\x7fELF" {
         Ok(())
     } else {
         Err(Errno::NOEXEC.into())

@@ -91,9 +91,9 @@ fn make_places(places: &Path) -> io::Result<()> {
     for name in PLACES {
         let place = places.join(name);
         fs::create_dir_all(&place)?;
-        fs::set_permissions(&place, Permissions::from_mode(0o755))?;
+        open_to_all(&place)?;
     }
-    fs::set_permissions(places, Permissions::from_mode(0o755))?;
+    open_to_all(places)?;
     for (name, content) in [("etc/hosts", HOSTS), (RESOLVER, "")] {
         let path = places.join(name);
         if fs::read_to_string(&path).is_ok_and(|there| there == content) {
@@ -106,6 +106,15 @@ fn make_places(places: &Path) -> io::Result<()> {
         file.persist(path)?;
     }
     Ok(())
+}
+
+/// Somebody else's directory cannot be changed, and need not be where it is right.
+fn open_to_all(directory: &Path) -> io::Result<()> {
+    let mode = fs::metadata(directory)?.permissions().mode() & 0o7777;
+    if mode == 0o755 {
+        return Ok(());
+    }
+    fs::set_permissions(directory, Permissions::from_mode(0o755))
 }
 
 /// Lays the layers under one another. They are named by descriptors: what a mount is told has to fit in a page,
@@ -233,4 +242,41 @@ fn enter(root: &Path) -> io::Result<()> {
     rustix::process::pivot_root(".", ".")?;
     mount::unmount(".", UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir("/")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn places_that_are_right_are_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = directory.path().join("places");
+        make_places(&places).unwrap();
+        fs::set_permissions(places.join("sys"), Permissions::from_mode(0o700)).unwrap();
+        let changes = || {
+            let all = ["", "dev", "etc/hosts", "proc", "sys", "tmp"].iter();
+            all.map(|name| {
+                let metadata = fs::metadata(places.join(name)).unwrap();
+                assert!(name.contains('/') || metadata.mode() & 0o7777 == 0o755 || *name == "sys");
+                (*name, metadata.ctime(), metadata.ctime_nsec())
+            })
+            .collect::<Vec<_>>()
+        };
+        let before = changes();
+        // Longer than the clock of the file system takes for a step.
+        thread::sleep(Duration::from_millis(30));
+        make_places(&places).unwrap();
+        let touched: Vec<_> = changes()
+            .into_iter()
+            .filter(|one| !before.contains(one))
+            .collect();
+        let names: Vec<_> = touched.iter().map(|(name, ..)| *name).collect();
+        assert_eq!(names, ["sys"]);
+        let mode = fs::metadata(places.join("sys")).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o755);
+    }
 }

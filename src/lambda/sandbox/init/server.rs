@@ -133,6 +133,7 @@ impl Server<'_> {
             Ask::Listen { port } => socket(listen(port)),
             Ask::Connect { port } => socket(connect(port)),
             Ask::List { directory } => names(&directory).map_or_else(refused, Answer::Names),
+            Ask::HasFile { path } => Answer::Is(is_file(&path)),
             Ask::Memory => Answer::Memory(self.usage.look()?),
             Ask::Watch { closely } => {
                 self.watches = closely;
@@ -222,6 +223,10 @@ fn connect(port: u16) -> io::Result<OwnedFd> {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
     }
+}
+
+fn is_file(path: &str) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
 fn names(directory: &str) -> io::Result<Vec<String>> {
