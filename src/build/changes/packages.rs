@@ -129,7 +129,8 @@ fn by_name<'a>(image: &'a Inventory<'a>) -> BTreeMap<Key<'a>, Vec<Whole<'a>>> {
 
 /// What is compiled of a source changes with it.
 pub(super) fn is_bytecode(path: &str) -> bool {
-    path.ends_with(".pyc") && path.split('/').any(|part| part == "__pycache__")
+    let ending = path.rsplit_once('.').map(|(_, ending)| ending);
+    ending == Some("pyc") && path.split('/').any(|part| part == "__pycache__")
 }
 
 fn is_paper(path: &str) -> bool {

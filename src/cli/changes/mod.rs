@@ -220,12 +220,17 @@ fn of_base(bases: &Pair<Option<Base>>) -> Row {
         (Some(first), Some(second)) if first != second => format!("{first} → {second}"),
         (first, second) => second.or(first).unwrap_or_default(),
     };
+    let before = dated(bases.first.as_ref());
+    let mut after = dated(bases.second.as_ref());
+    if before == after {
+        after.push_str(", with other layers");
+    }
     Row {
         mark: Mark::Changed,
         word: "moved",
         name,
-        before: dated(bases.first.as_ref()),
-        after: dated(bases.second.as_ref()),
+        before,
+        after,
         note: String::new(),
     }
 }
@@ -284,7 +289,8 @@ fn of_file(file: &FileChange) -> Row {
         |state: Option<&lambimg::build::changes::State>| state.map_or(0, |state| state.size);
     let mut note = difference(bytes(first), bytes(second));
     if let (Some(first), Some(second)) = (first, second) {
-        if note.is_empty() && !first.has_same_contents(second) {
+        let is_link = first.target.is_some() || second.target.is_some();
+        if note.is_empty() && !is_link && !first.has_same_contents(second) {
             note.push_str("of the same size");
         }
         if first.mode != second.mode {

@@ -71,7 +71,10 @@ impl Compared<'_> {
         });
         let mut told = some(told.collect(), FILES, "file");
         if !others.is_empty() {
-            told.push(format!("{} elsewhere", counted(others.len(), "file")));
+            told.push(format!(
+                "{} elsewhere changed",
+                counted(others.len(), "file")
+            ));
         }
         told
     }
