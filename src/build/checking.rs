@@ -45,19 +45,46 @@ pub async fn open(
     today: &str,
     tools: &Tools,
 ) -> Result<Subject, Error> {
+    let wanted = oci_name(architecture);
+    let opened = find(text, wanted, tools).await?;
+    opened.read(wanted, today, tools).await
+}
+
+/// Opens two images as [`open`] does one, to compare them: the digests of all their files are known.
+///
+/// # Errors
+/// Those of [`open`].
+pub async fn open_two(
+    texts: [&str; 2],
+    architecture: Option<&str>,
+    today: &str,
+    tools: &Tools,
+) -> Result<[Subject; 2], Error> {
+    let wanted = oci_name(architecture);
+    // One after the other: layers that both have come from a registry once.
+    let first = find(texts[0], wanted, tools).await?;
+    let second = find(texts[1], wanted, tools).await?;
+    let (progress, today) = (tools.progress.clone(), today.to_owned());
+    let work = move || read_two([first, second], wanted, &today, &progress);
+    tools.block(work).await?
+}
+
+fn oci_name(architecture: Option<&str>) -> Option<&'static str> {
     let wanted = architecture.and_then(|name| name.parse::<Architecture>().ok());
-    let wanted = wanted.map(Architecture::oci);
-    let opened = if let Some(rest) = text.strip_prefix("docker://") {
+    wanted.map(Architecture::oci)
+}
+
+async fn find(text: &str, wanted: Option<&'static str>, tools: &Tools) -> Result<Opened, Error> {
+    if let Some(rest) = text.strip_prefix("docker://") {
         let reference = Reference::read(rest).map_err(|_| build::no_image(text, tools))?;
-        remote(&reference, wanted, tools).await?
+        remote(&reference, wanted, tools).await
     } else if let Ok(place) = text.parse::<Place>() {
         let own = place.clone();
         let opened = tools.block(move || opened::open(&own, wanted)).await??;
-        Opened::new(opened, place.path.display().to_string())
+        Ok(Opened::new(opened, place.path.display().to_string()))
     } else {
-        stored(text, tools).await?
-    };
-    opened.read(wanted, today, tools).await
+        stored(text, tools).await
+    }
 }
 
 /// An image that was just built, its layers read; those of its base are brought into the store.
@@ -286,71 +313,188 @@ fn read(
     today: String,
     progress: &Progress,
 ) -> Result<Subject, Error> {
-    let Opened {
-        documents,
-        blobs,
-        place,
-        lost,
-    } = opened;
-    let document = |raw: Raw| Document::new(raw.bytes, raw.media_type, raw.stated);
-    let has_digests = documents.manifest.is_some();
-    let layers = documents.layers;
-    let documents = Documents {
-        index: documents.index.map(document),
-        manifest: documents.manifest.map(document),
-        config: document(documents.config),
-        wanted,
-        today,
+    let image = Readable::new(opened, wanted, today, "");
+    let open = |number| image.open(number, progress);
+    let reader = |number: usize, entry: &_| image.contents[number].reader(entry);
+    let layers = flatten::read_all(&image.stated, open, reader);
+    image.finish(layers)
+}
+
+/// Reads the layers of two images at once, the bytes of all their files looked at. One that both have is read once.
+fn read_two(
+    [first, second]: [Opened; 2],
+    wanted: Option<&'static str>,
+    today: &str,
+    progress: &Progress,
+) -> Result<[Subject; 2], Error> {
+    let readable = |opened, of| {
+        let mut image = Readable::new(opened, wanted, today.to_owned(), of);
+        for contents in &mut image.contents {
+            contents.hashes_all = true;
+        }
+        image
     };
-    // A layer that is named by no digest has its place all the same.
-    let nameless = || Descriptor::of("", b"");
-    let named: Vec<_> = layers.iter().map(Option::is_some).collect();
-    let stated: Vec<_> = layers
-        .into_iter()
-        .map(|layer| layer.unwrap_or_else(nameless))
+    let images = [
+        readable(first, " of the first image"),
+        readable(second, " of the second image"),
+    ];
+    let shared: Vec<_> = (0..images[1].stated.len())
+        .map(|number| images[1].shared_with(&images[0], number))
         .collect();
-    let open = |number: usize| -> io::Result<Told> {
-        let layer: &Descriptor = &stated[number];
-        if lost.contains_key(&number) || !named[number] {
+    let of_first = (0..images[0].stated.len()).map(|number| (0, number));
+    let of_second = shared.iter().enumerate();
+    let of_second = of_second.filter(|(_, shared)| shared.is_none());
+    let all: Vec<(usize, usize)> = of_first
+        .chain(of_second.map(|(number, _)| (1, number)))
+        .collect();
+    let stated: Vec<_> = all
+        .iter()
+        .map(|(image, number)| images[*image].stated[*number].clone())
+        .collect();
+    let open = |job: usize| {
+        let (image, number) = all[job];
+        images[image].open(number, progress)
+    };
+    let reader = |job: usize, entry: &_| {
+        let (image, number) = all[job];
+        images[image].contents[number].reader(entry)
+    };
+    let mut read = flatten::read_all(&stated, open, reader);
+    let mut rest = read.split_off(images[0].stated.len()).into_iter();
+    let of_second = shared.iter().enumerate().filter_map(|(number, shared)| {
+        let Some(place) = shared else {
+            return rest.next();
+        };
+        let stated = images[1].stated[number].clone();
+        let again = |layer: &Layer<Seen>| Layer {
+            stated,
+            ..layer.clone()
+        };
+        // An error of reading has no copy; its text is what anybody is told.
+        let failed = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+        Some(read[*place].as_ref().map(again).map_err(failed))
+    });
+    let of_second: Vec<_> = of_second.collect();
+    let [first, second] = images;
+    Ok([first.finish(read)?, second.finish(of_second)?])
+}
+
+/// An image whose layers can be read.
+struct Readable {
+    documents: Documents,
+    /// Its layers, one that is named by no digest too.
+    stated: Vec<Descriptor>,
+    /// Which of them can be had.
+    is_there: Vec<bool>,
+    has_digests: bool,
+    contents: Vec<Contents>,
+    blobs: Blobs,
+    place: String,
+    lost: BTreeMap<usize, String>,
+    /// What stands behind a layer's number where it is told.
+    of: &'static str,
+}
+
+impl Readable {
+    fn new(opened: Opened, wanted: Option<&'static str>, today: String, of: &'static str) -> Self {
+        let Opened {
+            documents,
+            blobs,
+            place,
+            lost,
+        } = opened;
+        let document = |raw: Raw| Document::new(raw.bytes, raw.media_type, raw.stated);
+        let has_digests = documents.manifest.is_some();
+        let layers = documents.layers;
+        let documents = Documents {
+            index: documents.index.map(document),
+            manifest: documents.manifest.map(document),
+            config: document(documents.config),
+            wanted,
+            today,
+        };
+        let there = layers.iter().enumerate();
+        let is_there = there
+            .map(|(number, layer)| layer.is_some() && !lost.contains_key(&number))
+            .collect();
+        // A layer that is named by no digest has its place all the same.
+        let nameless = || Descriptor::of("", b"");
+        let stated: Vec<_> = layers
+            .into_iter()
+            .map(|layer| layer.unwrap_or_else(nameless))
+            .collect();
+        let sizes: Vec<_> = stated.iter().map(|layer| layer.size).collect();
+        Self {
+            contents: Contents::of(&documents).of_layers(&sizes),
+            documents,
+            stated,
+            is_there,
+            has_digests,
+            blobs,
+            place,
+            lost,
+            of,
+        }
+    }
+
+    fn open(&self, number: usize, progress: &Progress) -> io::Result<Told> {
+        if !self.is_there[number] {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let label = format!("read layer {}", number + 1);
+        let layer = &self.stated[number];
+        let label = format!("read layer {}{}", number + 1, self.of);
         Ok(Told {
-            inner: blobs.layer(number, layer)?,
+            inner: self.blobs.layer(number, layer)?,
             task: progress.task(label, Some(layer.size)),
         })
-    };
-    let sizes: Vec<_> = stated.iter().map(|layer| layer.size).collect();
-    let contents = Contents::of(&documents).of_layers(&sizes);
-    let reader = |number: usize, entry: &_| contents[number].reader(entry);
-    let read = flatten::read_all(&stated, open, reader);
-    let mut layers: Vec<Layer<Seen>> = Vec::new();
-    for (number, layer) in read.into_iter().enumerate() {
-        let mut layer = match layer {
-            Ok(layer) => layer,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut layer = Layer::unread(stated[number].clone());
-                let why = lost.get(&number).cloned();
-                layer.damage = Some(why.unwrap_or_else(|| "it is not there".to_owned()));
-                layer
-            }
-            Err(source) => {
-                let (action, path) = ("read a layer of", place.into());
-                return Err(layout::Error::Io {
-                    action,
-                    path,
-                    source,
-                }
-                .into());
-            }
-        };
-        if !has_digests {
-            layer.stated.digest = layer.digest;
-            layer.stated.size = layer.size;
-        }
-        layers.push(layer);
     }
-    Ok(Subject::new(documents, layers))
+
+    /// The layer of another image that is this one's of a number to the byte, where the same is looked at in both. As
+    /// much is kept of it as the other has room for.
+    fn shared_with(&self, other: &Self, number: usize) -> Option<usize> {
+        // Without a manifest nothing says what a layer is before it is read.
+        if !(self.has_digests && other.has_digests && self.is_there[number]) {
+            return None;
+        }
+        let own = &self.stated[number];
+        let mut others = other.stated.iter().enumerate();
+        let (place, _) = others.find(|(place, layer)| {
+            other.is_there[*place] && (layer.digest, layer.size) == (own.digest, own.size)
+        })?;
+        let sees_same = self.contents[number].sees_same(&other.contents[place]);
+        sees_same.then_some(place)
+    }
+
+    /// Puts the image together.
+    fn finish(self, read: Vec<io::Result<Layer<Seen>>>) -> Result<Subject, Error> {
+        let mut layers: Vec<Layer<Seen>> = Vec::new();
+        for (number, layer) in read.into_iter().enumerate() {
+            let mut layer = match layer {
+                Ok(layer) => layer,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let mut layer = Layer::unread(self.stated[number].clone());
+                    let why = self.lost.get(&number).cloned();
+                    layer.damage = Some(why.unwrap_or_else(|| "it is not there".to_owned()));
+                    layer
+                }
+                Err(source) => {
+                    let (action, path) = ("read a layer of", self.place.into());
+                    return Err(layout::Error::Io {
+                        action,
+                        path,
+                        source,
+                    }
+                    .into());
+                }
+            };
+            if !self.has_digests {
+                layer.stated.digest = layer.digest;
+                layer.stated.size = layer.size;
+            }
+            layers.push(layer);
+        }
+        Ok(Subject::new(self.documents, layers))
+    }
 }
 
 /// Tells of the bytes of a layer as they are read, and not that they were: what is found is told.

@@ -205,7 +205,8 @@ fn packages(image: &Subject, base: usize) -> Vec<Package<'_>> {
 }
 
 fn is_bytecode(path: &str) -> bool {
-    path.ends_with(".pyc")
+    path.rsplit_once('.')
+        .is_some_and(|(_, ending)| ending == "pyc")
 }
 
 /// All files, each once: a hard link is the file that it names.

@@ -9,6 +9,7 @@ mod approval;
 pub mod base;
 pub mod bootstrap;
 pub mod cache;
+pub mod changes;
 pub mod checking;
 mod claims;
 pub mod compiling;

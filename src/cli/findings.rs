@@ -50,7 +50,6 @@ impl Checked<'_> {
 
     /// The findings in words, each with what to do.
     pub(crate) fn text(&self, terminal: &Terminal) -> String {
-        let width = Terminal::width();
         let mut text = String::new();
         let mut last = None;
         for finding in &self.findings {
@@ -58,14 +57,7 @@ impl Checked<'_> {
                 text.push('\n');
             }
             last = Some(finding.level);
-            let level = terminal.paint_result(colour(finding.level), &finding.level.to_string());
-            let place = place(finding);
-            let message = visible(&in_words(finding));
-            let _ = writeln!(text, "{level} {}{place}: {message}", finding.rule.id);
-            if terminal.is_verbose() {
-                text.push_str(&wrapped(finding.rule.why, INDENT, width));
-            }
-            text.push_str(&wrapped(&visible(&finding.remedy), INDENT, width));
+            text.push_str(&told(finding, terminal));
         }
         text
     }
@@ -156,6 +148,20 @@ impl Checked<'_> {
         let layer = self.subject.layers.get(finding.layer?)?;
         Some(layer.digest)
     }
+}
+
+/// A finding in words, with what to do.
+pub(crate) fn told(finding: &Finding, terminal: &Terminal) -> String {
+    let width = Terminal::width();
+    let level = terminal.paint_result(colour(finding.level), &finding.level.to_string());
+    let place = place(finding);
+    let message = visible(&in_words(finding));
+    let mut text = format!("{level} {}{place}: {message}\n", finding.rule.id);
+    if terminal.is_verbose() {
+        text.push_str(&wrapped(finding.rule.why, INDENT, width));
+    }
+    text.push_str(&wrapped(&visible(&finding.remedy), INDENT, width));
+    text
 }
 
 fn colour(level: Level) -> &'static str {

@@ -9,7 +9,9 @@
 )]
 
 mod backlog;
+mod changes;
 mod check;
+mod diff;
 mod differences;
 mod event;
 mod events;
@@ -49,6 +51,7 @@ use lambimg::progress::in_words;
 use lambimg::python::normalize_name;
 
 use crate::check::CheckArguments;
+use crate::diff::DiffArguments;
 use crate::event::EventArguments;
 use crate::failure::Failure;
 use crate::invoke::InvokeArguments;
@@ -117,7 +120,14 @@ enum Verb {
     /// image leaves, the lock follows.
     Rebase(RebaseArguments),
     /// Build an image again in a fresh cache and compare it byte for byte, or compare two images
+    ///
+    /// What changed from one release to the next, and not which bytes, is what `lambimg diff` tells.
     Verify(Box<VerifyArguments>),
+    /// Tell what changed from one image to another: packages, files, base, settings, sizes
+    ///
+    /// Bytes that no function reads are no change here, as dates and compression: for them there is
+    /// `lambimg verify A --against B`. Exit code 0 whatever changed, but with --exit-code.
+    Diff(DiffArguments),
     /// Apply every rule of Lambda's to an image, or to what a project gives; exit code 1 on errors
     Check(Box<CheckArguments>),
     /// Run an image, or what a project gives, as Lambda would, and call it; exit code 1 if the function fails
@@ -436,6 +446,7 @@ fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> 
     match &arguments.verb {
         Verb::Outdated(wanted) => return run_outdated(arguments, wanted, terminal),
         Verb::Check(wanted) => return check::check(arguments, wanted, terminal),
+        Verb::Diff(wanted) => return diff::diff(arguments, wanted, terminal),
         Verb::Invoke(wanted) => return invoke::invoke(arguments, wanted, terminal),
         Verb::Serve(wanted) => return serve::serve(arguments, wanted, terminal),
         Verb::Build(wanted) => run_build(arguments, wanted, terminal),

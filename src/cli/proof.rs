@@ -124,7 +124,7 @@ pub(crate) fn verify(
     let own = own.map_err(|error| Failure::no_directory(&std::env::temp_dir(), &error))?;
     let report = match &wanted.against {
         Some(other) => {
-            let tools = tools_for_images(arguments, terminal)?;
+            let tools = tools_for_images(arguments, false, terminal)?;
             block_on(verify::compare(&wanted.image, other, own.path(), &tools))??
         }
         None => build_again(arguments, wanted, own.path(), terminal)?,
@@ -146,11 +146,15 @@ pub(crate) fn config_of(
 }
 
 /// Tools for work on images; of the project at hand only what is said of registries counts.
-fn tools_for_images(arguments: &Arguments, terminal: &Terminal) -> Result<Tools, Failure> {
+pub(crate) fn tools_for_images(
+    arguments: &Arguments,
+    offline: bool,
+    terminal: &Terminal,
+) -> Result<Tools, Failure> {
     let project = Project::read(Path::new("."))?;
     let config = config_of(&project, &Config::default(), arguments)?;
     let reach = reach::reach(&project.root, &config)?;
-    tools(None, &reach, false, terminal)
+    tools(None, &reach, offline, terminal)
 }
 
 fn build_again(

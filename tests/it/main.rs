@@ -14,6 +14,7 @@ mod checking_elf;
 mod ci;
 mod contract;
 mod dependencies;
+mod diffing;
 mod earlier;
 mod ecr;
 mod ecr_api;

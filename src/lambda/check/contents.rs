@@ -33,7 +33,7 @@ const HEAD: usize = 256;
 const SHORT_HEAD: usize = 16;
 
 /// What was seen of a file's contents.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Seen {
     /// The first bytes, at most 256 of a script or a list of settings and 16 of other files.
     pub head: Box<[u8]>,
@@ -41,7 +41,7 @@ pub struct Seen {
     pub kept: Option<Box<[u8]>>,
     /// Whether a rule would read it, and it is too long or its layer has too many.
     pub is_dropped: bool,
-    /// The digest, where a `RECORD` may state it.
+    /// The digest, where a `RECORD` may state it, or where all are wanted.
     pub digest: Option<Digest>,
     /// The hashes that a `.pyc` may state of a module's source, each after the minor number of its Python.
     pub source_hashes: Box<[(u8, u64)]>,
@@ -58,6 +58,8 @@ pub struct Seen {
 pub struct Contents {
     /// Paths to keep beside those of the rules' own.
     pub wanted: Vec<String>,
+    /// Whether the digests of all files are wanted, not only of those that a `RECORD` may state.
+    pub hashes_all: bool,
     handler: Option<Handler>,
     /// Directories of the user's that modules are looked for in.
     roots: Vec<String>,
@@ -120,6 +122,7 @@ impl Contents {
     pub fn of(documents: &Documents) -> Self {
         Self {
             wanted: vec![modules::BOOTSTRAP.to_owned()],
+            hashes_all: false,
             handler: modules::stated_handler(documents).and_then(|text| text.parse().ok()),
             roots: modules::roots(documents),
             python: modules::stated_version(documents),
@@ -147,6 +150,14 @@ impl Contents {
             .collect()
     }
 
+    /// Whether another looks at the same, however much of it there is room to keep.
+    pub fn sees_same(&self, other: &Self) -> bool {
+        let all = |its: &Self| (its.handler.clone(), its.roots.clone(), its.python);
+        self.wanted == other.wanted
+            && self.hashes_all == other.hashes_all
+            && all(self) == all(other)
+    }
+
     /// The reader of an entry's contents.
     pub fn reader(&self, entry: &Entry<Seen>) -> Option<Box<dyn Reader<Seen = Seen>>> {
         let path = entry.path();
@@ -165,7 +176,7 @@ impl Contents {
                 room: self.room.clone(),
                 state: State::Open,
             }),
-            hasher: (installed && !compiled).then(Hasher::default),
+            hasher: (self.hashes_all || (installed && !compiled)).then(Hasher::default),
             source: source.then(|| SourceHasher::new(self.python.map(PythonVersion::minor))),
             search: Search::new(&path, entry.size),
             elf: Watch::linked(entry.size),

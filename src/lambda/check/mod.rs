@@ -35,6 +35,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
+pub use secrets::secret_value;
 use subject::{Documents, Subject};
 pub use wheels::{Installed, installed};
 

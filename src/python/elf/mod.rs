@@ -74,7 +74,7 @@ pub struct Need {
 }
 
 /// An ELF file that is damaged, or of which reading would not end.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// A table is not where a header says.
     #[error(transparent)]

@@ -34,7 +34,7 @@ pub struct Watch {
 }
 
 /// What a [`Watch`] saw.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Watched {
     /// No ELF file.
     Other,

@@ -266,7 +266,7 @@ fn is_placeholder(value: &str) -> bool {
 }
 
 /// What makes a value a secret, if it is one by its name or by itself. The secret itself is not in it.
-pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
+pub fn secret_value(name: &str, value: &str) -> Option<String> {
     let bytes = value.as_bytes();
     let mut keys = ACCESS_KEYS.iter();
     let key = keys.find(|(_, finder)| finder.find_iter(bytes).any(|at| is_access_key(bytes, at)));
