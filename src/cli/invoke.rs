@@ -70,6 +70,8 @@ async fn call(
         has_failed |= outcome.is_error;
         terminal.print_bytes(&in_one_line(&outcome.payload))?;
     }
+    drop(outcomes);
+    fleet.wind_down().await;
     Ok(has_failed)
 }
 

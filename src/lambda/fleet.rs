@@ -143,6 +143,12 @@ impl Fleet {
         shut_down(old).await;
     }
 
+    /// Ends the environments that no call has, once their extensions are through with the last one.
+    pub async fn wind_down(&self) {
+        let idle = std::mem::take(&mut self.0.state().idle);
+        shut_down(idle).await;
+    }
+
     /// Ends every environment, with the time to shut down that Lambda gives; calls under way are given up.
     pub async fn end(&self) {
         self.0.ended.send_replace(true);
@@ -223,9 +229,15 @@ impl Shared {
             return environment.shutdown().await;
         };
         drop(turn);
-        // What failed may take seconds to end: that is not the caller's time.
+        // Extensions may go on, and what failed may take seconds to end: that is not the caller's time.
         tell(answer, outcome);
-        environment.reset().await;
+        let finished = self.unless_ended(async {
+            environment.finish().await;
+            Ok(())
+        });
+        if finished.await.is_ok() {
+            environment.reset().await;
+        }
         give(kept, environment).await;
     }
 

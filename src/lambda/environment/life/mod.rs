@@ -70,6 +70,32 @@ pub struct Environment {
     condition: Condition,
     /// How many programs had been ended for want of memory, when what is done now began.
     kills: u32,
+    /// The call that is answered, and that extensions are not through with.
+    answered: Option<Answered>,
+}
+
+/// A call whose caller has the answer already.
+struct Answered {
+    call: Call,
+    answer: Option<Answer>,
+    begun: Instant,
+    init: Option<Duration>,
+}
+
+impl Answered {
+    /// What the caller is given.
+    fn outcome(&self, failure: Option<Failure>, report: Report, log_tail: Bytes) -> Outcome {
+        let answer = self.answer.clone();
+        let (payload, content_type, is_error) = said(answer, failure, &self.call.request_id);
+        Outcome {
+            request_id: self.call.request_id.clone(),
+            payload,
+            content_type,
+            is_error,
+            log_tail,
+            report,
+        }
+    }
 }
 
 /// Whether there is a runtime to call.
@@ -111,6 +137,7 @@ impl Environment {
             programs: Programs::default(),
             condition: Condition::Down,
             kills: 0,
+            answered: None,
         };
         match environment.init("init", INIT_LIMIT, None).await {
             Ok(took) => environment.condition = Condition::Ready { init: Some(took) },
@@ -125,10 +152,10 @@ impl Environment {
         Ok(environment)
     }
 
-    /// Calls the function and waits until it and its extensions are through, at most for the function's timeout.
+    /// Calls the function and waits for its answer, at most for the function's timeout.
     ///
-    /// After a failure the environment is to be reset: by [`Self::reset`], or else by the next call before its time
-    /// begins.
+    /// Its extensions may go on with the call: [`Self::finish`] waits for them. After a failure the environment is to
+    /// be reset: by [`Self::reset`]. Both are done by the next call, before its time begins, if nobody has.
     ///
     /// # Errors
     /// When the place fails before the function has the call: the environment is of no use then.
@@ -163,13 +190,49 @@ impl Environment {
             failure = self.serve(&call, pieces, begun + timeout).await.err();
             answer = self.shared.look(|states| states.answer().cloned());
         }
-        let duration = begun.elapsed().min(timeout);
+        let answered = Answered {
+            call,
+            answer,
+            begun,
+            init,
+        };
+        let duration = begun.elapsed();
+        if failure.is_none() && !self.shared.look(States::call_is_done) {
+            let report = self.report(&answered, None, duration).await;
+            let log_tail = self.shared.journal.take_tail();
+            let outcome = answered.outcome(None, report, log_tail);
+            self.answered = Some(answered);
+            return Ok(outcome);
+        }
         self.programs.drain().await;
-        Ok(self.conclude(&call, answer, failure, duration, init).await)
+        let report = self.conclude(&answered, failure.as_ref(), duration).await;
+        let log_tail = self.shared.journal.take_tail();
+        Ok(answered.outcome(failure, report, log_tail))
+    }
+
+    /// Waits until the extensions are through with the call that was answered, at most for what is left of the
+    /// function's timeout. Whoever gives this up can begin it again.
+    pub async fn finish(&mut self) {
+        let Some(answered) = &self.answered else {
+            return;
+        };
+        let deadline = answered.begun + self.shared.function.timeout;
+        let done = self.in_time(deadline, States::call_is_done).await;
+        self.close(done.err()).await;
+    }
+
+    /// Tells what came of the call that was answered.
+    async fn close(&mut self, failure: Option<Failure>) {
+        if let Some(answered) = self.answered.take() {
+            let duration = answered.begun.elapsed();
+            self.programs.drain().await;
+            self.conclude(&answered, failure.as_ref(), duration).await;
+        }
     }
 
     /// Ends what failed: its programs are told, and have Lambda's time for it. Nothing else is touched.
     pub async fn reset(&mut self) {
+        self.finish().await;
         if let Condition::Failed(reason) = self.condition {
             self.condition = Condition::Down;
             self.end_programs(reason).await;
@@ -182,7 +245,11 @@ impl Environment {
     }
 
     /// Ends it: where there are extensions, runtime and extensions are told, and have Lambda's time for it.
+    ///
+    /// Extensions that are not through with a call have as long for that.
     pub async fn shutdown(mut self) {
+        let _ = tokio::time::timeout(WITH_EXTERNAL, self.finish()).await;
+        self.close(None).await;
         self.reset().await;
         self.end_programs(Reason::Spindown).await;
         self.shared.place.end().await;
@@ -372,7 +439,14 @@ impl Environment {
         }
     }
 
-    /// One call, until runtime and extensions are through.
+    /// Waits for states until a deadline.
+    async fn in_time(&self, deadline: Instant, done: fn(&States) -> bool) -> Result<(), Failure> {
+        let reached = self.until(|states| done(states).then_some(()));
+        let reached = tokio::time::timeout_at(deadline, reached).await;
+        reached.unwrap_or_else(|_| Err(Failure::timeout(self.shared.function.timeout)))
+    }
+
+    /// One call, until the runtime is through.
     async fn serve(
         &mut self,
         call: &Call,
@@ -385,18 +459,11 @@ impl Environment {
             states.begin(given);
             states.pass_on(pieces);
         });
-        let timeout = self.shared.function.timeout;
-        let in_time = async |done: fn(&States) -> bool| {
-            let reached = self.until(|states| done(states).then_some(()));
-            let reached = tokio::time::timeout_at(deadline, reached).await;
-            reached.unwrap_or_else(|_| Err(Failure::timeout(timeout)))
-        };
-        let done = in_time(States::runtime_is_done).await;
+        let done = self.in_time(deadline, States::runtime_is_done).await;
         let duration = begun.elapsed();
         let answer = self.shared.look(|states| states.answer().cloned());
         self.tell_runtime_done(call, answer.as_ref(), done.as_ref().err(), duration);
-        done?;
-        in_time(States::call_is_done).await
+        done
     }
 
     fn tell_runtime_done(
@@ -426,19 +493,15 @@ impl Environment {
     /// Tells what came of a call, and whether there is something to reset.
     async fn conclude(
         &mut self,
-        call: &Call,
-        answer: Option<Answer>,
-        failure: Option<Failure>,
+        answered: &Answered,
+        failure: Option<&Failure>,
         duration: Duration,
-        init: Option<Duration>,
-    ) -> Outcome {
-        let memory_size = self.shared.function.memory;
-        // For a moment there can be more than the limit allows; Lambda tells no more than that.
-        let most = self.shared.place.memory().await.most;
-        let memory = most.min(u64::from(memory_size) << 20);
+    ) -> Report {
+        let report = self.report(answered, failure, duration).await;
         self.shared.place.watch(false).await;
-        let (status, error_type) = verdict(answer.as_ref(), failure.as_ref());
-        if let Some(failure) = &failure {
+        let Answered { call, answer, .. } = answered;
+        let (status, error_type) = verdict(answer.as_ref(), failure);
+        if let Some(failure) = failure {
             self.remark(call, failure);
         }
         self.shared.journal.tell(&Told::Report(&CallReport {
@@ -447,31 +510,36 @@ impl Environment {
             status,
             error_type: error_type.as_deref(),
             has_failed: failure.is_some(),
-            duration,
-            init,
-            memory_size,
-            memory_used: memory.div_ceil(1 << 20),
+            duration: report.duration,
+            init: report.init,
+            memory_size: self.shared.function.memory,
+            memory_used: report.memory.div_ceil(1 << 20),
         }));
-        let log_tail = self.shared.journal.take_tail();
-        if let Some(failure) = &failure {
+        if let Some(failure) = failure {
             // An INIT that failed has been ended already.
             if matches!(self.condition, Condition::Ready { .. }) {
                 self.condition = Condition::Failed(reason(failure));
             }
         }
-        let (payload, content_type, is_error) = said(answer, failure, &call.request_id);
-        Outcome {
-            request_id: call.request_id.clone(),
-            payload,
-            content_type,
-            is_error,
-            log_tail,
-            report: Report {
-                duration,
-                init,
-                memory,
-                error_type,
-            },
+        report
+    }
+
+    /// What a call of this duration has cost.
+    async fn report(
+        &self,
+        answered: &Answered,
+        failure: Option<&Failure>,
+        duration: Duration,
+    ) -> Report {
+        let limit = u64::from(self.shared.function.memory) << 20;
+        // For a moment there can be more than the limit allows; Lambda tells no more than that.
+        let memory = self.shared.place.memory().await.most.min(limit);
+        let (_, error_type) = verdict(answered.answer.as_ref(), failure);
+        Report {
+            duration: duration.min(self.shared.function.timeout),
+            init: answered.init,
+            memory,
+            error_type,
         }
     }
 

@@ -369,15 +369,53 @@ async fn an_extension_that_fails_after_the_answer_takes_nothing_from_it() {
                 (outcome.payload.as_ref(), outcome.is_error),
                 (event.as_bytes(), false)
             );
-            assert_eq!(outcome.report.error_type.as_deref(), Some(error_type));
         }
+        lived.environment.reset().await;
         let log = lived.log();
-        assert_eq!(
-            log.matches(&format!(" Status: {status}")).count(),
-            2,
-            "{log}"
-        );
+        let told = format!(" Status: {status} Error Type: {error_type}");
+        assert_eq!(log.matches(&told).count(), 2, "{log}");
     }
+}
+
+/// An external extension that is through with a call only after this long.
+fn with_slow(stage: Stage, pause: Duration) -> Stage {
+    stage.with("/opt/extensions/watch", move |inside| async move {
+        let registered = inside.client.register("watch", r#"["INVOKE"]"#).await;
+        loop {
+            inside.client.event(&registered.identifier()).await;
+            tokio::time::sleep(pause).await;
+        }
+    })
+}
+
+#[tokio::test]
+async fn no_caller_waits_for_an_extension() {
+    let mut lived = start(with_slow(stage(), Duration::from_millis(500))).await;
+    let outcome = lived.invoke("1").await;
+    assert_eq!(outcome.payload, "1");
+    assert!(outcome.report.duration < Duration::from_millis(400));
+    assert!(!lived.log().contains("REPORT"), "it is not over");
+    // The next call has its own time, and the log tells them one after the other.
+    let outcome = lived.invoke("2").await;
+    assert_eq!(outcome.payload, "2");
+    assert!(outcome.report.duration < Duration::from_millis(400));
+    assert_eq!(lived.log().matches("REPORT").count(), 1);
+    lived.environment.finish().await;
+    let log = lived.log();
+    assert_eq!(log.matches("REPORT").count(), 2, "{log}");
+}
+
+#[tokio::test]
+async fn an_extension_without_an_end_holds_up_no_shutdown() {
+    let lived = start_with(with_slow(stage(), Duration::MAX), Duration::from_mins(15));
+    let mut lived = lived.await;
+    lived.invoke("1").await;
+    let text = Arc::clone(&lived.text);
+    let began = Instant::now();
+    lived.environment.shutdown().await;
+    assert!(began.elapsed() < WITH_EXTERNAL * 3, "{:?}", began.elapsed());
+    let log = String::from_utf8(text.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("REPORT").count(), 1, "{log}");
 }
 
 #[tokio::test]
