@@ -325,6 +325,22 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     })
 }
 
+/// Whether the value that a name is given is a secret, by the name or by itself.
+pub fn is_secret(name: &str, value: &str) -> bool {
+    secret_value(name, value).is_some()
+}
+
+/// A step of a build with `…` for each secret that it sets.
+pub fn without_secrets(command: &str) -> String {
+    let mut shown = command.to_owned();
+    for (name, value) in assignments(command) {
+        if is_secret(&name, &value) {
+            shown = shown.replace(&value, "…");
+        }
+    }
+    shown
+}
+
 fn has_no_secrets_in_the_config(image: &Documents) -> Vec<Fault> {
     let mut known = BTreeSet::new();
     let mut faults = Vec::new();
