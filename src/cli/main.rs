@@ -14,8 +14,10 @@ mod event;
 mod events;
 mod failure;
 mod findings;
+mod inspect;
 mod invoke;
 mod opening;
+mod page;
 mod proof;
 mod results;
 mod running;
@@ -50,6 +52,7 @@ use lambimg::python::normalize_name;
 use crate::check::CheckArguments;
 use crate::event::EventArguments;
 use crate::failure::Failure;
+use crate::inspect::InspectArguments;
 use crate::invoke::InvokeArguments;
 use crate::proof::{RebaseArguments, VerifyArguments};
 use crate::results::ResultArguments;
@@ -119,6 +122,8 @@ enum Verb {
     Verify(Box<VerifyArguments>),
     /// Apply every rule of Lambda's to an image, or to what a project gives; exit code 1 on errors
     Check(Box<CheckArguments>),
+    /// Show what is in an image, or in what a project gives: config, base, layers, packages, files, and their sizes
+    Inspect(Box<InspectArguments>),
     /// Run an image, or what a project gives, as Lambda would, and call it; exit code 1 if the function fails
     ///
     /// Each response is a line on stdout, in the order of the events; the log is on stderr. Where no event is given
@@ -449,6 +454,7 @@ fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> 
                 Format::Json => terminal.print(&terminal::bases_json(&today)),
             }
         }
+        Verb::Inspect(wanted) => inspect::inspect(arguments, wanted, terminal),
         Verb::Event(wanted) => event::event(wanted, terminal),
         Verb::Cache(verb) => run_cache(verb, terminal),
     }?;
