@@ -285,6 +285,22 @@ fn the_page_works_in_a_browser() {
         Math.abs(w * h / (map.clientWidth * map.clientHeight) - node.sizes[measure] / here.sizes[measure]) < 1e-6)";
     assert_eq!(browser.value(proportional), true);
 
+    // Files of a large package are in sight at once, in its own box.
+    let nested = "boxes.filter(one => one.node.parent.parent && one.node.parent.parent.parent === here).every(one => {
+        const { x, y, w, h } = boxes.find(other => other.node === one.node.parent).rectangle, own = one.rectangle;
+        return own.x >= x && own.y >= y && own.x + own.w <= x + w + 0.01 && own.y + own.h <= y + h + 0.01; })";
+    assert_eq!(browser.value(nested), true);
+    let rendered =
+        "boxes.every(({ element, rectangle }) => Math.abs(element.offsetWidth - rectangle.w) <= 1
+        && Math.abs(element.offsetHeight - rectangle.h) <= 1)";
+    assert_eq!(
+        browser.value(rendered),
+        true,
+        "no box is larger than its place"
+    );
+    let file = "boxes.some(one => one.node.name.startsWith('_cffi_backend'))";
+    assert_eq!(browser.value(file), true);
+
     // By mouse into a package, by keys back and on.
     browser.click("[aria-label^='cffi ']");
     assert!(

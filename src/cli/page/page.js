@@ -128,7 +128,7 @@ function laid(parent, rectangle) {
   return squarified(nodes, rectangle);
 }
 
-const HEAD = 18, LEAST = 3, MOST_BOXES = 3000;
+const HEAD = 18, MOST_BOXES = 3000, DEEPEST = 3;
 const map = find("map");
 let boxes = [];
 
@@ -137,14 +137,7 @@ function draw() {
   map.replaceChildren();
   boxes = [];
   const whole = { x: 0, y: 0, w: map.clientWidth, h: map.clientHeight };
-  for (const [kid, rectangle] of laid(here, whole)) {
-    const { x, y, w, h } = rectangle;
-    const isFrame = kid.kids.length > 0 && w > 60 && h > 50;
-    box(kid, rectangle, isFrame);
-    if (!isFrame) continue;
-    const inner = { x: x + 3, y: y + HEAD, w: w - 6, h: h - HEAD - 3 };
-    for (const [grandkid, place] of laid(kid, inner)) box(grandkid, place, false);
-  }
+  nest(here, whole);
   if (boxes.length === 0) map.append(make("p", { class: "quiet" }, "Nothing here takes room."));
   const again = focused && boxes.find(one => one.node === focused.node);
   const first = again || boxes[0];
@@ -153,11 +146,27 @@ function draw() {
   drawTrail();
 }
 
+// Level by level, so that where there are too many boxes it is the innermost that are left out.
+function nest(parent, rectangle) {
+  let frames = [[parent, rectangle]];
+  for (let depth = 1; depth <= DEEPEST; depth += 1) {
+    const inner = [];
+    for (const [kid, place] of frames.flatMap(([node, within]) => laid(node, within))) {
+      const { x, y, w, h } = place;
+      // What is smaller than this is its frame's ground.
+      const least = depth === 1 ? 2 : 7;
+      if (w < least || h < least || boxes.length >= MOST_BOXES) continue;
+      const isFrame = depth < DEEPEST && kid.kids.length > 0 && w > 60 && h > 50;
+      box(kid, place, isFrame);
+      if (isFrame) inner.push([kid, { x: x + 3, y: y + HEAD, w: w - 6, h: h - HEAD - 3 }]);
+    }
+    frames = inner;
+  }
+}
+
 function box(node, rectangle, isFrame) {
   const { x, y, w, h } = rectangle;
-  // What is smaller than this is the frame's ground.
-  if (w < LEAST || h < LEAST || boxes.length >= MOST_BOXES) return;
-  const kind = ["box", isFrame && "frame", node.kids.length && "deeper", node.hollow && "hollow"];
+  const kind = ["box", isFrame && "frame", goal(node) && "deeper", node.hollow && "hollow"];
   const element = make("button", {
     class: kind.filter(Boolean).join(" "), type: "button", tabindex: -1, "aria-label": told(node).replaceAll("\n", ", "),
   });
@@ -215,10 +224,16 @@ function boxOf(event) {
   return boxes.find(one => one.element === element);
 }
 
+// Where a click leads: a file to what it is in, all else into itself.
+function goal(node) {
+  if (node.kids.length > 0) return node;
+  return node.parent === here ? null : node.parent;
+}
+
 map.addEventListener("click", event => {
   const one = boxOf(event);
-  if (!one || one.node.kids.length === 0) return;
-  go(one.node);
+  const next = one && goal(one.node);
+  if (next) go(next, one.node);
 });
 
 map.addEventListener("keydown", event => {
