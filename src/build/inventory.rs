@@ -211,7 +211,7 @@ fn packages(image: &Subject, base: usize) -> Vec<Package<'_>> {
 }
 
 fn is_bytecode(path: &str) -> bool {
-    path.ends_with(".pyc")
+    path.strip_suffix(".pyc").is_some()
 }
 
 /// All files, each once: a hard link is the file that it names.

@@ -166,14 +166,14 @@ fn a_build_is_told_with_what_it_left_out() {
     let what: Vec<_> = what.map(|layer| layer["what"].as_str().unwrap()).collect();
     assert_eq!(what.last(), Some(&"function"));
     let inspect = [&["inspect", ".", "--format", "json"][..], &flags].concat();
-    let built = project.lambimg(inspect).index(&index.url()).succeed();
-    let mut built: Value = serde_json::from_str(&built).unwrap();
-    assert_eq!(built["image"], ".");
-    built["image"] = json!("app:1");
+    let anew = project.lambimg(inspect).index(&index.url()).succeed();
+    let mut anew: Value = serde_json::from_str(&anew).unwrap();
+    assert_eq!(anew["image"], ".");
+    anew["image"] = json!("app:1");
     let gone = ["one/tests/data.txt", "one/tests/test_one.py"];
-    assert_eq!(built["left_out"]["files"], json!(gone));
-    built["left_out"] = Value::Null;
-    assert_eq!(built, told);
+    assert_eq!(anew["left_out"]["files"], json!(gone));
+    anew["left_out"] = Value::Null;
+    assert_eq!(anew, told);
     let inspect = [&["inspect"][..], &flags].concat();
     let text = project.lambimg(inspect).index(&index.url()).succeed();
     assert!(
@@ -268,7 +268,7 @@ const NAMES: &str =
     "[...document.querySelectorAll('#packages tbody tr')].map(row => row.cells[0].textContent)";
 
 #[test]
-fn the_page_works_in_a_browser() {
+fn the_map_of_the_page_works_in_a_browser() {
     let project = Project::new();
     let page = page(&project);
     let mut browser = Browser::open(&page);
@@ -340,6 +340,16 @@ fn the_page_works_in_a_browser() {
     assert_eq!(browser.value("here.kids.length"), 2);
     browser.click("input[name='base']");
     browser.click("input[value='1']");
+
+    assert_eq!(browser.requests(), [format!("file://{}", page.display())]);
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn the_tables_of_the_page_work_in_a_browser() {
+    let project = Project::new();
+    let page = page(&project);
+    let mut browser = Browser::open(&page);
 
     // The table sorts and filters.
     assert_eq!(browser.value(NAMES), json!(["cffi", "pycparser"]));

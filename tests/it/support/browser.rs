@@ -87,14 +87,14 @@ impl Browser {
             events: Vec::new(),
             directory,
         };
-        let blank = browser.ask("Target.createTarget", json!({"url": "about:blank"}));
+        let blank = browser.ask("Target.createTarget", &json!({"url": "about:blank"}));
         let target = json!({"targetId": blank["targetId"], "flatten": true});
-        browser.session = browser.ask("Target.attachToTarget", target)["sessionId"].clone();
+        browser.session = browser.ask("Target.attachToTarget", &target)["sessionId"].clone();
         for domain in ["Page", "Network", "Runtime", "Log"] {
-            browser.ask(&format!("{domain}.enable"), json!({}));
+            browser.ask(&format!("{domain}.enable"), &json!({}));
         }
         let url = format!("file://{}", page.display());
-        browser.ask("Page.navigate", json!({"url": url}));
+        browser.ask("Page.navigate", &json!({"url": url}));
         while !browser.events_of("Page.loadEventFired").any(|_| true) {
             let message = browser.next();
             browser.events.push(message);
@@ -110,7 +110,7 @@ impl Browser {
         })
     }
 
-    fn ask(&mut self, method: &str, parameters: Value) -> Value {
+    fn ask(&mut self, method: &str, parameters: &Value) -> Value {
         self.number += 1;
         let mut command = json!({"id": self.number, "method": method, "params": parameters});
         if !self.session.is_null() {
@@ -139,7 +139,7 @@ impl Browser {
     /// The value of an expression in the page, once it has one if it is a promise.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let asked = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let mut answer = self.ask("Runtime.evaluate", asked);
+        let mut answer = self.ask("Runtime.evaluate", &asked);
         assert_eq!(
             answer["exceptionDetails"],
             Value::Null,
@@ -161,7 +161,7 @@ impl Browser {
             let mut event = json!({"type": kind, "button": button, "clickCount": 1});
             event["x"] = at["x"].clone();
             event["y"] = at["y"].clone();
-            self.ask("Input.dispatchMouseEvent", event);
+            self.ask("Input.dispatchMouseEvent", &event);
         }
     }
 
@@ -183,19 +183,22 @@ impl Browser {
             if key == "Enter" && kind == "keyDown" {
                 event["text"] = json!("\r");
             }
-            self.ask("Input.dispatchKeyEvent", event);
+            self.ask("Input.dispatchKeyEvent", &event);
         }
     }
 
     /// Types text where the page listens.
     pub(crate) fn type_text(&mut self, text: &str) {
-        self.ask("Input.insertText", json!({"text": text}));
+        self.ask("Input.insertText", &json!({"text": text}));
     }
 
     /// Has the page be read as by one who prefers `light` or `dark`.
     pub(crate) fn prefer(&mut self, scheme: &str) {
         let feature = json!({"name": "prefers-color-scheme", "value": scheme});
-        self.ask("Emulation.setEmulatedMedia", json!({"features": [feature]}));
+        self.ask(
+            "Emulation.setEmulatedMedia",
+            &json!({"features": [feature]}),
+        );
     }
 
     /// The addresses of all that the page has asked for, itself first.
@@ -220,7 +223,7 @@ impl Browser {
     /// A picture of the page, for whoever wants to look at it.
     pub(crate) fn picture(&mut self) -> Vec<u8> {
         use base64::Engine as _;
-        let answer = self.ask("Page.captureScreenshot", json!({"format": "png"}));
+        let answer = self.ask("Page.captureScreenshot", &json!({"format": "png"}));
         let data = answer["data"].as_str().expect("a text");
         let engine = base64::engine::general_purpose::STANDARD;
         engine.decode(data).expect("it is base64")
