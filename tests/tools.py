@@ -34,6 +34,7 @@ DEMO_PYTHONS = ["3.12", "3.13", "3.11", "3.14", "3.10", "3.9"]
 PACKAGES = {
     "bsdtar": "libarchive-tools",
     "buildah": "buildah",
+    "chromium": "chromium",
     "docker-registry": "docker-registry",
     "faketime": "faketime",
     "libdeflate-gunzip": "libdeflate-tools",

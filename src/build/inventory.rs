@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{self, Installed};
-use crate::oci::flatten::{Found, Kind};
+use crate::oci::flatten::{Entry, Found, Kind};
 use crate::oci::image::{BASE_DIGEST, BASE_NAME, MADE_BY};
 
 /// What the history of an image says of a base that was made here begins so.
@@ -44,7 +44,8 @@ pub struct Base {
 /// A layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// What is in it by the word of who made it: `function`, the names of wheels, a step of a Dockerfile.
+    /// What is in it by the word of who made it: `function`, the names of wheels, a step of a Dockerfile without the
+    /// secrets that it sets.
     pub what: String,
     /// Whether it is the base's.
     pub is_base: bool,
@@ -60,6 +61,8 @@ pub struct Layer {
     pub files: usize,
     /// Bytes of its files that an upper layer hides or has again.
     pub hidden: u64,
+    /// Bytes of its blob that these take, about.
+    pub hidden_packed: u64,
 }
 
 /// An installed distribution.
@@ -151,31 +154,34 @@ fn base_of(image: &Subject, history: &[&Value]) -> Option<Base> {
 }
 
 fn layers(image: &Subject, base: usize, history: &[&Value], files: &[File<'_>]) -> Vec<Layer> {
-    let mut shown = vec![0; image.layers.len()];
+    let mut shown = vec![(0, 0); image.layers.len()];
     for file in files {
-        shown[file.layer] += file.size;
+        let (unpacked, packed) = &mut shown[file.layer];
+        *unpacked += file.size;
+        *packed += file.packed;
     }
     let layers = image.layers.iter().enumerate();
     let layers = layers.map(|(number, layer)| {
         let regular = layer.entries.iter();
         let regular = regular.filter(|entry| entry.kind == Kind::File && !is_whiteout(&entry.name));
         let step = history.get(number).copied().unwrap_or(&Value::Null);
+        let comment = text(step, "comment");
         let what = match text(step, "created_by") {
-            MADE_BY => text(step, "comment"),
+            MADE_BY => comment.strip_prefix(BASE_COMMENT).unwrap_or(comment),
             other => other,
         };
+        let (unpacked, packed) = shown[number];
+        let all = |size: fn(&Entry<Seen>) -> u64| regular.clone().map(size).sum::<u64>();
         Layer {
-            what: what.to_owned(),
+            what: check::without_secrets(what),
             is_base: number < base,
             digest: layer.digest,
             diff_id: layer.diff_id,
             size: layer.size,
             unpacked: layer.unpacked,
             files: regular.clone().count(),
-            hidden: regular
-                .map(|entry| entry.size)
-                .sum::<u64>()
-                .saturating_sub(shown[number]),
+            hidden: all(|entry| entry.size).saturating_sub(unpacked),
+            hidden_packed: all(|entry| entry.packed).saturating_sub(packed),
         }
     });
     layers.collect()
@@ -205,8 +211,7 @@ fn packages(image: &Subject, base: usize) -> Vec<Package<'_>> {
 }
 
 fn is_bytecode(path: &str) -> bool {
-    path.rsplit_once('.')
-        .is_some_and(|(_, ending)| ending == "pyc")
+    path.strip_suffix(".pyc").is_some()
 }
 
 /// All files, each once: a hard link is the file that it names.
@@ -263,4 +268,177 @@ fn source_of(path: &str) -> Option<String> {
     let (directory, name) = path.rsplit_once("/__pycache__/")?;
     let (stem, _) = name.strip_suffix(".pyc")?.split_once('.')?;
     Some(format!("{directory}/{stem}.py"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::lambda::check::contents::Contents;
+    use crate::lambda::check::subject::{Document, Documents};
+    use crate::oci::Descriptor;
+    use crate::oci::flatten;
+
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
+
+    fn gzip(files: Files<'_>) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, content) in files {
+            let mut header = tar::Header::new_ustar();
+            header.set_mode(0o644);
+            header.set_size(content.len() as u64);
+            tar.append_data(&mut header, path, *content).unwrap();
+        }
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(&tar.into_inner().unwrap()).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    fn subject(history: &Value, layers: &[Files<'_>]) -> Subject {
+        let config = json!({
+            "config": {
+                "Entrypoint": ["/lambda-entrypoint.sh"],
+                "Cmd": ["app.handler"],
+                "Labels": {BASE_NAME: "r.test/base:1"},
+            },
+            "history": history,
+        });
+        let documents = Documents {
+            index: None,
+            manifest: None,
+            config: Document::new(config.to_string().into_bytes(), None, None),
+            wanted: None,
+            today: "2026-11-23".to_owned(),
+        };
+        let contents = Contents::of(&documents).of_layers(&vec![1; layers.len()]);
+        let read = layers.iter().zip(&contents).map(|(files, contents)| {
+            let blob = gzip(files);
+            let descriptor = Descriptor::of("application/vnd.oci.image.layer.v1.tar+gzip", &blob);
+            flatten::read(&descriptor, &*blob, |entry| contents.reader(entry)).unwrap()
+        });
+        let layers = read.collect();
+        Subject::new(documents, layers)
+    }
+
+    const BASE: Files<'_> = &[
+        ("etc/os-release", b"ID=amzn"),
+        ("lambda-entrypoint.sh", b"#!/bin/sh"),
+        ("var/lang/bin/python3.12", b""),
+        ("var/lang/lib/python3.12/os.py", b""),
+        ("var/runtime/bootstrap", b"#!/bin/sh"),
+    ];
+    const WHEELS: Files<'_> = &[
+        ("var/task/one/__init__.py", b"a = 1"),
+        (
+            "var/task/one/__pycache__/__init__.cpython-312.pyc",
+            b"bytecode",
+        ),
+        ("var/task/one/extra.txt", b"nobody's"),
+        (
+            "var/task/one-1.0.dist-info/METADATA",
+            b"Metadata-Version: 2.1\nName: One\nVersion: 1.0\n",
+        ),
+        (
+            "var/task/one-1.0.dist-info/RECORD",
+            b"one/__init__.py,,\none/gone.py,,\none/__pycache__/gone.cpython-312.pyc,,\none-1.0.dist-info/RECORD,,\n",
+        ),
+        ("var/task/one-1.0.dist-info/INSTALLER", b"pip"),
+        ("var/task/large.bin", &[0; 5000]),
+        ("var/task/again.txt", b"first"),
+    ];
+    const FUNCTION: Files<'_> = &[
+        ("var/task/.wh.large.bin", b""),
+        ("var/task/again.txt", b"second"),
+        ("var/task/app.py", b"def handler(event, context): ..."),
+    ];
+
+    fn history() -> Value {
+        json!([
+            {"created": "2026-11-02T10:00:00Z", "created_by": "COPY rootfs /"},
+            {"created": "2026-11-03T10:00:00Z", "created_by": "ENV A=b", "empty_layer": true},
+            {"created": "1980-01-01T00:00:00Z", "created_by": MADE_BY, "comment": "one 1.0"},
+            {"created": "1980-01-01T00:00:00Z", "created_by": MADE_BY, "comment": "function"},
+        ])
+    }
+
+    #[test]
+    fn layers_are_what_their_makers_say() {
+        let image = subject(&history(), &[BASE, WHEELS, FUNCTION]);
+        let inventory = Inventory::of(&image);
+        let layers = inventory.layers.iter();
+        let told: Vec<_> = layers
+            .map(|layer| (&*layer.what, layer.is_base, layer.files, layer.hidden))
+            .collect();
+        let expected = [
+            ("COPY rootfs /", true, 5, 0),
+            ("one 1.0", false, 8, 5005),
+            // A mark that removes is no file.
+            ("function", false, 2, 0),
+        ];
+        assert_eq!(told, expected);
+        let [base, wheels, _] = &*inventory.layers else {
+            panic!("{:?}", inventory.layers)
+        };
+        assert_eq!(base.hidden_packed, 0);
+        assert!(wheels.hidden_packed < wheels.size);
+        let base = inventory.base.as_ref().unwrap();
+        assert_eq!(base.name.as_deref(), Some("r.test/base:1"));
+        // A step without a layer is none of those that tell of one.
+        assert_eq!(base.created.as_deref(), Some("2026-11-02T10:00:00Z"));
+        let sizes = image.layers.iter().map(|layer| layer.size);
+        assert_eq!(inventory.size(), sizes.sum::<u64>());
+    }
+
+    #[test]
+    fn files_are_those_packages_that_record_them() {
+        let image = subject(&history(), &[BASE, WHEELS, FUNCTION]);
+        let inventory = Inventory::of(&image);
+        let [one] = &*inventory.packages else {
+            panic!("{:?}", inventory.packages)
+        };
+        assert_eq!((one.installed.name, one.installed.version), ("one", "1.0"));
+        assert!(!one.is_base);
+        assert_eq!(one.left_out, ["var/task/one/gone.py"]);
+        let own = inventory.files.iter();
+        let own: Vec<_> = own.filter(|file| file.package.is_some()).collect();
+        let paths: Vec<_> = own.iter().map(|file| file.path).collect();
+        let expected = [
+            "var/task/one-1.0.dist-info/INSTALLER",
+            "var/task/one-1.0.dist-info/METADATA",
+            "var/task/one-1.0.dist-info/RECORD",
+            "var/task/one/__init__.py",
+            "var/task/one/__pycache__/__init__.cpython-312.pyc",
+        ];
+        assert_eq!(paths, expected);
+        assert_eq!(one.files, own.len());
+        assert_eq!(one.unpacked, own.iter().map(|file| file.size).sum::<u64>());
+        let again = inventory.files.iter();
+        let again: Vec<_> = again
+            .filter(|file| file.path.ends_with("again.txt"))
+            .map(|file| (file.layer, file.size))
+            .collect();
+        assert_eq!(again, [(2, 6)]);
+    }
+
+    #[test]
+    fn what_a_layer_is_has_no_secret_in_it() {
+        let step = "RUN DB_PASSWORD=correcthorsebattery PORT=80 ./install \"TOKEN=b1946ac92492d2347c6235b4d2611184\"";
+        let image = subject(&json!([{"created_by": step}]), &[BASE]);
+        let inventory = Inventory::of(&image);
+        let what = "RUN DB_PASSWORD=… PORT=80 ./install \"TOKEN=…\"";
+        assert_eq!(inventory.layers[0].what, what);
+    }
+
+    #[test]
+    fn an_image_that_says_nothing_has_layers_all_the_same() {
+        let image = subject(&Value::Null, &[FUNCTION]);
+        let inventory = Inventory::of(&image);
+        assert_eq!(inventory.layers[0].what, "");
+        assert!(!inventory.layers[0].is_base);
+        assert_eq!(inventory.packages, []);
+        assert_eq!(inventory.files.len(), 2);
+    }
 }

@@ -113,6 +113,11 @@ impl Checked<'_> {
 
     /// The same as JSON.
     pub(crate) fn json(&self) -> String {
+        format!("{:#}\n", self.value())
+    }
+
+    /// What the JSON says.
+    pub(crate) fn value(&self) -> Value {
         let findings = self.findings.iter().map(|finding| {
             json!({
                 "rule": finding.rule.id,
@@ -127,7 +132,7 @@ impl Checked<'_> {
                 "remedy": finding.remedy,
             })
         });
-        let value = json!({
+        json!({
             "version": VERSION,
             "image": self.name,
             "digest": self.digest(),
@@ -139,8 +144,7 @@ impl Checked<'_> {
                 "ignored": self.ignored,
                 "unread": self.unread(),
             },
-        });
-        format!("{value:#}\n")
+        })
     }
 
     /// The digest of the layer that a finding is in.

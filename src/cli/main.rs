@@ -17,8 +17,10 @@ mod event;
 mod events;
 mod failure;
 mod findings;
+mod inspect;
 mod invoke;
 mod opening;
+mod page;
 mod proof;
 mod results;
 mod running;
@@ -54,6 +56,7 @@ use crate::check::CheckArguments;
 use crate::diff::DiffArguments;
 use crate::event::EventArguments;
 use crate::failure::Failure;
+use crate::inspect::InspectArguments;
 use crate::invoke::InvokeArguments;
 use crate::proof::{RebaseArguments, VerifyArguments};
 use crate::results::ResultArguments;
@@ -130,6 +133,8 @@ enum Verb {
     Diff(DiffArguments),
     /// Apply every rule of Lambda's to an image, or to what a project gives; exit code 1 on errors
     Check(Box<CheckArguments>),
+    /// Show what is in an image, or in what a project gives: config, base, layers, packages, files, and their sizes
+    Inspect(Box<InspectArguments>),
     /// Run an image, or what a project gives, as Lambda would, and call it; exit code 1 if the function fails
     ///
     /// Each response is a line on stdout, in the order of the events; the log is on stderr. Where no event is given
@@ -461,6 +466,7 @@ fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> 
                 Format::Json => terminal.print(&terminal::bases_json(&today)),
             }
         }
+        Verb::Inspect(wanted) => inspect::inspect(arguments, wanted, terminal),
         Verb::Event(wanted) => event::event(wanted, terminal),
         Verb::Cache(verb) => run_cache(verb, terminal),
     }?;

@@ -28,6 +28,7 @@ mod golden;
 mod house;
 mod indexes;
 mod inputs;
+mod inspecting;
 mod invoke_service;
 mod invoking;
 mod layering;

@@ -82,9 +82,10 @@ fn shown(setting: &Setting, value: String) -> Text {
         Setting::Variable(name) | Setting::Label(name) => name,
         _ => "",
     };
-    match check::secret_value(name, &value) {
-        Some(_) => Text::Secret,
-        None => Text::Plain(value),
+    if check::is_secret(name, &value) {
+        Text::Secret
+    } else {
+        Text::Plain(value)
     }
 }
 

@@ -256,6 +256,17 @@ impl Failure {
         )
     }
 
+    /// A page cannot be written.
+    pub(crate) fn no_page(path: &Path, error: &io::Error) -> Self {
+        Self::plain(
+            format!("cannot write `{}`: {error}", path.display()),
+            hint(
+                "name a file in a directory that is there for `--html`",
+                REFUSED,
+            ),
+        )
+    }
+
     /// There is no room of this run's own.
     pub(crate) fn no_directory(path: &Path, error: &io::Error) -> Self {
         Self::plain(

@@ -35,7 +35,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
-pub use secrets::secret_value;
+pub use secrets::{is_secret, without_secrets};
 use subject::{Documents, Subject};
 pub use wheels::{Installed, installed};
 

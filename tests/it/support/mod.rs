@@ -8,6 +8,7 @@ pub(crate) mod archive;
 pub(crate) mod aws;
 pub(crate) mod base;
 pub(crate) mod bent;
+pub(crate) mod browser;
 pub(crate) mod chaos;
 pub(crate) mod cpython;
 pub(crate) mod ecr;

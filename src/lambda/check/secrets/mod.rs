@@ -266,7 +266,7 @@ fn is_placeholder(value: &str) -> bool {
 }
 
 /// What makes a value a secret, if it is one by its name or by itself. The secret itself is not in it.
-pub fn secret_value(name: &str, value: &str) -> Option<String> {
+pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     let bytes = value.as_bytes();
     let mut keys = ACCESS_KEYS.iter();
     let key = keys.find(|(_, finder)| finder.find_iter(bytes).any(|at| is_access_key(bytes, at)));
@@ -323,6 +323,22 @@ pub fn secret_value(name: &str, value: &str) -> Option<String> {
             value.chars().count()
         )
     })
+}
+
+/// Whether the value that a name is given is a secret, by the name or by itself.
+pub fn is_secret(name: &str, value: &str) -> bool {
+    secret_value(name, value).is_some()
+}
+
+/// A step of a build with `…` for each secret that it sets.
+pub fn without_secrets(command: &str) -> String {
+    let mut shown = command.to_owned();
+    for (name, value) in assignments(command) {
+        if is_secret(&name, &value) {
+            shown = shown.replace(&value, "…");
+        }
+    }
+    shown
 }
 
 fn has_no_secrets_in_the_config(image: &Documents) -> Vec<Fault> {
