@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
 use subject::{Documents, Subject};
-pub use wheels::{Installed, installed};
+pub use wheels::{Installed, installed, target};
 
 /// As many findings of one rule are told.
 const MOST: usize = 10;
