@@ -71,7 +71,9 @@ FROM_WHEELS = {
 # AWS's control API, played by moto: the wheel with what its server imports for ECR and STS. And what holds
 # documents against schemas.
 MOTO = ["moto==5.2.5", "flask", "flask-cors", "jsonschema==4.26.0"]
-MOTO_PYTHON = "3.12"
+# What holds bills of materials against the rules of their forms; its JSON schemas come along.
+SBOM = ["cyclonedx-python-lib[json-validation]==11.12.0", "spdx-tools==0.8.5", "packageurl-python==0.17.6"]
+PYTHON = "3.12"
 
 # Directory, CPython, platform as uv names it, and wheel, for the rules that `check` has of real programs and libraries.
 OTHER = "x86_64" if MACHINE == "aarch64" else "aarch64"
@@ -121,7 +123,8 @@ def main():
         for name in FROM_WHEELS:
             make_from_wheel(name)
         require_all(pythons)
-        install_moto(pythons)
+        install_distributions(pythons, "moto", MOTO)
+        install_distributions(pythons, "sbom", SBOM)
         install_wheels()
         write_if_changed(TOOLS / "pythons.json", json.dumps(pythons, indent=1))
 
@@ -229,20 +232,20 @@ def make_from_wheel(name):
     write_if_changed(stamp, version)
 
 
-def install_moto(pythons):
-    """moto in a directory of its own, by uv: a Python may have neither pip nor venv."""
-    stamp, directory = TOOLS / ".moto", TOOLS / "moto"
-    if directory.exists() and stamp.exists() and stamp.read_text() == " ".join(MOTO):
+def install_distributions(pythons, name, wanted):
+    """Distributions in a directory of their own, by uv: a Python may have neither pip nor venv."""
+    stamp, directory = TOOLS / f".{name}", TOOLS / name
+    if directory.exists() and stamp.exists() and stamp.read_text() == " ".join(wanted):
         return
-    say(f"installing {MOTO[0]}")
+    say(f"installing {wanted[0]}")
     with tempfile.TemporaryDirectory(dir=TOOLS) as temporary:
         made = Path(temporary) / "made"
-        python = Path(pythons[MOTO_PYTHON]) / f"python{MOTO_PYTHON}"
-        command = [TOOLS / "uv", "pip", "install", "--quiet", "--python", python, "--target", made, *MOTO]
+        python = Path(pythons[PYTHON]) / f"python{PYTHON}"
+        command = [TOOLS / "uv", "pip", "install", "--quiet", "--python", python, "--target", made, *wanted]
         subprocess.run(command, check=True, stdout=sys.stderr)
         shutil.rmtree(directory, ignore_errors=True)
         made.replace(directory)
-    write_if_changed(stamp, " ".join(MOTO))
+    write_if_changed(stamp, " ".join(wanted))
 
 
 def install_wheels():

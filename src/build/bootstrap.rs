@@ -17,6 +17,7 @@ use crate::file_tree::{self, Content, FileTree, ImagePath};
 use crate::lambda::{ENTRY_POINT, RUNTIME_DIR, Runtime};
 use crate::oci::Config;
 use crate::plan::Plan;
+use crate::python::lock::LockedWheel;
 
 const ENTRY_SCRIPT: &str = r#"#!/bin/sh
 # Lambda's entry point: its one argument is the handler.
@@ -79,7 +80,7 @@ for directory in directories:
 client.main([task_root, os.environ["_HANDLER"]])
 "#;
 
-/// Makes the layer, unless the base has a runtime client.
+/// Makes the layer, of these wheels, unless the base has a runtime client.
 ///
 /// # Errors
 /// Those of resolving and fetching the client.
@@ -88,7 +89,7 @@ pub(super) async fn layer(
     base: &Base,
     compiler: Option<&Compiler>,
     tools: &Tools,
-) -> Result<Option<WheelLayer>, Error> {
+) -> Result<Option<(WheelLayer, Vec<LockedWheel>)>, Error> {
     if base.has_runtime_client {
         return Ok(None);
     }
@@ -112,7 +113,8 @@ pub(super) async fn layer(
         compiler,
         tools,
     );
-    Ok(made.await?.layers.into_iter().next())
+    let layer = made.await?.layers.into_iter().next();
+    Ok(layer.map(|layer| (layer, client.locked)))
 }
 
 /// How a shell starts the base's Python.

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use crate::blob_store::{self, Alone, Answer, BlobStore, Held, Inventory};
-use crate::build::{Error, Tools, origin_key};
+use crate::build::{Error, Tools, origin_key, sbom};
 use crate::digest::Digest;
 use crate::file_tree;
 use crate::oci::{Document, layout};
@@ -19,11 +19,12 @@ use crate::progress::Progress;
 /// The kind of the answers that are layers made here.
 const MADE: &str = "layer";
 /// Where answers of a kind name the blob without which they are worth nothing.
-const NAMING: [(&str, &str); 4] = [
+const NAMING: [(&str, &str); 5] = [
     (MADE, "digest"),
     ("built", "digest"),
     ("base", "manifest"),
     ("bytecode", "digest"),
+    ("materials", "manifest"),
 ];
 
 /// An image of the store that has a name there.
@@ -360,10 +361,10 @@ fn remove(alone: &Alone<'_>, contents: &Contents, doomed: &Doomed) -> Result<Fre
         alone.remove_tree(tree)?;
     }
     let needed = contents.needed(|image| !doomed.names.contains(&image.name));
-    // Without it nobody knows where the layers are that stayed in a registry.
-    let origins: BTreeSet<_> = needed
+    // Without them nobody knows where the layers are that stayed in a registry, nor which wheels are in an image.
+    let kept: BTreeSet<_> = needed
         .iter()
-        .map(|blob| origin_key(blob).digest())
+        .flat_map(|blob| [origin_key(blob).digest(), sbom::key(blob).digest()])
         .collect();
     let is_worthless = |answer: &&Answer| {
         let has_no_blob = || match blob_of(answer) {
@@ -374,7 +375,7 @@ fn remove(alone: &Alone<'_>, contents: &Contents, doomed: &Doomed) -> Result<Fre
         let is_old = doomed
             .answers_until
             .is_some_and(|until| answer.held.used < until);
-        doomed.every_answer || has_no_blob() || (is_old && !origins.contains(&answer.key))
+        doomed.every_answer || has_no_blob() || (is_old && !kept.contains(&answer.key))
     };
     let worthless: Vec<_> = files.answers.iter().filter(is_worthless).collect();
     for answer in &worthless {

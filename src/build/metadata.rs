@@ -64,6 +64,7 @@ pub fn of_push(image: &Image, pushed: &[Pushed]) -> Value {
             "uploaded": pushed.summary.uploaded,
             "mounted": pushed.summary.mounted,
             "skipped": pushed.summary.skipped,
+            "sbom": pushed.sbom,
         })
     });
     json!({

@@ -29,6 +29,7 @@ pub mod project;
 pub mod pushing;
 pub mod rebase;
 pub mod running;
+pub mod sbom;
 pub mod verify;
 pub mod wheel_layers;
 
@@ -64,6 +65,7 @@ use crate::plan::{Needs, Plan, ResolverChoice};
 use crate::progress::Progress;
 use crate::python::credentials::Credentials;
 use crate::python::index::Indexes;
+use crate::python::lock::LockedWheel;
 use crate::python::source::{self, Workshop};
 use crate::python::{self, PythonVersion, interpreter, marshal};
 use crate::registry::pull;
@@ -323,6 +325,14 @@ pub enum Error {
         /// What ended it.
         source: registry::Error,
     },
+    /// A registry has an image, and did not take what is to belong to it.
+    #[error("the image is in `{repository}`, and its SBOM could not be attached")]
+    NotAttached {
+        /// Registry and repository.
+        repository: String,
+        /// What ended it.
+        source: registry::Error,
+    },
     /// The network failed.
     #[error(transparent)]
     Http(#[from] http::Error),
@@ -547,6 +557,8 @@ pub struct Pushed {
     pub tags: Vec<String>,
     /// What moved.
     pub summary: Summary,
+    /// The manifest of its bill of materials, if one was attached.
+    pub sbom: Option<Digest>,
 }
 
 /// All that was pushed, as references.
@@ -627,6 +639,9 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         packages: None,
     };
     let is_bootstrapped = bootstrap.is_some();
+    let (bootstrap, client) = bootstrap.unzip();
+    let locked = client.iter().flatten().chain(dependencies.wheels());
+    let wheels: Vec<_> = locked.map(sbom::Wheel::of).collect();
     made.extend(
         bootstrap.map(|made| other(made.layer, made.key, "runtime client and entry point")),
     );
@@ -671,6 +686,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         pushed: Vec::new(),
     };
     keep(&built.image, &plan.names, tools)?;
+    sbom::remember(&tools.store, built.image.manifest.digest(), wheels)?;
     write_outputs(&built, tools).await?;
     built.pushed = Box::pin(destinations.finish(&built.image)).await?;
     cache::tell_damage(tools);
@@ -680,7 +696,8 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
 /// What an image is made of.
 struct Parts {
     base: Base,
-    bootstrap: Option<WheelLayer>,
+    /// The runtime client's layer, and its wheels.
+    bootstrap: Option<(WheelLayer, Vec<LockedWheel>)>,
     dependencies: Dependencies,
     function: Option<(Layer, Key)>,
     bytecode: Option<Report>,
@@ -747,7 +764,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
     let mut counts: Counts = counts.unwrap_or_default();
     counts += bootstrap
         .as_ref()
-        .map(|made| made.bytecode)
+        .map(|(made, _)| made.bytecode)
         .unwrap_or_default();
     counts += dependencies.bytecode();
     Ok(Parts {

@@ -13,12 +13,14 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::build::{Error, Pushed, Tools};
+use crate::build::sbom::{self, Format};
+use crate::build::{Error, Pushed, Tools, checking};
 use crate::oci::image::Image;
 use crate::oci::layer::Layer;
-use crate::oci::reference::Reference;
+use crate::oci::reference::{Name, Reference};
 use crate::oci::{Descriptor, Family};
 use crate::registry::push::{self, Push};
+use crate::registry::referrers::Artifact;
 
 /// Tells of layers as they are made; the default tells nobody.
 #[derive(Debug, Clone, Default)]
@@ -87,6 +89,7 @@ fn moved(push: &Push, image: &Image, references: &[Reference]) -> Option<Pushed>
         reference: reference.clone(),
         tags,
         summary,
+        sbom: None,
     })
 }
 
@@ -214,8 +217,56 @@ impl Destinations {
                 reference: references[0].clone(),
                 tags: references.iter().filter_map(tag).collect(),
                 summary,
+                sbom: None,
             });
         }
         Ok(pushed)
     }
+}
+
+/// Has a bill of materials belong to a pushed image in each of its repositories, as an artifact of its own.
+///
+/// # Errors
+/// [`Error::NotAttached`], and those of reading the image.
+pub async fn attach(
+    image: &Image,
+    pushed: &mut [Pushed],
+    format: Format,
+    tools: &Tools,
+) -> Result<(), Error> {
+    // What is installed only the layers say, so the base's come here as well.
+    let subject = checking::built(image, None, "", tools).await?;
+    let wheels = sbom::wheels(&tools.store, &subject);
+    for pushed in pushed {
+        let name = Name {
+            registry: Some(pushed.reference.registry.clone()),
+            repository: pushed.reference.repository.clone(),
+            tag: None,
+            digest: None,
+        };
+        let document = sbom::document(&subject, Some(&name), &wheels, format);
+        let artifact = Artifact {
+            media_type: format.media_type(),
+            document: document.into_bytes(),
+            created: sbom::created(&subject),
+        };
+        let (store, registries) = (&tools.store, &tools.registries);
+        let (options, progress) = (&tools.pushing, &tools.progress);
+        let to = &pushed.reference;
+        let attached = async {
+            let push = Push::begin(to, Vec::new(), store, registries, options, progress)?;
+            push.attach(&image.manifest.descriptor(), &artifact).await
+        };
+        let digest = attached.await.map_err(|source| Error::NotAttached {
+            repository: name.without_version(),
+            source,
+        })?;
+        progress.step(format!(
+            "the SBOM of {}@{} is {digest}",
+            name.without_version(),
+            image.manifest.digest()
+        ));
+        pushed.sbom = Some(digest);
+    }
+    Ok(())
 }

@@ -25,6 +25,7 @@ mod proof;
 mod results;
 mod running;
 mod sarif;
+mod sbom;
 mod serve;
 mod signals;
 mod surroundings;
@@ -60,6 +61,7 @@ use crate::inspect::InspectArguments;
 use crate::invoke::InvokeArguments;
 use crate::proof::{RebaseArguments, VerifyArguments};
 use crate::results::ResultArguments;
+use crate::sbom::{SbomArguments, SbomFormat};
 use crate::serve::ServeArguments;
 use crate::signals::block_on;
 use crate::surroundings::Surroundings;
@@ -135,6 +137,8 @@ enum Verb {
     Check(Box<CheckArguments>),
     /// Show what is in an image, or in what a project gives: config, base, layers, packages, files, and their sizes
     Inspect(Box<InspectArguments>),
+    /// Print what software is in an image, or in what a project gives, as CycloneDX or SPDX
+    Sbom(Box<SbomArguments>),
     /// Run an image, or what a project gives, as Lambda would, and call it; exit code 1 if the function fails
     ///
     /// Each response is a line on stdout, in the order of the events; the log is on stderr. Where no event is given
@@ -199,6 +203,10 @@ struct BuildArguments {
     /// Push every name that is in a registry
     #[arg(long, conflicts_with = "offline")]
     push: bool,
+
+    /// Attach what software is in it, as cyclonedx (default) or spdx, to each image that is pushed
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "push", num_args = 0..=1, require_equals = true, default_missing_value = "cyclonedx")]
+    sbom: Option<SbomFormat>,
 
     #[command(flatten)]
     pushing: PushingArguments,
@@ -401,6 +409,10 @@ struct PushArguments {
     /// Where to (default: the image's own name)
     references: Vec<String>,
 
+    /// Attach what software is in it, as cyclonedx (default) or spdx
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "cyclonedx")]
+    sbom: Option<SbomFormat>,
+
     #[command(flatten)]
     pushing: PushingArguments,
 
@@ -452,6 +464,7 @@ fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> 
         Verb::Outdated(wanted) => return run_outdated(arguments, wanted, terminal),
         Verb::Check(wanted) => return check::check(arguments, wanted, terminal),
         Verb::Diff(wanted) => return diff::diff(arguments, wanted, terminal),
+        Verb::Sbom(wanted) => sbom::sbom(arguments, wanted, terminal),
         Verb::Invoke(wanted) => return invoke::invoke(arguments, wanted, terminal),
         Verb::Serve(wanted) => return serve::serve(arguments, wanted, terminal),
         Verb::Build(wanted) => run_build(arguments, wanted, terminal),
@@ -562,10 +575,17 @@ fn run_build(
     let results = wanted.results.open(terminal)?;
     let offline = wanted.needs.offline;
     let tools = tools(Some(&project.root), &reach, offline, terminal)?;
-    let built = block_on(build::build(plan, &tools))?;
+    let work = async {
+        let mut built = build::build(plan, &tools).await?;
+        let attached = sbom::attach(wanted.sbom, &built.image, &mut built.pushed, &tools).await;
+        Ok::<_, build::Error>((built, attached))
+    };
+    let done = block_on(work)?;
     // What failed has brought wheels and layers too, which the next run takes.
     limit_store(limit, &tools, terminal);
-    results.built(built)
+    let (built, attached) = sbom::apart(done);
+    results.built(built)?;
+    Ok(attached?)
 }
 
 fn run_lock(
@@ -676,12 +696,15 @@ fn run_push(
     let tools = tools(None, &reach, false, terminal)?;
     let work = async {
         let image = build::open(&push.image, &tools).await?;
-        let pushed = build::push_all(&image, &references, &tools).await?;
-        Ok::<_, build::Error>((image, pushed))
+        let mut pushed = build::push_all(&image, &references, &tools).await?;
+        let attached = sbom::attach(push.sbom, &image, &mut pushed, &tools).await;
+        Ok::<_, build::Error>(((image, pushed), attached))
     };
     let done = block_on(work)?;
     cache::tell_damage(&tools);
-    results.pushed(done)
+    let (pushed, attached) = sbom::apart(done);
+    results.pushed(pushed)?;
+    Ok(attached?)
 }
 
 fn text_flag(value: Option<&String>, flag: &'static str) -> Option<Setting> {

@@ -104,6 +104,14 @@ pub enum Error {
         /// The registry's own words where it is the one that refuses; else the user had said that tags stay.
         refusal: Option<String>,
     },
+    /// The tag that is to list what belongs to an image is something else's.
+    #[error("what `{repository}` has under the tag `{tag}` is no list of what refers to an image")]
+    NoList {
+        /// Registry and repository.
+        repository: String,
+        /// The tag.
+        tag: String,
+    },
     /// The registry broke the protocol.
     #[error("`{registry}` {detail}")]
     Protocol {
@@ -188,6 +196,7 @@ impl Error {
             | Self::NoRepository { .. }
             | Self::Create { .. }
             | Self::TagTaken { .. }
+            | Self::NoList { .. }
             | Self::Protocol { .. }
             | Self::Credentials(_)
             | Self::Missing(_)

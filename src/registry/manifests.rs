@@ -14,6 +14,8 @@ use crate::registry::error::Error;
 use crate::registry::{Repository, Tries, header};
 
 pub(super) const DIGEST_HEADER: &str = "docker-content-digest";
+/// By this a registry says that it knows what a manifest's subject is.
+const SUBJECT_HEADER: &str = "oci-subject";
 /// What is said of a manifest whose blobs are not there: by the specification, by some, by ECR.
 const LACKS: [&str; 3] = [
     "MANIFEST_BLOB_UNKNOWN",
@@ -25,7 +27,10 @@ const LACKS: [&str; 3] = [
 #[derive(Debug)]
 pub enum Put {
     /// It is there now.
-    Done,
+    Done {
+        /// Whether the registry says that it lists it among the referrers of its subject.
+        is_listed: bool,
+    },
     /// The registry lacks a blob of it.
     BlobsUnknown(Error),
 }
@@ -177,16 +182,31 @@ impl Repository {
         }
     }
 
-    /// Puts a manifest at a tag or at its digest. What is answered by another success than 201 is looked for, unless
+    /// Puts a manifest at a tag or at its digest.
+    ///
+    /// # Errors
+    /// As [`Self::put_document`].
+    pub async fn put_manifest(&self, manifest: &Manifest, version: &str) -> Result<Put, Error> {
+        let media_type = manifest.family.manifest();
+        self.put_document(&manifest.raw, media_type, version).await
+    }
+
+    /// Puts a manifest or an index at a tag or at its digest. What is answered by another success than 201 is looked for, unless
     /// the answer has its digest: somebody between may say yes to everything.
     ///
     /// # Errors
     /// See [`Error`]; [`Error::TagTaken`] where the tag is another's for good.
-    pub async fn put_manifest(&self, manifest: &Manifest, version: &str) -> Result<Put, Error> {
+    pub async fn put_document(
+        &self,
+        raw: &[u8],
+        media_type: &'static str,
+        version: &str,
+    ) -> Result<Put, Error> {
+        let wanted = Digest::of(raw);
         let mut request = Request::new(Method::PUT, self.url(&format!("manifests/{version}"))?);
-        let media_type = HeaderValue::from_static(manifest.family.manifest());
+        let media_type = HeaderValue::from_static(media_type);
         request.headers.insert(CONTENT_TYPE, media_type);
-        request.body = Some(Bytes::from(manifest.raw.clone()));
+        request.body = Some(Bytes::copy_from_slice(raw));
         let answer = self.send(request, Tries::Many).await?;
         let status = answer.response.status();
         if !status.is_success() {
@@ -198,7 +218,7 @@ impl Repository {
                     repository: self.display(),
                     tag: version.to_owned(),
                     there: None,
-                    wanted: manifest.digest(),
+                    wanted,
                     refusal: Some(told.detail),
                 });
             }
@@ -212,15 +232,16 @@ impl Repository {
             };
         }
         let stored = header(answer.response.headers(), DIGEST_HEADER);
-        let wanted = manifest.digest();
+        let is_listed = header(answer.response.headers(), SUBJECT_HEADER).is_some();
+        let done = Put::Done { is_listed };
         match stored.and_then(|text| text.parse::<Digest>().ok()) {
             Some(actual) if actual != wanted => return Err(self.wrong_digest(wanted, actual)),
-            Some(_) => return Ok(Put::Done),
-            None if status == StatusCode::CREATED => return Ok(Put::Done),
+            Some(_) => return Ok(done),
+            None if status == StatusCode::CREATED => return Ok(done),
             None => {}
         }
         if self.head_manifest(version, Tries::Many).await? == Some(wanted) {
-            return Ok(Put::Done);
+            return Ok(done);
         }
         Err(self.pretends(status, &format!("the manifest `{version}`")))
     }

@@ -11,6 +11,7 @@ mod error;
 mod manifests;
 pub mod pull;
 pub mod push;
+pub mod referrers;
 pub mod tags;
 mod told;
 mod upload;

@@ -235,7 +235,7 @@ impl Push {
     }
 
     /// Forgets what the registry only said of blobs, and the second time all that is known of them.
-    fn believe_less(&self) {
+    pub(super) fn believe_less(&self) {
         let mut ways = self.ways();
         if !self.distrusts_manifests.swap(true, Ordering::Relaxed) {
             let is_found = |way: &Way| matches!(way, Way::Known | Way::Skipped);
@@ -356,7 +356,7 @@ impl Push {
     }
 
     /// Brings a blob, whose bytes are `raw` or in the store or where it comes from, unless it is there.
-    async fn bring(
+    pub(super) async fn bring(
         &self,
         blob: &Descriptor,
         origin: Option<&Reference>,

@@ -43,6 +43,7 @@ mod registry;
 mod reproducible;
 mod resolving;
 mod sandbox;
+mod sbom;
 mod sources;
 mod streaming;
 mod support;

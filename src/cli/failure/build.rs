@@ -203,8 +203,9 @@ pub(super) fn of_build(error: &build::Error) -> Advice {
         build::Error::Layer(error) => of_layer(error),
         build::Error::Document(error) => of_document(error),
         build::Error::Layout(error) => of_layout(error),
-        build::Error::Registry(error) => of_registry(error),
-        build::Error::PartlyPushed { source, .. } => of_registry(source),
+        build::Error::Registry(source)
+        | build::Error::PartlyPushed { source, .. }
+        | build::Error::NotAttached { source, .. } => of_registry(source),
         build::Error::Http(error) => of_http(error),
         build::Error::Store(error) => of_store(error),
     }

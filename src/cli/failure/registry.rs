@@ -77,6 +77,11 @@ pub(super) fn of_registry(error: &registry::Error) -> Advice {
             ),
             REFUSED,
         ),
+        registry::Error::NoList { .. } => hint(
+            "that tag is for the list alone, where a registry keeps none itself: find out who put something else there, \
+             and remove it",
+            REFUSED,
+        ),
         registry::Error::Status { .. } => hint(
             "the registry's words say what it minds; try again if it was busy",
             NETWORK,

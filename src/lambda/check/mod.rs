@@ -37,7 +37,7 @@ use std::thread::{self, ScopedJoinHandle};
 
 pub use secrets::{is_secret, without_secrets};
 use subject::{Documents, Subject};
-pub use wheels::{Installed, installed};
+pub use wheels::{Installed, installed, target};
 
 /// As many findings of one rule are told.
 const MOST: usize = 10;

@@ -14,6 +14,7 @@ pub(crate) struct Wheel {
     tag: String,
     requirements: Vec<String>,
     extras: Vec<String>,
+    fields: Vec<String>,
     requires_python: Option<String>,
     entry_points: Vec<String>,
     members: Vec<Member>,
@@ -56,6 +57,7 @@ impl Wheel {
             tag: tag.to_owned(),
             requirements: Vec::new(),
             extras: Vec::new(),
+            fields: Vec::new(),
             requires_python: None,
             entry_points: Vec::new(),
             members: Vec::new(),
@@ -116,6 +118,12 @@ impl Wheel {
         self
     }
 
+    /// Any other field of its metadata.
+    pub(crate) fn field(mut self, name: &str, value: &str) -> Wheel {
+        self.fields.push(format!("{name}: {value}"));
+        self
+    }
+
     pub(crate) fn requires_python(mut self, specifiers: &str) -> Wheel {
         self.requires_python = Some(specifiers.to_owned());
         self
@@ -149,6 +157,9 @@ impl Wheel {
         }
         for requirement in &self.requirements {
             let _ = writeln!(text, "Requires-Dist: {requirement}");
+        }
+        for field in &self.fields {
+            let _ = writeln!(text, "{field}");
         }
         text
     }

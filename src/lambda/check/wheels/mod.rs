@@ -265,7 +265,12 @@ fn is_same(one: &Distribution, other: &Distribution) -> bool {
     one.key() == other.key()
 }
 
-fn target(image: &Subject, python: &Python) -> Option<Target> {
+/// The machine and the Python of an image, if both are known.
+pub fn target(image: &Subject) -> Option<Target> {
+    target_of(image, image.python.as_ref()?)
+}
+
+fn target_of(image: &Subject, python: &Python) -> Option<Target> {
     let machine = program::machine_of_base(image)?;
     let of_runtime = || {
         let runtime = image
@@ -308,7 +313,7 @@ pub(super) fn unfit(image: &Subject) -> Vec<Unfit> {
     let Some(python) = &image.python else {
         return Vec::new();
     };
-    let Some(target) = target(image, python) else {
+    let Some(target) = target_of(image, python) else {
         return Vec::new();
     };
     let all = distributions(image, python);
@@ -424,7 +429,7 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
     let Some(python) = &image.python else {
         return Vec::new();
     };
-    let Some(target) = target(image, python) else {
+    let Some(target) = target_of(image, python) else {
         return Vec::new();
     };
     let markers = Markers::new(target);

@@ -356,10 +356,10 @@ fn with_failing(stage: Stage, crashes: bool) -> Stage {
 #[tokio::test]
 async fn an_extension_that_fails_after_the_answer_takes_nothing_from_it() {
     let failing = [
-        (true, "Extension.Crash", "error"),
-        (false, "Sandbox.Timedout", "timeout"),
+        (true, " Status: error Error Type: Extension.Crash"),
+        (false, " Status: timeout"),
     ];
-    for (crashes, error_type, status) in failing {
+    for (crashes, told) in failing {
         let stage = with_failing(stage(), crashes);
         let mut lived = start_with(stage, Duration::from_secs(1)).await;
         // The environment is made anew for each.
@@ -372,8 +372,7 @@ async fn an_extension_that_fails_after_the_answer_takes_nothing_from_it() {
         }
         lived.environment.reset().await;
         let log = lived.log();
-        let told = format!(" Status: {status} Error Type: {error_type}");
-        assert_eq!(log.matches(&told).count(), 2, "{log}");
+        assert_eq!(log.matches(told).count(), 2, "{log}");
     }
 }
 

@@ -1,0 +1,493 @@
+//! `sbom` and `push --sbom`: documents that other tools hold to be right, of exactly what is installed, and where they
+//! are found in a registry.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::base::Base;
+use crate::support::bent;
+use crate::support::digest;
+use crate::support::index::Index;
+use crate::support::process::run;
+use crate::support::program;
+use crate::support::project::Project;
+use crate::support::project::assert_said;
+use crate::support::python;
+use crate::support::registry::Registry;
+use crate::support::server::Reply;
+use crate::support::tool;
+use crate::support::wheel::Wheel;
+
+const REFUSED: i32 = 1;
+const USAGE: i32 = 2;
+const NETWORK: i32 = 4;
+const CYCLONEDX: &str = "application/vnd.cyclonedx+json";
+const EMPTY: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
+/// Runs a script with the tools that judge documents.
+fn ask(script: &str, file: &Path) -> String {
+    let mut command = Command::new(python("3.12"));
+    command.env("PYTHONPATH", tool("sbom"));
+    run(command.args(["-c", script]).arg(file))
+}
+
+/// Holds a document against the rules of its form, as others read them.
+fn assert_valid(project: &Project, document: &str) {
+    let file = project.beside("document.json");
+    fs::write(&file, document).unwrap();
+    let cyclonedx = "import sys\n\
+                     from cyclonedx.schema import SchemaVersion\n\
+                     from cyclonedx.validation.json import JsonStrictValidator\n\
+                     print(JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read()) or 'sound')";
+    let spdx = "import sys\n\
+                from spdx_tools.spdx.parser.json import json_parser\n\
+                from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document\n\
+                document = json_parser.parse_from_file(sys.argv[1])\n\
+                found = validate_full_spdx_document(document, 'SPDX-2.3')\n\
+                print([message.validation_message for message in found] or 'sound')";
+    let value: Value = serde_json::from_str(document).unwrap();
+    let script = if value["bomFormat"] == "CycloneDX" {
+        cyclonedx
+    } else {
+        spdx
+    };
+    let said = ask(script, &file);
+    assert_eq!(said.trim(), "sound", "{document}");
+    let purls = "import json, sys\n\
+                 from packageurl import PackageURL\n\
+                 text = json.dumps(json.load(open(sys.argv[1])))\n\
+                 found = [part.split('\"')[0] for part in text.split('\"pkg:')[1:]]\n\
+                 assert found\n\
+                 for purl in found:\n\
+                 \x20   purl = 'pkg:' + purl\n\
+                 \x20   again = PackageURL.from_string(purl).to_string()\n\
+                 \x20   assert purl == again, (purl, again)";
+    ask(purls, &file);
+}
+
+fn documents(project: &Project, target: &str, flags: &[&str]) -> [Value; 2] {
+    ["cyclonedx", "spdx"].map(|format| {
+        let sbom = ["sbom", target, "--format", format];
+        let document = project.lambimg(sbom.iter().chain(flags)).succeed();
+        let again = project.lambimg(sbom.iter().chain(flags)).succeed();
+        assert_eq!(document, again);
+        assert_valid(project, &document);
+        serde_json::from_str(&document).unwrap()
+    })
+}
+
+/// `name version` of all components or packages that are distributions, in their order.
+fn listed(document: &Value) -> Vec<String> {
+    let (list, version) = match document.get("components") {
+        Some(components) => (components, "version"),
+        None => (&document["packages"], "versionInfo"),
+    };
+    let all = list.as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let all =
+        all.filter(|one| one["type"] == "library" || one["primaryPackagePurpose"] == "LIBRARY");
+    all.map(|one| format!("{} {}", text(&one["name"]), text(&one[version])))
+        .collect()
+}
+
+fn component<'a>(document: &'a Value, name: &str) -> &'a Value {
+    let mut all = document["components"].as_array().unwrap().iter();
+    all.find(|component| component["name"] == name).unwrap()
+}
+
+fn depends_on(document: &Value, reference: &Value) -> Vec<String> {
+    let all = document["dependencies"].as_array().unwrap().iter();
+    let mut found = all.filter(|entry| entry["ref"] == *reference);
+    let entry = found.next().unwrap();
+    assert!(found.next().is_none());
+    let list = entry["dependsOn"].as_array().unwrap().iter();
+    list.map(|one| one.as_str().unwrap().to_owned()).collect()
+}
+
+/// Real wheels with licences of every kind of writing, and edges between them.
+#[test]
+fn real_wheels_are_listed_and_both_tools_agree() {
+    let project = Project::with_handler();
+    let lines = "requests==2.32.5\nPyYAML==6.0.3\nmarkupsafe==3.0.3\njinja2==3.1.6\npython-dateutil==2.9.0.post0\n";
+    project.file("requirements.txt", lines);
+    let base = Base::aws("3.12").reference();
+    project
+        .lambimg(["build", "--base", &base, "-t", "orders:1"])
+        .succeed();
+    let [cyclonedx, spdx] = documents(&project, "orders:1", &[]);
+
+    // What Python itself says is installed, in the tree that the image is.
+    let directory = project.beside("layout");
+    let output = format!("oci:{}:orders:1", directory.display());
+    project
+        .lambimg(["build", "--base", &base, "-o", &output])
+        .succeed();
+    let bundle = project.beside("bundle");
+    let mut umoci = Command::new(program("umoci", "umoci"));
+    umoci.args(["unpack", "--keep-dirlinks", "--rootless", "--image"]);
+    umoci.arg(format!("{}:orders:1", directory.display()));
+    run(umoci.arg(&bundle));
+    let script = "import sys, importlib.metadata as metadata\n\
+                  paths = [sys.argv[1] + path for path in ('/var/task', '/var/runtime',\
+                  '/var/lang/lib/python3.12/site-packages')]\n\
+                  for found in metadata.distributions(path=paths):\n\
+                  \x20   print(found.name, found.version)";
+    let installed = ask(script, &bundle.join("rootfs"));
+    let installed: BTreeSet<_> = installed.lines().map(str::to_owned).collect();
+    assert!(installed.len() > 8, "{installed:?}");
+    for document in [&cyclonedx, &spdx] {
+        let listed = listed(document);
+        assert_eq!(listed.iter().cloned().collect::<BTreeSet<_>>(), installed);
+        assert_eq!(listed.len(), installed.len(), "each once");
+    }
+
+    let requests = component(&cyclonedx, "requests");
+    assert_eq!(requests["purl"], "pkg:pypi/requests@2.32.5");
+    assert_eq!(requests["scope"], "required");
+    assert_eq!(requests["licenses"][0]["license"]["id"], "Apache-2.0");
+    assert_eq!(
+        component(&cyclonedx, "PyYAML")["purl"],
+        "pkg:pypi/pyyaml@6.0.3"
+    );
+    let own: BTreeSet<_> = depends_on(&cyclonedx, &requests["bom-ref"])
+        .into_iter()
+        .collect();
+    let names = ["certifi", "charset_normalizer", "idna", "urllib3"];
+    assert_eq!(own.len(), names.len(), "{own:?}");
+    for name in names {
+        assert!(
+            own.iter()
+                .any(|info| info.starts_with(&format!("var/task/{name}-"))),
+            "{own:?}"
+        );
+    }
+    let image = depends_on(&cyclonedx, &json!("image"));
+    assert!(image.contains(&"base".to_owned()), "{image:?}");
+    assert!(
+        !image.iter().any(|info| info.contains("/urllib3-")),
+        "{image:?}"
+    );
+
+    // The hash and the place are those of the lock.
+    let lock = fs::read_to_string(project.path().join("pylock.toml")).unwrap();
+    for one in cyclonedx["components"].as_array().unwrap() {
+        let hash = one["hashes"][0]["content"].as_str().unwrap_or_default();
+        let is_of_function = one["scope"] == "required";
+        assert_eq!(
+            lock.contains(hash) && !hash.is_empty(),
+            is_of_function,
+            "{one}"
+        );
+        if is_of_function {
+            let url = one["externalReferences"][0]["url"].as_str().unwrap();
+            assert!(lock.contains(url), "{url}");
+        }
+    }
+
+    // The image and its base are named by their digests.
+    let root = &cyclonedx["metadata"]["component"];
+    assert_eq!(root["name"], "orders");
+    let digest = root["version"].as_str().unwrap();
+    assert!(
+        root["purl"]
+            .as_str()
+            .unwrap()
+            .starts_with(&format!("pkg:oci/orders@{digest}?arch="))
+    );
+    let of_base = &cyclonedx["components"][0];
+    assert_eq!(of_base["bom-ref"], "base");
+    assert_eq!(of_base["name"], base.as_str());
+    assert!(
+        of_base["purl"].as_str().unwrap().contains("&tag=3.12"),
+        "{of_base}"
+    );
+}
+
+/// Wheels of our own, whose every field is known.
+#[test]
+fn documents_say_what_metadata_says() {
+    let index = Index::start();
+    let upper = Wheel::pure("upper_case", "2.0")
+        .requires("lower>=1")
+        .requires("nowhere; sys_platform == 'win32'")
+        .requires("only-extra; extra == 'more'")
+        .requires("only-extra; python_version < '3'")
+        .provides_extra("more")
+        .field("Summary", "Upper \"quoted\" ü")
+        .field(
+            "Author-email",
+            "\"Ann (of Upper)\" <ann@upper.test>, b@c.test",
+        )
+        .field("License-Expression", "MIT AND LicenseRef-Own");
+    index.serve(&upper);
+    let lower = Wheel::pure("lower", "1.5")
+        .field("License", "UNKNOWN")
+        .field("Author", "UNKNOWN")
+        .field("Classifier", "License :: OSI Approved :: BSD License");
+    index.serve(&lower);
+    let extra = Wheel::pure("only_extra", "3")
+        .field("License", "Sold as seen")
+        .field("Classifier", "License :: OSI Approved :: MIT License")
+        .field(
+            "Classifier",
+            "License :: OSI Approved :: Apache Software License",
+        );
+    index.serve(&extra);
+    let project = Project::with_handler();
+    project.file("requirements.txt", "upper-case\nonly-extra\n");
+    let base = Base::aws("3.12").reference();
+    project
+        .lambimg(["build", "--base", &base, "-t", "orders"])
+        .index(&index.url())
+        .succeed();
+    for format in ["cyclonedx", "spdx"] {
+        let outcome = project
+            .lambimg(["sbom", "orders", "--format", format])
+            .run();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        assert_valid(&project, &outcome.stdout);
+        let mut value: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        // The base's own are another test's.
+        for (list, key) in [
+            ("components", "purl"),
+            ("packages", "name"),
+            ("dependencies", "ref"),
+        ] {
+            if let Some(list) = value.get_mut(list).and_then(Value::as_array_mut) {
+                let ours = [
+                    "upper-case",
+                    "upper_case",
+                    "lower",
+                    "only-extra",
+                    "only_extra",
+                    "image",
+                    "orders",
+                ];
+                list.retain(|one| {
+                    ours.iter()
+                        .any(|name| one[key].as_str().unwrap().contains(name))
+                });
+            }
+        }
+        if let Some(list) = value.get_mut("relationships").and_then(Value::as_array_mut) {
+            list.retain(|one| {
+                one["relationshipType"] == "DEPENDS_ON"
+                    || one["spdxElementId"] == "SPDXRef-DOCUMENT"
+            });
+        }
+        value.as_object_mut().unwrap().remove("documentNamespace");
+        value.as_object_mut().unwrap().remove("serialNumber");
+        let mut settings = outcome.settings();
+        settings.add_filter(r"amd64|arm64", "[arch]");
+        settings.add_filter(&env!("CARGO_PKG_VERSION").replace('.', r"\."), "[version]");
+        let name = format!("documents_say_{format}");
+        settings.bind(|| {
+            insta::assert_snapshot!(name, format!("{value:#}"));
+        });
+    }
+}
+
+#[test]
+fn a_project_gives_the_document_of_its_image() {
+    let index = Index::start();
+    index.serve(&Wheel::pure("upper", "2.0"));
+    let project = Project::with_handler();
+    project.file("requirements.txt", "upper\n");
+    let base = Base::aws("3.12").reference();
+    let build = ["build", "--base", &base, "-t", "orders"];
+    project.lambimg(build).index(&index.url()).succeed();
+    let of_image = project.lambimg(["sbom", "orders"]).succeed();
+    // A document in the project is no file of its function.
+    let sbom = ["sbom", ".", "--base", &base, "-o", "sbom.json"];
+    for _ in 0..2 {
+        project.lambimg(sbom).index(&index.url()).succeed();
+    }
+    let of_project = fs::read_to_string(project.path().join("sbom.json")).unwrap();
+    let [of_image, of_project] =
+        [of_image, of_project].map(|text| serde_json::from_str::<Value>(&text).unwrap());
+    assert_eq!(of_image["components"], of_project["components"]);
+    assert_eq!(
+        of_image["metadata"]["component"]["version"],
+        of_project["metadata"]["component"]["version"]
+    );
+    let outcome = project
+        .lambimg(["sbom", "orders", "--handler", "a.b"])
+        .run();
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+}
+
+/// An image of ours with one wheel, built on a base of another registry.
+fn built() -> Project {
+    let index = Index::start();
+    index.serve(&Wheel::pure("upper", "2.0"));
+    let project = Project::with_handler();
+    project.file("requirements.txt", "upper\n");
+    let base = Base::aws("3.12").reference();
+    let build = ["build", "--base", &base, "-t", "app"];
+    project.lambimg(build).index(&index.url()).succeed();
+    project
+}
+
+fn parsed(bytes: Option<Vec<u8>>) -> Value {
+    serde_json::from_slice(&bytes.expect("it is there")).unwrap()
+}
+
+/// Debian's registry lists no referrers, so the tag has them.
+#[test]
+fn a_pushed_document_is_found_by_the_tag() {
+    let registry = Registry::start();
+    let project = built();
+    let name = format!("{}:1", registry.name("app"));
+    project.lambimg(["push", "app", &name]).succeed();
+    let image = registry.manifest("app", "1").unwrap();
+    let tag = digest(&image).replace(':', "-");
+
+    let printed = project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    assert_eq!(
+        printed.trim(),
+        format!("{}@{}", registry.name("app"), digest(&image))
+    );
+    assert_eq!(
+        registry.manifest("app", "1").unwrap(),
+        image,
+        "a plain manifest"
+    );
+    let list = registry.manifest("app", &tag);
+    let entry = parsed(list.clone())["manifests"][0].clone();
+    assert_eq!(entry["artifactType"], CYCLONEDX);
+    let artifact = parsed(registry.manifest("app", entry["digest"].as_str().unwrap()));
+    assert_eq!(artifact["artifactType"], CYCLONEDX);
+    assert_eq!(artifact["subject"]["digest"], digest(&image));
+    assert_eq!(artifact["subject"]["size"], image.len());
+    assert_eq!(artifact["config"]["digest"], EMPTY);
+    let layer = artifact["layers"][0]["digest"].as_str().unwrap();
+    let document = String::from_utf8(registry.blob("app", layer).unwrap()).unwrap();
+    assert_valid(&project, &document);
+    let from_registry = project
+        .lambimg(["sbom", &format!("docker://{name}")])
+        .succeed();
+    assert_eq!(document, from_registry, "as the registry's image has it");
+
+    // The same again changes nothing; another form comes beside it, and what others put there stays.
+    let file = project.beside("made.json");
+    let made = ["--metadata-file", file.to_str().unwrap()];
+    let push = ["push", "--sbom=cyclonedx", "app", &name];
+    project.lambimg(push.iter().chain(&made)).succeed();
+    assert_eq!(registry.manifest("app", &tag), list);
+    let made: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(made["pushed"][0]["sbom"], entry["digest"]);
+    project
+        .lambimg(["push", "--sbom=spdx", "app", &name])
+        .succeed();
+    let list = parsed(registry.manifest("app", &tag));
+    let types: Vec<_> = list["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["artifactType"])
+        .collect();
+    assert_eq!(types, [CYCLONEDX, "application/spdx+json"]);
+    assert_eq!(list["manifests"][0], entry);
+    assert_eq!(registry.tags("app"), ["1".to_owned(), tag]);
+}
+
+#[test]
+fn a_build_attaches_what_it_pushes() {
+    let registry = Registry::start();
+    let project = Project::with_handler();
+    let base = Base::aws("3.12").reference();
+    let name = format!("{}:1", registry.name("app"));
+    let build = [
+        "build",
+        "--base",
+        &base,
+        "-t",
+        &name,
+        "--push",
+        "--sbom=spdx",
+    ];
+    project.lambimg(build).succeed();
+    let image = registry.manifest("app", "1").unwrap();
+    let list = parsed(registry.manifest("app", &digest(&image).replace(':', "-")));
+    assert_eq!(
+        list["manifests"][0]["artifactType"],
+        "application/spdx+json"
+    );
+    let outcome = project.lambimg(["build", "--base", &base, "--sbom"]).run();
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+}
+
+/// A registry that knows subjects lists them by itself, and then no tag is made.
+#[test]
+fn a_registry_that_lists_referrers_gets_no_tag() {
+    let registry = bent::Registry::bent(|asked, kept| {
+        let manifest: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+        let subject = manifest["subject"]["digest"].as_str();
+        if asked.method == "PUT"
+            && let Some(subject) = subject
+        {
+            return Some(kept.answer(asked).header("OCI-Subject", subject));
+        }
+        let is_list = asked.method == "GET" && asked.target.contains("/referrers/");
+        is_list.then(|| {
+            Reply::status(200).body(json!({"schemaVersion": 2, "manifests": []}).to_string())
+        })
+    });
+    let project = built();
+    let name = registry.name("1");
+    for _ in 0..2 {
+        project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    }
+    let kept = registry.kept();
+    let tags: BTreeMap<_, _> = kept
+        .manifests
+        .iter()
+        .filter(|(key, _)| !key.starts_with("sha256:"))
+        .collect();
+    assert_eq!(tags.keys().collect::<Vec<_>>(), [&"1"]);
+    drop(kept);
+    let puts = registry.asked("PUT", "/manifests/sha256:");
+    assert_eq!(puts.len(), 2, "image and artifact, once each");
+}
+
+/// Of an image that is there it is told, whatever becomes of its document.
+#[test]
+fn a_registry_refuses_the_document() {
+    let registry = bent::Registry::bent(|asked, _| {
+        let manifest: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+        let is_refused = asked.method == "PUT" && manifest["subject"].is_object();
+        is_refused.then(|| bent::said(400, "MANIFEST_INVALID", "subjects are unknown here"))
+    });
+    let project = built();
+    let name = registry.name("1");
+    let outcome = project
+        .lambimg(["push", "--progress", "none", "--sbom", "app", &name])
+        .run();
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    assert!(registry.kept().manifests.contains_key("1"));
+    assert_said!(outcome);
+}
+
+/// What somebody else has under the tag is not written over.
+#[test]
+fn the_tag_is_no_list() {
+    let registry = Registry::start();
+    let project = built();
+    let name = format!("{}:1", registry.name("app"));
+    project.lambimg(["push", "app", &name]).succeed();
+    let image = registry.manifest("app", "1").unwrap();
+    let tag = digest(&image).replace(':', "-");
+    registry.put_manifest("app", &tag, bent::MANIFEST, image.clone());
+    let outcome = project
+        .lambimg(["push", "--progress", "none", "--sbom", "app", &name])
+        .run();
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    assert_eq!(registry.manifest("app", &tag).unwrap(), image);
+    assert_said!(outcome);
+}
