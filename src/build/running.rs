@@ -240,7 +240,8 @@ impl Glance {
     pub fn of(plan: &Plan) -> Self {
         let mut seen = Self::default();
         // What cannot be listed now, as in the midst of a change, differs from what will be.
-        if let Ok(tree) = build::function_tree(plan) {
+        let trees = [build::function_tree(plan), build::files::tree(plan)];
+        for tree in trees.into_iter().flatten() {
             for (_, entry) in tree.iter() {
                 if let Node::File {
                     content: Content::File(path, _),

@@ -543,7 +543,7 @@ pub(crate) fn dry_run(
     plan: &Plan,
     outline: &Outline,
     compiler: Option<&Compiler>,
-    tree: &FileTree,
+    [extra, tree]: [&FileTree; 2],
     is_package: bool,
 ) -> String {
     let mut text = plan.to_string();
@@ -561,6 +561,7 @@ pub(crate) fn dry_run(
             }
         }
     }
+    list(&mut text, extra);
     if is_package {
         let _ = writeln!(
             text,
@@ -568,6 +569,12 @@ pub(crate) fn dry_run(
             "package"
         );
     }
+    list(&mut text, tree);
+    text
+}
+
+/// The files of a tree, a line each.
+fn list(text: &mut String, tree: &FileTree) {
     for (path, entry) in tree.iter() {
         match &entry.node {
             Node::Directory => {}
@@ -579,5 +586,4 @@ pub(crate) fn dry_run(
             }
         }
     }
-    text
 }

@@ -59,6 +59,14 @@ impl From<plan::Error> for Failure {
                 "write MODULE.FUNCTION, as `app.handler` for `def handler` in app.py",
                 USAGE,
             ),
+            plan::Error::HandlerAndCmd { .. } => hint(
+                "leave one of the two out: `handler` is one word, and `cmd` whatever the entry point takes",
+                USAGE,
+            ),
+            plan::Error::Reserved { .. } => hint("leave it out: the function will have it", USAGE),
+            plan::Error::OwnLabel { .. } => hint("take another name for it", USAGE),
+            plan::Error::Part { table, .. } => hint(example_of(table), USAGE),
+            plan::Error::Path { .. } => hint("write a plain path, as `/opt/models/x.onnx`", USAGE),
             plan::Error::Python { .. } => hint("`lambimg bases` lists the runtimes", USAGE),
             plan::Error::Value { .. } => hint("give one of these", USAGE),
             plan::Error::Name { .. } => hint(
@@ -89,6 +97,14 @@ impl From<plan::Error> for Failure {
             ),
         };
         Self::new(&error, advice)
+    }
+}
+
+/// How one of a list of tables is written.
+fn example_of(table: &str) -> &'static str {
+    match table {
+        "files" => "write it as `{ from = \"models/x.onnx\", to = \"/opt/models/x.onnx\" }`",
+        _ => "the README shows how it is written",
     }
 }
 
@@ -384,13 +400,24 @@ pub(super) fn lock_again(lock: Option<&Path>) -> String {
 
 fn of_function(error: &build::function::Error) -> Advice {
     match error {
+        build::function::Error::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            hint(
+                "check the spelling: of `files` each `from` is meant from the project",
+                USAGE,
+            )
+        }
         build::function::Error::Read { .. } => hint("check the file's permissions", USAGE),
+        build::function::Error::LeavesDirectory { .. } => hint(
+            "name a directory that has all of it, or put the file itself in the link's place",
+            INPUT,
+        ),
         build::function::Error::Pattern { .. } => hint(
             "patterns are those of gitignore; mend it, or put a backslash before it",
             USAGE,
         ),
         build::function::Error::LeavesProject { .. } => hint(
-            "copy what it leads to into the project, or leave the link out by `exclude`",
+            "copy what it leads to into the project, or leave the link out by `exclude`; `files` may name an absolute \
+             path",
             INPUT,
         ),
         build::function::Error::Special(_)
