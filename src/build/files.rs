@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::build::{function, real};
 use crate::file_tree::{self, Content, FileTree, Node};
 use crate::plan::Plan;
-use crate::plan::image::ExtraFile;
+use crate::plan::image::{ExtraFile, Source};
 
 /// The files, as they will stand in the image.
 ///
@@ -26,10 +26,40 @@ pub fn tree(plan: &Plan) -> Result<FileTree, function::Error> {
     Ok(tree)
 }
 
+/// All files of this machine that go in beside the function, archives as they are; what cannot be listed is left out.
+pub(super) fn watched(plan: &Plan) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    let mut trees = vec![tree(plan)];
+    for extension in &plan.extensions {
+        match &extension.source {
+            Source::Directory(directory) => trees.push(of(directory, plan)),
+            Source::Zip(path) => paths.push(path.clone()),
+            Source::Image { .. } => {}
+        }
+    }
+    for tree in trees.into_iter().flatten() {
+        let files = tree.iter().filter_map(|(_, entry)| match &entry.node {
+            Node::File {
+                content: Content::File(path, _),
+                ..
+            } => Some(path.clone()),
+            _ => None,
+        });
+        paths.extend(files);
+    }
+    paths
+}
+
 /// Where these files lie, so that they are not taken for the function's.
 pub(super) fn sources(plan: &Plan) -> impl Iterator<Item = PathBuf> {
-    let files = plan.files.iter();
-    files.filter_map(|file| real(&file.from))
+    let extensions = plan.extensions.iter();
+    let extensions = extensions.filter_map(|extension| match &extension.source {
+        Source::Directory(file) => Some(&file.from),
+        Source::Zip(path) => Some(path),
+        Source::Image { .. } => None,
+    });
+    let files = plan.files.iter().map(|file| &file.from);
+    files.chain(extensions).filter_map(|path| real(path))
 }
 
 /// Puts `over` over a tree in which nothing else may be at its places.
@@ -43,7 +73,11 @@ pub(super) fn put(tree: &mut FileTree, over: FileTree) -> Result<(), file_tree::
     }
 }
 
-fn of(file: &ExtraFile, plan: &Plan) -> Result<FileTree, function::Error> {
+/// One of them.
+///
+/// # Errors
+/// See [`function::Error`].
+pub(super) fn of(file: &ExtraFile, plan: &Plan) -> Result<FileTree, function::Error> {
     let read_error = |source| function::Error::Read {
         path: file.from.clone(),
         source,
@@ -55,7 +89,7 @@ fn of(file: &ExtraFile, plan: &Plan) -> Result<FileTree, function::Error> {
             target: from,
         });
     }
-    let owner: Arc<str> = format!("`{}` of `files`", file.written).into();
+    let owner: Arc<str> = format!("`{}`", file.written).into();
     let mut tree = FileTree::default();
     let metadata = fs::metadata(&from).map_err(read_error)?;
     if metadata.is_dir() {

@@ -22,6 +22,7 @@ pub mod inventory;
 pub mod layering;
 pub mod locking;
 pub mod metadata;
+pub mod opt;
 pub mod outdated;
 pub mod pinning;
 pub mod pins;
@@ -137,10 +138,10 @@ pub enum Error {
         asker: Asker,
     },
     /// The registry does not have the base that the lock names.
-    #[error("the base `{reference}` is {digest} in the lock, and its registry does not have that")]
+    #[error("{base} is {digest} in the lock, and its registry does not have that")]
     BaseGone {
-        /// The base.
-        reference: String,
+        /// The base, or another image that something is taken from.
+        base: pins::BaseKey,
         /// Its digest in the lock.
         digest: Digest,
         /// What the registry says.
@@ -260,6 +261,14 @@ pub enum Error {
         archive: Digest,
         /// Why.
         source: crate::zip::Error,
+    },
+    /// What `/opt` is to be given cannot be had.
+    #[error("the extension `{written}` cannot be taken")]
+    Extension {
+        /// As written.
+        written: String,
+        /// Why.
+        source: opt::Error,
     },
     /// The function's files cannot be taken.
     #[error(transparent)]
@@ -612,6 +621,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     let Parts {
         base,
         bootstrap,
+        extensions,
         dependencies,
         files,
         function,
@@ -631,6 +641,11 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     made.extend(
         bootstrap.map(|made| other(made.layer, made.key, "runtime client and entry point")),
     );
+    let mut origins = BTreeMap::new();
+    made.extend(extensions.into_iter().map(|given| {
+        origins.extend(given.origin.map(|origin| (given.layer.digest, origin)));
+        other(given.layer, given.key, &given.what)
+    }));
     let first = made.len();
     made.extend(dependencies.layers.iter().map(|layer| Made {
         packages: Some(layer.packages.clone()),
@@ -660,6 +675,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         .collect();
     let mut image = image::stack(&base.image, &additions, &edit)?;
     tell_taken(&made, &tools.progress);
+    image.origins.extend(origins);
     image.origins.extend(taken);
     // Before anything has its name, and anybody else the image.
     approval::approve(&image, plan, &tools.progress)?;
@@ -683,6 +699,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
 struct Parts {
     base: Base,
     bootstrap: Option<WheelLayer>,
+    extensions: Vec<opt::Given>,
     dependencies: Dependencies,
     files: Option<(Layer, Key)>,
     function: Option<(Layer, Key)>,
@@ -713,6 +730,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         tools.made.base(&base.image);
         let bootstrap = bootstrap::layer(plan, &base, compiler, tools);
         let dependencies = dependencies::layers(plan, &base, compiler, tools);
+        let extensions = opt::layers(plan, tools);
         let options = plan.layer_options();
         let package = async {
             let (tree, options) = if is_package {
@@ -730,9 +748,9 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
             let layer = function_layer(plan, options, tree.clone(), compiler, tools).await?;
             Ok(Some((layer, tree)))
         };
-        let (bootstrap, dependencies, package) =
-            tokio::try_join!(bootstrap, dependencies, package)?;
-        Ok((base, bootstrap, dependencies, package))
+        let (bootstrap, extensions, dependencies, package) =
+            tokio::try_join!(bootstrap, extensions, dependencies, package)?;
+        Ok((base, bootstrap, extensions, dependencies, package))
     };
     let beside = async {
         if extra.is_empty() {
@@ -751,7 +769,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         let layer = function_layer(plan, options, source.clone(), compiler, tools).await;
         layer.map(Some)
     };
-    let (own, beside, (base, bootstrap, dependencies, package)) =
+    let (own, beside, (base, bootstrap, extensions, dependencies, package)) =
         tokio::try_join!(files, beside, from_base)?;
     let package = package.map(|(layer, tree)| (Some(layer), tree));
     let (function, source) = package.unwrap_or((own, source.clone()));
@@ -767,6 +785,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
     Ok(Parts {
         base,
         bootstrap,
+        extensions,
         dependencies,
         files: beside,
         function,
@@ -866,6 +885,7 @@ pub async fn lock(plan: Plan, renewal: Renewal, tools: &Tools) -> Result<Vec<Pat
         let lines = &plan.runtime.runtime_client;
         dependencies::of_lines(&plan, &base, lines, tools).await?;
     }
+    opt::pin(&plan, tools).await?;
     compiler(&plan, true, tools).await?;
     tools.pins.keep(true, &tools.progress)?;
     let rest = tools.pins.path().map(Path::to_owned);

@@ -240,8 +240,7 @@ impl Glance {
     pub fn of(plan: &Plan) -> Self {
         let mut seen = Self::default();
         // What cannot be listed now, as in the midst of a change, differs from what will be.
-        let trees = [build::function_tree(plan), build::files::tree(plan)];
-        for tree in trees.into_iter().flatten() {
+        if let Ok(tree) = build::function_tree(plan) {
             for (_, entry) in tree.iter() {
                 if let Node::File {
                     content: Content::File(path, _),
@@ -251,6 +250,9 @@ impl Glance {
                     seen.add(path);
                 }
             }
+        }
+        for path in build::files::watched(plan) {
+            seen.add(&path);
         }
         let listed = fs::read_dir(&plan.project).into_iter().flatten().flatten();
         listed.for_each(|entry| seen.add(&entry.path()));

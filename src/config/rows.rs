@@ -99,8 +99,8 @@ pub(super) fn rows(
 
 #[cfg(test)]
 mod tests {
-    use super::super::Config;
     use super::*;
+    use crate::config::Config;
 
     fn read(text: &str) -> Result<Config, Error> {
         Ok(Config::from_toml(text, "lambimg.toml")?.unwrap_or_default())

@@ -5,12 +5,15 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Error, bad_value};
-use crate::config::{Config, Place, Row, Setting};
+use super::{Error, bad_value, read_image};
+use crate::config::{Config, Row, Setting};
 use crate::file_tree::ImagePath;
+use crate::http;
 use crate::lambda::ENTRY_POINT;
 use crate::lambda::function::RESERVED;
 use crate::oci::image::{BASE_DIGEST, BASE_NAME};
+use crate::oci::layout::Place;
+use crate::oci::reference::Reference;
 
 /// How the labels begin that this tool's images speak to it by.
 const OWN_LABELS: &str = "lambimg.";
@@ -57,6 +60,97 @@ pub struct ExtraFile {
     pub into: bool,
     /// Whether it may be run; nothing where the file itself says.
     pub executable: Option<bool>,
+}
+
+/// Something that `/opt` is given, as a layer of Lambda's would bring it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extension {
+    /// As written: the archive, the image or the directory.
+    pub written: String,
+    /// Where it is.
+    pub source: Source,
+    /// Where it goes.
+    pub to: ImagePath,
+}
+
+/// Where an extension is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory or a file.
+    Directory(ExtraFile),
+    /// A layer's archive.
+    Zip(PathBuf),
+    /// Another image, and where in it.
+    Image {
+        /// The image.
+        from: Elsewhere,
+        /// The directory or file in it.
+        path: ImagePath,
+    },
+}
+
+/// An image that somebody else made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// In a registry.
+    Registry(Reference),
+    /// A layout or archive on disk.
+    Place(Place),
+}
+
+/// Reads what `/opt` is given.
+pub(super) fn extensions(rows: &[Row], root: &Path) -> Result<Vec<Extension>, Error> {
+    rows.iter().map(|row| extension(row, root)).collect()
+}
+
+fn extension(row: &Row, root: &Path) -> Result<Extension, Error> {
+    let unclear = || Error::Part {
+        table: "extensions",
+        part: "zip`, `image` or `path",
+        place: row.place.clone(),
+    };
+    let to = row.get("to").map(place_in_image).transpose()?;
+    let (path, opt) = (row.get("path"), || default_place(row));
+    match (row.get("zip"), row.get("image"), path) {
+        (Some(zip), None, None) => Ok(Extension {
+            written: zip.value.clone(),
+            source: Source::Zip(root.join(&zip.value)),
+            to: to.map_or_else(opt, Ok)?,
+        }),
+        (None, Some(image), path) => {
+            let path = path.map_or_else(opt, place_in_image)?;
+            Ok(Extension {
+                written: http::redact_name(&image.value),
+                source: Source::Image {
+                    from: read_image(image, root)?,
+                    path: path.clone(),
+                },
+                to: to.unwrap_or(path),
+            })
+        }
+        (None, None, Some(path)) => {
+            let to = to.map_or_else(opt, Ok)?;
+            Ok(Extension {
+                written: path.value.clone(),
+                source: Source::Directory(extra(path, to.clone(), root)?),
+                to,
+            })
+        }
+        (Some(_), _, _) => Err(Error::Value {
+            value: row.parts().collect::<Vec<_>>().join(", "),
+            place: row.place.clone(),
+            wanted: "more than one extension: a `zip` has nothing beside it but `to`",
+        }),
+        (None, None, None) => Err(unclear()),
+    }
+}
+
+/// Where Lambda unpacks layers.
+fn default_place(row: &Row) -> Result<ImagePath, Error> {
+    ImagePath::new("opt").map_err(|error| Error::Path {
+        error,
+        place: row.place.clone(),
+    })
 }
 
 /// Reads how the image is run.
@@ -136,6 +230,24 @@ pub(super) fn files(rows: &[Row], root: &Path) -> Result<Vec<ExtraFile>, Error> 
 
 fn file(row: &Row, root: &Path) -> Result<ExtraFile, Error> {
     let (from, to) = (part(row, "files", "from")?, part(row, "files", "to")?);
+    let file = extra(from, place_in_image(to)?, root)?;
+    let executable = row.get("mode").map(|mode| match mode.value.as_str() {
+        "0644" | "644" => Ok(false),
+        "0755" | "755" => Ok(true),
+        _ => Err(bad_value(
+            mode,
+            "neither 0644 nor 0755; Lambda's user, whoever that is, must be able to read it",
+        )),
+    });
+    Ok(ExtraFile {
+        into: to.value.ends_with('/'),
+        executable: executable.transpose()?,
+        ..file
+    })
+}
+
+/// A file or directory of the project, or anywhere if an absolute path is written.
+fn extra(from: &Setting, to: ImagePath, root: &Path) -> Result<ExtraFile, Error> {
     let may_be_outside = Path::new(&from.value).is_absolute();
     if from.value.is_empty() || from.value.contains('\0') {
         return Err(bad_value(from, "no path"));
@@ -146,21 +258,13 @@ fn file(row: &Row, root: &Path) -> Result<ExtraFile, Error> {
             "outside of the project, as only an absolute path may be",
         ));
     }
-    let executable = row.get("mode").map(|mode| match mode.value.as_str() {
-        "0644" | "644" => Ok(false),
-        "0755" | "755" => Ok(true),
-        _ => Err(bad_value(
-            mode,
-            "neither 0644 nor 0755; Lambda's user, whoever that is, must be able to read it",
-        )),
-    });
     Ok(ExtraFile {
         written: from.value.clone(),
         from: root.join(&from.value),
         may_be_outside,
-        into: to.value.ends_with('/'),
-        to: place_in_image(to)?,
-        executable: executable.transpose()?,
+        into: false,
+        to,
+        executable: None,
     })
 }
 
@@ -212,16 +316,17 @@ fn leaves(path: &Path) -> bool {
 
 /// The two words that both say what the entry point is given.
 pub(super) fn both_say(handler: &Setting, cmd: &Setting<Vec<String>>) -> Error {
-    let places: [Place; 2] = [handler.place.clone(), cmd.place.clone()];
-    let [handler, cmd] = places;
-    Error::HandlerAndCmd { handler, cmd }
+    Error::HandlerAndCmd {
+        handler: handler.place.clone(),
+        cmd: cmd.place.clone(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Plan, Request, make};
     use super::*;
     use crate::config::Project;
+    use crate::plan::{Plan, Request, make};
 
     fn plan(text: &str) -> Result<Plan, Error> {
         let config = Config::from_toml(text, "lambimg.toml").unwrap();
@@ -278,6 +383,25 @@ mod tests {
         );
         assert!(plan("cmd = []").unwrap().handler.is_none());
         insta::assert_snapshot!(error("cmd = ['other.handler']"), @"both `lambimg.toml` line 1 and `lambimg.toml` line 2 say what the entry point is given, as `handler` and as `cmd`");
+    }
+
+    #[test]
+    fn what_opt_is_given() {
+        let told = |row: &str| {
+            let plan = plan(&format!("handler = 'a.b'\nextensions = [{{ {row} }}]"));
+            plan.map(|plan| {
+                let line = plan.to_string();
+                let mut lines = line.lines().filter(|line| line.starts_with("extension"));
+                lines.next().unwrap().to_owned()
+            })
+        };
+        insta::assert_snapshot!(told("zip = 'layer.zip'").unwrap(), @"extension    layer.zip to /opt");
+        insta::assert_snapshot!(told("path = 'bin', to = '/opt/bin'").unwrap(), @"extension    bin to /opt/bin");
+        insta::assert_snapshot!(told("image = 'r.test/a:1'").unwrap(), @"extension    r.test/a:1 to /opt");
+        insta::assert_snapshot!(told("image = 'r.test/a:1', path = '/x', to = '/opt/extensions/x'").unwrap(), @"extension    r.test/a:1 to /opt/extensions/x");
+        insta::assert_snapshot!(told("to = '/opt'").unwrap_err(), @"one of `extensions` (`lambimg.toml` line 2) has no `zip`, `image` or `path`");
+        insta::assert_snapshot!(told("zip = 'a.zip', path = 'b'").unwrap_err(), @"`path, zip` (`lambimg.toml` line 2) is more than one extension: a `zip` has nothing beside it but `to`");
+        insta::assert_snapshot!(told("image = 'Upper'").unwrap_err(), @"`Upper` is no image name: a repository is made of lower-case letters and digits, with single `.`, `_`, `-` or `/` between them (`lambimg.toml` line 2)");
     }
 
     #[test]

@@ -288,6 +288,8 @@ pub struct Plan {
     pub running: image::Running,
     /// What goes in beside the function.
     pub files: Vec<image::ExtraFile>,
+    /// What `/opt` is given, later ones over earlier ones.
+    pub extensions: Vec<image::Extension>,
     /// The base.
     pub base: Base,
     /// The interpreter that the user names, to compile with and to make the base `host` of.
@@ -405,6 +407,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
             .map(|setting| setting.value)
             .unwrap_or_default(),
         files: image::files(&config.files, &project.root)?,
+        extensions: image::extensions(&config.extensions, &project.root)?,
         running,
         outputs,
         own_files,
@@ -628,21 +631,30 @@ fn read_base(config: &Config, project: &Project, runtime: &Runtime) -> Result<Ba
         .map(|s| read_path(s, &project.root));
     let default = Setting::flag(runtime.image.clone(), "--base");
     let setting = config.base.as_ref().unwrap_or(&default);
-    let text = setting.value.as_str();
-    if text == "host" {
+    if setting.value == "host" {
         return Ok(Base::Host(interpreter));
     }
+    Ok(match read_image(setting, &project.root)? {
+        image::Elsewhere::Registry(reference) => Base::Registry(reference),
+        image::Elsewhere::Place(place) => Base::Place(place),
+    })
+}
+
+/// An image in a registry or in a place.
+fn read_image(setting: &Setting, root: &Path) -> Result<image::Elsewhere, Error> {
+    let text = setting.value.as_str();
     if let Ok(mut place) = text.parse::<layout::Place>() {
         if matches!(setting.place, Place::File(..)) {
-            place.path = project.root.join(place.path);
+            place.path = root.join(place.path);
         }
-        return Ok(Base::Place(place));
+        return Ok(image::Elsewhere::Place(place));
     }
     let reference = Reference::read(text.strip_prefix("docker://").unwrap_or(text));
-    reference.map(Base::Registry).map_err(|error| Error::Name {
+    let reference = reference.map_err(|error| Error::Name {
         error,
         place: setting.place.clone(),
-    })
+    });
+    Ok(image::Elsewhere::Registry(reference?))
 }
 
 /// What the user names, else what lies in the project: a lock before what would have to be resolved.
@@ -838,6 +850,12 @@ impl fmt::Display for Plan {
             | Needs::Lock { file, .. } => line("dependencies", &file.display())?,
         }
         line("date", &crate::oci::image::date(self.epoch))?;
+        for extension in &self.extensions {
+            line(
+                "extension",
+                &format_args!("{} to {}", extension.written, extension.to),
+            )?;
+        }
         for name in &self.names {
             line("name", &name.tagged())?;
         }

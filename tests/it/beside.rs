@@ -2,15 +2,25 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use serde_json::json;
 
+use crate::support::archive::Tree;
+use crate::support::base;
 use crate::support::base::Base;
+use crate::support::digest;
+use crate::support::emulator::Root;
 use crate::support::image::Image;
+use crate::support::process::run;
 use crate::support::project::Outcome;
 use crate::support::project::Project;
 use crate::support::project::assert_said;
+use crate::support::python;
+use crate::support::registry::Registry;
+use crate::support::tool;
 
 const USAGE: i32 = 2;
 const NOT_BUILDABLE: i32 = 3;
@@ -234,4 +244,267 @@ fn the_function_has_its_files_and_variables() {
     assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
     let answer: Value = serde_json::from_str(outcome.stdout.trim()).unwrap();
     assert_eq!(answer, json!(["weights", "debug"]));
+}
+
+// --- extensions -----------------------------------------------------------------------------------
+
+/// Registers, leaves a word of it in `/tmp`, and waits for events for ever. Given its name.
+const WATCHER: &str = r#"
+import json, os, sys, urllib.request
+API = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2020-01-01/extension"
+body = json.dumps({"events": ["INVOKE", "SHUTDOWN"]}).encode()
+headers = {"Lambda-Extension-Name": sys.argv[1]}
+request = urllib.request.Request(f"{API}/register", data=body, headers=headers, method="POST")
+with urllib.request.urlopen(request) as answer:
+    headers = {"Lambda-Extension-Identifier": answer.headers["Lambda-Extension-Identifier"]}
+    open(f"/tmp/{sys.argv[1]}", "w").write(str(answer.status))
+while True:
+    request = urllib.request.Request(f"{API}/event/next", headers=headers)
+    with urllib.request.urlopen(request) as answer:
+        if json.loads(answer.read())["eventType"] == "SHUTDOWN":
+            break
+"#;
+
+/// Makes an archive of these members: name, content, mode. A mode of 0o12xxxx makes a link.
+fn archive(path: &Path, members: &[(&str, &str, u32)]) {
+    let script = "import json, sys, zipfile\n\
+        with zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED) as archive:\n\
+        \x20   for name, content, mode in json.loads(sys.argv[2]):\n\
+        \x20       info = zipfile.ZipInfo(name)\n\
+        \x20       info.external_attr = mode << 16\n\
+        \x20       info.compress_type = zipfile.ZIP_DEFLATED\n\
+        \x20       archive.writestr(info, content)\n";
+    let mut command = Command::new(python("3.12"));
+    run(command
+        .args(["-c", script])
+        .arg(path)
+        .arg(json!(members).to_string()));
+}
+
+/// A program that starts the watcher, which is elsewhere.
+fn starter(name: &str) -> String {
+    format!("#!/bin/sh\nexec python3 /opt/watch/watcher.py {name}\n")
+}
+
+#[test]
+fn a_layer_zip_is_unpacked_as_lambda_does() {
+    let project =
+        project("extensions = [{ zip = 'layer.zip' }, { path = 'bin', to = '/opt/bin' }]\n");
+    let members = [
+        ("python/own/", "", 0o40755),
+        ("python/own/__init__.py", "x = 1\n", 0o100_600),
+        ("extensions/watcher", "#!/bin/sh\n", 0o755),
+        ("lib/libx.so.1", "elf", 0o100_644),
+        ("lib/libx.so", "libx.so.1", 0o120_777),
+        ("bin/tool", "one\n", 0o100_777),
+    ];
+    archive(&project.path().join("layer.zip"), &members);
+    project.file("bin/tool", "two\n");
+    let (image, outcome) = image(&project, &[]);
+    image.assert_accepted_by_lambda();
+    assert_eq!(
+        layers(&image),
+        ["extension layer.zip", "extension bin", "function"]
+    );
+    let files = image.files_below("opt");
+    let modes = files
+        .iter()
+        .map(|(path, entry)| format!("{path} {:o}", entry.header.mode().unwrap()));
+    assert_eq!(
+        modes.collect::<Vec<_>>(),
+        [
+            "bin/tool 644",
+            "extensions/watcher 755",
+            "lib/libx.so 777",
+            "lib/libx.so.1 644",
+            "python/own/__init__.py 644",
+        ]
+    );
+    let note = "extensions: /opt/bin/tool of layer.zip is replaced by that of bin";
+    assert!(outcome.stderr.contains(note), "{}", outcome.stderr);
+    let task = image.files_below("var/task").into_keys();
+    assert_eq!(task.collect::<Vec<_>>(), ["app.py", "pyproject.toml"]);
+    // One that nobody can start is told at once.
+    archive(
+        &project.path().join("layer.zip"),
+        &[("extensions/watcher", "x", 0)],
+    );
+    let told = build(&project, &[]).stderr;
+    assert!(
+        told.contains("/opt/extensions/watcher of layer.zip has no execute bit"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_archive_that_leaves_its_root() {
+    let project = project("extensions = [{ zip = 'layer.zip' }]\n");
+    archive(
+        &project.path().join("layer.zip"),
+        &[("../etc/passwd", "x", 0o644)],
+    );
+    let outcome = build(&project, &["--quiet"]);
+    assert_eq!(outcome.code, Some(NOT_BUILDABLE), "{}", outcome.rendering());
+    assert_said!(outcome);
+}
+
+#[test]
+fn an_archive_that_is_not_there() {
+    let outcome = build(
+        &project("extensions = [{ zip = 'layer.zip' }]\n"),
+        &["--quiet"],
+    );
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+    assert_said!(outcome);
+}
+
+#[test]
+fn layers_of_an_image_are_taken_over_unchanged() {
+    let registry = Registry::start();
+    let mut tree = Tree::default();
+    tree.file("opt/extensions/watcher", "#!/bin/sh\n", 0o755);
+    let reference = base::of_tree(&registry, &tree);
+    let project = project(&format!("extensions = [{{ image = '{reference}' }}]\n"));
+    let (first, _) = image(&project, &[]);
+    let wanted = digest(&tree.layer().content);
+    let own = first.layers.iter().map(|layer| digest(layer));
+    assert!(own.collect::<Vec<_>>().contains(&wanted));
+    assert_eq!(
+        layers(&first),
+        [&format!("extension {reference}"), "function"]
+    );
+    let lock = fs::read_to_string(project.path().join("lambimg.lock")).unwrap();
+    assert!(
+        lock.contains(&format!("[[extension]]\nreference = \"{reference}\"")),
+        "{lock}"
+    );
+    // The tag moves, and the image does not before the lock is made anew.
+    tree.file("opt/extensions/other", "#!/bin/sh\n", 0o755);
+    base::of_tree(&registry, &tree);
+    let (same, _) = image(&project, &["--locked"]);
+    assert_eq!(same.digest(), first.digest());
+    let (offline, _) = image(&project, &["--locked", "--offline"]);
+    assert_eq!(offline.digest(), first.digest());
+    project
+        .lambimg([
+            "lock",
+            "--upgrade",
+            "--base",
+            &Base::aws_oci("3.12").reference(),
+        ])
+        .succeed();
+    let (renewed, _) = image(&project, &["--locked"]);
+    assert!(renewed.files_below("opt/extensions").contains_key("other"));
+    // A lock without it does not do.
+    let lock = fs::read_to_string(project.path().join("lambimg.lock")).unwrap();
+    let (before, after) = lock.split_once("\n[[extension]]").unwrap();
+    let rest = after.find("\n[[").map_or("", |at| &after[at..]);
+    fs::write(
+        project.path().join("lambimg.lock"),
+        format!("{before}{rest}"),
+    )
+    .unwrap();
+    let outcome = build(&project, &["--locked", "--quiet"]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.rendering());
+    assert_said!(outcome);
+}
+
+#[test]
+fn a_part_of_an_image_is_laid_anew() {
+    let registry = Registry::start();
+    let mut tree = Tree::default();
+    tree.file("lambda-adapter", "#!/bin/sh\n", 0o700);
+    tree.file("usr/share/doc", "x", 0o644);
+    let reference = base::of_tree(&registry, &tree);
+    let part = |part: &str| {
+        project(&format!(
+            "extensions = [{{ image = '{reference}', {part} }}]\n"
+        ))
+    };
+    let with_adapter = part("path = '/lambda-adapter', to = '/opt/extensions/lambda-adapter'");
+    let (first, _) = image(&with_adapter, &[]);
+    first.assert_accepted_by_lambda();
+    let files = first.files_below("opt");
+    assert_eq!(
+        files.keys().collect::<Vec<_>>(),
+        ["extensions/lambda-adapter"]
+    );
+    assert_eq!(
+        files["extensions/lambda-adapter"].header.mode().unwrap(),
+        0o755
+    );
+    assert_eq!(files["extensions/lambda-adapter"].content, b"#!/bin/sh\n");
+    assert!(first.files_below("usr/share").is_empty());
+    let (again, _) = image(&with_adapter, &["--no-cache"]);
+    assert_eq!(again.digest(), first.digest());
+    let outcome = build(&part("path = '/opt'"), &["--quiet"]);
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+    assert_said!(outcome);
+}
+
+#[test]
+fn extensions_run_and_modules_of_a_layer_import() {
+    let registry = Registry::start();
+    let mut tree = Tree::default();
+    tree.file("opt/extensions/of-image", starter("of-image"), 0o755);
+    let reference = base::of_tree(&registry, &tree);
+    let project = project(&format!(
+        "base = 'host'\nextensions = [{{ zip = 'layer.zip' }}, {{ zip = 'powertools.zip' }}, {{ image = '{reference}' }}]\n"
+    ));
+    let members = [
+        ("watch/watcher.py", WATCHER, 0o100_644),
+        ("extensions/of-zip", &starter("of-zip"), 0o100_755),
+    ];
+    archive(&project.path().join("layer.zip"), &members);
+    powertools(&project);
+    project.file(
+        "app.py",
+        "import os, sys\nimport aws_lambda_powertools\ndef handler(event, context):\n\
+        \x20   return [aws_lambda_powertools.__file__] + [open('/tmp/' + name).read() for name in ('of-zip', 'of-image')]\n",
+    );
+    let directory = project.beside("image");
+    let name = format!("oci:{}", directory.display());
+    project
+        .lambimg(["build", "-t", "some:1", "-o", &name])
+        .succeed();
+    let wanted = json!([
+        "/opt/python/aws_lambda_powertools/__init__.py",
+        "200",
+        "200"
+    ]);
+    let outcome = project.lambimg(["invoke", &name, "-d", "{}"]).run();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    let answer: Value = serde_json::from_str(outcome.stdout.trim()).unwrap();
+    assert_eq!(answer, wanted);
+    let answer: Value = serde_json::from_str(&Root::copy(&name).answer("{}")).unwrap();
+    assert_eq!(answer, wanted);
+    project.lambimg(["check", &name]).succeed();
+}
+
+/// Makes a layer zip of Powertools as its users do.
+fn powertools(project: &Project) {
+    let target = project.beside("powertools/python");
+    let mut command = Command::new(tool("uv"));
+    command.args([
+        "pip",
+        "install",
+        "--quiet",
+        "--python-version",
+        "3.12",
+        "--only-binary",
+        ":all:",
+    ]);
+    command.args([
+        "--target",
+        target.to_str().unwrap(),
+        "aws-lambda-powertools",
+    ]);
+    run(command.arg("--python").arg(python("3.12")));
+    let script = "import shutil, sys\nshutil.make_archive(sys.argv[1], 'zip', sys.argv[2])\n";
+    let mut command = Command::new(python("3.12"));
+    let archive = project.path().join("powertools");
+    run(command
+        .args(["-c", script])
+        .arg(archive)
+        .arg(project.beside("powertools")));
 }

@@ -188,6 +188,8 @@ pub struct Config {
     pub user: Option<Setting>,
     /// Further files, each `from` and `to` and perhaps a `mode`.
     pub files: Vec<Row>,
+    /// What `/opt` is given, in order: each a `zip`, an `image` or a `path`, and perhaps where it goes.
+    pub extensions: Vec<Row>,
     /// Registries without TLS.
     pub plain_http: Option<Setting<Vec<String>>>,
     /// Registries that are read elsewhere first, as `HOST=HOST/PREFIX`.
@@ -245,15 +247,17 @@ enum Slot<'a> {
 }
 
 /// The keys that only a file of the project can say.
-pub const FILE_ALONE: [&str; 3] = ["env", "labels", "files"];
+pub const FILE_ALONE: [&str; 4] = ["env", "labels", "files", "extensions"];
 
 /// The parts of one of `files`.
 const FILE_PARTS: &[&str] = &["from", "to", "mode"];
+/// The parts of one of `extensions`.
+const EXTENSION_PARTS: &[&str] = &["zip", "image", "path", "to"];
 
 /// The keys of tables whose keys stand behind them and a dot.
 const TABLES: [&str; 2] = ["repository", "check"];
 
-const KEYS: [&str; 41] = [
+const KEYS: [&str; 42] = [
     "python",
     "arch",
     "handler",
@@ -282,6 +286,7 @@ const KEYS: [&str; 41] = [
     "workdir",
     "user",
     "files",
+    "extensions",
     "plain-http",
     "mirrors",
     "ca-file",
@@ -349,6 +354,7 @@ impl Config {
             "workdir" => Slot::Text(&mut self.workdir),
             "user" => Slot::Text(&mut self.user),
             "files" => Slot::Rows(&mut self.files, FILE_PARTS),
+            "extensions" => Slot::Rows(&mut self.extensions, EXTENSION_PARTS),
             "plain-http" => Slot::List(&mut self.plain_http),
             "mirrors" => Slot::Pairs(&mut self.mirrors),
             "ca-file" => Slot::Text(&mut self.ca_file),
@@ -399,6 +405,7 @@ impl Config {
             workdir: self.workdir.or(other.workdir),
             user: self.user.or(other.user),
             files: [other.files, self.files].concat(),
+            extensions: [other.extensions, self.extensions].concat(),
             plain_http: both(self.plain_http, other.plain_http),
             mirrors: both(self.mirrors, other.mirrors),
             ca_file: self.ca_file.or(other.ca_file),
