@@ -203,6 +203,9 @@ pub enum Error {
         /// Who wanted it.
         later: Arc<str>,
     },
+    /// Two owners have other contents for one path, and neither may go first.
+    #[error("{} is in {} and in {} with other contents", .0.path, .0.earlier, .0.later)]
+    Twice(Collision),
     /// Contents could not be read to be compared.
     #[error("cannot read {path}")]
     Read {

@@ -15,8 +15,8 @@ use crate::blob_store::{BlobStore, MemoKey};
 use crate::build::compiling::Compiler;
 use crate::build::host_base::{self, Listing};
 use crate::build::inventory::BASE_COMMENT;
-use crate::build::pins::{Digests, Found};
-use crate::build::{Error, Tools, cache, earlier, tree_key};
+use crate::build::pins::{BaseKey, Digests, Found};
+use crate::build::{Error, Tools, cache, earlier, pinning, tree_key};
 use crate::digest::Digest;
 use crate::lambda::{Architecture, ENTRY_POINT, RUNTIME_DIR_VARIABLE, Runtime};
 use crate::oci::image::{self, Image, MADE_BY};
@@ -73,7 +73,7 @@ pub async fn resolve(plan: &Plan, tools: &Tools) -> Result<Base, Error> {
     let architecture = plan.architecture.oci();
     let (image, reference) = match &plan.base {
         plan::Base::Registry(reference) => (
-            registry_base(plan, reference, tools).await?,
+            pinned(plan, &pinning::base_key(plan), reference, tools).await?,
             Some(reference.clone()),
         ),
         plan::Base::Place(place) => {
@@ -216,12 +216,21 @@ fn known_key(reference: &Reference, architecture: &str) -> MemoKey {
     MemoKey::new("base 2", [reference.to_string(), architecture.to_owned()])
 }
 
-/// The plan's base at the digest that the lock has for it, else as its reference leads to it now.
-async fn registry_base(plan: &Plan, reference: &Reference, tools: &Tools) -> Result<Image, Error> {
+/// An image at the digest that the lock has for it, else as its reference leads to it now.
+///
+/// # Errors
+/// Those of registries, and of a lock that must not change.
+pub(super) async fn pinned(
+    plan: &Plan,
+    key: &BaseKey,
+    reference: &Reference,
+    tools: &Tools,
+) -> Result<Image, Error> {
     let architecture = plan.architecture.oci();
-    let Some(digest) = tools.pins.base(plan)? else {
-        let (image, found) = from_registry(plan, reference, tools).await?;
-        tools.pins.settle_base(plan, found)?;
+    let asked = reference.digest;
+    let Some(digest) = tools.pins.image(plan, key, asked)? else {
+        let (image, found) = from_registry(plan, reference, key, tools).await?;
+        tools.pins.settle_image(plan, key, asked, found)?;
         return Ok(with_origins(image, reference));
     };
     if let Ok(image) = layout::load(&tools.store, &digest) {
@@ -230,17 +239,17 @@ async fn registry_base(plan: &Plan, reference: &Reference, tools: &Tools) -> Res
     }
     // It is read anew, so that nothing else has to be.
     cache::tell_damage(tools);
-    let pinned = Reference {
+    let exact = Reference {
         digest: Some(digest),
         ..reference.clone()
     };
-    match from_registry(plan, &pinned, tools).await {
+    match from_registry(plan, &exact, key, tools).await {
         Ok((image, found)) => {
-            tools.pins.settle_base(plan, found)?;
+            tools.pins.settle_image(plan, key, asked, found)?;
             Ok(with_origins(image, reference))
         }
         Err(Error::Registry(source @ registry::Error::NotFound { .. })) => Err(Error::BaseGone {
-            reference: reference.to_string(),
+            base: key.clone(),
             digest,
             source,
         }),
@@ -251,6 +260,7 @@ async fn registry_base(plan: &Plan, reference: &Reference, tools: &Tools) -> Res
 async fn from_registry(
     plan: &Plan,
     reference: &Reference,
+    for_what: &BaseKey,
     tools: &Tools,
 ) -> Result<(Image, Found), Error> {
     let architecture = plan.architecture.oci();
@@ -265,7 +275,9 @@ async fn from_registry(
         // It is read anew, so that nothing else has to be.
         cache::tell_damage(tools);
     }
-    let task = tools.progress.task(format!("base {reference}"), None);
+    let task = tools
+        .progress
+        .task(format!("{} {reference}", for_what.role), None);
     let (image, found) = look(
         reference,
         Some(architecture),
@@ -282,7 +294,7 @@ async fn from_registry(
 }
 
 /// What an image alone is found to be.
-fn found_in(image: &Image, plan: &Plan) -> Found {
+pub(super) fn found_in(image: &Image, plan: &Plan) -> Found {
     let digest = image.manifest.digest();
     Found {
         created: created(&image.config),

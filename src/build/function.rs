@@ -97,6 +97,16 @@ pub enum Error {
         /// Where it leads.
         target: PathBuf,
     },
+    /// A link leads to what does not come with the directory that it is in.
+    #[error("the link `{}` leads out of `{}`, to `{}`", path.display(), directory.display(), target.display())]
+    LeavesDirectory {
+        /// The link.
+        path: PathBuf,
+        /// The directory that was named.
+        directory: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// Neither file, directory nor link.
     #[error("`{}` is neither a file nor a directory nor a link", .0.display())]
     Special(PathBuf),
@@ -126,12 +136,35 @@ pub fn file_tree(
         patterns: patterns(project, [LEFT_OUT, STEERING], exclude)?,
         own_outputs,
         owner: "function".into(),
+        is_whole: false,
     };
     let mut tree = FileTree::default();
     let root = ImagePath::new(TASK_ROOT)?;
     tree.insert(root.clone(), Node::Directory, &walk.owner)?;
     walk.directory(project, &root, &mut tree)?;
     Ok(tree)
+}
+
+/// Puts all that is in a directory below `place`. Its links may lead to what is in it, and nowhere else.
+///
+/// # Errors
+/// See [`Error`].
+pub(super) fn whole_directory(
+    directory: &Path,
+    place: &ImagePath,
+    owner: &Arc<str>,
+    own_outputs: &[PathBuf],
+    tree: &mut FileTree,
+) -> Result<(), Error> {
+    let walk = Walk {
+        project: directory,
+        patterns: Gitignore::empty(),
+        own_outputs,
+        owner: Arc::clone(owner),
+        is_whole: true,
+    };
+    walk.directory(directory, place, tree)?;
+    Ok(())
 }
 
 /// Tells which of the files that lie directly in a project neither come into the image nor steer how it is built.
@@ -184,6 +217,8 @@ struct Walk<'a> {
     patterns: Gitignore,
     own_outputs: &'a [PathBuf],
     owner: Arc<str>,
+    /// Whether nothing stays out.
+    is_whole: bool,
 }
 
 /// What an entry of a directory is.
@@ -265,7 +300,9 @@ impl Walk<'_> {
 
     fn stays_out(&self, path: &Path, is_directory: bool) -> bool {
         self.patterns.matched(path, is_directory).is_ignore()
-            || (is_directory && MARKS.iter().any(|mark| path.join(mark).is_file()))
+            || (is_directory
+                && !self.is_whole
+                && MARKS.iter().any(|mark| path.join(mark).is_file()))
     }
 
     fn link_target(&self, path: &Path) -> Result<String, Error> {
@@ -274,9 +311,16 @@ impl Walk<'_> {
             source,
         })?;
         if !self.stays_inside(path, &target) {
-            return Err(Error::LeavesProject {
-                path: path.to_owned(),
-                target,
+            let path = path.to_owned();
+            return Err(if self.is_whole {
+                let directory = self.project.to_owned();
+                Error::LeavesDirectory {
+                    path,
+                    directory,
+                    target,
+                }
+            } else {
+                Error::LeavesProject { path, target }
             });
         }
         let text = target.to_str().map(str::to_owned);

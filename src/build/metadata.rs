@@ -46,7 +46,7 @@ pub fn of_build(built: &Built) -> Value {
     document["plan"] = json!({
         "runtime": plan.runtime.identifier,
         "architecture": plan.architecture.to_string(),
-        "handler": plan.handler.to_string(),
+        "handler": plan.handler.as_ref().map(ToString::to_string),
         "base": plan.base.to_string(),
         "epoch": plan.epoch,
     });

@@ -15,6 +15,7 @@ mod claims;
 pub mod compiling;
 pub mod dependencies;
 pub mod earlier;
+pub mod files;
 pub mod function;
 pub mod host_base;
 mod installed;
@@ -22,6 +23,7 @@ pub mod inventory;
 pub mod layering;
 pub mod locking;
 pub mod metadata;
+pub mod opt;
 pub mod outdated;
 pub mod pinning;
 pub mod pins;
@@ -139,10 +141,10 @@ pub enum Error {
         asker: Asker,
     },
     /// The registry does not have the base that the lock names.
-    #[error("the base `{reference}` is {digest} in the lock, and its registry does not have that")]
+    #[error("{base} is {digest} in the lock, and its registry does not have that")]
     BaseGone {
-        /// The base.
-        reference: String,
+        /// The base, or another image that something is taken from.
+        base: pins::BaseKey,
         /// Its digest in the lock.
         digest: Digest,
         /// What the registry says.
@@ -262,6 +264,14 @@ pub enum Error {
         archive: Digest,
         /// Why.
         source: crate::zip::Error,
+    },
+    /// What `/opt` is to be given cannot be had.
+    #[error("the extension `{written}` cannot be taken")]
+    Extension {
+        /// As written.
+        written: String,
+        /// Why.
+        source: opt::Error,
     },
     /// The function's files cannot be taken.
     #[error(transparent)]
@@ -624,7 +634,9 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     let Parts {
         base,
         bootstrap,
+        extensions,
         dependencies,
+        files,
         function,
         bytecode,
     } = parts;
@@ -645,11 +657,17 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     made.extend(
         bootstrap.map(|made| other(made.layer, made.key, "runtime client and entry point")),
     );
+    let mut origins = BTreeMap::new();
+    made.extend(extensions.into_iter().map(|given| {
+        origins.extend(given.origin.map(|origin| (given.layer.digest, origin)));
+        other(given.layer, given.key, &given.what)
+    }));
     let first = made.len();
     made.extend(dependencies.layers.iter().map(|layer| Made {
         packages: Some(layer.packages.clone()),
         ..other(layer.layer.clone(), layer.key.clone(), &layer.what)
     }));
+    made.extend(files.map(|(layer, key)| other(layer, key, "files")));
     made.extend(function.map(|(layer, key)| other(layer, key, "function")));
     let mut edit = edit(plan, &base, is_bootstrapped);
     edit.labels
@@ -673,6 +691,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         .collect();
     let mut image = image::stack(&base.image, &additions, &edit)?;
     tell_taken(&made, &tools.progress);
+    image.origins.extend(origins);
     image.origins.extend(taken);
     // Before anything has its name, and anybody else the image.
     approval::approve(&image, plan, &tools.progress)?;
@@ -698,7 +717,9 @@ struct Parts {
     base: Base,
     /// The runtime client's layer, and its wheels.
     bootstrap: Option<(WheelLayer, Vec<LockedWheel>)>,
+    extensions: Vec<opt::Given>,
     dependencies: Dependencies,
+    files: Option<(Layer, Key)>,
     function: Option<(Layer, Key)>,
     bytecode: Option<Report>,
 }
@@ -718,7 +739,8 @@ fn tell_taken(made: &[Made], progress: &Progress) {
 /// The four arms.
 async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
     let is_package = project::is_package(plan)?;
-    let source = list_function(plan, is_package, tools).await?;
+    let extra = list_files(plan, tools).await?;
+    let source = list_function(plan, is_package, &extra, tools).await?;
     let compiler = compiler(plan, false, tools).await?;
     let compiler = compiler.as_ref();
     let from_base = async {
@@ -726,6 +748,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         tools.made.base(&base.image);
         let bootstrap = bootstrap::layer(plan, &base, compiler, tools);
         let dependencies = dependencies::layers(plan, &base, compiler, tools);
+        let extensions = opt::layers(plan, tools);
         let options = plan.layer_options();
         let package = async {
             let (tree, options) = if is_package {
@@ -743,9 +766,17 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
             let layer = function_layer(plan, options, tree.clone(), compiler, tools).await?;
             Ok(Some((layer, tree)))
         };
-        let (bootstrap, dependencies, package) =
-            tokio::try_join!(bootstrap, dependencies, package)?;
-        Ok((base, bootstrap, dependencies, package))
+        let (bootstrap, extensions, dependencies, package) =
+            tokio::try_join!(bootstrap, extensions, dependencies, package)?;
+        Ok((base, bootstrap, extensions, dependencies, package))
+    };
+    let beside = async {
+        if extra.is_empty() {
+            return Ok(None);
+        }
+        let options = plan.layer_options();
+        let layer = tools.layer_of(plan, options, extra.clone(), Known::default(), "files");
+        layer.await.map(Some)
     };
     // Files that are taken as they are wait for nothing, unless their bytecode may be the base's.
     let files = async {
@@ -756,10 +787,12 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         let layer = function_layer(plan, options, source.clone(), compiler, tools).await;
         layer.map(Some)
     };
-    let (files, (base, bootstrap, dependencies, package)) = tokio::try_join!(files, from_base)?;
+    let (own, beside, (base, bootstrap, extensions, dependencies, package)) =
+        tokio::try_join!(files, beside, from_base)?;
     let package = package.map(|(layer, tree)| (Some(layer), tree));
-    let (function, source) = package.unwrap_or((files, source.clone()));
-    check_handler(plan, &source, &base, &dependencies, tools).await?;
+    let (function, source) = package.unwrap_or((own, source.clone()));
+    check_handler(plan, [&source, &extra], &base, &dependencies, tools).await?;
+    check_places(plan, source, extra, &base, &dependencies, tools).await?;
     let (function, counts) = function.unzip();
     let mut counts: Counts = counts.unwrap_or_default();
     counts += bootstrap
@@ -770,7 +803,9 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
     Ok(Parts {
         base,
         bootstrap,
+        extensions,
         dependencies,
+        files: beside,
         function,
         bytecode: compiler.map(|compiler| compiler.report(counts)),
     })
@@ -868,6 +903,7 @@ pub async fn lock(plan: Plan, renewal: Renewal, tools: &Tools) -> Result<Vec<Pat
         let lines = &plan.runtime.runtime_client;
         dependencies::of_lines(&plan, &base, lines, tools).await?;
     }
+    opt::pin(&plan, tools).await?;
     compiler(&plan, true, tools).await?;
     tools.pins.keep(true, &tools.progress)?;
     let rest = tools.pins.path().map(Path::to_owned);
@@ -960,16 +996,25 @@ async fn compiler(plan: &Plan, anew: bool, tools: &Tools) -> Result<Option<Compi
 async fn list_function(
     plan: &Arc<Plan>,
     is_package: bool,
+    extra: &FileTree,
     tools: &Tools,
 ) -> Result<FileTree, Error> {
     let listed = Arc::clone(plan);
     let tree = tools.block(move || function_tree(&listed)).await??;
-    let nowhere_else = plan.needs == Needs::Nothing && !plan.handler_in_base;
-    let is_there = has_handler(plan, &tree) || (is_package && project::may_hold(plan, &tree));
+    let nowhere_else = plan.needs == Needs::Nothing;
+    let is_there = has_handler(plan, &tree)
+        || has_handler(plan, extra)
+        || (is_package && project::may_hold(plan, &tree));
     if nowhere_else && !is_there {
-        return Err(handler_absent(plan, "the project"));
+        return handler_absent(plan, "the project").map_or(Ok(tree), Err);
     }
     Ok(tree)
+}
+
+/// Lists what goes in beside the function.
+async fn list_files(plan: &Arc<Plan>, tools: &Tools) -> Result<FileTree, Error> {
+    let plan = Arc::clone(plan);
+    Ok(tools.block(move || files::tree(&plan)).await??)
 }
 
 /// The function's files, as they will stand in the image.
@@ -978,6 +1023,7 @@ async fn list_function(
 /// See [`function::Error`].
 pub fn function_tree(plan: &Plan) -> Result<FileTree, function::Error> {
     let mut out = own_files(plan);
+    out.extend(files::sources(plan));
     // It steers the build, and may say who the user is to an index.
     let needs = plan.needs.file().and_then(real);
     out.extend(needs.filter(|file| file.file_name() != Some("pyproject.toml".as_ref())));
@@ -998,45 +1044,73 @@ fn real(path: &Path) -> Option<PathBuf> {
     Some(parent.join(path.file_name()?))
 }
 
+/// Whether the handler's module is there, or nobody looks for one.
 fn has_handler(plan: &Plan, tree: &FileTree) -> bool {
+    let Some(handler) = plan.own_handler() else {
+        return true;
+    };
     let below_root = |path: &str| {
         let rest = path.strip_prefix(TASK_ROOT)?.strip_prefix('/')?;
-        Some(plan.handler.is_module(rest))
+        Some(handler.is_module(rest))
     };
     tree.iter()
         .any(|(path, _)| below_root(path.as_str()) == Some(true))
 }
 
-fn handler_absent(plan: &Plan, searched: &str) -> Error {
-    Error::HandlerAbsent {
-        handler: plan.handler.to_string(),
-        stem: plan.handler.stem(),
+fn handler_absent(plan: &Plan, searched: &str) -> Option<Error> {
+    let handler = plan.own_handler()?;
+    Some(Error::HandlerAbsent {
+        handler: handler.to_string(),
+        stem: handler.stem(),
         searched: searched.to_owned(),
-    }
+    })
 }
 
 /// The handler's module is the function's, or that of a package which wraps it.
 async fn check_handler(
     plan: &Plan,
-    source: &FileTree,
+    own: [&FileTree; 2],
     base: &Base,
     dependencies: &Dependencies,
     tools: &Tools,
 ) -> Result<(), Error> {
-    if plan.handler_in_base || has_handler(plan, source) {
+    if own.iter().any(|tree| has_handler(plan, tree)) {
         return Ok(());
     }
     let tree = dependencies::tree(plan, base, dependencies, tools).await?;
     if has_handler(plan, &tree) {
         return Ok(());
     }
-    Err(handler_absent(plan, "the project or its dependencies"))
+    handler_absent(plan, "the project or its dependencies").map_or(Ok(()), Err)
+}
+
+/// What goes in beside the function hides none of its files and none of its dependencies'.
+async fn check_places(
+    plan: &Plan,
+    source: FileTree,
+    extra: FileTree,
+    base: &Base,
+    dependencies: &Dependencies,
+    tools: &Tools,
+) -> Result<(), Error> {
+    let below_root = |path: &ImagePath| path.as_str().starts_with(TASK_ROOT);
+    if !extra.iter().any(|(path, _)| below_root(path)) {
+        return Ok(());
+    }
+    let mut packages = dependencies::tree(plan, base, dependencies, tools).await?;
+    let check = move || {
+        // Where the function has a file of a package it has it on purpose.
+        files::put(&mut packages, extra.clone())?;
+        let mut extra = extra;
+        files::put(&mut extra, source)
+    };
+    Ok(tools.block(check).await??)
 }
 
 fn edit(plan: &Plan, base: &Base, bootstrapped: bool) -> Edit {
     let runtime = plan.runtime;
     let mut edit = Edit {
-        cmd: vec![plan.handler.to_string()],
+        cmd: plan.handler.iter().map(ToString::to_string).collect(),
         epoch: plan.epoch,
         base: Some((base.reference.clone(), base.image.manifest.digest())),
         ..Edit::default()
@@ -1048,6 +1122,13 @@ fn edit(plan: &Plan, base: &Base, bootstrapped: bool) -> Edit {
         // For whoever takes this image as a base.
         edit.labels = base.labels(plan);
     }
+    let said = plan.running.clone();
+    edit.cmd = said.cmd.unwrap_or(edit.cmd);
+    edit.entrypoint = said.entrypoint.or(edit.entrypoint);
+    edit.working_dir = said.workdir.or(edit.working_dir);
+    edit.user = said.user;
+    edit.env.extend(said.env);
+    edit.labels.extend(said.labels);
     edit
 }
 

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::build::locking::{Upgrade, directory_of, is_read_only, read_optional, write_lock};
-use crate::build::pins::{self, BaseKey, Built, Bytecode, Found, Pins, RuntimeClient};
+use crate::build::pins::{self, BaseKey, Built, Bytecode, Found, Pins, Role, RuntimeClient};
 use crate::build::{self, Error, compiling, wheel_layers};
 use crate::digest::Digest;
 use crate::lambda::Architecture;
 use crate::oci::layer;
 use crate::oci::layout::Place;
 use crate::oci::reference::Reference;
+use crate::plan::image::Elsewhere;
 use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::python::lock::{Locked, LockedSource, Origin};
@@ -146,7 +147,11 @@ pub(super) fn base_key(plan: &Plan) -> BaseKey {
         // The one name stands for the Python of each version.
         plan::Base::Host(_) => ("host".to_owned(), Some(plan.runtime.python.to_string())),
     };
-    BaseKey { reference, python }
+    BaseKey {
+        role: Role::Base,
+        reference,
+        python,
+    }
 }
 
 /// The place as it is seen from the project, which may lie elsewhere on another machine.
@@ -222,20 +227,37 @@ impl Pinning {
         inner.is_some_and(|inner| inner.renewal.others == Upgrade::Everything)
     }
 
-    /// At which digest the plan's base is to be read from its registry, if the lock decides it.
+    /// What the lock calls the image that an extension of the plan's is.
+    pub(super) fn extension_key(plan: &Plan, image: &Elsewhere) -> BaseKey {
+        BaseKey {
+            role: Role::Extension,
+            reference: match image {
+                Elsewhere::Registry(reference) => reference.to_string(),
+                Elsewhere::Place(place) => from_project(plan, place).to_string(),
+            },
+            python: None,
+        }
+    }
+
+    /// At which digest an image is to be read from its registry, if the lock decides it; `asked` is the one that the
+    /// reference has.
     ///
     /// # Errors
     /// When the lock must not change and does not decide it, nor does the reference itself.
-    pub(super) fn base(&self, plan: &Plan) -> Result<Option<Digest>, Error> {
+    pub(super) fn image(
+        &self,
+        plan: &Plan,
+        key: &BaseKey,
+        asked: Option<Digest>,
+    ) -> Result<Option<Digest>, Error> {
         let Some(inner) = self.0.as_deref() else {
             return Ok(None);
         };
-        if inner.renewal.base {
+        if inner.renews(key.role) {
             return Ok(None);
         }
-        let (key, asked) = (base_key(plan), digest_of(plan));
         let state = inner.state();
-        let refusal = match state.standing(&key, asked) {
+        let refusal = match state.standing(key, asked) {
             Ok(found) => match found.digests.get(plan.architecture) {
                 Some(digest) if asked.is_none_or(|asked| asked == digest) => {
                     return Ok(Some(digest));
@@ -260,20 +282,33 @@ impl Pinning {
     ///
     /// # Errors
     /// When the lock must not change and has it otherwise or not at all.
-    pub(super) fn settle_base(&self, plan: &Plan, mut found: Found) -> Result<(), Error> {
+    pub(super) fn settle_base(&self, plan: &Plan, found: Found) -> Result<(), Error> {
+        self.settle_image(plan, &base_key(plan), digest_of(&plan.base), found)
+    }
+
+    /// Keeps what an image was found to be; `asked` is the digest that its reference has.
+    ///
+    /// # Errors
+    /// When the lock must not change and has it otherwise or not at all.
+    pub(super) fn settle_image(
+        &self,
+        plan: &Plan,
+        key: &BaseKey,
+        asked: Option<Digest>,
+        mut found: Found,
+    ) -> Result<(), Error> {
         let Some(inner) = self.0.as_deref() else {
             return Ok(());
         };
-        let (key, asked) = (base_key(plan), digest_of(plan));
         let mut state = inner.state();
-        let before = state.standing(&key, asked);
+        let before = state.standing(key, asked);
         let architecture = plan.architecture;
         let digest_before = before
             .as_ref()
             .ok()
             .and_then(|found| found.digests.get(architecture));
         let actual = found.digests.get(architecture);
-        let is_anew = inner.renewal.base && before.as_ref() != Ok(&found);
+        let is_anew = inner.renews(key.role) && before.as_ref() != Ok(&found);
         if digest_before.is_some() && digest_before == actual && !is_anew {
             return Ok(());
         }
@@ -308,7 +343,7 @@ impl Pinning {
         if let Ok(before) = before {
             let seen = found.digests;
             // What was pinned for another architecture stays, and is not replaced unless all is.
-            let is_moved = inner.renewal.base || digest_before.is_some();
+            let is_moved = inner.renews(key.role) || digest_before.is_some();
             if is_moved {
                 found.digests = found.digests.or(before.digests);
             } else {
@@ -320,12 +355,13 @@ impl Pinning {
                 found.index = before.index.filter(|index| found.index == Some(*index));
             }
         }
-        if matches!(plan.base, plan::Base::Registry(_)) && asked.is_none() {
+        let is_base = key.role == Role::Base;
+        if is_base && matches!(plan.base, plan::Base::Registry(_)) && asked.is_none() {
             state.floating = Some(key.reference.clone());
         }
         state.pins.set_base(pins::Base {
-            checksum: checksum_of(&key),
-            key,
+            checksum: checksum_of(key),
+            key: key.clone(),
             found,
         });
         state.notes.push(note);
@@ -341,7 +377,7 @@ impl Pinning {
             return Ok(Found::default());
         };
         let (state, key) = (inner.state(), base_key(plan));
-        let found = state.standing(&key, digest_of(plan));
+        let found = state.standing(&key, digest_of(&plan.base));
         let found = found.map_err(|refusal| inner.refuse(refusal))?;
         if found.digests.get(plan.architecture).is_none() {
             let lacks = Refusal::Lacks(format!("{key} for {}", plan.architecture));
@@ -622,7 +658,8 @@ impl Follower {
         pins.bases.iter_mut().find(|base| {
             let of_each = [Architecture::X86_64, Architecture::Arm64];
             let digests = of_each.map(|each| base.found.digests.get(each));
-            base.key.reference == self.reference && digests.contains(&Some(self.from))
+            let is_base = base.key.role == Role::Base;
+            is_base && base.key.reference == self.reference && digests.contains(&Some(self.from))
         })
     }
 
@@ -657,6 +694,14 @@ impl Follower {
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an image is looked up again.
+    fn renews(&self, role: Role) -> bool {
+        match role {
+            Role::Base => self.renewal.base,
+            Role::Extension => self.renewal.others == Upgrade::Everything,
+        }
     }
 
     fn refuse(&self, refusal: Refusal) -> Error {
@@ -709,9 +754,9 @@ fn of_bytecode(python: PythonVersion) -> String {
     format!("the interpreter for the bytecode of Python {python}")
 }
 
-/// The digest that the plan's base is named by, which decides it without a lock.
-fn digest_of(plan: &Plan) -> Option<Digest> {
-    match &plan.base {
+/// The digest that an image is named by, which decides it without a lock.
+fn digest_of(image: &plan::Base) -> Option<Digest> {
+    match image {
         plan::Base::Registry(reference) => reference.digest,
         plan::Base::Place(_) | plan::Base::Host(_) => None,
     }

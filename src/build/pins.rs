@@ -60,7 +60,7 @@ pub enum Error {
 pub struct Pins {
     /// Names of what decides bytes beside all inputs.
     pub formats: String,
-    /// The bases.
+    /// The bases, and behind them the other images that something is taken from.
     pub bases: Vec<Base>,
     /// The interpreters that compile.
     pub bytecode: Vec<(PythonVersion, Bytecode)>,
@@ -70,9 +70,30 @@ pub struct Pins {
     pub built: Vec<Built>,
 }
 
-/// What a base is known by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+/// What an image is taken for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// All else stands on it.
+    #[default]
+    Base,
+    /// Something of it goes in.
+    Extension,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "base",
+            Self::Extension => "extension",
+        })
+    }
+}
+
+/// What a base is known by, or another image that something is taken from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BaseKey {
+    /// Which of the two.
+    pub role: Role,
     /// The reference, `host`, or a place relative to the project.
     pub reference: String,
     /// The Python, where the reference has one of several.
@@ -81,7 +102,7 @@ pub struct BaseKey {
 
 impl fmt::Display for BaseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the base `{}`", self.reference)?;
+        write!(f, "the {} `{}`", self.role, self.reference)?;
         match &self.python {
             Some(python) => write!(f, " with Python {python}"),
             None => Ok(()),
@@ -207,6 +228,8 @@ struct Document {
     #[serde(default)]
     base: Vec<BaseEntry>,
     #[serde(default)]
+    extension: Vec<BaseEntry>,
+    #[serde(default)]
     bytecode: Vec<BytecodeEntry>,
     #[serde(default)]
     runtime_client: Vec<RuntimeClientEntry>,
@@ -264,12 +287,16 @@ impl FromStr for Pins {
             let at = text.lines().position(is_mark);
             at.map_or(error, |at| Error::Conflict { line: at + 1 })
         })?;
+        let bases = document.base.into_iter();
+        let bases = bases.map(|entry| entry.read(Role::Base));
+        let others = document.extension.into_iter();
+        let others = others.map(|entry| entry.read(Role::Extension));
         let bytecode = document.bytecode.into_iter().map(BytecodeEntry::read);
         let clients = document.runtime_client.into_iter();
         let clients = clients.map(RuntimeClientEntry::read);
         let mut pins = Self {
             formats: document.formats,
-            bases: document.base.into_iter().map(BaseEntry::read).collect(),
+            bases: bases.chain(others).collect(),
             bytecode: bytecode.collect::<Result<_, _>>()?,
             runtime_clients: clients.collect::<Result<_, _>>()?,
             built: document.built,
@@ -297,9 +324,10 @@ fn read(text: &str) -> Result<Document, Error> {
 }
 
 impl BaseEntry {
-    fn read(self) -> Base {
+    fn read(self, role: Role) -> Base {
         Base {
             key: BaseKey {
+                role,
                 reference: self.reference,
                 python: self.python,
             },
@@ -548,7 +576,8 @@ impl Base {
         } = &self.found;
         let _ = write!(
             text,
-            "\n[[base]]\nreference = {}\n",
+            "\n[[{}]]\nreference = {}\n",
+            self.key.role,
             quoted(&self.key.reference)
         );
         if let Some(python) = &self.key.python {
@@ -609,6 +638,7 @@ mod tests {
     fn base(reference: &str) -> Base {
         Base {
             key: BaseKey {
+                role: Role::Base,
                 reference: reference.to_owned(),
                 python: None,
             },
@@ -669,6 +699,7 @@ mod tests {
         pins.set_base(base("r.test/b:3.12"));
         pins.set_base(Base {
             key: BaseKey {
+                role: Role::Base,
                 reference: "host".to_owned(),
                 python: Some("3.12".to_owned()),
             },
@@ -816,7 +847,7 @@ mod tests {
           |
         3 | format = "layer 2; wheels 3"
           | ^^^^^^
-        unknown field `format`, expected one of `version`, `formats`, `base`, `bytecode`, `runtime-client`, `built`
+        unknown field `format`, expected one of `version`, `formats`, `base`, `extension`, `bytecode`, `runtime-client`, `built`
         ---
         it is not of its form
         TOML parse error at line 21, column 11

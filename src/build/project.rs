@@ -11,6 +11,7 @@ use crate::build::base::Base;
 use crate::build::dependencies;
 use crate::build::{Error, Tools, has_handler};
 use crate::file_tree::FileTree;
+use crate::lambda::Handler;
 use crate::plan::Plan;
 use crate::python::source;
 
@@ -48,7 +49,8 @@ fn says_package(pyproject: &str) -> bool {
 /// Whether a build of these files could bring the handler's module. Backends move files and rename the topmost
 /// directory, so only a module below that is sure to keep its name.
 pub(super) fn may_hold(plan: &Plan, files: &FileTree) -> bool {
-    let Some((_, module)) = plan.handler.module().rsplit_once('.') else {
+    let module = plan.own_handler().map(Handler::module);
+    let Some((_, module)) = module.and_then(|module| module.rsplit_once('.')) else {
         return true;
     };
     let named = |name: &str| name.split('.').next() == Some(module);

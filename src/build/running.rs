@@ -267,6 +267,9 @@ impl Glance {
                 }
             }
         }
+        for path in build::files::watched(plan) {
+            seen.add(&path, outputs);
+        }
         let listed = fs::read_dir(&plan.project).into_iter().flatten().flatten();
         let without_effect = function::without_effect(&plan.project, &plan.exclude).ok();
         for entry in listed {

@@ -564,12 +564,13 @@ fn run_build(
     let plan = plan::make(&project, request)?;
     if wanted.dry_run {
         let tree = build::function_tree(&plan).map_err(build::Error::from)?;
+        let extra = build::files::tree(&plan).map_err(build::Error::from)?;
         let is_package = build::project::is_package(&plan)?;
         let outline = build::dependencies::outline(&plan)?;
         let tools = tools(Some(&project.root), &reach, true, terminal)?;
         let compiler = block_on(build::foreseen_compiler(&plan, &tools))??;
         let compiler = compiler.as_ref();
-        let text = terminal::dry_run(&plan, &outline, compiler, &tree, is_package);
+        let text = terminal::dry_run(&plan, &outline, compiler, [&extra, &tree], is_package);
         return terminal.print(&text);
     }
     let results = wanted.results.open(terminal)?;
@@ -631,9 +632,10 @@ fn run_lock(
 
 /// Has a plan ask for no handler of whoever needs none.
 fn any_handler(config: &mut Config) {
-    config
-        .handler
-        .get_or_insert_with(|| Setting::flag("any.handler".to_owned(), "--handler"));
+    if config.cmd.is_none() {
+        let any = || Setting::flag("any.handler".to_owned(), "--handler");
+        config.handler.get_or_insert_with(any);
+    }
 }
 
 fn run_outdated(

@@ -563,7 +563,7 @@ pub(crate) fn dry_run(
     plan: &Plan,
     outline: &Outline,
     compiler: Option<&Compiler>,
-    tree: &FileTree,
+    [extra, tree]: [&FileTree; 2],
     is_package: bool,
 ) -> String {
     let mut text = plan.to_string();
@@ -581,6 +581,7 @@ pub(crate) fn dry_run(
             }
         }
     }
+    list(&mut text, extra);
     if is_package {
         let _ = writeln!(
             text,
@@ -588,6 +589,12 @@ pub(crate) fn dry_run(
             "package"
         );
     }
+    list(&mut text, tree);
+    text
+}
+
+/// The files of a tree, a line each.
+fn list(text: &mut String, tree: &FileTree) {
     for (path, entry) in tree.iter() {
         match &entry.node {
             Node::Directory => {}
@@ -599,5 +606,4 @@ pub(crate) fn dry_run(
             }
         }
     }
-    text
 }

@@ -61,6 +61,8 @@ pub struct Edit {
     pub entrypoint: Option<Vec<String>>,
     /// Another working directory.
     pub working_dir: Option<String>,
+    /// Another user.
+    pub user: Option<String>,
     /// Variables set or replaced, in order.
     pub env: Vec<(String, String)>,
     /// Labels set or replaced.
@@ -213,6 +215,9 @@ fn edit_config(
     }
     if let Some(directory) = &edit.working_dir {
         run.insert("WorkingDir".to_owned(), json!(directory));
+    }
+    if let Some(user) = &edit.user {
+        run.insert("User".to_owned(), json!(user));
     }
     if !edit.env.is_empty() {
         run.insert("Env".to_owned(), json!(merge_env(&base.env, &edit.env)));

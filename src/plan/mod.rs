@@ -3,6 +3,7 @@
 //! No I/O, no clock, no environment: the same words give the same plan. What only a base or a lock can
 //! tell (a digest, a wheel) is not part of it.
 
+pub mod image;
 pub mod reach;
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config, Listed, Place, Project, Setting};
+use crate::file_tree::PathError;
 use crate::http;
 use crate::lambda::check::{NoRule, Rule};
 use crate::lambda::{self, Architecture, Handler, HandlerError, Runtime};
@@ -63,6 +65,50 @@ pub enum Error {
         place: Place,
         /// What it is not, as `no architecture; …`.
         wanted: &'static str,
+    },
+    /// Both say what the entry point is given.
+    #[error(
+        "both {handler} and {cmd} say what the entry point is given, as `handler` and as `cmd`"
+    )]
+    HandlerAndCmd {
+        /// Where the handler stands.
+        handler: Place,
+        /// Where the command stands.
+        cmd: Place,
+    },
+    /// A variable is not the image's to set.
+    #[error("Lambda decides what the variable `{name}` is ({place})")]
+    Reserved {
+        /// The variable.
+        name: String,
+        /// Where it stands.
+        place: Place,
+    },
+    /// A label is not the user's to set.
+    #[error("the label `{name}` is lambimg's own ({place})")]
+    OwnLabel {
+        /// The label.
+        name: String,
+        /// Where it stands.
+        place: Place,
+    },
+    /// One of a list of tables lacks a part.
+    #[error("one of `{table}` ({place}) has no `{part}`")]
+    Part {
+        /// The list.
+        table: &'static str,
+        /// The part.
+        part: &'static str,
+        /// Where it stands.
+        place: Place,
+    },
+    /// A path cannot be one of an image.
+    #[error("{error} ({place})")]
+    Path {
+        /// What is wrong.
+        error: PathError,
+        /// Where it stands.
+        place: Place,
     },
     /// A name cannot be one.
     #[error("{error} ({place})")]
@@ -234,10 +280,16 @@ pub struct Plan {
     pub runtime: &'static Runtime,
     /// The architecture.
     pub architecture: Architecture,
-    /// The handler.
-    pub handler: Handler,
+    /// The handler, unless the entry point is given something else.
+    pub handler: Option<Handler>,
     /// Whether the base may bring the handler's module, so that its absence is no error.
     pub handler_in_base: bool,
+    /// How the image is run, where the user says it.
+    pub running: image::Running,
+    /// What goes in beside the function.
+    pub files: Vec<image::ExtraFile>,
+    /// What `/opt` is given, later ones over earlier ones.
+    pub extensions: Vec<image::Extension>,
     /// The base.
     pub base: Base,
     /// The interpreter that the user names, to compile with and to make the base `host` of.
@@ -315,10 +367,13 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         groups: read_package_names(config.groups.as_ref())?,
     };
     check_wanted(&needs, &wanted)?;
+    let running = image::running(&config)?;
+    let warnings = runtime.warning(&request.today).into_iter();
+    let warnings = warnings.chain(image::warning(&config)).collect();
     let mut own_files = request.own_files;
     own_files.extend(outputs.iter().map(|place| place.path.clone()));
     Ok(Plan {
-        handler: read_handler(config.handler.as_ref())?,
+        handler: read_handler(&config, &running)?,
         handler_in_base: read_bool(config.handler_in_base.as_ref())?,
         architecture: read_architecture(config.arch.as_ref())?,
         base: read_base(&config, project, runtime)?,
@@ -351,6 +406,9 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
             .exclude
             .map(|setting| setting.value)
             .unwrap_or_default(),
+        files: image::files(&config.files, &project.root)?,
+        extensions: image::extensions(&config.extensions, &project.root)?,
+        running,
         outputs,
         own_files,
         push: if request.push { push } else { Vec::new() },
@@ -358,7 +416,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         policy: request.policy,
         flags,
         epoch: read_epoch(request.epoch)?,
-        warnings: runtime.warning(&request.today).into_iter().collect(),
+        warnings,
         ignored,
         today: request.today,
         project: project.root.clone(),
@@ -385,12 +443,21 @@ fn read_runtime(setting: Option<&Setting>) -> Result<&'static Runtime, Error> {
     })
 }
 
-fn read_handler(setting: Option<&Setting>) -> Result<Handler, Error> {
-    let setting = setting.ok_or(Error::NoHandler)?;
-    setting.value.parse().map_err(|error| Error::Handler {
-        error,
-        place: setting.place.clone(),
-    })
+/// The handler, which only a program that takes none can do without.
+fn read_handler(config: &Config, running: &image::Running) -> Result<Option<Handler>, Error> {
+    match (&config.handler, &config.cmd) {
+        (Some(handler), Some(cmd)) => Err(image::both_say(handler, cmd)),
+        (Some(setting), None) => {
+            let handler = setting.value.parse().map_err(|error| Error::Handler {
+                error,
+                place: setting.place.clone(),
+            })?;
+            Ok(Some(handler))
+        }
+        (None, Some(_)) => Ok(None),
+        (None, None) if running.has_own_program() => Ok(None),
+        (None, None) => Err(Error::NoHandler),
+    }
 }
 
 fn bad_value(setting: &Setting, wanted: &'static str) -> Error {
@@ -564,21 +631,30 @@ fn read_base(config: &Config, project: &Project, runtime: &Runtime) -> Result<Ba
         .map(|s| read_path(s, &project.root));
     let default = Setting::flag(runtime.image.clone(), "--base");
     let setting = config.base.as_ref().unwrap_or(&default);
-    let text = setting.value.as_str();
-    if text == "host" {
+    if setting.value == "host" {
         return Ok(Base::Host(interpreter));
     }
+    Ok(match read_image(setting, &project.root)? {
+        image::Elsewhere::Registry(reference) => Base::Registry(reference),
+        image::Elsewhere::Place(place) => Base::Place(place),
+    })
+}
+
+/// An image in a registry or in a place.
+fn read_image(setting: &Setting, root: &Path) -> Result<image::Elsewhere, Error> {
+    let text = setting.value.as_str();
     if let Ok(mut place) = text.parse::<layout::Place>() {
         if matches!(setting.place, Place::File(..)) {
-            place.path = project.root.join(place.path);
+            place.path = root.join(place.path);
         }
-        return Ok(Base::Place(place));
+        return Ok(image::Elsewhere::Place(place));
     }
     let reference = Reference::read(text.strip_prefix("docker://").unwrap_or(text));
-    reference.map(Base::Registry).map_err(|error| Error::Name {
+    let reference = reference.map_err(|error| Error::Name {
         error,
         place: setting.place.clone(),
-    })
+    });
+    Ok(image::Elsewhere::Registry(reference?))
 }
 
 /// What the user names, else what lies in the project: a lock before what would have to be resolved.
@@ -734,6 +810,12 @@ impl fmt::Display for Base {
 }
 
 impl Plan {
+    /// The handler whose module has to be among what goes onto the base.
+    pub fn own_handler(&self) -> Option<&Handler> {
+        let is_elsewhere = self.handler_in_base || self.running.has_own_program();
+        self.handler.as_ref().filter(|_| !is_elsewhere)
+    }
+
     /// What beside its files decides a layer's bytes.
     pub fn layer_options(&self) -> layer::Options {
         layer::Options {
@@ -749,7 +831,17 @@ impl fmt::Display for Plan {
         line("project", &self.project.display())?;
         line("runtime", &self.runtime.identifier)?;
         line("architecture", &self.architecture)?;
-        line("handler", &self.handler)?;
+        if let Some(handler) = &self.handler {
+            line("handler", handler)?;
+        }
+        // In the form that they have in a config.
+        let words = |words: &[String]| serde_json::json!(words);
+        if let Some(entry) = &self.running.entrypoint {
+            line("entrypoint", &words(entry))?;
+        }
+        if let Some(cmd) = &self.running.cmd {
+            line("cmd", &words(cmd))?;
+        }
         line("base", &self.base)?;
         match &self.needs {
             Needs::Nothing => line("dependencies", &"none")?,
@@ -758,6 +850,12 @@ impl fmt::Display for Plan {
             | Needs::Lock { file, .. } => line("dependencies", &file.display())?,
         }
         line("date", &crate::oci::image::date(self.epoch))?;
+        for extension in &self.extensions {
+            line(
+                "extension",
+                &format_args!("{} to {}", extension.written, extension.to),
+            )?;
+        }
         for name in &self.names {
             line("name", &name.tagged())?;
         }

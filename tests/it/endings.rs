@@ -52,7 +52,11 @@ const CALL: &str = "\"$@\"\necho \"code: $?\"\n";
 
 #[test]
 fn what_is_left_is_seen() {
-    let said = run_alone("sleep 600 &\nmount -t tmpfs tmpfs /mnt\n", &[], &[]);
+    let said = run_alone(
+        "sleep 600 &\nuntil grep -q sleep /proc/$!/comm; do :; done\nmount -t tmpfs tmpfs /mnt\n",
+        &[],
+        &[],
+    );
     assert!(
         said.contains("left: process") && said.contains("(sleep)"),
         "{said}"

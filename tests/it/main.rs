@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::doc_markdown, reason = "CPython and BuildKit are words here")]
 
+mod beside;
 mod build;
 mod bytecode;
 mod cache;

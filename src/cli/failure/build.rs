@@ -16,6 +16,7 @@ use lambimg::lambda::check::Finding;
 use lambimg::oci::{self, layer, layout};
 use lambimg::plan;
 use lambimg::python::interpreter;
+use lambimg::registry;
 
 use super::python::{
     of_fetch, of_index, of_lock, of_project, of_requirements, of_resolve, of_source, of_wheel,
@@ -59,6 +60,14 @@ impl From<plan::Error> for Failure {
                 "write MODULE.FUNCTION, as `app.handler` for `def handler` in app.py",
                 USAGE,
             ),
+            plan::Error::HandlerAndCmd { .. } => hint(
+                "leave one of the two out: `handler` is one word, and `cmd` whatever the entry point takes",
+                USAGE,
+            ),
+            plan::Error::Reserved { .. } => hint("leave it out: the function will have it", USAGE),
+            plan::Error::OwnLabel { .. } => hint("take another name for it", USAGE),
+            plan::Error::Part { table, .. } => hint(example_of(table), USAGE),
+            plan::Error::Path { .. } => hint("write a plain path, as `/opt/models/x.onnx`", USAGE),
             plan::Error::Python { .. } => hint("`lambimg bases` lists the runtimes", USAGE),
             plan::Error::Value { .. } => hint("give one of these", USAGE),
             plan::Error::Name { .. } => hint(
@@ -89,6 +98,18 @@ impl From<plan::Error> for Failure {
             ),
         };
         Self::new(&error, advice)
+    }
+}
+
+/// How one of a list of tables is written.
+fn example_of(table: &str) -> &'static str {
+    match table {
+        "extensions" => {
+            "write it as `{ zip = \"layer.zip\" }`, `{ image = \"REGISTRY/REPOSITORY:TAG\", path = \"/opt\" }` or \
+             `{ path = \"bin\", to = \"/opt/bin\" }`"
+        }
+        "files" => "write it as `{ from = \"models/x.onnx\", to = \"/opt/models/x.onnx\" }`",
+        _ => "the README shows how it is written",
     }
 }
 
@@ -132,13 +153,8 @@ pub(super) fn of_build(error: &build::Error) -> Advice {
         }
         build::Error::PinsFile { path, source } => of_pins(path, source),
         build::Error::Pinned { asker, refusal, .. } => of_refusal(refusal, asker),
-        build::Error::BaseGone { source, .. } => {
-            let (_, code) = of_registry(source);
-            hint(
-                "`lambimg lock --upgrade-base` takes what the tag is now",
-                code,
-            )
-        }
+        build::Error::BaseGone { base, source, .. } => of_gone(base, source),
+        build::Error::Extension { source, .. } => of_extension(source),
         build::Error::NothingToAsk { .. } => {
             hint("name a base by its tag in a registry, as `--base`", USAGE)
         }
@@ -385,7 +401,17 @@ pub(super) fn lock_again(lock: Option<&Path>) -> String {
 
 fn of_function(error: &build::function::Error) -> Advice {
     match error {
+        build::function::Error::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            hint(
+                "check the spelling: of `files` each `from` is meant from the project",
+                USAGE,
+            )
+        }
         build::function::Error::Read { .. } => hint("check the file's permissions", USAGE),
+        build::function::Error::LeavesDirectory { .. } => hint(
+            "name a directory that has all of it, or put the file itself in the link's place",
+            INPUT,
+        ),
         build::function::Error::Pattern { .. } => hint(
             "patterns are those of gitignore; mend it, or put a backslash before it",
             USAGE,
@@ -401,6 +427,44 @@ fn of_function(error: &build::function::Error) -> Advice {
             INPUT,
         ),
         build::function::Error::Tree(_) => hint("leave one of the two out by `exclude`", INPUT),
+    }
+}
+
+/// An image that its registry has no more.
+fn of_gone(base: &pins::BaseKey, source: &registry::Error) -> Advice {
+    let (_, code) = of_registry(source);
+    let command = match base.role {
+        pins::Role::Base => "lambimg lock --upgrade-base",
+        pins::Role::Extension => "lambimg lock --upgrade",
+    };
+    hint(format!("`{command}` takes what the tag is now"), code)
+}
+
+fn of_extension(error: &build::opt::Error) -> Advice {
+    use build::opt::Error;
+    match error {
+        Error::Zip(lambimg::zip::Error::Read(source)) | Error::File { source, .. }
+            if source.kind() == io::ErrorKind::NotFound =>
+        {
+            hint(
+                "check the spelling: a path is meant from the project",
+                USAGE,
+            )
+        }
+        Error::Zip(_) | Error::Path(_) | Error::Tree(_) | Error::Link { .. } => hint(
+            "make the archive anew, as `zip -r layer.zip python bin lib extensions` does",
+            INPUT,
+        ),
+        Error::Nothing(_) => hint(
+            "say by `path` where in the image it is, as `path = \"/lambda-adapter\"`",
+            USAGE,
+        ),
+        Error::Special(_) => hint(
+            "name a `path` that has files, directories and links alone",
+            INPUT,
+        ),
+        Error::Layer(..) => hint("name another version of the image", INPUT),
+        Error::File { source, .. } => of_write(source),
     }
 }
 

@@ -388,6 +388,10 @@ impl From<config::Error> for Failure {
                 ),
                 USAGE,
             ),
+            config::Error::Kind { key, .. } if config::FILE_ALONE.contains(&&**key) => hint(
+                "the README shows how it is written in `pyproject.toml` or `lambimg.toml`",
+                USAGE,
+            ),
             config::Error::Kind { wanted, .. } => hint(
                 format!("write {wanted}, as `python = \"3.12\"` or `tags = [\"orders\"]`"),
                 USAGE,

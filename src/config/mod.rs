@@ -3,6 +3,8 @@
 //! Strict and without defaults. Every value keeps the place it came from, so that whoever cannot use
 //! it can say where it stands; what a value means is `plan`'s to know.
 
+mod rows;
+
 use std::fmt;
 use std::fs;
 use std::io;
@@ -11,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+pub use rows::{Named, Row};
 
 /// The file of its own that a project may have.
 pub const OWN_FILE: &str = "lambimg.toml";
@@ -170,6 +174,22 @@ pub struct Config {
     pub tags: Option<Setting<Vec<String>>>,
     /// Patterns of files to leave out.
     pub exclude: Option<Setting<Vec<String>>>,
+    /// Variables of the image.
+    pub env: Named,
+    /// Labels of the image.
+    pub labels: Named,
+    /// What the image's entry point is given, in place of a handler.
+    pub cmd: Option<Setting<Vec<String>>>,
+    /// Another entry point.
+    pub entrypoint: Option<Setting<Vec<String>>>,
+    /// Another working directory.
+    pub workdir: Option<Setting>,
+    /// A user, whom Lambda does not ask for.
+    pub user: Option<Setting>,
+    /// Further files, each `from` and `to` and perhaps a `mode`.
+    pub files: Vec<Row>,
+    /// What `/opt` is given, in order: each a `zip`, an `image` or a `path`, and perhaps where it goes.
+    pub extensions: Vec<Row>,
     /// Registries without TLS.
     pub plain_http: Option<Setting<Vec<String>>>,
     /// Registries that are read elsewhere first, as `HOST=HOST/PREFIX`.
@@ -220,12 +240,24 @@ enum Slot<'a> {
     Each(&'a mut Vec<Setting>),
     /// A table of texts, kept as `KEY=VALUE`.
     Pairs(&'a mut Option<Setting<Vec<String>>>),
+    /// A table of texts, in a file alone.
+    Named(&'a mut Named),
+    /// A list of tables with these parts, in a file alone.
+    Rows(&'a mut Vec<Row>, &'static [&'static str]),
 }
+
+/// The keys that only a file of the project can say.
+pub const FILE_ALONE: [&str; 4] = ["env", "labels", "files", "extensions"];
+
+/// The parts of one of `files`.
+const FILE_PARTS: &[&str] = &["from", "to", "mode"];
+/// The parts of one of `extensions`.
+const EXTENSION_PARTS: &[&str] = &["zip", "image", "path", "to"];
 
 /// The keys of tables whose keys stand behind them and a dot.
 const TABLES: [&str; 2] = ["repository", "check"];
 
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 42] = [
     "python",
     "arch",
     "handler",
@@ -247,6 +279,14 @@ const KEYS: [&str; 34] = [
     "cache-from",
     "tags",
     "exclude",
+    "env",
+    "labels",
+    "cmd",
+    "entrypoint",
+    "workdir",
+    "user",
+    "files",
+    "extensions",
     "plain-http",
     "mirrors",
     "ca-file",
@@ -307,6 +347,14 @@ impl Config {
             "cache-from" => Slot::List(&mut self.cache_from),
             "tags" => Slot::List(&mut self.tags),
             "exclude" => Slot::List(&mut self.exclude),
+            "env" => Slot::Named(&mut self.env),
+            "labels" => Slot::Named(&mut self.labels),
+            "cmd" => Slot::List(&mut self.cmd),
+            "entrypoint" => Slot::List(&mut self.entrypoint),
+            "workdir" => Slot::Text(&mut self.workdir),
+            "user" => Slot::Text(&mut self.user),
+            "files" => Slot::Rows(&mut self.files, FILE_PARTS),
+            "extensions" => Slot::Rows(&mut self.extensions, EXTENSION_PARTS),
             "plain-http" => Slot::List(&mut self.plain_http),
             "mirrors" => Slot::Pairs(&mut self.mirrors),
             "ca-file" => Slot::Text(&mut self.ca_file),
@@ -350,6 +398,14 @@ impl Config {
             cache_from: self.cache_from.or(other.cache_from),
             tags: self.tags.or(other.tags),
             exclude: both(self.exclude, other.exclude),
+            env: named_or(self.env, other.env),
+            labels: named_or(self.labels, other.labels),
+            cmd: self.cmd.or(other.cmd),
+            entrypoint: self.entrypoint.or(other.entrypoint),
+            workdir: self.workdir.or(other.workdir),
+            user: self.user.or(other.user),
+            files: [other.files, self.files].concat(),
+            extensions: [other.extensions, self.extensions].concat(),
             plain_http: both(self.plain_http, other.plain_http),
             mirrors: both(self.mirrors, other.mirrors),
             ca_file: self.ca_file.or(other.ca_file),
@@ -413,6 +469,14 @@ impl Config {
                         place: place.clone(),
                     });
                     slot.extend(items);
+                }
+                // A comma may be in any of them.
+                Some(Slot::Named(_) | Slot::Rows(..)) => {
+                    return Err(Error::Kind {
+                        key,
+                        place,
+                        wanted: "in a file of the project",
+                    });
                 }
                 None => {
                     let nearest = nearest(&key).map(|key| {
@@ -514,6 +578,8 @@ impl Config {
                 let value = pairs(value).ok_or_else(|| kind("a table of texts"))?;
                 *slot = Some(Setting { value, place });
             }
+            Some(Slot::Named(slot)) => *slot = rows::named(name, value, place_of)?,
+            Some(Slot::Rows(slot, known)) => *slot = rows::rows(name, value, known, place_of)?,
             None if TABLES.contains(&name) => return Err(kind("a table")),
             None => {
                 return Err(Error::UnknownKey {
@@ -541,6 +607,13 @@ fn both(
     }
 }
 
+fn named_or(mut stronger: Named, weaker: Named) -> Named {
+    for (name, setting) in weaker {
+        stronger.entry(name).or_insert(setting);
+    }
+    stronger
+}
+
 fn texts(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
     let items = value.get_ref().as_array()?.iter();
     items
@@ -556,8 +629,12 @@ fn pairs(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
 }
 
 fn nearest(key: &str) -> Option<&'static str> {
+    nearest_of(key, KEYS.into_iter())
+}
+
+fn nearest_of(key: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let distance = |known: &&str| strsim::damerau_levenshtein(key, known);
-    let best = KEYS.into_iter().min_by_key(distance)?;
+    let best = known.min_by_key(distance)?;
     (distance(&best) <= 1 + key.len() / 3).then_some(best)
 }
 

@@ -1,0 +1,206 @@
+//! What `/opt` is given: directories, layer zips and parts of other images, in the project's order.
+//!
+//! An image can have no layers of Lambda's attached to it, so what they bring goes into it here, each in layers of its
+//! own. Later ones go over earlier ones. What an extension does, and what Lambda asks of one, is not known.
+
+mod from_image;
+mod zip_layer;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::build::earlier::Key;
+use crate::build::{Error as BuildError, Known, Tools, files};
+use crate::digest::Digest;
+use crate::file_tree::{self, FileTree, ImagePath, Node, PathError};
+use crate::oci::layer::Layer;
+use crate::oci::reference::Reference;
+use crate::plan::Plan;
+use crate::plan::image::{Extension, Source};
+use crate::progress::Progress;
+use crate::zip;
+
+/// As many places are told where one goes over another.
+const TOLD: usize = 5;
+
+/// Why something cannot be given to an image.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Zip(#[from] zip::Error),
+    /// A member's name is no path below `/opt`.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Two parts of it contradict each other.
+    #[error(transparent)]
+    Tree(#[from] file_tree::Error),
+    /// A link's target cannot be read.
+    #[error("its link `{name}` leads nowhere that can be read")]
+    Link {
+        /// The member.
+        name: String,
+        /// Why.
+        source: Option<io::Error>,
+    },
+    /// The image has nothing there.
+    #[error("it has nothing at `/{0}`")]
+    Nothing(String),
+    /// There is something that no function has a use for.
+    #[error("its `/{0}` is neither a file nor a directory nor a link")]
+    Special(String),
+    /// A layer of it is not what it should be.
+    #[error("its layer {0} {1}")]
+    Layer(Digest, String),
+    /// Something cannot be read or written.
+    #[error("cannot use `{}`", path.display())]
+    File {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// One layer, and what is in it.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) layer: Layer,
+    pub(super) key: Key,
+    pub(super) what: String,
+    /// A repository that has it too.
+    pub(super) origin: Option<Reference>,
+    /// Its files and links, below the root.
+    paths: Vec<String>,
+}
+
+/// Makes or fetches the layers, lowest first.
+///
+/// # Errors
+/// Those of files, registries and places; [`BuildError::Extension`].
+pub(super) async fn layers(plan: &Arc<Plan>, tools: &Tools) -> Result<Vec<Given>, BuildError> {
+    let mut all: Vec<(&str, Given)> = Vec::new();
+    for extension in &plan.extensions {
+        let more = of(extension, plan, tools).await?;
+        tell_replaced(&all, &extension.written, &more, &tools.progress);
+        all.extend(more.into_iter().map(|given| (&*extension.written, given)));
+    }
+    Ok(all.into_iter().map(|(_, given)| given).collect())
+}
+
+/// Has the lock decide which images they are.
+///
+/// # Errors
+/// Those of registries and places, and of a lock that must not change.
+pub(super) async fn pin(plan: &Plan, tools: &Tools) -> Result<(), BuildError> {
+    for extension in &plan.extensions {
+        if let Source::Image { from, .. } = &extension.source {
+            from_image::resolve(plan, from, tools).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn of(
+    extension: &Extension,
+    plan: &Arc<Plan>,
+    tools: &Tools,
+) -> Result<Vec<Given>, BuildError> {
+    let tree = match &extension.source {
+        Source::Image { from, path } => {
+            return from_image::layers(extension, from, path, plan, tools).await;
+        }
+        Source::Directory(directory) => {
+            let (plan, directory) = (Arc::clone(plan), directory.clone());
+            tools.block(move || files::of(&directory, &plan)).await??
+        }
+        Source::Zip(path) => {
+            let (path, own) = (path.clone(), extension.clone());
+            let read = move || zip_layer::tree(&path, &own);
+            let tree = tools.block(read).await?;
+            let tree = tree.map_err(|error| wrong(extension, error))?;
+            tell_unrunnable(&tree, extension, &tools.progress);
+            tree
+        }
+    };
+    Ok(vec![given(tree, extension, plan, tools).await?])
+}
+
+/// The layer of what is at these places.
+async fn given(
+    tree: FileTree,
+    extension: &Extension,
+    plan: &Plan,
+    tools: &Tools,
+) -> Result<Given, BuildError> {
+    let what = what(extension);
+    let paths = tree.iter();
+    let paths = paths.filter(|(_, entry)| !matches!(entry.node, Node::Directory));
+    let paths = paths.map(|(path, _)| path.as_str().to_owned()).collect();
+    let options = plan.layer_options();
+    let made = tools.layer_of(plan, options, tree, Known::default(), &what);
+    let (layer, key) = made.await?;
+    Ok(Given {
+        layer,
+        key,
+        what,
+        origin: None,
+        paths,
+    })
+}
+
+/// What the image's history says of it.
+fn what(extension: &Extension) -> String {
+    format!("extension {}", extension.written)
+}
+
+fn wrong(extension: &Extension, source: Error) -> BuildError {
+    BuildError::Extension {
+        written: extension.written.clone(),
+        source,
+    }
+}
+
+/// Says where files go over those of others that came before.
+fn tell_replaced(before: &[(&str, Given)], written: &str, given: &[Given], progress: &Progress) {
+    let mut there = BTreeMap::new();
+    for (owner, given) in before {
+        there.extend(given.paths.iter().map(|path| (&**path, *owner)));
+    }
+    let paths = given.iter().flat_map(|given| &given.paths);
+    let replaced = paths.filter_map(|path| Some((path, there.get(&**path)?)));
+    let replaced: Vec<_> = replaced.collect();
+    for (path, owner) in replaced.iter().take(TOLD) {
+        progress.step(format!(
+            "extensions: /{path} of {owner} is replaced by that of {written}"
+        ));
+    }
+    if let Some(more) = replaced.len().checked_sub(TOLD).filter(|more| *more > 0) {
+        progress.step(format!(
+            "extensions: {more} more files are replaced by those of {written}"
+        ));
+    }
+}
+
+/// Warns of programs that nobody can start: an archive may have no modes at all.
+fn tell_unrunnable(tree: &FileTree, extension: &Extension, progress: &Progress) {
+    let directory = ImagePath::new("opt/extensions").ok();
+    for (path, entry) in tree.iter() {
+        let is_file = matches!(
+            entry.node,
+            Node::File {
+                executable: false,
+                ..
+            }
+        );
+        if is_file && path.parent() == directory {
+            progress.warn(format!(
+                "{path} of {} has no execute bit, and Lambda cannot start it: set it with `chmod 0755` before the \
+                 archive is made",
+                extension.written
+            ));
+        }
+    }
+}
