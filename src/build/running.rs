@@ -267,6 +267,9 @@ impl Glance {
                 }
             }
         }
+        if plan.is_archive {
+            seen.add(&plan.project, outputs);
+        }
         let listed = fs::read_dir(&plan.project).into_iter().flatten().flatten();
         let without_effect = function::without_effect(&plan.project, &plan.exclude).ok();
         for entry in listed {

@@ -81,8 +81,19 @@ pub enum Error {
         place: Place,
     },
     /// An output is no place.
-    #[error(transparent)]
+    #[error("{0}, nor `zip:FILE`")]
     Output(#[from] layout::PlaceError),
+    /// What says how a project becomes a function, of a function that is whole.
+    #[error(
+        "{setting} is for a project, and `{}` is a deployment package, which is built as it is",
+        package.display()
+    )]
+    OfProject {
+        /// The setting.
+        setting: String,
+        /// The package.
+        package: PathBuf,
+    },
     /// There is nowhere to push to.
     #[error("none of the names is in a registry: {}", names.join(", "))]
     NothingToPush {
@@ -270,6 +281,10 @@ pub struct Plan {
     pub names: Vec<Name>,
     /// Where else it goes.
     pub outputs: Vec<layout::Place>,
+    /// The zip files that the function is written to as deployment packages.
+    pub packages: Vec<PathBuf>,
+    /// Whether `project` is a deployment package that is to be an image, and no directory.
+    pub is_archive: bool,
     /// Files that this run writes; where they lie in the project, they are no part of the function.
     pub own_files: Vec<PathBuf>,
     /// References it is pushed to.
@@ -306,9 +321,10 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
             names: names.iter().map(Name::tagged).collect(),
         });
     }
-    let outputs: Result<Vec<layout::Place>, _> =
-        request.outputs.iter().map(|text| text.parse()).collect();
-    let outputs = outputs?;
+    let (packages, outputs) = read_outputs(&request.outputs)?;
+    if project.is_archive {
+        refuse_of_project(project, &config, request.policy)?;
+    }
     let needs = read_needs(project, config.requirements.as_ref())?;
     let wanted = Wanted {
         extras: read_package_names(config.extras.as_ref())?,
@@ -317,6 +333,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
     check_wanted(&needs, &wanted)?;
     let mut own_files = request.own_files;
     own_files.extend(outputs.iter().map(|place| place.path.clone()));
+    own_files.extend(packages.iter().cloned());
     Ok(Plan {
         handler: read_handler(config.handler.as_ref())?,
         handler_in_base: read_bool(config.handler_in_base.as_ref())?,
@@ -352,6 +369,8 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
             .map(|setting| setting.value)
             .unwrap_or_default(),
         outputs,
+        packages,
+        is_archive: project.is_archive,
         own_files,
         push: if request.push { push } else { Vec::new() },
         cache_from: read_references(config.cache_from.as_ref())?,
@@ -365,6 +384,40 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         names,
         runtime,
     })
+}
+
+/// The zip files to write, and the places of images.
+fn read_outputs(written: &[String]) -> Result<(Vec<PathBuf>, Vec<layout::Place>), Error> {
+    let (mut packages, mut places) = (Vec::new(), Vec::new());
+    for text in written {
+        match text.strip_prefix("zip:").filter(|path| !path.is_empty()) {
+            Some(path) => packages.push(path.into()),
+            None => places.push(text.parse()?),
+        }
+    }
+    Ok((packages, places))
+}
+
+/// A deployment package has its dependencies in it, so that nothing can be said of them, nor of what is left out.
+fn refuse_of_project(project: &Project, config: &Config, policy: Policy) -> Result<(), Error> {
+    let ones = [&config.requirements, &config.package];
+    let ones = ones.into_iter().flatten().map(|setting| &setting.place);
+    let lists = [
+        &config.extras,
+        &config.groups,
+        &config.build,
+        &config.exclude,
+        &config.exclude_packages,
+        &config.exclude_in_packages,
+    ];
+    let lists = lists.into_iter().flatten().map(|setting| &setting.place);
+    let setting = match ones.chain(lists).next() {
+        Some(place) => place.to_string(),
+        None if policy.locked => "`--locked`".to_owned(),
+        None => return Ok(()),
+    };
+    let package = project.root.clone();
+    Err(Error::OfProject { setting, package })
 }
 
 /// The runtime asked for, else the newest.
@@ -584,6 +637,9 @@ fn read_base(config: &Config, project: &Project, runtime: &Runtime) -> Result<Ba
 /// What the user names, else what lies in the project: a lock before what would have to be resolved.
 fn read_needs(project: &Project, setting: Option<&Setting>) -> Result<Needs, Error> {
     let root = &project.root;
+    if project.is_archive {
+        return Ok(Needs::Nothing);
+    }
     if let Some(setting) = setting {
         return named_needs(read_path(setting, root));
     }
@@ -763,6 +819,9 @@ impl fmt::Display for Plan {
         }
         for output in &self.outputs {
             line("output", output)?;
+        }
+        for package in &self.packages {
+            line("output", &format_args!("zip:{}", package.display()))?;
         }
         for reference in &self.push {
             line("push", reference)?;

@@ -49,8 +49,8 @@ impl Date {
         let (year, month, day): (u16, u16, u16) = (number(0, 4), number(5, 7), number(8, 10));
         let (hour, minute, second): (u16, u16, u16) =
             (number(11, 13), number(14, 16), number(17, 19));
-        let time = hour << 11 | minute << 5 | second / 2;
-        let date = year.saturating_sub(1980) << 9 | month << 5 | day;
+        let time = (hour << 11) | (minute << 5) | (second / 2);
+        let date = (year.saturating_sub(1980) << 9) | (month << 5) | day;
         let ([a, b], [c, d]) = (time.to_le_bytes(), date.to_le_bytes());
         Self([a, b, c, d])
     }

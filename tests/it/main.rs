@@ -34,6 +34,7 @@ mod layers;
 mod logins;
 mod networks;
 mod outputs;
+mod packages;
 mod pins;
 mod pushing;
 mod rebasing;
