@@ -866,6 +866,21 @@ mod tests {
     }
 
     #[test]
+    fn packages_are_no_places_of_images() {
+        let read = |written: &[&str]| {
+            let written: Vec<_> = written.iter().map(|text| (*text).to_owned()).collect();
+            read_outputs(&written)
+        };
+        let (packages, places) = read(&["zip:a:b.zip", "oci:image"]).unwrap();
+        assert_eq!(packages, [PathBuf::from("a:b.zip")]);
+        assert_eq!(places.len(), 1);
+        assert_eq!(
+            read(&["zip:"]).unwrap_err().to_string(),
+            "`zip:` is none of `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, nor `zip:FILE`"
+        );
+    }
+
+    #[test]
     fn little_is_needed() {
         let plan = plan(&[("handler", "'app.handler'")]).unwrap();
         insta::assert_snapshot!(plan, @r"

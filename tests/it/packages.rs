@@ -17,6 +17,7 @@ use crate::build::is_compared;
 use crate::build::pip_install;
 use crate::build::record_rows;
 use crate::support::base::Base;
+use crate::support::elf;
 use crate::support::image::Image;
 use crate::support::index::Index;
 use crate::support::process::run;
@@ -308,6 +309,70 @@ fn more_than_lambda_unpacks_is_no_package() {
     assert_said!(outcome);
 }
 
+/// This machine in Lambda's words.
+fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        machine => machine,
+    }
+}
+
+/// The base of the image may have a newer glibc, and a function need no zip runtime.
+#[test]
+fn a_wheel_for_another_glibc_is_in_no_package() {
+    let index = Index::start();
+    let machine = std::env::consts::ARCH;
+    let library = elf::library(elf::machine(machine), "GLIBC_2.37");
+    let wheel = Wheel::tagged(
+        "new",
+        "1.0",
+        &format!("cp312-cp312-manylinux_2_37_{machine}"),
+    );
+    index.serve(&wheel.member("new/ext.so", library));
+    let project = Project::with_handler();
+    project.file("requirements.txt", "new\n");
+    let (zip, base) = (project.beside("f.zip"), Base::aws("3.12").reference());
+    let output = output("zip", &zip);
+    let build = [
+        "build",
+        "--base",
+        &base,
+        "--glibc",
+        "2.38",
+        "--arch",
+        arch(),
+    ];
+    project.lambimg(build).index(&index.url()).succeed();
+    let more = ["-o", &output];
+    let with_package = build.iter().chain(&more);
+    let outcome = project.lambimg(with_package).index(&index.url()).run();
+    assert_eq!(outcome.code, Some(NOT_BUILDABLE), "{}", outcome.rendering());
+    let told = "`new/ext.so` needs glibc 2.37 (GLIBC_2.37), and the target has 2.34";
+    assert!(outcome.stderr.contains(told), "{}", outcome.stderr);
+    assert!(!zip.exists());
+}
+
+#[test]
+fn what_goes_by_s3_alone_is_told() {
+    let project = Project::with_handler();
+    let noise = (0..13_500_000_u64).flat_map(|n| {
+        let mixed = (n ^ 0x9e37_79b9).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((mixed ^ (mixed >> 31)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32).to_le_bytes()[..4]
+            .to_vec()
+    });
+    project.file("model.bin", noise.collect::<Vec<_>>());
+    let (zip, base) = (project.beside("f.zip"), Base::aws("3.12").reference());
+    let output = output("zip", &zip);
+    let outcome = project
+        .lambimg(["build", "--base", &base, "-o", &output])
+        .run();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    let size = fs::metadata(&zip).unwrap().len();
+    assert!(size > 52_428_800, "{size}");
+    let told = format!("is {size} bytes: Lambda takes one of more than 52428800 from S3 alone");
+    assert!(outcome.stderr.contains(&told), "{}", outcome.stderr);
+}
+
 // --- in -----------------------------------------------------------------------------------------
 
 #[test]
@@ -495,6 +560,62 @@ fn hostile_packages_are_refused_by_name() {
     told.push_str(&refusal(&project, &zip));
     let settings = project.lambimg(["--version"]).run().settings();
     settings.bind(|| insta::assert_snapshot!(told));
+}
+
+#[test]
+fn what_is_wrong_inside_is_told() {
+    let project = Project::new();
+    let app = "import native\ndef handler(event, context): ...\n";
+    let zip = zipped(&project, &[("app.py", FILE, app)]);
+    let base = Base::aws("3.12").reference();
+    let flags = [
+        "../function.zip",
+        "--handler",
+        "app.handler",
+        "--python",
+        "3.12",
+        "--base",
+        &base,
+    ];
+    let whole = fs::read(&zip).unwrap();
+    // The first byte of the data, behind a header of thirty bytes and the name.
+    let mut damaged = whole.clone();
+    damaged[36] ^= 0x20;
+    fs::write(&zip, damaged).unwrap();
+    let outcome = project.lambimg(["build"].iter().chain(&flags)).run();
+    assert_eq!(outcome.code, Some(NOT_BUILDABLE), "{}", outcome.rendering());
+    assert!(
+        outcome.stderr.contains("member `app.py` is damaged"),
+        "{}",
+        outcome.stderr
+    );
+
+    fs::write(&zip, whole).unwrap();
+    let add = "import sys, zipfile\nwith zipfile.ZipFile(sys.argv[1], 'a') as archive:\n    \
+               archive.write(sys.argv[2], 'native.so')\n";
+    let library = project.beside("native.so");
+    let other = if std::env::consts::ARCH == "aarch64" {
+        "x86_64"
+    } else {
+        "aarch64"
+    };
+    fs::write(&library, elf::library(elf::machine(other), "GLIBC_2.17")).unwrap();
+    let mut command = Command::new(python("3.12"));
+    run(command.args(["-c", add]).args([&zip, &library]));
+    let outcome = project
+        .lambimg(["check", "--arch", arch()].iter().chain(&flags))
+        .run();
+    assert_eq!(
+        outcome.code,
+        Some(FUNCTION_FAILED),
+        "{}",
+        outcome.rendering()
+    );
+    assert!(
+        outcome.stdout.contains("var/task/native.so"),
+        "{}",
+        outcome.stdout
+    );
 }
 
 /// What is said of a package that is refused, without the hint.

@@ -133,15 +133,15 @@ fn tell_base(plan: &Plan, base: &Base, dependencies: &Dependencies, tools: &Tool
         plan::Base::Registry(reference) => reference.repository.ends_with(OWN_BASE),
         plan::Base::Place(_) | plan::Base::Host(_) => false,
     };
-    if is_own {
+    let runtime = plan.runtime;
+    if is_own && base.glibc == runtime.glibc {
         return;
     }
-    let runtime = plan.runtime;
     tools.progress.step(format!(
         "the deployment package is for Lambda's own {} with glibc {}; the base `{}` has {}",
         runtime.identifier, runtime.glibc, plan.base, base.glibc
     ));
-    if !dependencies.left_out_packages.is_empty() {
+    if !is_own && !dependencies.left_out_packages.is_empty() {
         tools.progress.warn(format!(
             "{} is left out of the deployment package too, and Lambda's own {} may not have it",
             dependencies.left_out_packages.join(", "),
