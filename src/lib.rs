@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`digest`] | the sha256 value; hashing writers, verifying readers | files, networks |
 //! | [`progress`] | what a long job says while it runs | who listens |
-//! | [`zip`] | a strict reader of archives; a writer of plain ones | wheels |
+//! | [`zip`] | a strict reader of archives; a writer of plain ones | wheels, functions |
 //! | [`http`] | one client: time-outs, retry, redirects, redaction | registries, indexes |
 //! | [`file_tree`] | files bound for an image, sorted, with their owners | time, owner, raw mode; tar |
 //! | [`blob_store`] | bytes by digest on disk; answers by the digest of their inputs | what blobs mean |
@@ -33,6 +33,8 @@
 //!                                   oci::image::stack ─► Image + where each blob can be had
 //!                                         │
 //!                                store · oci dir · archives · registry · lambda::check
+//!
+//!  a deployment package is read as the function, and written from the trees of dependencies and function
 //! ```
 //!
 //! Lasting decisions: the library neither prints nor reads environment, home or clock; AWS's own chain of

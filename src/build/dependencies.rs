@@ -307,6 +307,31 @@ pub async fn tree(
     wheel_layers::tree(&dependencies.wheels, &task_root(plan, base), tools).await
 }
 
+/// The files of what the function needs as they stand in a deployment package: for Lambda's own runtime, whatever the
+/// base is, with bytecode by `compiler`.
+///
+/// # Errors
+/// Those of fetching and of wheels, such as one that was chosen for a base with a newer C library than the runtime's and
+/// does not run on that.
+pub(super) async fn packaged(
+    plan: &Plan,
+    base: &Base,
+    dependencies: &Dependencies,
+    compiler: Option<&Compiler>,
+    tools: &Tools,
+) -> Result<FileTree, Error> {
+    let managed = Base {
+        glibc: plan.runtime.glibc,
+        interpreter: plan.runtime.interpreter.clone(),
+        ..base.clone()
+    };
+    let place = Place {
+        over_bytecode: false,
+        ..task_root(plan, &managed)
+    };
+    wheel_layers::tree_of_all(&dependencies.wheels, &place, compiler, tools).await
+}
+
 /// The files of one wheel that is in the store, as they will stand in the image.
 pub(super) async fn tree_of_one(
     plan: &Plan,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use crate::build::package::reading;
 use crate::file_tree::{self, Content, FileTree, ImagePath, Node, PathError};
 use crate::lambda::TASK_ROOT;
 
@@ -116,6 +117,9 @@ pub enum Error {
     /// A name that cannot stand in an image.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// It is a deployment package that cannot be taken.
+    #[error(transparent)]
+    Package(#[from] reading::Error),
     /// A path of the tree is taken.
     #[error(transparent)]
     Tree(#[from] file_tree::Error),

@@ -25,6 +25,7 @@ pub mod locking;
 pub mod metadata;
 pub mod opt;
 pub mod outdated;
+pub mod package;
 pub mod pinning;
 pub mod pins;
 pub mod project;
@@ -48,6 +49,7 @@ use crate::build::base::Base;
 use crate::build::compiling::{Compiler, Counts, Report};
 use crate::build::dependencies::Dependencies;
 use crate::build::earlier::{Earlier, Key};
+use crate::build::package::Package;
 use crate::build::pinning::{Asker, Pinning, Refusal, Renewal};
 use crate::build::pins::Bytecode;
 use crate::build::pushing::{Announcer, Destinations};
@@ -220,6 +222,9 @@ pub enum Error {
         /// Why.
         source: python::wheel::Error,
     },
+    /// There is no deployment package.
+    #[error(transparent)]
+    Package(#[from] package::Error),
     /// An image of that name is not in the store.
     #[error("there is no image `{name}` in the store{}", or_known(.known))]
     NoImage {
@@ -598,6 +603,7 @@ pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
     for place in &plan.outputs {
         layout::check_writable(place)?;
     }
+    package::check_writable(&plan)?;
     let tools = &Tools {
         pins: Pinning::open(&plan, Renewal::default())?,
         ..tools.clone()
@@ -639,6 +645,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         files,
         function,
         bytecode,
+        package,
     } = parts;
 
     let taken = earlier.taken();
@@ -706,7 +713,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     };
     keep(&built.image, &plan.names, tools)?;
     sbom::remember(&tools.store, built.image.manifest.digest(), wheels)?;
-    write_outputs(&built, tools).await?;
+    write_outputs(&built, package, tools).await?;
     built.pushed = Box::pin(destinations.finish(&built.image)).await?;
     cache::tell_damage(tools);
     Ok(built)
@@ -722,6 +729,7 @@ struct Parts {
     files: Option<(Layer, Key)>,
     function: Option<(Layer, Key)>,
     bytecode: Option<Report>,
+    package: Option<Package>,
 }
 
 /// Says how many layers came from where.
@@ -749,7 +757,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         let bootstrap = bootstrap::layer(plan, &base, compiler, tools);
         let dependencies = dependencies::layers(plan, &base, compiler, tools);
         let extensions = opt::layers(plan, tools);
-        let options = plan.layer_options();
+        let options = function_options(plan);
         let package = async {
             let (tree, options) = if is_package {
                 let tree = project::tree(plan, &base, &source, tools).await?;
@@ -762,8 +770,13 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
                 return Ok(None);
             };
             let is_masked = compiler.is_none() && base.is_ours();
-            let tree = if is_masked { masked(tree, plan)? } else { tree };
-            let layer = function_layer(plan, options, tree.clone(), compiler, tools).await?;
+            let in_layer = tree.clone();
+            let in_layer = if is_masked {
+                masked(in_layer, plan)?
+            } else {
+                in_layer
+            };
+            let layer = function_layer(plan, options, in_layer, compiler, tools).await?;
             Ok(Some((layer, tree)))
         };
         let (bootstrap, extensions, dependencies, package) =
@@ -783,7 +796,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         if is_package || compiler.is_none() {
             return Ok(None);
         }
-        let options = plan.layer_options();
+        let options = function_options(plan);
         let layer = function_layer(plan, options, source.clone(), compiler, tools).await;
         layer.map(Some)
     };
@@ -792,6 +805,13 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
     let package = package.map(|(layer, tree)| (Some(layer), tree));
     let (function, source) = package.unwrap_or((own, source.clone()));
     check_handler(plan, [&source, &extra], &base, &dependencies, tools).await?;
+    let package = if plan.packages.is_empty() {
+        None
+    } else {
+        let source = source.clone();
+        let gathered = package::gather(plan, &base, &dependencies, source, compiler, tools);
+        Some(Box::pin(gathered).await?)
+    };
     check_places(plan, source, extra, &base, &dependencies, tools).await?;
     let (function, counts) = function.unzip();
     let mut counts: Counts = counts.unwrap_or_default();
@@ -808,7 +828,19 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         files: beside,
         function,
         bytecode: compiler.map(|compiler| compiler.report(counts)),
+        package,
     })
+}
+
+/// How the function's layer is made: that two deployment packages have the same files does not say that both
+/// compressed them alike.
+fn function_options(plan: &Plan) -> layer::Options {
+    let options = plan.layer_options();
+    if plan.is_archive {
+        let packing = Packing::Recompressed;
+        return layer::Options { packing, ..options };
+    }
+    options
 }
 
 /// The layer of the function's files, with bytecode beside them where it can be had.
@@ -842,11 +874,28 @@ async fn compiled_layer(
     tools: &Tools,
 ) -> Result<((Layer, Key), Counts), Error> {
     let (no_cache, owned) = (plan.policy.no_cache, tools.clone());
-    let compiler = compiler.clone();
-    let compile = move || compiler.with_bytecode(tree, no_cache, &owned);
+    let (compiler, is_archive) = (compiler.clone(), plan.is_archive);
+    let compile = move || compiled(is_archive, tree, &compiler, no_cache, &owned);
     let (tree, counts, digests) = tools.block(compile).await??;
     let layer = tools.layer_of(plan, options, tree, Arc::new(digests), "function");
     Ok((layer.await?, counts))
+}
+
+/// The function's files with bytecode beside them, and the digests of what was compiled. What a deployment package has
+/// of its own stays as it is.
+fn compiled(
+    is_archive: bool,
+    tree: FileTree,
+    compiler: &Compiler,
+    no_cache: bool,
+    tools: &Tools,
+) -> Result<(FileTree, Counts, BTreeMap<ImagePath, Digest>), Error> {
+    let own = is_archive.then(|| tree.clone());
+    let (mut tree, counts, digests) = compiler.with_bytecode(tree, no_cache, tools)?;
+    if let Some(own) = own {
+        tree.merge(own)?;
+    }
+    Ok((tree, counts, digests))
 }
 
 /// `tree`, which has no bytecode, over a base that has some.
@@ -1022,6 +1071,9 @@ async fn list_files(plan: &Arc<Plan>, tools: &Tools) -> Result<FileTree, Error> 
 /// # Errors
 /// See [`function::Error`].
 pub fn function_tree(plan: &Plan) -> Result<FileTree, function::Error> {
+    if plan.is_archive {
+        return Ok(package::reading::file_tree(&plan.project)?);
+    }
     let mut out = own_files(plan);
     out.extend(files::sources(plan));
     // It steers the build, and may say who the user is to an index.
@@ -1160,8 +1212,24 @@ fn origin_key(digest: &Digest) -> MemoKey {
     MemoKey::new("origin 1", [digest.as_bytes()])
 }
 
-async fn write_outputs(built: &Built, tools: &Tools) -> Result<(), Error> {
+async fn write_outputs(
+    built: &Built,
+    package: Option<Package>,
+    tools: &Tools,
+) -> Result<(), Error> {
     let plan = &built.plan;
+    if let Some(package) = package {
+        let (plan, owned) = (Arc::clone(plan), tools.clone());
+        let write = move || {
+            let write = |path: &PathBuf| {
+                let told = format!("writing zip:{}", path.display());
+                owned.progress.step(told);
+                package.write(path, &plan, &owned)
+            };
+            plan.packages.iter().try_for_each(write)
+        };
+        tools.block(write).await??;
+    }
     if plan.outputs.is_empty() {
         return Ok(());
     }

@@ -180,6 +180,10 @@ impl Pinning {
     /// # Errors
     /// When it cannot be read, or is of other formats and must not change.
     pub fn open(plan: &Plan, renewal: Renewal) -> Result<Self, Error> {
+        // A deployment package has no room for a lock of its own.
+        if plan.is_archive {
+            return Ok(Self::default());
+        }
         let path = plan.project.join(pins::FILE);
         let text = read_optional(&path)?;
         let read = text.as_deref().map(|text| parse(&path, text)).transpose()?;

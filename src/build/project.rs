@@ -21,6 +21,9 @@ use crate::python::source;
 /// # Errors
 /// When its `pyproject.toml` cannot be read.
 pub fn is_package(plan: &Plan) -> Result<bool, Error> {
+    if plan.is_archive {
+        return Ok(false);
+    }
     if let Some(said) = plan.package {
         return Ok(said);
     }

@@ -270,6 +270,9 @@ impl Glance {
         for path in build::files::watched(plan) {
             seen.add(&path, outputs);
         }
+        if plan.is_archive {
+            seen.add(&plan.project, outputs);
+        }
         let listed = fs::read_dir(&plan.project).into_iter().flatten().flatten();
         let without_effect = function::without_effect(&plan.project, &plan.exclude).ok();
         for entry in listed {

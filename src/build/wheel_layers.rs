@@ -255,6 +255,40 @@ pub(super) async fn tree(wheels: &Wheels, place: &Place, tools: &Tools) -> Resul
     tools.block(read).await?
 }
 
+/// The files of these wheels as one layer of all of them has them, with bytecode by `compiler`.
+pub(super) async fn tree_of_all(
+    wheels: &Wheels,
+    place: &Place,
+    compiler: Option<&Compiler>,
+    tools: &Tools,
+) -> Result<FileTree, Error> {
+    let all: Vec<_> = (0..wheels.locked.len()).collect();
+    wheels.fetch(&wheels.files(&all), tools, &|_| {}).await?;
+    let stack = Stack {
+        expense: Vec::new(),
+        groups: vec![all.clone()],
+        wheels: wheels.clone(),
+        place: place.clone(),
+        beside: None,
+        options: Options::default(),
+        no_cache: false,
+        compiler: compiler.cloned(),
+        placed: wheels.locked.iter().map(|_| OnceLock::new()).collect(),
+        bytecode: wheels.locked.iter().map(|_| OnceLock::new()).collect(),
+        makers: Semaphore::new(makers()),
+        tools: tools.clone(),
+    };
+    let read = move || {
+        let mut witnesses = Witnesses::default();
+        for wheel in all {
+            // What there is to say of it was said when its layer was made.
+            stack.examined(wheel, &mut witnesses)?;
+        }
+        stack.tree(0, &BTreeSet::new())
+    };
+    tools.block(read).await?
+}
+
 impl Place {
     /// Puts one wheel into its place, as far as its archive's directory tells.
     fn wheel(&self, wheel: &LockedWheel, archive: &Archive) -> Result<Placed, Error> {

@@ -185,6 +185,7 @@ struct PruneArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("path", |path| path.help("The project's directory, or a deployment package: a zip file")))]
 struct BuildArguments {
     #[command(flatten)]
     needs: NeedsArguments,
@@ -196,7 +197,7 @@ struct BuildArguments {
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     tags: Vec<String>,
 
-    /// Also write oci:DIR, oci-archive:FILE or docker-archive:FILE (repeatable)
+    /// Also write oci:DIR, oci-archive:FILE or docker-archive:FILE, or zip:FILE for Lambda's zip runtime (repeatable)
     #[arg(short, long = "output", value_name = "KIND:PATH")]
     outputs: Vec<String>,
 
@@ -530,12 +531,13 @@ fn run_build(
 ) -> Result<(), Failure> {
     let here = Surroundings::read();
     let limit = surroundings::cache_limit()?;
-    let project = Project::read(&wanted.needs.path)?;
-    let config = wanted
+    let project = Project::open(&wanted.needs.path)?;
+    let mut config = wanted
         .config()
         .or(arguments.config())
         .or(Config::from_variables(surroundings::settings()?)?)
         .or(project.config.clone());
+    opening::usual_handler(&project, &mut config, terminal)?;
     let reach = reach::reach(&project.root, &config)?;
     let request = Request {
         config,

@@ -6,8 +6,9 @@
 use std::path::Path;
 
 use clap::Args;
-use lambimg::build::Tools;
-use lambimg::config::{Config, Project};
+use lambimg::build::package::reading;
+use lambimg::build::{self, Tools};
+use lambimg::config::{Config, Project, Setting};
 use lambimg::plan::reach;
 use lambimg::plan::{self, Plan, Policy, Request};
 
@@ -61,6 +62,26 @@ impl OpeningArguments {
     }
 }
 
+/// Has the function of a deployment package called as Lambda itself would, where nobody says otherwise and its module
+/// is there.
+pub(crate) fn usual_handler(
+    project: &Project,
+    config: &mut Config,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    if !project.is_archive || config.handler.is_some() {
+        return Ok(());
+    }
+    let found = reading::usual_handler(&project.root).map_err(build::function::Error::from);
+    if let Some(handler) = found.map_err(build::Error::from)? {
+        terminal.note(&format!(
+            "the handler is `{handler}`, as Lambda has it where nobody names another"
+        ));
+        config.handler = Some(Setting::flag(handler.to_owned(), "--handler"));
+    }
+    Ok(())
+}
+
 /// What the command line says of it, beside its settings.
 #[derive(Clone, Copy)]
 pub(crate) struct Opening<'a> {
@@ -96,8 +117,9 @@ impl Opening<'_> {
         path: &Path,
         flags: &Config,
     ) -> Result<(Project, Config), Failure> {
-        let project = Project::read(path)?;
-        let config = config_of(&project, flags, self.arguments)?;
+        let project = Project::open(path)?;
+        let mut config = config_of(&project, flags, self.arguments)?;
+        usual_handler(&project, &mut config, self.terminal)?;
         Ok((project, config))
     }
 

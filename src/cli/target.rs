@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use lambimg::blob_store::BlobStore;
 use lambimg::oci::layout::{self, Place};
 use lambimg::oci::reference::Name;
+use lambimg::zip;
 
 use crate::failure::Failure;
 use crate::surroundings::Surroundings;
@@ -15,7 +16,7 @@ use crate::terminal::Terminal;
 
 /// What the argument may be, as help tells it.
 pub(crate) const HELP: &str = "A name in the store, oci:DIR, oci-archive:FILE, docker-archive:FILE or a registry \
-                               reference behind `docker://`; or a project's directory, which is built first";
+                               reference behind `docker://`; or a project's directory or deployment package, which is built first";
 
 /// An image or a project.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Target {
             }
             return Ok(image());
         }
-        if path.is_dir() {
+        if path.is_dir() || zip::is_archive(path) {
             return Ok(project());
         }
         Err(Failure::neither_image_nor_project(text, &known))

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::zip;
+
 pub use rows::{Named, Row};
 
 /// The file of its own that a project may have.
@@ -655,6 +657,8 @@ pub struct Project {
     pub workspace: Option<PathBuf>,
     /// Where its `pyproject.toml` lists dependencies, if it does.
     pub listed: Option<Listed>,
+    /// Whether it is no directory but a deployment package, a zip file, which configures nothing.
+    pub is_archive: bool,
 }
 
 /// Which tables of a `pyproject.toml` list dependencies.
@@ -683,6 +687,25 @@ pub const NEEDS: [&str; 8] = [
 pub const UNREAD: [&str; 3] = ["pdm.lock", "Pipfile", "requirements.in"];
 
 impl Project {
+    /// Reads the project at `path`, or takes the deployment package that is there, whatever its name.
+    ///
+    /// # Errors
+    /// As [`Project::read`].
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        if !zip::is_archive(path) {
+            return Self::read(path);
+        }
+        let root = fs::canonicalize(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            root,
+            is_archive: true,
+            ..Self::default()
+        })
+    }
+
     /// Reads the project at `root`.
     ///
     /// # Errors
@@ -733,12 +756,18 @@ impl Project {
             root: absolute,
             config,
             listed,
+            is_archive: false,
         })
     }
 
-    /// The directory's name, for an image that got none.
+    /// The directory's name, or the archive's without its ending, for an image that got none.
     pub fn directory_name(&self) -> String {
-        let name = self.root.file_name().unwrap_or_default();
+        let name = if self.is_archive {
+            self.root.file_stem()
+        } else {
+            self.root.file_name()
+        };
+        let name = name.unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
 }

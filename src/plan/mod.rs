@@ -127,8 +127,19 @@ pub enum Error {
         place: Place,
     },
     /// An output is no place.
-    #[error(transparent)]
+    #[error("{0}, nor `zip:FILE`")]
     Output(#[from] layout::PlaceError),
+    /// What says how a project becomes a function, of a function that is whole.
+    #[error(
+        "{setting} is for a project, and `{}` is a deployment package, which is built as it is",
+        package.display()
+    )]
+    OfProject {
+        /// The setting.
+        setting: String,
+        /// The package.
+        package: PathBuf,
+    },
     /// There is nowhere to push to.
     #[error("none of the names is in a registry: {}", names.join(", "))]
     NothingToPush {
@@ -322,6 +333,10 @@ pub struct Plan {
     pub names: Vec<Name>,
     /// Where else it goes.
     pub outputs: Vec<layout::Place>,
+    /// The zip files that the function is written to as deployment packages.
+    pub packages: Vec<PathBuf>,
+    /// Whether `project` is a deployment package that is to be an image, and no directory.
+    pub is_archive: bool,
     /// Files that this run writes; where they lie in the project, they are no part of the function.
     pub own_files: Vec<PathBuf>,
     /// References it is pushed to.
@@ -358,9 +373,10 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
             names: names.iter().map(Name::tagged).collect(),
         });
     }
-    let outputs: Result<Vec<layout::Place>, _> =
-        request.outputs.iter().map(|text| text.parse()).collect();
-    let outputs = outputs?;
+    let (packages, outputs) = read_outputs(&request.outputs)?;
+    if project.is_archive {
+        refuse_of_project(project, &config, request.policy)?;
+    }
     let needs = read_needs(project, config.requirements.as_ref())?;
     let wanted = Wanted {
         extras: read_package_names(config.extras.as_ref())?,
@@ -372,6 +388,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
     let warnings = warnings.chain(image::warning(&config)).collect();
     let mut own_files = request.own_files;
     own_files.extend(outputs.iter().map(|place| place.path.clone()));
+    own_files.extend(packages.iter().cloned());
     Ok(Plan {
         handler: read_handler(&config, &running)?,
         handler_in_base: read_bool(config.handler_in_base.as_ref())?,
@@ -410,6 +427,8 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         extensions: image::extensions(&config.extensions, &project.root)?,
         running,
         outputs,
+        packages,
+        is_archive: project.is_archive,
         own_files,
         push: if request.push { push } else { Vec::new() },
         cache_from: read_references(config.cache_from.as_ref())?,
@@ -423,6 +442,40 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         names,
         runtime,
     })
+}
+
+/// The zip files to write, and the places of images.
+fn read_outputs(written: &[String]) -> Result<(Vec<PathBuf>, Vec<layout::Place>), Error> {
+    let (mut packages, mut places) = (Vec::new(), Vec::new());
+    for text in written {
+        match text.strip_prefix("zip:").filter(|path| !path.is_empty()) {
+            Some(path) => packages.push(path.into()),
+            None => places.push(text.parse()?),
+        }
+    }
+    Ok((packages, places))
+}
+
+/// A deployment package has its dependencies in it, so that nothing can be said of them, nor of what is left out.
+fn refuse_of_project(project: &Project, config: &Config, policy: Policy) -> Result<(), Error> {
+    let ones = [&config.requirements, &config.package];
+    let ones = ones.into_iter().flatten().map(|setting| &setting.place);
+    let lists = [
+        &config.extras,
+        &config.groups,
+        &config.build,
+        &config.exclude,
+        &config.exclude_packages,
+        &config.exclude_in_packages,
+    ];
+    let lists = lists.into_iter().flatten().map(|setting| &setting.place);
+    let setting = match ones.chain(lists).next() {
+        Some(place) => place.to_string(),
+        None if policy.locked => "`--locked`".to_owned(),
+        None => return Ok(()),
+    };
+    let package = project.root.clone();
+    Err(Error::OfProject { setting, package })
 }
 
 /// The runtime asked for, else the newest.
@@ -660,6 +713,9 @@ fn read_image(setting: &Setting, root: &Path) -> Result<image::Elsewhere, Error>
 /// What the user names, else what lies in the project: a lock before what would have to be resolved.
 fn read_needs(project: &Project, setting: Option<&Setting>) -> Result<Needs, Error> {
     let root = &project.root;
+    if project.is_archive {
+        return Ok(Needs::Nothing);
+    }
     if let Some(setting) = setting {
         return named_needs(read_path(setting, root));
     }
@@ -862,6 +918,9 @@ impl fmt::Display for Plan {
         for output in &self.outputs {
             line("output", output)?;
         }
+        for package in &self.packages {
+            line("output", &format_args!("zip:{}", package.display()))?;
+        }
         for reference in &self.push {
             line("push", reference)?;
         }
@@ -902,6 +961,21 @@ mod tests {
 
     fn error(pairs: &[(&str, &str)]) -> String {
         plan(pairs).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn packages_are_no_places_of_images() {
+        let read = |written: &[&str]| {
+            let written: Vec<_> = written.iter().map(|text| (*text).to_owned()).collect();
+            read_outputs(&written)
+        };
+        let (packages, places) = read(&["zip:a:b.zip", "oci:image"]).unwrap();
+        assert_eq!(packages, [PathBuf::from("a:b.zip")]);
+        assert_eq!(places.len(), 1);
+        assert_eq!(
+            read(&["zip:"]).unwrap_err().to_string(),
+            "`zip:` is none of `oci:DIR`, `oci-archive:FILE`, `docker-archive:FILE`, nor `zip:FILE`"
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use flate2::bufread::DeflateDecoder;
 
 use crate::digest::Digest;
 
-pub use writer::Writer;
+pub use writer::{Date, Kind, Writer};
 
 const END: u32 = 0x0605_4b50;
 const END64: u32 = 0x0606_4b50;
@@ -290,6 +290,15 @@ impl Read for MemberReader {
 fn tells_of_bytes(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     matches!(kind, InvalidData | InvalidInput | UnexpectedEof)
+}
+
+/// Whether the file at `path` begins as an archive does; one of no members has its end there.
+pub fn is_archive(path: &Path) -> bool {
+    let mut start = [0; 4];
+    let is_file = path.metadata().is_ok_and(|found| found.is_file());
+    is_file
+        && File::open(path).is_ok_and(|file| file.read_exact_at(&mut start, 0).is_ok())
+        && [LOCAL, END].contains(&u32::from_le_bytes(start))
 }
 
 /// Reads the list of members of the archive at `path`, in the order of its central directory.

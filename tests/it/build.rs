@@ -342,7 +342,7 @@ fn task_files(image: &Image) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// What pip puts into a directory for this project's requirements on Lambda's Python 3.12.
-fn pip_install(project: &Project) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn pip_install(project: &Project) -> BTreeMap<String, Vec<u8>> {
     let directory = project.beside("pip");
     let mut pip = Command::new(python("3.12"));
     pip.args([
@@ -392,7 +392,7 @@ fn read_files(top: &Path, directory: &Path, files: &mut BTreeMap<String, Vec<u8>
 }
 
 /// Bytecode and what an installer says about itself may differ.
-fn is_compared(path: &str) -> bool {
+pub(crate) fn is_compared(path: &str) -> bool {
     let own = [
         ".dist-info/INSTALLER",
         ".dist-info/REQUESTED",
@@ -402,7 +402,7 @@ fn is_compared(path: &str) -> bool {
 }
 
 /// A RECORD's rows in one order, without those of files that may differ.
-fn record_rows(record: &[u8]) -> Vec<String> {
+pub(crate) fn record_rows(record: &[u8]) -> Vec<String> {
     let rows = String::from_utf8(record.to_vec()).expect("RECORD is text");
     let rows = rows.lines().filter(|row| {
         let path = row.split(',').next().unwrap_or_default();

@@ -37,6 +37,7 @@ mod layers;
 mod logins;
 mod networks;
 mod outputs;
+mod packages;
 mod pins;
 mod pushing;
 mod rebasing;

@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 
 use lambimg::blob_store;
+use lambimg::build::package::{self, reading};
 use lambimg::build::pinning::{Asker, Refusal};
 use lambimg::build::pins::Bytecode;
 use lambimg::build::verify::Cause;
@@ -17,6 +18,7 @@ use lambimg::oci::{self, layer, layout};
 use lambimg::plan;
 use lambimg::python::interpreter;
 use lambimg::registry;
+use lambimg::zip;
 
 use super::python::{
     of_fetch, of_index, of_lock, of_project, of_requirements, of_resolve, of_source, of_wheel,
@@ -77,6 +79,10 @@ impl From<plan::Error> for Failure {
             plan::Error::NameWithDigest { .. } => hint("leave out what follows the `@`", USAGE),
             plan::Error::Output(_) => hint(
                 "say what to write and where, as `-o oci-archive:image.tar`",
+                USAGE,
+            ),
+            plan::Error::OfProject { .. } => hint(
+                "leave it out, or build the project that the package is made of",
                 USAGE,
             ),
             plan::Error::NothingToPush { .. } => hint(
@@ -204,6 +210,7 @@ pub(super) fn of_build(error: &build::Error) -> Advice {
             REFUSED,
         ),
         build::Error::Function(error) => of_function(error),
+        build::Error::Package(error) => of_package(error),
         build::Error::LockFile { path, source } => of_lock(source, Some(path)),
         build::Error::Unusable { lock, source } => of_lock(source, Some(lock)),
         build::Error::Lock(error) => of_lock(error, None),
@@ -426,6 +433,7 @@ fn of_function(error: &build::function::Error) -> Advice {
             "rename it, or leave it out by `exclude` or in `.lambimgignore`",
             INPUT,
         ),
+        build::function::Error::Package(error) => of_reading(error),
         build::function::Error::Tree(_) => hint("leave one of the two out by `exclude`", INPUT),
     }
 }
@@ -443,7 +451,7 @@ fn of_gone(base: &pins::BaseKey, source: &registry::Error) -> Advice {
 fn of_extension(error: &build::opt::Error) -> Advice {
     use build::opt::Error;
     match error {
-        Error::Zip(lambimg::zip::Error::Read(source)) | Error::File { source, .. }
+        Error::Zip(zip::Error::Read(source)) | Error::File { source, .. }
             if source.kind() == io::ErrorKind::NotFound =>
         {
             hint(
@@ -465,6 +473,43 @@ fn of_extension(error: &build::opt::Error) -> Advice {
         ),
         Error::Layer(..) => hint("name another version of the image", INPUT),
         Error::File { source, .. } => of_write(source),
+    }
+}
+
+fn of_reading(error: &reading::Error) -> Advice {
+    match error {
+        reading::Error::Archive {
+            source: zip::Error::Read(_),
+            ..
+        } => hint("check the file's permissions", USAGE),
+        reading::Error::Archive { .. }
+        | reading::Error::Member { .. }
+        | reading::Error::Read { .. }
+        | reading::Error::Tree(_) => hint(
+            "make the package anew, of plain files, directories and links among them, each of them once",
+            INPUT,
+        ),
+    }
+}
+
+fn of_package(error: &package::Error) -> Advice {
+    match error {
+        package::Error::TooLarge { .. } => hint(
+            "deploy the image, which may be of 10 GB; or leave out what is not needed by `exclude-in-packages`",
+            INPUT,
+        ),
+        package::Error::Read { source, .. } if source.kind() == io::ErrorKind::InvalidData => hint(
+            "the file is damaged where it came from; what is kept of it in the cache can be removed",
+            INPUT,
+        ),
+        package::Error::Read { .. } => hint("check the file's permissions", USAGE),
+        package::Error::Changed(_) => {
+            hint("build again when nothing writes to the project", REFUSED)
+        }
+        package::Error::Write { source, .. } => of_write(source),
+        package::Error::Special(_) => {
+            hint("name a file, or a place where there is nothing yet", USAGE)
+        }
     }
 }
 
