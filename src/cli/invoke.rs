@@ -46,6 +46,10 @@ pub(crate) fn invoke(
         let done = stop
             .unless(call(&fleet, calls, wanted.concurrency, terminal))
             .await;
+        if matches!(done, Ok(Ok(_))) {
+            // Nothing of the calls is lost where a signal gives this up: extensions have less time.
+            let _ = stop.unless(fleet.wind_down()).await;
+        }
         fleet.end().await;
         Ok(if done?? {
             ExitCode::from(failure::REFUSED)
@@ -70,8 +74,6 @@ async fn call(
         has_failed |= outcome.is_error;
         terminal.print_bytes(&in_one_line(&outcome.payload))?;
     }
-    drop(outcomes);
-    fleet.wind_down().await;
     Ok(has_failed)
 }
 

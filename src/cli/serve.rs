@@ -135,7 +135,7 @@ impl Serving<'_> {
                 Ok(mut next) => {
                     if !next.is(&ready) {
                         let (function, places) = next.parts();
-                        self.fleet.replace(function, places).await;
+                        self.fleet.replace(function, places);
                         self.terminal
                             .step("a file has changed: calls are answered by the new function");
                     }

@@ -1,7 +1,7 @@
 //! The environments of one function: as many calls at once as wanted, each in an environment of its own.
 //!
-//! A call takes an environment that is idle or soon will be, or a new one, or waits. Where environments run, who calls, and how, is
-//! not known here.
+//! A call takes an environment that is idle or soon will be, or a new one, or waits. Where environments run, who
+//! calls, and how, is not known here.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +38,8 @@ struct Shared {
     turns: Semaphore,
     state: Mutex<State>,
     ended: watch::Sender<bool>,
+    /// How many that no call will have are still to be ended.
+    leaving: watch::Sender<usize>,
     log: Log,
     clock: Clock,
 }
@@ -88,6 +90,7 @@ impl Fleet {
                 idle: Vec::new(),
             }),
             ended: watch::Sender::new(false),
+            leaving: watch::Sender::new(0),
             log,
             clock,
         }))
@@ -129,24 +132,24 @@ impl Fleet {
         answered.await.unwrap_or(Err(Error::Ended))
     }
 
-    /// Has every later call answered by environments made of this; older ones finish theirs.
-    pub async fn replace(&self, function: Function, places: Places) {
-        let old = {
+    /// Has every later call answered by environments made of this; older ones finish theirs and are ended meanwhile.
+    pub fn replace(&self, function: Function, places: Places) {
+        {
             let mut state = self.0.state();
             state.origin = Origin {
                 version: state.origin.version + 1,
                 function: Arc::new(function),
                 places,
             };
-            std::mem::take(&mut state.idle)
-        };
-        shut_down(old).await;
+        }
+        self.0.retire();
     }
 
-    /// Ends the environments that no call has, once their extensions are through with the last one.
+    /// Ends the environments that no call has, once their extensions are through with the last one. Whoever gives
+    /// this up is left with [`Self::end`].
     pub async fn wind_down(&self) {
-        let idle = std::mem::take(&mut self.0.state().idle);
-        shut_down(idle).await;
+        self.0.retire();
+        self.0.all_left().await;
     }
 
     /// Ends every environment, with the time to shut down that Lambda gives; calls under way are given up.
@@ -154,8 +157,7 @@ impl Fleet {
         self.0.ended.send_replace(true);
         // Whoever has a turn gives it back at once now.
         let _all = self.0.turns.acquire_many(self.0.size).await;
-        let idle = std::mem::take(&mut self.0.state().idle);
-        shut_down(idle).await;
+        self.wind_down().await;
     }
 }
 
@@ -183,6 +185,26 @@ impl Shared {
 
     fn origin(&self) -> Origin {
         self.state().origin.clone()
+    }
+
+    /// Ends the environments that wait for calls, whoever waits for that or does not.
+    fn retire(self: &Arc<Self>) {
+        let old = std::mem::take(&mut self.state().idle);
+        if old.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        shared.leaving.send_modify(|count| *count += old.len());
+        tokio::spawn(async move {
+            let count = old.len();
+            shut_down(old).await;
+            shared.leaving.send_modify(|leaving| *leaving -= count);
+        });
+    }
+
+    async fn all_left(&self) {
+        // Its sender is this value's own.
+        let _ = self.leaving.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Waits until no more than the others are at work.
@@ -241,16 +263,35 @@ impl Shared {
         give(kept, environment).await;
     }
 
-    /// The environment that was last at work. Those that were killed meanwhile are dropped.
+    /// The environment that was last at work among those that can be had at once, or else the one that was last at
+    /// work. Those that were killed meanwhile are dropped.
     async fn idle(&self) -> Option<(u64, Environment)> {
         loop {
-            let idle = self.state().idle.pop()?;
-            if let Ok(environment) = idle.environment.await
-                && !environment.is_gone()
-            {
-                return Some((idle.version, environment));
+            let (version, environment) = match self.ready() {
+                Some(ready) => ready,
+                None => {
+                    let last = self.state().idle.pop()?;
+                    let Ok(environment) = last.environment.await else {
+                        continue;
+                    };
+                    (last.version, environment)
+                }
+            };
+            if !environment.is_gone() {
+                return Some((version, environment));
             }
         }
+    }
+
+    /// The last of those whose extensions and failures nobody has to wait for.
+    fn ready(&self) -> Option<(u64, Environment)> {
+        let mut state = self.state();
+        for place in (0..state.idle.len()).rev() {
+            if let Ok(environment) = state.idle[place].environment.try_recv() {
+                return Some((state.idle.remove(place).version, environment));
+            }
+        }
+        None
     }
 
     /// A new environment, of the newest origin.
@@ -349,6 +390,35 @@ mod tests {
         assert!(matches!(failed, Err(Error::Place(_))), "{failed:?}");
         // Of what failed nothing is used again.
         assert_eq!(call(&fleet, "1").await.unwrap().payload, "1");
+        assert_eq!(stages.lock().unwrap().len(), 2);
+        fleet.end().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_is_ended_all_the_same() {
+        let (fleet, stages) = fleet(2);
+        let (one, other) = tokio::join!(call(&fleet, "1"), call(&fleet, "exit"));
+        assert!(one.is_ok() && other.is_ok());
+        // Nobody waits, as after a signal.
+        let given_up = tokio::time::timeout(Duration::ZERO, fleet.wind_down()).await;
+        assert!(given_up.is_err());
+        fleet.end().await;
+        assert!(stages.lock().unwrap().iter().all(|one| !one.is_running()));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_one_while_another_is_idle() {
+        let (fleet, stages) = fleet(2);
+        let (one, other) = tokio::join!(call(&fleet, "1"), call(&fleet, "1"));
+        assert!(one.is_ok() && other.is_ok());
+        assert!(call(&fleet, "exit").await.unwrap().is_error);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(call(&fleet, "1").await.unwrap().payload, "1");
+        assert!(
+            begun.elapsed() < Duration::from_millis(90),
+            "{:?}",
+            begun.elapsed()
+        );
         assert_eq!(stages.lock().unwrap().len(), 2);
         fleet.end().await;
     }

@@ -198,6 +198,7 @@ impl Environment {
         };
         let duration = begun.elapsed();
         if failure.is_none() && !self.shared.look(States::call_is_done) {
+            self.programs.drain().await;
             let report = self.report(&answered, None, duration).await;
             let log_tail = self.shared.journal.take_tail();
             let outcome = answered.outcome(None, report, log_tail);
