@@ -267,15 +267,14 @@ impl Shared {
     /// work. Those that were killed meanwhile are dropped.
     async fn idle(&self) -> Option<(u64, Environment)> {
         loop {
-            let (version, environment) = match self.ready() {
-                Some(ready) => ready,
-                None => {
-                    let last = self.state().idle.pop()?;
-                    let Ok(environment) = last.environment.await else {
-                        continue;
-                    };
-                    (last.version, environment)
-                }
+            let (version, environment) = if let Some(ready) = self.ready() {
+                ready
+            } else {
+                let last = self.state().idle.pop()?;
+                let Ok(environment) = last.environment.await else {
+                    continue;
+                };
+                (last.version, environment)
             };
             if !environment.is_gone() {
                 return Some((version, environment));
