@@ -430,9 +430,9 @@ mod tests {
         insta::assert_snapshot!(told("path = 'bin', to = '/opt/bin'").unwrap(), @"extension    bin to /opt/bin");
         insta::assert_snapshot!(told("image = 'r.test/a:1'").unwrap(), @"extension    r.test/a:1 to /opt");
         insta::assert_snapshot!(told("image = 'r.test/a:1', path = '/x', to = '/opt/extensions/x'").unwrap(), @"extension    r.test/a:1 to /opt/extensions/x");
-        insta::assert_snapshot!(told("path = 'bin', to = '/etc/bin'").unwrap_err(), @"");
-        insta::assert_snapshot!(told("zip = 'a.zip', to = '/optional'").unwrap_err(), @"");
-        insta::assert_snapshot!(told("image = 'r.test/a:1', path = '/x'").unwrap_err(), @"");
+        insta::assert_snapshot!(told("path = 'bin', to = '/etc/bin'").unwrap_err(), @"`/etc/bin` (`lambimg.toml` line 2) is not in /opt, and an extension goes there by its `to`; `files` go anywhere");
+        insta::assert_snapshot!(told("zip = 'a.zip', to = '/optional'").unwrap_err(), @"`/optional` (`lambimg.toml` line 2) is not in /opt, and an extension goes there by its `to`; `files` go anywhere");
+        insta::assert_snapshot!(told("image = 'r.test/a:1', path = '/x'").unwrap_err(), @"`/x` (`lambimg.toml` line 2) is not in /opt, and an extension goes there by its `to`; `files` go anywhere");
         insta::assert_snapshot!(told("to = '/opt'").unwrap_err(), @"one of `extensions` (`lambimg.toml` line 2) has no `zip`, `image` or `path`");
         insta::assert_snapshot!(told("zip = 'a.zip', path = 'b'").unwrap_err(), @"`path, zip` (`lambimg.toml` line 2) is more than one extension: a `zip` has nothing beside it but `to`");
         insta::assert_snapshot!(told("image = 'Upper'").unwrap_err(), @"`Upper` is no image name: a repository is made of lower-case letters and digits, with single `.`, `_`, `-` or `/` between them (`lambimg.toml` line 2)");
