@@ -1,6 +1,7 @@
 //! Files that go into the image beside the function: models, certificates, libraries.
 //!
-//! Whoever names one means it: no pattern leaves anything of it out. What is named here by a path of the project is
+//! Whoever names one means it: no pattern leaves anything of it out, and of a directory nothing is left out but what
+//! builds themselves write. What is named here by a path of the project is
 //! no part of the function as well. It knows nothing of layers.
 
 use std::fs;
@@ -8,10 +9,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::build::{function, real};
+use crate::build::{function, own_files, real};
 use crate::file_tree::{self, Content, FileTree, Node};
-use crate::plan::Plan;
 use crate::plan::image::{ExtraFile, Source};
+use crate::plan::{Needs, Plan};
 
 /// The files, as they will stand in the image.
 ///
@@ -94,7 +95,11 @@ pub(super) fn of(file: &ExtraFile, plan: &Plan) -> Result<FileTree, function::Er
     let metadata = fs::metadata(&from).map_err(read_error)?;
     if metadata.is_dir() {
         tree.insert(file.to.clone(), Node::Directory, &owner)?;
-        let skip = [];
+        // What a run writes there would move the next one's image.
+        let mut skip = own_files(plan);
+        if let Needs::Requirements { lock, .. } | Needs::Project { lock, .. } = &plan.needs {
+            skip.extend(real(lock));
+        }
         function::whole_directory(&from, &file.to, &owner, &skip, &mut tree)?;
         return Ok(match file.executable {
             Some(executable) => with_mode(&tree, executable, &owner)?,

@@ -348,6 +348,16 @@ pub enum Error {
         /// What ended it.
         source: registry::Error,
     },
+    /// What software is in a layer is not known.
+    #[error(
+        "layer {layer} of the image cannot be read, and an SBOM has to list what is in it: {why}"
+    )]
+    Unlisted {
+        /// Which, counted from 1, the lowest.
+        layer: usize,
+        /// Why, as a clause.
+        why: String,
+    },
     /// The network failed.
     #[error(transparent)]
     Http(#[from] http::Error),

@@ -227,7 +227,7 @@ impl Destinations {
 /// Has a bill of materials belong to a pushed image in each of its repositories, as an artifact of its own.
 ///
 /// # Errors
-/// [`Error::NotAttached`], and those of reading the image.
+/// [`Error::NotAttached`], [`Error::Unlisted`], and those of reading the image.
 pub async fn attach(
     image: &Image,
     pushed: &mut [Pushed],
@@ -244,7 +244,7 @@ pub async fn attach(
             tag: None,
             digest: None,
         };
-        let document = sbom::document(&subject, Some(&name), &wheels, format);
+        let document = sbom::document(&subject, Some(&name), &wheels, format)?;
         let artifact = Artifact {
             media_type: format.media_type(),
             document: document.into_bytes(),

@@ -93,7 +93,7 @@ fn of_image(
     let today = surroundings::today();
     let subject = block_on(checking::open(text, architecture, &today, &tools))??;
     limit_store(limit, &tools, terminal);
-    Ok(document(&subject, name_of(text).as_ref(), wanted, &tools))
+    document(&subject, name_of(text).as_ref(), wanted, &tools)
 }
 
 /// What the image is called elsewhere too; where it lies says nothing of that.
@@ -134,7 +134,7 @@ fn of_project(
     };
     let subject = block_on(work)??;
     limit_store(limit, &tools, terminal);
-    Ok(document(&subject, name.as_ref(), wanted, &tools))
+    document(&subject, name.as_ref(), wanted, &tools)
 }
 
 fn document(
@@ -142,9 +142,10 @@ fn document(
     name: Option<&Name>,
     wanted: &SbomArguments,
     tools: &Tools,
-) -> String {
+) -> Result<String, Failure> {
     let wheels = sbom::wheels(&tools.store, subject);
-    sbom::document(subject, name, &wheels, wanted.format.into())
+    let document = sbom::document(subject, name, &wheels, wanted.format.into());
+    document.map_err(Failure::from)
 }
 
 /// Attaches a document of this form to what was pushed, if one is wanted.

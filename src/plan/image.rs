@@ -17,6 +17,8 @@ use crate::oci::reference::Reference;
 
 /// How the labels begin that this tool's images speak to it by.
 const OWN_LABELS: &str = "lambimg.";
+/// Where Lambda has what layers bring.
+const OPT: &str = "opt";
 /// Directories that are Lambda's own where the image runs, whatever it has there.
 const NOT_THE_IMAGES: [&str; 4] = ["dev", "proc", "sys", "tmp"];
 
@@ -69,8 +71,10 @@ pub struct Extension {
     pub written: String,
     /// Where it is.
     pub source: Source,
-    /// Where it goes.
+    /// Where it goes; a file that goes into a directory keeps its name there.
     pub to: ImagePath,
+    /// Whether `to` is that directory.
+    pub into: bool,
 }
 
 /// Where an extension is.
@@ -109,31 +113,45 @@ fn extension(row: &Row, root: &Path) -> Result<Extension, Error> {
         part: "zip`, `image` or `path",
         place: row.place.clone(),
     };
-    let to = row.get("to").map(place_in_image).transpose()?;
+    let to = row.get("to").map(place_in_opt).transpose()?;
+    // A file cannot be `/opt` itself.
+    let written = row.get("to").map(|to| to.value.as_str());
+    let ends = written.is_some_and(|to| to.ends_with('/'));
+    let into = ends || to.as_ref().is_some_and(|to| to.as_str() == OPT);
     let (path, opt) = (row.get("path"), || default_place(row));
     match (row.get("zip"), row.get("image"), path) {
         (Some(zip), None, None) => Ok(Extension {
             written: zip.value.clone(),
             source: Source::Zip(root.join(&zip.value)),
             to: to.map_or_else(opt, Ok)?,
+            into,
         }),
         (None, Some(image), path) => {
+            let to = match (to, path) {
+                (Some(to), _) => to,
+                (None, Some(path)) => place_in_opt(path)?,
+                (None, None) => opt()?,
+            };
             let path = path.map_or_else(opt, place_in_image)?;
             Ok(Extension {
                 written: http::redact_name(&image.value),
                 source: Source::Image {
                     from: read_image(image, root)?,
-                    path: path.clone(),
+                    path,
                 },
-                to: to.unwrap_or(path),
+                to,
+                into,
             })
         }
         (None, None, Some(path)) => {
+            let into = into || to.is_none();
             let to = to.map_or_else(opt, Ok)?;
+            let file = extra(path, to.clone(), root)?;
             Ok(Extension {
                 written: path.value.clone(),
-                source: Source::Directory(extra(path, to.clone(), root)?),
+                source: Source::Directory(ExtraFile { into, ..file }),
                 to,
+                into,
             })
         }
         (Some(_), _, _) => Err(Error::Value {
@@ -147,10 +165,23 @@ fn extension(row: &Row, root: &Path) -> Result<Extension, Error> {
 
 /// Where Lambda unpacks layers.
 fn default_place(row: &Row) -> Result<ImagePath, Error> {
-    ImagePath::new("opt").map_err(|error| Error::Path {
+    ImagePath::new(OPT).map_err(|error| Error::Path {
         error,
         place: row.place.clone(),
     })
+}
+
+/// A place that a layer of Lambda's could bring.
+fn place_in_opt(setting: &Setting) -> Result<ImagePath, Error> {
+    let path = place_in_image(setting)?;
+    let (first, _) = path.as_str().split_once('/').unwrap_or((path.as_str(), ""));
+    if first != OPT {
+        return Err(bad_value(
+            setting,
+            "not in /opt, and an extension goes there by its `to`; `files` go anywhere",
+        ));
+    }
+    Ok(path)
 }
 
 /// Reads how the image is run.
@@ -399,6 +430,9 @@ mod tests {
         insta::assert_snapshot!(told("path = 'bin', to = '/opt/bin'").unwrap(), @"extension    bin to /opt/bin");
         insta::assert_snapshot!(told("image = 'r.test/a:1'").unwrap(), @"extension    r.test/a:1 to /opt");
         insta::assert_snapshot!(told("image = 'r.test/a:1', path = '/x', to = '/opt/extensions/x'").unwrap(), @"extension    r.test/a:1 to /opt/extensions/x");
+        insta::assert_snapshot!(told("path = 'bin', to = '/etc/bin'").unwrap_err(), @"`/etc/bin` (`lambimg.toml` line 2) is not in /opt, and an extension goes there by its `to`; `files` go anywhere");
+        insta::assert_snapshot!(told("zip = 'a.zip', to = '/optional'").unwrap_err(), @"`/optional` (`lambimg.toml` line 2) is not in /opt, and an extension goes there by its `to`; `files` go anywhere");
+        insta::assert_snapshot!(told("image = 'r.test/a:1', path = '/x'").unwrap_err(), @"`/x` (`lambimg.toml` line 2) is not in /opt, and an extension goes there by its `to`; `files` go anywhere");
         insta::assert_snapshot!(told("to = '/opt'").unwrap_err(), @"one of `extensions` (`lambimg.toml` line 2) has no `zip`, `image` or `path`");
         insta::assert_snapshot!(told("zip = 'a.zip', path = 'b'").unwrap_err(), @"`path, zip` (`lambimg.toml` line 2) is more than one extension: a `zip` has nothing beside it but `to`");
         insta::assert_snapshot!(told("image = 'Upper'").unwrap_err(), @"`Upper` is no image name: a repository is made of lower-case letters and digits, with single `.`, `_`, `-` or `/` between them (`lambimg.toml` line 2)");

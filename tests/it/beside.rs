@@ -188,6 +188,29 @@ fn files_go_where_they_are_sent_and_nowhere_else() {
     assert_ne!(first.layers[count - 2], other.layers[count - 2]);
 }
 
+/// The second build finds what the first has written.
+#[test]
+fn what_builds_write_is_not_sent() {
+    let project = project(
+        "files = [{ from = '.', to = '/srv/all' }]\nextensions = [{ path = '.', to = '/opt/all' }]\n",
+    );
+    project.file("requirements.txt", "");
+    let output = format!("oci:{}", project.path().join("out/image").display());
+    let mut digests = Vec::new();
+    for _ in 0..2 {
+        let (image, outcome) = image(&project, &["-o", &output]);
+        for place in ["srv/all", "opt/all"] {
+            let sent: Vec<_> = image.files_below(place).into_keys().collect();
+            let wanted = ["app.py", "pyproject.toml", "requirements.txt"];
+            assert_eq!(sent, wanted, "{}", outcome.rendering());
+        }
+        digests.push(image.digest());
+    }
+    assert!(project.path().join("out/image/oci-layout").is_file());
+    assert!(project.path().join("lambimg.lock").is_file());
+    assert_eq!(digests[0], digests[1]);
+}
+
 #[test]
 fn a_file_in_a_place_that_is_taken() {
     let settings = "files = [{ from = '../project/other.py', to = '/var/task/app.py' }]\n";
@@ -333,6 +356,33 @@ fn a_layer_zip_is_unpacked_as_lambda_does() {
     assert!(
         told.contains("/opt/extensions/watcher of layer.zip has no execute bit"),
         "{told}"
+    );
+}
+
+#[test]
+fn a_file_goes_into_a_directory_by_its_name() {
+    let registry = Registry::start();
+    let mut tree = Tree::default();
+    tree.file("adapters/one", "#!/bin/sh\n", 0o755);
+    let reference = base::of_tree(&registry, &tree);
+    let project = project(&format!(
+        "extensions = [{{ path = 'ext/agent', to = '/opt/extensions/' }}, {{ path = 'ext/agent' }}, {{ path = 'all' }},\n\
+         {{ image = '{reference}', path = '/adapters/one', to = '/opt/extensions/' }},\n\
+         {{ image = '{reference}', path = '/adapters', to = '/opt/adapters/' }}]\n"
+    ));
+    project.file("ext/agent", "#!/bin/sh\n");
+    project.file("all/lib/x", "x");
+    let (image, _) = image(&project, &[]);
+    let files = image.files_below("opt").into_keys();
+    assert_eq!(
+        files.collect::<Vec<_>>(),
+        [
+            "adapters/one",
+            "agent",
+            "extensions/agent",
+            "extensions/one",
+            "lib/x"
+        ]
     );
 }
 

@@ -195,6 +195,20 @@ fn a_layer_that_cannot_be_read_is_told() {
 }
 
 #[test]
+fn a_page_in_the_project_is_no_file_of_its_function() {
+    let project = Project::with_handler();
+    let base = Base::aws("3.12").reference();
+    let inspect = ["inspect", ".", "--base", &base, "--html", "page.html"];
+    let told = || {
+        let told = project.lambimg(inspect.iter().chain(&["--format", "json"]));
+        serde_json::from_str::<Value>(&told.succeed()).unwrap()
+    };
+    let first = told();
+    assert!(project.path().join("page.html").is_file());
+    assert_eq!(told()["digest"], first["digest"]);
+}
+
+#[test]
 fn a_page_that_has_no_place_is_a_failure() {
     let project = Project::new();
     let image = forged(&project);

@@ -13,6 +13,8 @@ use serde_json::json;
 use crate::support::base::Base;
 use crate::support::bent;
 use crate::support::digest;
+use crate::support::forge::Forge;
+use crate::support::forge::Packing;
 use crate::support::index::Index;
 use crate::support::process::run;
 use crate::support::program;
@@ -26,6 +28,7 @@ use crate::support::wheel::Wheel;
 
 const REFUSED: i32 = 1;
 const USAGE: i32 = 2;
+const INPUT: i32 = 3;
 const NETWORK: i32 = 4;
 const CYCLONEDX: &str = "application/vnd.cyclonedx+json";
 const EMPTY: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
@@ -320,6 +323,20 @@ fn a_project_gives_the_document_of_its_image() {
         .lambimg(["sbom", "orders", "--handler", "a.b"])
         .run();
     assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+}
+
+/// A document that lacks what is in a layer would be believed.
+#[test]
+fn a_layer_that_cannot_be_read_has_no_document() {
+    let project = Project::new();
+    let mut forge = Forge::sound();
+    forge.packing = Packing::Zstd;
+    let directory = project.beside("image");
+    forge.write(&directory);
+    let image = format!("oci:{}", directory.display());
+    let outcome = project.lambimg(["sbom", &image]).run();
+    assert_eq!(outcome.code, Some(INPUT), "{}", outcome.rendering());
+    assert_said!(outcome);
 }
 
 /// An image of ours with one wheel, built on a base of another registry.

@@ -62,10 +62,11 @@ pub(super) async fn layers(
     let options = plan.layer_options();
     let manifest = image.manifest.digest();
     let inputs = [
-        &b"part 1"[..],
+        &b"part 2"[..],
         manifest.as_bytes(),
         path.as_str().as_bytes(),
         extension.to.as_str().as_bytes(),
+        &[u8::from(extension.into)],
     ];
     let memo = layer::memo_key(options, inputs);
     let known = tools.store.recall::<Vec<Kept>>(&memo);
@@ -164,7 +165,7 @@ fn part(
     {
         return Ok(Part::Whole(whole));
     }
-    files(&layers, &tree, &real, extension, store)
+    files(&layers, &tree, &real, path, extension, store)
 }
 
 fn prove(layer: &Read, image: &Image, number: usize) -> Result<(), Error> {
@@ -245,14 +246,23 @@ fn whole(layers: &[Read], tree: &Tree, directory: &str) -> Option<Vec<Kept>> {
     (is_all && !kept.is_empty()).then_some(kept)
 }
 
-/// The files at a path as a tree.
+/// The files at a path as a tree; `real` is where the path that was asked for leads.
 fn files(
     layers: &[Read],
     tree: &Tree,
     real: &str,
+    asked: &ImagePath,
     extension: &Extension,
     store: &BlobStore,
 ) -> Result<Part, Error> {
+    let entry = tree.get(real, layers).map(|found| found.entry);
+    let is_directory = entry.is_none_or(|entry| entry.kind == Kind::Directory);
+    let to = if extension.into && !is_directory {
+        let name = asked.as_str().rsplit('/').next().unwrap_or_default();
+        extension.to.join(name)?
+    } else {
+        extension.to.clone()
+    };
     let paths = std::iter::once(real).chain(tree.paths_below(real));
     let mut wanted: BTreeMap<usize, BTreeSet<&str>> = BTreeMap::new();
     let mut found = Vec::new();
@@ -272,9 +282,9 @@ fn files(
     for (path, found) in found {
         let below = path[real.len()..].trim_start_matches('/');
         let place = if below.is_empty() {
-            extension.to.clone()
+            to.clone()
         } else {
-            extension.to.join(below)?
+            to.join(below)?
         };
         let special = || Error::Special(path.to_owned());
         let node = match found {

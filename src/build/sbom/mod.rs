@@ -18,6 +18,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::blob_store::{self, BlobStore, MemoKey};
+use crate::build::Error;
 use crate::build::inventory::{Inventory, Package};
 use crate::build::sbom::licence::Licence;
 use crate::digest::Digest;
@@ -126,14 +127,29 @@ pub fn wheels(store: &BlobStore, image: &Subject) -> Vec<Wheel> {
 }
 
 /// The document of an image, which has this name, if any. It ends in a line's end.
-pub fn document(image: &Subject, name: Option<&Name>, wheels: &[Wheel], format: Format) -> String {
+///
+/// # Errors
+/// [`Error::Unlisted`]: a document that lacks something is worse than none.
+pub fn document(
+    image: &Subject,
+    name: Option<&Name>,
+    wheels: &[Wheel],
+    format: Format,
+) -> Result<String, Error> {
+    if let Some(number) = check::unread(image).into_iter().next() {
+        let why = image.layers[number].damage.clone();
+        return Err(Error::Unlisted {
+            layer: number + 1,
+            why: why.unwrap_or_else(|| "it is packed in a way that is not read".to_owned()),
+        });
+    }
     let inventory = Inventory::of(image);
     let materials = Materials::of(image, &inventory, name, wheels);
     let value = match format {
         Format::CycloneDx => cyclonedx::document(&materials),
         Format::Spdx => spdx::document(&materials),
     };
-    format!("{value:#}\n")
+    Ok(format!("{value:#}\n"))
 }
 
 /// When an image was made, in RFC 3339, if it says so.

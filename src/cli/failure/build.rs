@@ -226,6 +226,10 @@ pub(super) fn of_build(error: &build::Error) -> Advice {
         build::Error::Layer(error) => of_layer(error),
         build::Error::Document(error) => of_document(error),
         build::Error::Layout(error) => of_layout(error),
+        build::Error::Unlisted { .. } => hint(
+            "have the image made with layers that are whole, of plain tar or gzip; `lambimg check` tells what is wrong",
+            INPUT,
+        ),
         build::Error::Registry(source)
         | build::Error::PartlyPushed { source, .. }
         | build::Error::NotAttached { source, .. } => of_registry(source),

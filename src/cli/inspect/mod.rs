@@ -179,6 +179,7 @@ impl Run<'_> {
         let (mut plan, tools) = self.opening.plan(&project, config.clone())?;
         // What is wrong with it is `check`'s to say, and the page's.
         plan.ignored = check::rules().map(|rule| rule.id).collect();
+        plan.own_files.extend(self.wanted.html.clone());
         let architecture = Some(plan.architecture.oci());
         let work = async {
             let built = build::build(plan, &tools).await?;
