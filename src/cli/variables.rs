@@ -73,6 +73,9 @@ impl VariableArguments {
         if let Some(name) = own.keys().find(|name| RESERVED.contains(&name.as_str())) {
             return Err(Failure::variable_is_reserved(name));
         }
+        if let Some(name) = own.keys().find(|name| !is_name(name)) {
+            return Err(Failure::no_variable_name(name));
+        }
         let size = json!(own).to_string().len();
         if size > MAX_VARIABLES {
             return Err(Failure::variables_too_large(size));
@@ -111,6 +114,16 @@ impl VariableArguments {
         }
         Ok(variables)
     }
+}
+
+/// Whether Lambda takes a variable of this name: `[a-zA-Z]([a-zA-Z0-9_])+`.
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic())
+        && bytes.len() > 0
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// The lines that say something, with their numbers from 1.
@@ -188,16 +201,20 @@ mod tests {
     fn flags_win_over_files_and_take_what_is_set_here() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("variables");
-        fs::write(&file, "A=file\nB=file\nLAMBIMG_TEST_NOT_SET\nPATH\n").unwrap();
+        fs::write(
+            &file,
+            "OF_BOTH=file\nOF_FILE=file\nLAMBIMG_TEST_NOT_SET\nPATH\n",
+        )
+        .unwrap();
         let arguments = VariableArguments {
-            set: vec!["A=flag".to_owned(), "HOME=".to_owned()],
+            set: vec!["OF_BOTH=flag".to_owned(), "HOME=".to_owned()],
             files: vec![file.clone()],
         };
         let read = arguments.read().unwrap().variables;
         let names: Vec<_> = read.keys().map(String::as_str).collect();
-        assert_eq!(names, ["A", "B", "HOME", "PATH"]);
+        assert_eq!(names, ["HOME", "OF_BOTH", "OF_FILE", "PATH"]);
         assert_eq!(
-            (&*read["A"], &*read["B"], &*read["HOME"]),
+            (&*read["OF_BOTH"], &*read["OF_FILE"], &*read["HOME"]),
             ("flag", "file", "")
         );
         assert_eq!(read["PATH"], std::env::var("PATH").unwrap());
@@ -225,6 +242,21 @@ mod tests {
         }
         let refused = read(&["AWS_LAMBDA_FUNCTION_NAME=secret"]).unwrap_err();
         insta::assert_snapshot!(refused.message, @"`AWS_LAMBDA_FUNCTION_NAME` is a variable that Lambda reserves");
+        for name in ["1A", "A-B", "A.B", "_A", "A", "ÄB", "A\u{1b}"] {
+            let refused = read(&[&format!("{name}=secret")]).unwrap_err().message;
+            assert!(
+                refused.starts_with(&format!("`{name}` is no name")),
+                "{refused}"
+            );
+        }
+        assert!(read(&["AB=", "a1=", "A_=", "a__B2="]).is_ok());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, "GOOD=1\n1A=secret\n").unwrap();
+        let arguments = VariableArguments {
+            set: Vec::new(),
+            files: vec![file.path().to_owned()],
+        };
+        insta::assert_snapshot!(arguments.read().unwrap_err().message, @"`1A` is no name that Lambda takes for a variable: `[a-zA-Z]([a-zA-Z0-9_])+`");
         let given = read(&["AWS_DEFAULT_REGION=a", "AWS_REGION=b", "TZ=c"]).unwrap();
         assert_eq!(given.region.as_deref(), Some("b"));
         assert_eq!(
@@ -234,7 +266,7 @@ mod tests {
         );
         assert_eq!(read(&["AWS_REGION="]).unwrap().region, None);
         // As Lambda measures: with names, quotes and all, and without credentials.
-        let most = format!("A={}", "x".repeat(MAX_VARIABLES - r#"{"A":""}"#.len()));
+        let most = format!("AB={}", "x".repeat(MAX_VARIABLES - r#"{"AB":""}"#.len()));
         let credentials = format!("AWS_SESSION_TOKEN={}", "x".repeat(2000));
         assert!(read(&[&most, &credentials]).is_ok());
         let refused = read(&[&format!("{most}x")]).unwrap_err();

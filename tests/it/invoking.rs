@@ -188,9 +188,12 @@ fn a_function_that_fails_is_exit_code_one_and_its_error_the_response() {
 fn variables_are_those_that_are_given_and_no_others() {
     let project = orders();
     let file = project.beside("variables");
-    fs::write(&file, "# docker's format\nA=file\nB=file\n\nSECRET\n").unwrap();
-    let asked =
-        "[\"A\", \"B\", \"SECRET\", \"AWS_SECRET_ACCESS_KEY\", \"AWS_ACCESS_KEY_ID\", \"LANG\"]";
+    fs::write(
+        &file,
+        "# docker's format\nOF_BOTH=file\nOF_FILE=file\n\nSECRET\n",
+    )
+    .unwrap();
+    let asked = "[\"OF_BOTH\", \"OF_FILE\", \"SECRET\", \"AWS_SECRET_ACCESS_KEY\", \"AWS_ACCESS_KEY_ID\", \"LANG\"]";
     let run = project
         .lambimg(
             [
@@ -200,7 +203,7 @@ fn variables_are_those_that_are_given_and_no_others() {
                 "-d",
                 asked,
                 "--env",
-                "A=flag=1",
+                "OF_BOTH=flag=1",
             ]
             .into_iter()
             .chain([
@@ -214,8 +217,8 @@ fn variables_are_those_that_are_given_and_no_others() {
         .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
         .env("AWS_SECRET_ACCESS_KEY", "never");
     let answer: Value = serde_json::from_str(&run.succeed()).unwrap();
-    assert_eq!(answer["A"], "flag=1");
-    assert_eq!(answer["B"], "file");
+    assert_eq!(answer["OF_BOTH"], "flag=1");
+    assert_eq!(answer["OF_FILE"], "file");
     assert_eq!(answer["SECRET"], "mine");
     assert_eq!(answer["AWS_ACCESS_KEY_ID"], "AKIAEXAMPLE");
     assert_eq!(answer["AWS_SECRET_ACCESS_KEY"], Value::Null);
@@ -640,6 +643,7 @@ fn what_is_asked_wrongly_is_told_before_anything_is_done() {
         refused(&["invoke", ".", "-d", "{'a': 1}"]),
         refused(&["invoke", ".", "--env", "NOT_SET"]),
         refused(&["invoke", ".", "--env", "A B=secret"]),
+        refused(&["invoke", ".", "--env", "1A=secret"]),
         refused(&["invoke", ".", "--env-file", "absent"]),
         refused(&["invoke", ".", "--env", "AWS_LAMBDA_RUNTIME_API=here"]),
         refused(&["serve", ".", "--env-file", large.to_str().unwrap()]),

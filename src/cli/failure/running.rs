@@ -135,6 +135,19 @@ impl Failure {
         )
     }
 
+    /// A variable's name is none to Lambda.
+    pub(crate) fn no_variable_name(name: &str) -> Self {
+        Self::plain(
+            format!(
+                "`{name}` is no name that Lambda takes for a variable: `[a-zA-Z]([a-zA-Z0-9_])+`"
+            ),
+            hint(
+                "take another name: a letter, and one or more letters, digits and underscores",
+                USAGE,
+            ),
+        )
+    }
+
     /// The variables are more than Lambda takes.
     pub(crate) fn variables_too_large(size: usize) -> Self {
         let most = function::MAX_VARIABLES;
@@ -265,6 +278,14 @@ fn of_sandbox(error: &sandbox::Error) -> Advice {
              LAMBIMG_CACHE_DIR to a directory on ext4, xfs, btrfs or tmpfs",
             REFUSED,
         ),
+        sandbox::Error::Setup { action, source }
+            if action == "make its places" && source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            hint(
+                "the cache is another user's: set LAMBIMG_CACHE_DIR to a directory of your own",
+                REFUSED,
+            )
+        }
         sandbox::Error::Setup { .. } | sandbox::Error::Refused { .. } | sandbox::Error::Gone => {
             (None, REFUSED)
         }
@@ -320,6 +341,11 @@ mod tests {
         assert!(!masked.contains("LAMBIMG_CACHE_DIR"), "{masked}");
         let layers = hint_of(mount("its layers"));
         assert!(layers.contains("LAMBIMG_CACHE_DIR"), "{layers}");
+        let anothers = hint_of(sandbox::Error::Setup {
+            action: "make its places".to_owned(),
+            source: os_error(rustix::io::Errno::ACCESS),
+        });
+        assert!(anothers.contains("LAMBIMG_CACHE_DIR"), "{anothers}");
         let full = hint_of(sandbox::Error::Refused {
             action: "make a pipe",
             source: os_error(rustix::io::Errno::MFILE),
