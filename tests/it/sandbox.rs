@@ -39,7 +39,7 @@ fn output(command: &mut Command) -> String {
 fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-image");
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-image-2");
         if !place.exists() {
             let work = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
             let root = work.path().join("root");
@@ -79,7 +79,11 @@ fn make_image(root: &Path) {
         fs::copy(from, to).unwrap();
     };
     let mut libraries = BTreeSet::new();
+    // Its `ctypes` needs one more.
+    let script = "import _ctypes; print(_ctypes.__file__)";
+    let ctypes = output(Command::new("python3").args(["-c", script]));
     for (from, to) in [
+        (ctypes.trim(), "py/ctypes.so"),
         (python, "py/bin/python3"),
         ("/bin/sh", "bin/sh"),
         ("/bin/cat", "bin/cat"),
@@ -871,6 +875,36 @@ async fn the_most_memory_is_of_those_that_run() {
     assert!(0 < memory.most && memory.most < 50 * MIB, "{memory:?}");
     small.handle.signal(9).await.unwrap();
     small.handle.wait().await;
+}
+
+#[tokio::test]
+async fn segments_that_are_left_end_the_sandbox() {
+    let shelf = Shelf::new();
+    let sandbox = shelf.start().await;
+    let segment = |flags: &str| {
+        format!(
+            "
+import ctypes
+c = ctypes.CDLL(None)
+c.shmat.restype = ctypes.c_void_p
+number = c.shmget(0, 8 << 20, 0o1600)
+place = c.shmat(number, None, 0)
+ctypes.memset(place, 1, 8 << 20)
+{flags}
+print(number >= 0)
+"
+        )
+    };
+    // One that goes with its process is no matter.
+    let (exit, out, err) = python(&sandbox, &segment("c.shmctl(number, 0, None)")).await;
+    assert_eq!((exit, &*out, &*err), (Exit::Code(0), "True\n", ""));
+    sandbox.kill_all().await.unwrap();
+    assert!(!sandbox.is_gone());
+    let (exit, out, err) = python(&sandbox, &segment("")).await;
+    assert_eq!((exit, &*out, &*err), (Exit::Code(0), "True\n", ""));
+    let ended = sandbox.kill_all().await;
+    assert!(matches!(ended, Err(Error::Gone)), "{ended:?}");
+    assert!(sandbox.is_gone());
 }
 
 #[tokio::test]

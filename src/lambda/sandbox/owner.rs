@@ -310,7 +310,8 @@ impl Sandbox {
     /// Ends every program and whatever they have started, and returns when they are gone. `/tmp` is kept.
     ///
     /// # Errors
-    /// When the sandbox has ended, with which they have ended too. It is ended if they leave its first process no time.
+    /// When the sandbox has ended, with which they have ended too. It is ended if they leave its first process no time,
+    /// or memory that is in none of them.
     pub async fn kill_all(&self) -> Result<(), Error> {
         let answer = self.shared.ask(Ask::KillAll, &[], "end its programs");
         let Ok(answer) = timeout(PATIENCE, answer).await else {

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 
 use super::programs;
-use super::usage::{EVERY, SELDOM, Usage};
+use super::usage::{self, EVERY, SELDOM, Usage};
 use crate::lambda::sandbox::control::{self, Answer, Ask, Message, Request, errno};
 use crate::lambda::sandbox::{Exit, Program, Spec};
 
@@ -129,7 +129,14 @@ impl Server<'_> {
         let answer = match request.ask {
             Ask::Spawn { process, program } => self.spawn(process, &program, descriptors),
             Ask::Signal { process, signal } => done(self.signal(process, signal)),
-            Ask::KillAll => done(self.kill_all()),
+            Ask::KillAll => {
+                let killed = self.kill_all();
+                // They would count for ever: what comes next is to have a new sandbox.
+                if usage::has_detached() {
+                    return Err(io::Error::other("segments are left"));
+                }
+                done(killed)
+            }
             Ask::Listen { port } => socket(listen(port)),
             Ask::Connect { port } => socket(connect(port)),
             Ask::List { directory } => names(&directory).map_or_else(refused, Answer::Names),

@@ -70,6 +70,9 @@ impl Usage {
     pub(super) fn begins(&mut self) {
         if std::mem::take(&mut self.is_over) {
             self.memory.most = 0;
+            // How long it took to look at the others is no measure for this one.
+            self.not_before = Instant::now();
+            self.not_exact_before = self.not_before;
         }
     }
 
@@ -102,8 +105,7 @@ impl Usage {
         for pid in processes {
             shares.extend(share(pid)?);
         }
-        let segments = fs::read_to_string(SEGMENTS).unwrap_or_default();
-        let detached = detached(&segments);
+        let detached = detached(&segments());
         let mut sum = total(&shares) + detached;
         if sum > self.limit {
             if begun < self.not_exact_before {
@@ -207,6 +209,15 @@ fn proportional(mappings: &str) -> u64 {
     sum
 }
 
+/// Whether there is memory that no process has.
+pub(super) fn has_detached() -> bool {
+    detached(&segments()) > 0
+}
+
+fn segments() -> String {
+    fs::read_to_string(SEGMENTS).unwrap_or_default()
+}
+
 /// The bytes of segments that no process has. The first line names the columns.
 fn detached(segments: &str) -> u64 {
     let segments = segments.lines().skip(1).filter_map(|segment| {
@@ -236,6 +247,25 @@ mod tests {
         };
         assert_eq!(total(&[]), 0);
         assert_eq!(total(&[share(3, 10), share(4, 20)]), 27);
+    }
+
+    #[test]
+    fn who_comes_next_is_looked_at_at_once() {
+        let mut usage = Usage::new(0);
+        let later = Instant::now() + Duration::from_mins(1);
+        usage.memory.most = 7;
+        (usage.not_before, usage.not_exact_before) = (later, later);
+        // One more beside others.
+        usage.begins();
+        assert_eq!((usage.memory.most, usage.not_before), (7, later));
+        usage.is_over();
+        usage.begins();
+        assert_eq!(usage.memory.most, 0);
+        let now = Instant::now();
+        assert!(
+            usage.not_before <= now && usage.not_exact_before <= now,
+            "{usage:?}"
+        );
     }
 
     #[test]
