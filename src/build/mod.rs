@@ -22,6 +22,7 @@ mod installed;
 pub mod inventory;
 pub mod layering;
 pub mod locking;
+pub mod many;
 pub mod metadata;
 pub mod opt;
 pub mod outdated;
@@ -1082,14 +1083,14 @@ async fn list_files(plan: &Arc<Plan>, tools: &Tools) -> Result<FileTree, Error> 
 /// See [`function::Error`].
 pub fn function_tree(plan: &Plan) -> Result<FileTree, function::Error> {
     if plan.is_archive {
-        return Ok(package::reading::file_tree(&plan.project)?);
+        return Ok(package::reading::file_tree(&plan.source)?);
     }
     let mut out = own_files(plan);
     out.extend(files::sources(plan));
     // It steers the build, and may say who the user is to an index.
     let needs = plan.needs.file().and_then(real);
     out.extend(needs.filter(|file| file.file_name() != Some("pyproject.toml".as_ref())));
-    function::file_tree(&plan.project, &plan.exclude, &out)
+    function::file_tree(&plan.source, &plan.exclude, &out)
 }
 
 /// What this run itself writes.

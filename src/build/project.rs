@@ -1,7 +1,7 @@
 //! The project itself, where it is a package: what its wheel holds is the function.
 //!
-//! Files beside the package go in only where the handler is among them and not in the wheel. How a wheel
-//! is built is not known here.
+//! Files beside the package go in only where the handler is among them and not in the wheel, or where they are one
+//! function's of several. How a wheel is built is not known here.
 
 use std::fs;
 use std::io;
@@ -75,7 +75,8 @@ pub(super) async fn tree(
     let wheel = source::wheel_of_directory(&plan.project, target, &workshop).await;
     let wheel = wheel.map_err(|error| Error::Project(Box::new(error)))?;
     let mut tree = dependencies::tree_of_one(plan, base, wheel, tools).await?;
-    if !has_handler(plan, &tree) && has_handler(plan, files) {
+    let is_apart = plan.source != plan.project;
+    if is_apart || (!has_handler(plan, &tree) && has_handler(plan, files)) {
         tree.merge(files.clone())?;
     }
     Ok(tree)

@@ -271,10 +271,10 @@ impl Glance {
             seen.add(&path, outputs);
         }
         if plan.is_archive {
-            seen.add(&plan.project, outputs);
+            seen.add(&plan.source, outputs);
         }
-        let listed = fs::read_dir(&plan.project).into_iter().flatten().flatten();
-        let without_effect = function::without_effect(&plan.project, &plan.exclude).ok();
+        let listed = fs::read_dir(&plan.source).into_iter().flatten().flatten();
+        let without_effect = function::without_effect(&plan.source, &plan.exclude).ok();
         for entry in listed {
             let path = entry.path();
             if !without_effect

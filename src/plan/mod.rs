@@ -285,8 +285,12 @@ pub struct Request {
 /// What will be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// Which of the project's functions it is, if the project has several.
+    pub function: Option<String>,
     /// The project's directory.
     pub project: PathBuf,
+    /// The directory whose files are the function: the project's own, or one in it.
+    pub source: PathBuf,
     /// The runtime.
     pub runtime: &'static Runtime,
     /// The architecture.
@@ -438,6 +442,8 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         warnings,
         ignored,
         today: request.today,
+        function: None,
+        source: project.root.clone(),
         project: project.root.clone(),
         names,
         runtime,
