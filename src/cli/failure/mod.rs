@@ -396,6 +396,24 @@ impl From<config::Error> for Failure {
                 format!("write {wanted}, as `python = \"3.12\"` or `tags = [\"orders\"]`"),
                 USAGE,
             ),
+            config::Error::FunctionName { .. } => hint(
+                "write letters and digits with `-` or `_` between them, at most 64 in all",
+                USAGE,
+            ),
+            config::Error::SameFunction { .. } => hint(
+                "give one of them another name: images and locks are named in small letters",
+                USAGE,
+            ),
+            config::Error::ProjectAlone { key, .. } if key == "tags" => {
+                hint("a function's names are its `image`, a text or a list of texts", USAGE)
+            }
+            config::Error::ProjectAlone { .. } => {
+                hint("write it where all functions have it, beside `functions`", USAGE)
+            }
+            config::Error::Source { .. } => hint(
+                "name a directory that lies in the project, by its path from there, as `src/orders`",
+                USAGE,
+            ),
             config::Error::TwoFiles => hint(
                 format!(
                     "move everything into `{}` or into `pyproject.toml`",
