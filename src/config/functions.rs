@@ -212,7 +212,10 @@ mod tests {
         assert_eq!(config.python.as_ref().unwrap().value, "3.12");
         assert_eq!(config.groups.as_ref().unwrap().value, ["orders"]);
         assert_eq!(config.exclude.as_ref().unwrap().value, ["*.md", "*.txt"]);
-        assert_eq!((&*config.env["A"].value, &*config.env["B"].value), ("1", "3"));
+        assert_eq!(
+            (&*config.env["A"].value, &*config.env["B"].value),
+            ("1", "3")
+        );
         assert_eq!(config.files.len(), 2);
         assert_eq!(config.check.strict.as_ref().unwrap().value, "true");
         assert_eq!(config.tags.as_ref().unwrap().value, ["shop-{function}"]);

@@ -694,7 +694,8 @@ fn nearest(key: &str) -> Option<&'static str> {
     nearest_of(key, KEYS.into_iter().chain([functions::TABLE]))
 }
 
-fn nearest_of(key: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+/// The known word that looks most like this one, if any does.
+pub(crate) fn nearest_of<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |known: &&str| strsim::damerau_levenshtein(key, known);
     let best = known.min_by_key(distance)?;
     (distance(&best) <= 1 + key.len() / 3).then_some(best)

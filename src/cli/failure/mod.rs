@@ -404,12 +404,14 @@ impl From<config::Error> for Failure {
                 "give one of them another name: images and locks are named in small letters",
                 USAGE,
             ),
-            config::Error::ProjectAlone { key, .. } if key == "tags" => {
-                hint("a function's names are its `image`, a text or a list of texts", USAGE)
-            }
-            config::Error::ProjectAlone { .. } => {
-                hint("write it where all functions have it, beside `functions`", USAGE)
-            }
+            config::Error::ProjectAlone { key, .. } if key == "tags" => hint(
+                "a function's names are its `image`, a text or a list of texts",
+                USAGE,
+            ),
+            config::Error::ProjectAlone { .. } => hint(
+                "write it where all functions have it, beside `functions`",
+                USAGE,
+            ),
             config::Error::Source { .. } => hint(
                 "name a directory that lies in the project, by its path from there, as `src/orders`",
                 USAGE,
