@@ -133,8 +133,11 @@ fn fill(text: &str, name: &str) -> String {
     text.replace(PLACEHOLDER, &name.to_lowercase())
 }
 
-/// The same of each text of a list.
-pub(super) fn filled_list(
+/// A list of such texts.
+///
+/// # Errors
+/// When the project is taken for no function, and a text has to have one's name.
+pub fn filled_list(
     setting: Option<Setting<Vec<String>>>,
     project: &Project,
 ) -> Result<Option<Setting<Vec<String>>>, Error> {
@@ -308,8 +311,7 @@ pub(super) fn with_own_lock(
     let name = lock.file_name().unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
     let is_main = name == "pylock.toml" && project.needs.contains(&"pylock.toml");
-    let is_anothers =
-        (is_main && !project.own_lock) || project.named_locks.iter().any(|other| *other == name);
+    let is_anothers = (is_main && !project.own_lock) || project.named_locks.contains(&name);
     if is_anothers && lock.parent() == Some(&project.root) {
         return Ok(needs);
     }

@@ -49,7 +49,7 @@ const AWS: u8 = 5;
 pub(crate) const BUG: u8 = 70;
 
 /// What the user is told, and what the shell.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// The fact.
     pub(crate) message: String,
@@ -92,6 +92,17 @@ impl Failure {
             hint: advice.0,
             code: advice.1,
         }
+    }
+
+    /// What went wrong with these functions of a project, if it has several.
+    pub(crate) fn of_functions(mut self, names: &[String]) -> Self {
+        let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        self.message = match &*quoted {
+            [] => self.message,
+            [one] => format!("function {one}: {}", self.message),
+            several => format!("functions {}: {}", several.join(", "), self.message),
+        };
+        self
     }
 
     /// There is nowhere to keep the store.
