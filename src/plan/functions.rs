@@ -404,7 +404,7 @@ mod tests {
             &["zip:dist/{function}.zip", "oci:images:{function}"],
         );
         let plans = plans.unwrap();
-        let told: Vec<_> = plans.iter().map(|plan| plan.to_string()).collect();
+        let told: Vec<_> = plans.iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(told[0], @r"
         function     B
         project      /src/Shop

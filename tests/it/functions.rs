@@ -1,6 +1,7 @@
 //! Many functions of one project: each an image of its own, from one file of settings and one run.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
@@ -124,7 +125,7 @@ fn all_are_built_and_pushed_each_under_its_name() {
         metadata(&project)["names"],
         json!(["project/orders:latest"])
     );
-    let named = [
+    let two = [
         "build",
         "--function",
         "whole",
@@ -133,7 +134,7 @@ fn all_are_built_and_pushed_each_under_its_name() {
         "--format",
         "json",
     ];
-    let document: Value = serde_json::from_str(&project.lambimg(named).succeed()).unwrap();
+    let document: Value = serde_json::from_str(&project.lambimg(two).succeed()).unwrap();
     assert_eq!(
         document["functions"]["whole"]["names"],
         json!(["all-of-it:1"])
@@ -215,7 +216,12 @@ fn what_cannot_be_is_refused_before_anything_is_built() {
     let mut told = String::new();
     let mut refused = |arguments: &[&str]| {
         let outcome = expect_failure(USAGE, project.lambimg(arguments).run());
-        told += &format!("$ lambimg {}\n{}\n", arguments.join(" "), outcome.stderr);
+        let _ = writeln!(
+            told,
+            "$ lambimg {}\n{}",
+            arguments.join(" "),
+            outcome.stderr
+        );
         outcome.settings()
     };
     refused(&["invoke", ".", "-d", "{}"]);
@@ -256,7 +262,7 @@ fn settings_of_functions_are_placed() {
         project.file("lambimg.toml", settings_text);
         let outcome = project.lambimg(["build"].iter().chain(flags)).run();
         let outcome = expect_failure(USAGE, outcome);
-        all += &format!("{settings_text}{}\n", outcome.stderr);
+        let _ = writeln!(all, "{settings_text}{}", outcome.stderr);
         settings = outcome.settings();
     }
     let project = Project::new();
