@@ -295,7 +295,7 @@ impl Terminal {
         let distinct: Vec<_> = layers.values().map(|(made, _)| *made).collect();
         let is_taken = |made: &&&Made| made.taken_from.is_some();
         self.line(&format!(
-            "{} on their bases with {}, {} of them taken over{}",
+            "{}: {} above the base, {} of them taken over{}",
             counted(all.len(), "function"),
             sum(&distinct),
             distinct.iter().filter(is_taken).count(),
