@@ -14,6 +14,7 @@ mod sdk;
 #[cfg(not(feature = "aws"))]
 #[path = "no_sdk.rs"]
 mod sdk;
+mod service;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -27,27 +28,28 @@ use crate::http::{self, Client};
 use crate::progress::Progress;
 
 pub use login::Login;
+pub use service::Service;
 
 /// What AWS can be asked for in vain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Whoever built this left AWS out.
-    #[error("`{registry}` wants a login of AWS, and this build of lambimg has no AWS support")]
+    #[error("`{of}` wants a login of AWS, and this build of lambimg has no AWS support")]
     NotBuiltIn {
-        /// The registry's host.
-        registry: String,
+        /// What is asked for, as a registry's host.
+        of: String,
     },
     /// Nothing in the chain has any credentials.
-    #[error("no AWS credentials were found for `{registry}`")]
+    #[error("no AWS credentials were found for `{of}`")]
     NoCredentials {
-        /// The registry's host.
-        registry: String,
+        /// What is asked for, as a registry's host.
+        of: String,
     },
     /// Credentials are configured, but cannot be had.
-    #[error("the AWS credentials for `{registry}` cannot be had: {detail}")]
+    #[error("the AWS credentials for `{of}` cannot be had: {detail}")]
     Credentials {
-        /// The registry's host.
-        registry: String,
+        /// What is asked for, as a registry's host.
+        of: String,
         /// What went wrong, outermost first.
         detail: String,
     },

@@ -151,7 +151,7 @@ fn login_hint(registry: &str, credentials: Source) -> String {
 
 fn of_aws(error: &aws::Error) -> Advice {
     match error {
-        aws::Error::NotBuiltIn { registry } => hint(
+        aws::Error::NotBuiltIn { of: registry } => hint(
             format!(
                 "install a lambimg that was built with its feature `aws`, or log in by another program: \
                  `aws ecr get-login-password | docker login --username AWS --password-stdin {registry}`"
