@@ -128,7 +128,7 @@ impl Aws {
 
 /// The call without its signature; nothing where the endpoint has no room for it.
 fn request(call: &Call<'_>, endpoint: &Url) -> Option<Request> {
-    let url = endpoint.clone();
+    let mut url = endpoint.clone();
     match call.form {
         Form::Json(target, body) => {
             let mut request = Request::new(Method::POST, url);
@@ -138,6 +138,13 @@ fn request(call: &Call<'_>, endpoint: &Url) -> Option<Request> {
             request.headers.insert(TARGET, target);
             request.body = Some(Bytes::from(body.to_string()));
             Some(request)
+        }
+        Form::Get(path, query) => {
+            let mut segments = url.path_segments_mut().ok()?;
+            segments.pop_if_empty().extend(path);
+            drop(segments);
+            url.query_pairs_mut().extend_pairs(query);
+            Some(Request::new(Method::GET, url))
         }
     }
 }
@@ -248,6 +255,17 @@ mod tests {
         assert_eq!(
             told("<html>"),
             "AWS answered 400 to `ecr:GetAuthorizationToken`: it gives no reason (no code)"
+        );
+        let rest = refusal(
+            "lambda:GetLayerVersion".to_owned(),
+            StatusCode::FORBIDDEN,
+            Some("AccessDeniedException:http://x/"),
+            br#"{"Message":"not yours"}"#,
+            &[],
+        );
+        assert_eq!(
+            rest.to_string(),
+            "AWS refuses `lambda:GetLayerVersion`: not yours (AccessDeniedException)"
         );
     }
 }

@@ -167,7 +167,7 @@ fn endpoint(dual_stack: bool, fips: &str, region: &str, suffix: &str) -> Option<
 }
 
 /// It becomes part of a host's name, so nothing else may be in it.
-fn is_region(region: &str) -> bool {
+pub(super) fn is_region(region: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric();
     region.bytes().next().is_some_and(word) && region.bytes().all(|b| word(b) || b == b'-')
 }

@@ -1,12 +1,14 @@
-//! The few calls made of AWS: a login for ECR's registries, and their repositories.
+//! The few calls made of AWS: a login for ECR's registries, and their repositories; a layer of Lambda's.
 //!
-//! Follows ECR's API of 2015-09-21 and the public gallery's of 2020-10-30, JSON 1.1 signed by version 4. Whose
+//! Follows ECR's API of 2015-09-21 and the public gallery's of 2020-10-30, JSON 1.1, and Lambda's of 2018-10-31,
+//! REST with JSON, signed by version 4. Whose
 //! credentials are used is for AWS's own chain to say (`sdk`), which alone in this library reads the
 //! environment, the home and the clock: that is what it is for. This room must never know what is pushed, nor
 //! how a registry is spoken to.
 
 mod call;
 pub mod ecr;
+pub mod layers;
 mod login;
 pub mod repository;
 #[cfg(feature = "aws")]

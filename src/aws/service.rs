@@ -40,6 +40,8 @@ pub(super) struct Call<'a> {
 pub(super) enum Form<'a> {
     /// JSON 1.1: what stands before the action in `X-Amz-Target`, and the body.
     Json(&'static str, &'a Value),
+    /// REST: what is got, below the endpoint, and the query.
+    Get(&'a [&'a str], &'a [(&'a str, &'a str)]),
 }
 
 impl Call<'_> {
