@@ -14,7 +14,7 @@
 //! | [`oci`] | the image specification, and Docker's schema 2 | registries, Python, Lambda |
 //! | [`python`] | what the PyPA specifications and the tools' locks say; indexes, resolvers, sources, bytecode | images |
 //! | [`lambda`] | Lambda's runtimes, paths, handlers; its rules for images; functions run as it runs them | AWS accounts; where an image comes from |
-//! | [`aws`] | the few calls of AWS: ECR's logins and repositories | what is pushed, and how |
+//! | [`aws`] | the few calls of AWS: ECR's logins and repositories, Lambda's layers | what is pushed, and how |
 //! | [`registry`] | the distribution specification | Python, Lambda, what is in a layer |
 //! | [`config`] | what the user wrote, and where | what it means; defaults |
 //! | [`plan`] | what will be done, nothing left to decide | files, networks, clocks |

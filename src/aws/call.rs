@@ -1,10 +1,10 @@
-//! One signed call of ECR's API, and what its refusals mean.
+//! One signed call of AWS, and what its refusals mean.
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::ecr::Registry;
 use super::sdk::Identity;
+use super::service::{Api, Call, Form};
 use super::{Aws, Error};
 use crate::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use crate::http::retry::{self, Trouble};
@@ -13,6 +13,8 @@ use crate::http::{self, Method, Request, StatusCode, Url};
 const MAX_ANSWER: u64 = 4 << 20;
 const JSON_1_1: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.1");
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
+/// Where REST has the code of an error.
+const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 /// A call that failed.
 struct Failed {
@@ -39,38 +41,30 @@ impl From<http::Error> for Failed {
 
 impl Aws {
     /// Makes a call as whoever the chain of credentials finds.
-    pub(super) async fn call(
-        &self,
-        registry: &Registry,
-        action: &str,
-        body: &Value,
-    ) -> Result<Value, Error> {
+    pub(super) async fn call(&self, call: &Call<'_>) -> Result<Value, Error> {
         let now = (self.0.settings.now)();
         // What is made of AWS's own crates is large, and seldom needed.
-        let identity = Box::pin(self.0.sdk.identity(registry, now)).await?;
-        Box::pin(self.call_as(&identity, registry, action, body)).await
+        let identity = Box::pin(self.0.sdk.identity(call.api, now)).await?;
+        Box::pin(self.call_as(&identity, call)).await
     }
 
     pub(super) async fn call_as(
         &self,
         identity: &Identity,
-        registry: &Registry,
-        action: &str,
-        body: &Value,
+        call: &Call<'_>,
     ) -> Result<Value, Error> {
         let settings = &self.0.settings;
-        let endpoint = self.endpoint(registry).await?;
+        let endpoint = self.endpoint(call.api).await?;
         let mut retry = settings.client.retry(&endpoint);
-        let what = format!("{}:{action}", registry.service().policy);
         loop {
             // Signed anew each time: a signature is good for minutes only.
-            let called = self.call_once(identity, registry, &endpoint, action, body);
-            let Failed { error, trouble } = match called.await {
+            let Failed { error, trouble } = match self.call_once(identity, call, &endpoint).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
+            let progress = &settings.progress;
             match trouble {
-                Some(trouble) if retry.again(&what, &trouble, &settings.progress).await => {}
+                Some(trouble) if retry.again(&call.name(), &trouble, progress).await => {}
                 _ => return Err(error),
             }
         }
@@ -79,39 +73,25 @@ impl Aws {
     async fn call_once(
         &self,
         identity: &Identity,
-        registry: &Registry,
+        call: &Call<'_>,
         endpoint: &Url,
-        action: &str,
-        body: &Value,
     ) -> Result<Value, Failed> {
         let settings = &self.0.settings;
-        let mut request = Request::new(Method::POST, endpoint.clone());
-        let service = registry.service();
-        let unfit = || Error::Endpoint {
-            endpoint: http::redact(&request.url),
-            reason: "cannot be asked for this",
+        let unfit = |reason| Error::Endpoint {
+            endpoint: http::redact(endpoint),
+            reason,
         };
-        let target = HeaderValue::from_str(&format!("{}.{action}", service.target));
-        let target = target.map_err(|_| unfit())?;
-        request.headers.insert(CONTENT_TYPE, JSON_1_1);
-        request.headers.insert(TARGET, target);
-        request.body = Some(Bytes::from(body.to_string()));
-        if identity
-            .sign(&mut request, registry, (settings.now)())
-            .is_none()
-        {
-            let error = Error::Endpoint {
-                endpoint: http::redact(&request.url),
-                reason: "is none that a request can be signed for",
-            };
-            return Err(error.into());
-        }
+        let request = request(call, endpoint);
+        let mut request = request.ok_or_else(|| unfit("cannot be asked for this"))?;
+        let signed = identity.sign(&mut request, call.api, (settings.now)());
+        signed.ok_or_else(|| unfit("is none that a request can be signed for"))?;
         let response = settings.client.send_as_is(&request).await?;
         let (status, after) = (response.status(), retry::retry_after(response.headers()));
+        let kind = response.headers().get(ERROR_TYPE).cloned();
         let answer = http::read_limited(response, MAX_ANSWER).await?;
-        let action = format!("{}:{action}", service.policy);
         if status != StatusCode::OK {
-            let error = refusal(action, status, &answer, &identity.secrets());
+            let kind = kind.as_ref().and_then(|kind| kind.to_str().ok());
+            let error = refusal(call.name(), status, kind, &answer, &identity.secrets());
             let trouble = match &error {
                 Error::Answer { code, .. } if is_throttling(code) => {
                     Trouble::of_status(StatusCode::TOO_MANY_REQUESTS, after)
@@ -121,7 +101,7 @@ impl Aws {
             return Err(Failed { error, trouble });
         }
         let unread = |_| Error::Answer {
-            action,
+            action: call.name(),
             status: status.as_u16(),
             code: "no JSON".to_owned(),
             message: "the answer cannot be read".to_owned(),
@@ -130,9 +110,9 @@ impl Aws {
     }
 
     /// Where the API answers: what the user says, else what AWS does.
-    async fn endpoint(&self, registry: &Registry) -> Result<Url, Error> {
-        let configured = self.0.sdk.endpoint(registry).await;
-        let text = configured.unwrap_or_else(|| registry.endpoint().to_owned());
+    async fn endpoint(&self, api: Api<'_>) -> Result<Url, Error> {
+        let configured = self.0.sdk.endpoint(api).await;
+        let text = configured.unwrap_or_else(|| api.endpoint.to_owned());
         let error = |endpoint: String, reason| Error::Endpoint { endpoint, reason };
         // What stands before the first colon may be a name, with a password behind it.
         let url = Url::parse(&text).ok().filter(Url::has_host);
@@ -146,16 +126,47 @@ impl Aws {
     }
 }
 
+/// The call without its signature; nothing where the endpoint has no room for it.
+fn request(call: &Call<'_>, endpoint: &Url) -> Option<Request> {
+    let mut url = endpoint.clone();
+    match call.form {
+        Form::Json(target, body) => {
+            let mut request = Request::new(Method::POST, url);
+            let target = format!("{target}.{}", call.action);
+            let target = HeaderValue::from_str(&target).ok()?;
+            request.headers.insert(CONTENT_TYPE, JSON_1_1);
+            request.headers.insert(TARGET, target);
+            request.body = Some(Bytes::from(body.to_string()));
+            Some(request)
+        }
+        Form::Get(path, query) => {
+            let mut segments = url.path_segments_mut().ok()?;
+            segments.pop_if_empty().extend(path);
+            drop(segments);
+            url.query_pairs_mut().extend_pairs(query);
+            Some(Request::new(Method::GET, url))
+        }
+    }
+}
+
 fn is_throttling(code: &str) -> bool {
     code.starts_with("Throttling")
         || matches!(code, "RequestLimitExceeded" | "TooManyRequestsException")
 }
 
-/// JSON 1.1's errors: a code with or without a namespace before and an address behind it, and a message.
-fn refusal(action: String, status: StatusCode, answer: &[u8], secrets: &[&str]) -> Error {
+/// JSON's errors: a code with or without a namespace before and an address behind it, and a message. `kind` is the
+/// code where a header has it.
+fn refusal(
+    action: String,
+    status: StatusCode,
+    kind: Option<&str>,
+    answer: &[u8],
+    secrets: &[&str],
+) -> Error {
     let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
     let text = |key: &str| answer[key].as_str().unwrap_or_default();
-    let code = text("__type").split(':').next().unwrap_or_default();
+    let code = kind.unwrap_or_else(|| text("__type"));
+    let code = code.split(':').next().unwrap_or_default();
     let code = code.rsplit('#').next().unwrap_or_default().to_owned();
     let code = if code.is_empty() {
         "no code".to_owned()
@@ -218,6 +229,7 @@ mod tests {
             refusal(
                 action,
                 StatusCode::BAD_REQUEST,
+                None,
                 body.as_bytes(),
                 &["session/token"],
             )
@@ -243,6 +255,17 @@ mod tests {
         assert_eq!(
             told("<html>"),
             "AWS answered 400 to `ecr:GetAuthorizationToken`: it gives no reason (no code)"
+        );
+        let rest = refusal(
+            "lambda:GetLayerVersion".to_owned(),
+            StatusCode::FORBIDDEN,
+            Some("AccessDeniedException:http://x/"),
+            br#"{"Message":"not yours"}"#,
+            &[],
+        );
+        assert_eq!(
+            rest.to_string(),
+            "AWS refuses `lambda:GetLayerVersion`: not yours (AccessDeniedException)"
         );
     }
 }

@@ -3,6 +3,10 @@
 //! Pure: hosts as Amazon's own credential helper knows them, endpoints as botocore's rules have them. It must
 //! never know who asks, or with which credentials.
 
+use serde_json::Value;
+
+use super::service::{Api, Call, Form, Service};
+
 /// The suffixes of hosts that have dual-stack endpoints only under another name: IPv4 hosts' suffix, that of
 /// the dual-stack registry (empty where none is known), and that of the dual-stack API.
 const PARTITIONS: [(&str, &str, &str); 7] = [
@@ -22,24 +26,10 @@ const PARTITIONS: [(&str, &str, &str); 7] = [
 /// The only region where the public ECR has its API.
 const PUBLIC_REGION: &str = "us-east-1";
 
-/// One of ECR's two services, as its requests name it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Service {
-    /// The name in variables and profiles, as in `AWS_ENDPOINT_URL_ECR`.
-    pub id: &'static str,
-    /// The name that signatures are for.
-    pub signing_name: &'static str,
-    /// What stands before an action in `X-Amz-Target`.
-    pub target: &'static str,
-    /// What stands before an action in policies.
-    pub policy: &'static str,
-}
-
 /// Private registries, one for each account and region.
 pub static PRIVATE: Service = Service {
     id: "ECR",
     signing_name: "ecr",
-    target: "AmazonEC2ContainerRegistry_V20150921",
     policy: "ecr",
 };
 
@@ -47,7 +37,6 @@ pub static PRIVATE: Service = Service {
 pub static PUBLIC: Service = Service {
     id: "ECR PUBLIC",
     signing_name: "ecr-public",
-    target: "SpencerFrontendService",
     policy: "ecr-public",
 };
 
@@ -129,6 +118,30 @@ impl Registry {
         &self.endpoint
     }
 
+    /// Its API.
+    pub(super) fn api(&self) -> Api<'_> {
+        Api {
+            service: self.service(),
+            region: &self.region,
+            endpoint: &self.endpoint,
+            of: &self.host,
+        }
+    }
+
+    /// A call of its API.
+    pub(super) fn call<'a>(&'a self, action: &'a str, body: &'a Value) -> Call<'a> {
+        let target = if self.is_public() {
+            "SpencerFrontendService"
+        } else {
+            "AmazonEC2ContainerRegistry_V20150921"
+        };
+        Call {
+            api: self.api(),
+            action,
+            form: Form::Json(target, body),
+        }
+    }
+
     /// The name that the API has for a repository: in the public gallery an alias stands before it, which the
     /// credentials stand for.
     pub fn name_of<'name>(&self, repository: &'name str) -> &'name str {
@@ -154,7 +167,7 @@ fn endpoint(dual_stack: bool, fips: &str, region: &str, suffix: &str) -> Option<
 }
 
 /// It becomes part of a host's name, so nothing else may be in it.
-fn is_region(region: &str) -> bool {
+pub(super) fn is_region(region: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric();
     region.bytes().next().is_some_and(word) && region.bytes().all(|b| word(b) || b == b'-')
 }

@@ -157,7 +157,7 @@ impl Aws {
     ) -> Result<Login, Error> {
         let settings = &self.0.settings;
         let now = (settings.now)();
-        let identity = self.0.sdk.identity(registry, now).await?;
+        let identity = self.0.sdk.identity(registry.api(), now).await?;
         let key = key(registry, &identity);
         let slot = Arc::clone(self.0.logins.lock().await.entry(key).or_default());
         // Held while asking, so that many at once ask once.
@@ -197,13 +197,14 @@ impl Aws {
         identity: &Identity,
         now: SystemTime,
     ) -> Result<Login, Error> {
-        let action = "GetAuthorizationToken";
-        let answer = self.call_as(identity, registry, action, &json!({})).await?;
+        let body = json!({});
+        let call = registry.call("GetAuthorizationToken", &body);
+        let answer = self.call_as(identity, &call).await?;
         let host = registry.host();
         let progress = &self.0.settings.progress;
         progress.detail(format!("{host}: a login was had from AWS"));
         Login::of_answer(&answer, now).ok_or_else(|| Error::Answer {
-            action: format!("{}:{action}", registry.service().policy),
+            action: call.name(),
             status: 200,
             code: "no login".to_owned(),
             message: "the answer has no login".to_owned(),

@@ -1,12 +1,14 @@
-//! The few calls made of AWS: a login for ECR's registries, and their repositories.
+//! The few calls made of AWS: a login for ECR's registries, and their repositories; a layer of Lambda's.
 //!
-//! Follows ECR's API of 2015-09-21 and the public gallery's of 2020-10-30, JSON 1.1 signed by version 4. Whose
+//! Follows ECR's API of 2015-09-21 and the public gallery's of 2020-10-30, JSON 1.1, and Lambda's of 2018-10-31,
+//! REST with JSON, signed by version 4. Whose
 //! credentials are used is for AWS's own chain to say (`sdk`), which alone in this library reads the
 //! environment, the home and the clock: that is what it is for. This room must never know what is pushed, nor
 //! how a registry is spoken to.
 
 mod call;
 pub mod ecr;
+pub mod layers;
 mod login;
 pub mod repository;
 #[cfg(feature = "aws")]
@@ -14,6 +16,7 @@ mod sdk;
 #[cfg(not(feature = "aws"))]
 #[path = "no_sdk.rs"]
 mod sdk;
+mod service;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -27,27 +30,28 @@ use crate::http::{self, Client};
 use crate::progress::Progress;
 
 pub use login::Login;
+pub use service::Service;
 
 /// What AWS can be asked for in vain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Whoever built this left AWS out.
-    #[error("`{registry}` wants a login of AWS, and this build of lambimg has no AWS support")]
+    #[error("`{of}` wants a login of AWS, and this build of lambimg has no AWS support")]
     NotBuiltIn {
-        /// The registry's host.
-        registry: String,
+        /// What is asked for, as a registry's host.
+        of: String,
     },
     /// Nothing in the chain has any credentials.
-    #[error("no AWS credentials were found for `{registry}`")]
+    #[error("no AWS credentials were found for `{of}`")]
     NoCredentials {
-        /// The registry's host.
-        registry: String,
+        /// What is asked for, as a registry's host.
+        of: String,
     },
     /// Credentials are configured, but cannot be had.
-    #[error("the AWS credentials for `{registry}` cannot be had: {detail}")]
+    #[error("the AWS credentials for `{of}` cannot be had: {detail}")]
     Credentials {
-        /// The registry's host.
-        registry: String,
+        /// What is asked for, as a registry's host.
+        of: String,
         /// What went wrong, outermost first.
         detail: String,
     },

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::time::SystemTime;
 
 use super::Error;
-use super::ecr::Registry;
+use super::service::Api;
 use crate::http::{Client, Request};
 
 /// Nobody.
@@ -26,7 +26,7 @@ impl Identity {
         match self.0 {}
     }
 
-    pub(super) fn sign(&self, _: &mut Request, _: &Registry, _: SystemTime) -> Option<()> {
+    pub(super) fn sign(&self, _: &mut Request, _: Api<'_>, _: SystemTime) -> Option<()> {
         match self.0 {}
     }
 }
@@ -40,14 +40,14 @@ impl Sdk {
     }
 
     #[expect(clippy::unused_async, reason = "the other one waits")]
-    pub(super) async fn identity(&self, of: &Registry, _: SystemTime) -> Result<Identity, Error> {
+    pub(super) async fn identity(&self, api: Api<'_>, _: SystemTime) -> Result<Identity, Error> {
         Err(Error::NotBuiltIn {
-            registry: of.host().to_owned(),
+            of: api.of.to_owned(),
         })
     }
 
     #[expect(clippy::unused_async, reason = "the other one waits")]
-    pub(super) async fn endpoint(&self, _: &Registry) -> Option<String> {
+    pub(super) async fn endpoint(&self, _: Api<'_>) -> Option<String> {
         None
     }
 }
@@ -55,6 +55,7 @@ impl Sdk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::ecr::Registry;
     use crate::aws::{Aws, Settings};
     use crate::http;
     use crate::progress::Progress;

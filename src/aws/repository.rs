@@ -137,7 +137,10 @@ impl Aws {
     ) -> Result<bool, Error> {
         let names = json!([registry.name_of(repository)]);
         let request = named(registry, "repositoryNames", names).into();
-        match self.call(registry, "DescribeRepositories", &request).await {
+        match self
+            .call(&registry.call("DescribeRepositories", &request))
+            .await
+        {
             Ok(_) => Ok(true),
             Err(error) if is(&error, "RepositoryNotFoundException") => Ok(false),
             Err(error) => Err(error),
@@ -156,7 +159,10 @@ impl Aws {
         settings: &RepositorySettings,
     ) -> Result<bool, Error> {
         let request = settings.request(registry, repository);
-        match self.call(registry, "CreateRepository", &request).await {
+        match self
+            .call(&registry.call("CreateRepository", &request))
+            .await
+        {
             Ok(_) => {
                 if registry.is_public() && settings.exceed_gallery() {
                     self.0.settings.progress.warn(format!(

@@ -28,7 +28,7 @@ use aws_types::service_config::ServiceConfigKey;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::Error;
-use super::ecr::Registry;
+use super::service::Api;
 use crate::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use crate::http::{self, Client, Method, Request, Secret, Url};
 
@@ -64,18 +64,13 @@ impl Identity {
         self.0.expiry().is_none_or(|expiry| now + MARGIN < expiry)
     }
 
-    /// Signs a request to `registry`'s API; nothing where it cannot be signed.
-    pub(super) fn sign(
-        &self,
-        request: &mut Request,
-        registry: &Registry,
-        now: SystemTime,
-    ) -> Option<()> {
+    /// Signs a request to this API; nothing where it cannot be signed.
+    pub(super) fn sign(&self, request: &mut Request, api: Api<'_>, now: SystemTime) -> Option<()> {
         let identity = self.0.clone().into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
-            .region(registry.region())
-            .name(registry.service().signing_name)
+            .region(api.region)
+            .name(api.service.signing_name)
             .time(now)
             .settings(SigningSettings::default())
             .build()
@@ -146,13 +141,13 @@ impl Sdk {
         }
     }
 
-    async fn config(&self, registry: &Registry) -> &SdkConfig {
+    async fn config(&self, api: Api<'_>) -> &SdkConfig {
         let load = || async {
             // The region where roles are assumed. AWS's own chain would ask the machine for it, which takes
             // its time where there is nobody to ask.
             let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
                 .or_else(ProfileFileRegionProvider::new())
-                .or_else(Region::new(registry.region().to_owned()));
+                .or_else(Region::new(api.region.to_owned()));
             let loader = aws_config::defaults(BehaviorVersion::latest());
             let loader = loader.http_client(self.connector.clone()).region(region);
             loader.load().await
@@ -160,12 +155,11 @@ impl Sdk {
         self.config.get_or_init(load).await
     }
 
-    /// The endpoint that the user wants called for `registry`, by `AWS_ENDPOINT_URL_ECR` and the like, or by
-    /// a profile.
-    pub(super) async fn endpoint(&self, registry: &Registry) -> Option<String> {
-        let config = self.config(registry).await;
+    /// The endpoint that the user wants called, by `AWS_ENDPOINT_URL_ECR` and the like, or by a profile.
+    pub(super) async fn endpoint(&self, api: Api<'_>) -> Option<String> {
+        let config = self.config(api).await;
         let key = ServiceConfigKey::builder()
-            .service_id(registry.service().id)
+            .service_id(api.service.id)
             .profile("endpoint_url")
             .env("AWS_ENDPOINT_URL")
             .build();
@@ -176,20 +170,16 @@ impl Sdk {
     }
 
     /// Whoever the chain finds. That there is nobody is found out once.
-    pub(super) async fn identity(
-        &self,
-        registry: &Registry,
-        now: SystemTime,
-    ) -> Result<Identity, Error> {
-        let host = || registry.host().to_owned();
-        let nobody = || Error::NoCredentials { registry: host() };
+    pub(super) async fn identity(&self, api: Api<'_>, now: SystemTime) -> Result<Identity, Error> {
+        let of = || api.of.to_owned();
+        let nobody = || Error::NoCredentials { of: of() };
         let mut found = self.found.lock().await;
         match &*found {
             Found::Somebody(identity) if identity.is_good(now) => return Ok(identity.clone()),
             Found::Nobody => return Err(nobody()),
             Found::Somebody(_) | Found::Unasked => {}
         }
-        let config = self.config(registry).await;
+        let config = self.config(api).await;
         let provider = config.credentials_provider().ok_or_else(nobody)?;
         match provider.provide_credentials().await {
             Ok(credentials) => {
@@ -202,7 +192,7 @@ impl Sdk {
                 Err(nobody())
             }
             Err(error) => Err(Error::Credentials {
-                registry: host(),
+                of: of(),
                 detail: told(&error),
             }),
         }

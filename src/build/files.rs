@@ -35,7 +35,7 @@ pub(super) fn watched(plan: &Plan) -> Vec<PathBuf> {
         match &extension.source {
             Source::Directory(directory) => trees.push(of(directory, plan)),
             Source::Zip(path) => paths.push(path.clone()),
-            Source::Image { .. } => {}
+            Source::Layer(_) | Source::Image { .. } => {}
         }
     }
     for tree in trees.into_iter().flatten() {
@@ -57,7 +57,7 @@ pub(super) fn sources(plan: &Plan) -> impl Iterator<Item = PathBuf> {
     let extensions = extensions.filter_map(|extension| match &extension.source {
         Source::Directory(file) => Some(&file.from),
         Source::Zip(path) => Some(path),
-        Source::Image { .. } => None,
+        Source::Layer(_) | Source::Image { .. } => None,
     });
     let files = plan.files.iter().map(|file| &file.from);
     files.chain(extensions).filter_map(|path| real(path))

@@ -45,6 +45,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
+use crate::aws::Aws;
 use crate::blob_store::{self, BlobStore, MemoKey};
 use crate::build::base::Base;
 use crate::build::compiling::{Compiler, Counts, Report};
@@ -386,6 +387,8 @@ fn or_known(names: &[String]) -> String {
 pub struct Tools {
     /// The HTTP client.
     pub client: Client,
+    /// AWS, as the user may use it.
+    pub aws: Aws,
     /// The registries.
     pub registries: Registries,
     /// The local store.

@@ -8,8 +8,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::aws::layers::LayerArn;
 use crate::build::locking::{Upgrade, directory_of, is_read_only, read_optional, write_lock};
-use crate::build::pins::{self, BaseKey, Built, Bytecode, Found, Pins, Role, RuntimeClient};
+use crate::build::pins::{
+    self, BaseKey, Built, Bytecode, Found, LayerPin, Pins, Role, RuntimeClient,
+};
 use crate::build::{self, Error, compiling, wheel_layers};
 use crate::digest::Digest;
 use crate::lambda::Architecture;
@@ -56,6 +59,16 @@ pub enum Refusal {
         /// In the lock.
         locked: Digest,
         /// As it is.
+        actual: Digest,
+    },
+    /// A version of a layer, which never changes, is another now.
+    #[error("has {layer} as {locked}, and AWS says that it is {actual}")]
+    Layer {
+        /// The layer.
+        layer: String,
+        /// In the lock.
+        locked: Digest,
+        /// As AWS says.
         actual: Digest,
     },
     /// The interpreter is another.
@@ -369,6 +382,49 @@ impl Pinning {
             found,
         });
         state.notes.push(note);
+        Ok(())
+    }
+
+    /// What a version of a layer is, if the lock decides it.
+    ///
+    /// # Errors
+    /// When the lock must not change and does not decide it.
+    pub(super) fn layer(&self, arn: &LayerArn) -> Result<Option<LayerPin>, Error> {
+        let Some(inner) = self.0.as_deref() else {
+            return Ok(None);
+        };
+        let state = inner.state();
+        let arn = arn.to_string();
+        let mut layers = state.pins.layers.iter();
+        match layers.find(|layer| layer.arn == arn) {
+            Some(layer) => Ok(Some(layer.clone())),
+            None if inner.locked => Err(inner.refuse(state.absent(format!("the layer `{arn}`")))),
+            None => Ok(None),
+        }
+    }
+
+    /// Keeps what AWS says that a version of a layer is.
+    ///
+    /// # Errors
+    /// When the lock has it otherwise, whether it may change or not: no version ever does.
+    pub(super) fn settle_layer(&self, layer: LayerPin) -> Result<(), Error> {
+        let Some(inner) = self.0.as_deref() else {
+            return Ok(());
+        };
+        let mut state = inner.state();
+        let mut others = state.pins.layers.iter();
+        match others.find(|other| other.arn == layer.arn) {
+            Some(other) if other.digest == layer.digest => return Ok(()),
+            Some(other) => {
+                return Err(inner.refuse(Refusal::Layer {
+                    layer: layer.to_string(),
+                    locked: other.digest,
+                    actual: layer.digest,
+                }));
+            }
+            None => state.notes.push(format!("{layer} was not in it")),
+        }
+        state.pins.set_layer(layer);
         Ok(())
     }
 

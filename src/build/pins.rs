@@ -62,6 +62,8 @@ pub struct Pins {
     pub formats: String,
     /// The bases, and behind them the other images that something is taken from.
     pub bases: Vec<Base>,
+    /// The layers of Lambda's, by their ARNs.
+    pub layers: Vec<LayerPin>,
     /// The interpreters that compile.
     pub bytecode: Vec<(PythonVersion, Bytecode)>,
     /// The runtime clients.
@@ -169,6 +171,24 @@ impl Digests {
     }
 }
 
+/// A version of a layer of Lambda's, as AWS says it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerPin {
+    /// Its ARN.
+    pub arn: String,
+    /// Of its archive.
+    pub digest: Digest,
+    /// The archive's length in bytes.
+    pub size: u64,
+    /// Architectures that it is for; none where it does not say.
+    #[serde(default)]
+    pub architectures: Vec<String>,
+    /// Runtimes that it is for; none where it does not say.
+    #[serde(default)]
+    pub runtimes: Vec<String>,
+}
+
 /// What compiles for a Python.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bytecode {
@@ -229,6 +249,8 @@ struct Document {
     base: Vec<BaseEntry>,
     #[serde(default)]
     extension: Vec<BaseEntry>,
+    #[serde(default)]
+    layer: Vec<LayerPin>,
     #[serde(default)]
     bytecode: Vec<BytecodeEntry>,
     #[serde(default)]
@@ -297,6 +319,7 @@ impl FromStr for Pins {
         let mut pins = Self {
             formats: document.formats,
             bases: bases.chain(others).collect(),
+            layers: document.layer,
             bytecode: bytecode.collect::<Result<_, _>>()?,
             runtime_clients: clients.collect::<Result<_, _>>()?,
             built: document.built,
@@ -432,6 +455,7 @@ impl FileEntry {
 impl Pins {
     fn sort(&mut self) {
         self.bases.sort_by(|a, b| a.key.cmp(&b.key));
+        self.layers.sort_by(|a, b| a.arn.cmp(&b.arn));
         self.bytecode.sort_by_key(|(python, _)| *python);
         self.runtime_clients.sort_by(|a, b| a.target.cmp(&b.target));
         let key = |built: &Built| (built.name.clone(), built.target.clone());
@@ -440,10 +464,12 @@ impl Pins {
 
     fn check_once(&self) -> Result<(), Error> {
         let bases = self.bases.iter().map(|base| base.key.to_string());
+        let layers = self.layers.iter().map(ToString::to_string);
         let pythons = self.bytecode.iter().map(|(python, _)| python);
         let targets = self.runtime_clients.iter().map(|client| &client.target);
         let built = self.built.iter();
         let all = bases
+            .chain(layers)
             .chain(pythons.map(|python| format!("the bytecode of Python {python}")))
             .chain(targets.map(|target| format!("the runtime client of {target}")))
             .chain(built.map(|built| format!("{} built for {}", built.name, built.target)));
@@ -473,6 +499,10 @@ impl Pins {
             }
             there.set_base(base);
         }
+        let layers = self.layers.iter();
+        for layer in layers.filter(|it| !before.layers.contains(it)) {
+            there.set_layer(layer.clone());
+        }
         let bytecode = self.bytecode.iter();
         for (python, bytecode) in bytecode.filter(|it| !before.bytecode.contains(it)) {
             there.set_bytecode(*python, bytecode.clone());
@@ -491,6 +521,13 @@ impl Pins {
     pub fn set_base(&mut self, base: Base) {
         self.bases.retain(|other| other.key != base.key);
         self.bases.push(base);
+        self.sort();
+    }
+
+    /// Puts in a layer, in place of the one that there was.
+    pub fn set_layer(&mut self, layer: LayerPin) {
+        self.layers.retain(|other| other.arn != layer.arn);
+        self.layers.push(layer);
         self.sort();
     }
 
@@ -525,6 +562,9 @@ impl Pins {
         );
         for base in &self.bases {
             base.write(&mut text);
+        }
+        for layer in &self.layers {
+            layer.write(&mut text);
         }
         for (python, bytecode) in &self.bytecode {
             let _ = write!(text, "\n[[bytecode]]\npython = \"{python}\"\n");
@@ -603,6 +643,34 @@ impl Base {
     }
 }
 
+impl fmt::Display for LayerPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the layer `{}`", self.arn)
+    }
+}
+
+impl LayerPin {
+    fn write(&self, text: &mut String) {
+        let Self {
+            arn,
+            digest,
+            size,
+            architectures,
+            runtimes,
+        } = self;
+        let _ = write!(
+            text,
+            "\n[[layer]]\narn = {}\ndigest = \"{digest}\"\nsize = {size}\n",
+            quoted(arn)
+        );
+        for (key, list) in [("architectures", architectures), ("runtimes", runtimes)] {
+            if !list.is_empty() {
+                let _ = writeln!(text, "{key} = {}", toml::Value::from(list.clone()));
+            }
+        }
+    }
+}
+
 /// A file with all that it needs to be had again. A file that is known by nothing of this has no place here.
 fn file_table(locked: &Locked) -> String {
     let version = match locked {
@@ -653,6 +721,16 @@ mod tests {
         }
     }
 
+    fn layer(name: &str, digest: Digest) -> LayerPin {
+        LayerPin {
+            arn: format!("arn:aws:lambda:eu-west-1:123456789012:layer:{name}:1"),
+            digest,
+            size: 7,
+            architectures: Vec::new(),
+            runtimes: Vec::new(),
+        }
+    }
+
     #[test]
     fn what_others_settled_meanwhile_stays() {
         let cpython = |version: &str| Bytecode::Interpreter {
@@ -672,7 +750,10 @@ mod tests {
         ours.set_base(of(Architecture::Arm64, "arm"));
         there.set_base(of(Architecture::X86_64, "x86"));
         there.set_bytecode("3.12".parse().unwrap(), cpython("3.12.8"));
+        ours.set_layer(layer("ours", Digest::of("ours")));
+        there.set_layer(layer("theirs", Digest::of("theirs")));
         let merged = ours.settled_over(&before, there.clone());
+        assert_eq!(merged.layers.len(), 2);
         assert_eq!(merged.bytecode, there.bytecode);
         let digests = merged.bases[0].found.digests;
         assert_eq!(digests.get(Architecture::Arm64), Some(Digest::of("arm")));
@@ -708,6 +789,12 @@ mod tests {
                 ..Found::default()
             },
             checksum: Digest::of("host"),
+        });
+        pins.set_layer(layer("b", Digest::of("b")));
+        pins.set_layer(LayerPin {
+            architectures: vec!["x86_64".to_owned(), "arm64".to_owned()],
+            runtimes: vec!["python3.12".to_owned()],
+            ..layer("a", Digest::of("a"))
         });
         pins.set_bytecode("3.13".parse().unwrap(), Bytecode::None);
         let interpreter = Bytecode::Interpreter {
@@ -756,6 +843,18 @@ mod tests {
             index = "sha256:[sha256]"
             digests = { x86_64 = "sha256:[sha256]", arm64 = "sha256:[sha256]" }
             checksum = "sha256:[sha256]"
+
+            [[layer]]
+            arn = "arn:aws:lambda:eu-west-1:123456789012:layer:a:1"
+            digest = "sha256:[sha256]"
+            size = 7
+            architectures = ["x86_64", "arm64"]
+            runtimes = ["python3.12"]
+
+            [[layer]]
+            arn = "arn:aws:lambda:eu-west-1:123456789012:layer:b:1"
+            digest = "sha256:[sha256]"
+            size = 7
 
             [[bytecode]]
             python = "3.12"
@@ -847,12 +946,12 @@ mod tests {
           |
         3 | format = "layer 2; wheels 3"
           | ^^^^^^
-        unknown field `format`, expected one of `version`, `formats`, `base`, `extension`, `bytecode`, `runtime-client`, `built`
+        unknown field `format`, expected one of `version`, `formats`, `base`, `extension`, `layer`, `bytecode`, `runtime-client`, `built`
         ---
         it is not of its form
-        TOML parse error at line 21, column 11
+        TOML parse error at line 33, column 11
            |
-        21 | version = 3.12
+        33 | version = 3.12
            |           ^^^^
         invalid type: floating point `3.12`, expected a string
         ---
@@ -877,7 +976,7 @@ mod tests {
         its runtime client's awslambdaric says `//x.test/awslambdaric-3.0.2-py3-none-any.whl`, which is no URL
 
         ---
-        it has two entries for the bytecode of Python 3.12
+        it has two entries for the layer `arn:aws:lambda:eu-west-1:123456789012:layer:a:1`
         "#);
     }
 }

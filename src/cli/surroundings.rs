@@ -192,6 +192,7 @@ impl Surroundings {
             progress: progress.clone(),
         };
         Ok(Tools {
+            aws: aws.clone(),
             registries: Registries::new(client.clone(), keychain)
                 .with_mirrors(reach.mirrors.clone()),
             client,

@@ -292,7 +292,7 @@ pub const FILE_ALONE: [&str; 5] = ["source", "env", "labels", "files", "extensio
 /// The parts of one of `files`.
 const FILE_PARTS: &[&str] = &["from", "to", "mode"];
 /// The parts of one of `extensions`.
-const EXTENSION_PARTS: &[&str] = &["zip", "image", "path", "to"];
+const EXTENSION_PARTS: &[&str] = &["layer", "zip", "image", "path", "to"];
 
 /// The keys of tables whose keys stand behind them and a dot.
 const TABLES: [&str; 2] = ["repository", "check"];

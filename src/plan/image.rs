@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Error, bad_value, read_image};
+use crate::aws::layers::LayerArn;
 use crate::config::{Config, Row, Setting};
 use crate::file_tree::ImagePath;
 use crate::http;
@@ -67,7 +68,7 @@ pub struct ExtraFile {
 /// Something that `/opt` is given, as a layer of Lambda's would bring it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extension {
-    /// As written: the archive, the image or the directory.
+    /// As written: the layer, the archive, the image or the directory.
     pub written: String,
     /// Where it is.
     pub source: Source,
@@ -84,6 +85,8 @@ pub enum Source {
     Directory(ExtraFile),
     /// A layer's archive.
     Zip(PathBuf),
+    /// A layer in AWS.
+    Layer(LayerArn),
     /// Another image, and where in it.
     Image {
         /// The image.
@@ -110,7 +113,7 @@ pub(super) fn extensions(rows: &[Row], root: &Path) -> Result<Vec<Extension>, Er
 fn extension(row: &Row, root: &Path) -> Result<Extension, Error> {
     let unclear = || Error::Part {
         table: "extensions",
-        part: "zip`, `image` or `path",
+        part: "layer`, `zip`, `image` or `path",
         place: row.place.clone(),
     };
     let to = row.get("to").map(place_in_opt).transpose()?;
@@ -119,7 +122,22 @@ fn extension(row: &Row, root: &Path) -> Result<Extension, Error> {
     let ends = written.is_some_and(|to| to.ends_with('/'));
     let into = ends || to.as_ref().is_some_and(|to| to.as_str() == OPT);
     let (path, opt) = (row.get("path"), || default_place(row));
+    let is_alone = row.parts().filter(|part| *part != "to").count() == 1;
+    if let Some(layer) = row.get("layer").filter(|_| is_alone) {
+        let arn = layer.value.parse().map_err(|why| Error::Layer {
+            value: layer.value.clone(),
+            place: layer.place.clone(),
+            why,
+        });
+        return Ok(Extension {
+            written: layer.value.clone(),
+            source: Source::Layer(arn?),
+            to: to.map_or_else(opt, Ok)?,
+            into,
+        });
+    }
     match (row.get("zip"), row.get("image"), path) {
+        _ if row.get("layer").is_some() => Err(several(row)),
         (Some(zip), None, None) => Ok(Extension {
             written: zip.value.clone(),
             source: Source::Zip(root.join(&zip.value)),
@@ -154,12 +172,16 @@ fn extension(row: &Row, root: &Path) -> Result<Extension, Error> {
                 into,
             })
         }
-        (Some(_), _, _) => Err(Error::Value {
-            value: row.parts().collect::<Vec<_>>().join(", "),
-            place: row.place.clone(),
-            wanted: "more than one extension: a `zip` has nothing beside it but `to`",
-        }),
+        (Some(_), _, _) => Err(several(row)),
         (None, None, None) => Err(unclear()),
+    }
+}
+
+fn several(row: &Row) -> Error {
+    Error::Value {
+        value: row.parts().collect::<Vec<_>>().join(", "),
+        place: row.place.clone(),
+        wanted: "more than one extension: a `layer` or a `zip` has nothing beside it but `to`",
     }
 }
 
@@ -433,8 +455,14 @@ mod tests {
         insta::assert_snapshot!(told("path = 'bin', to = '/etc/bin'").unwrap_err(), @"`/etc/bin` (`lambimg.toml` line 2) is not in /opt, and an extension goes there by its `to`; `files` go anywhere");
         insta::assert_snapshot!(told("zip = 'a.zip', to = '/optional'").unwrap_err(), @"`/optional` (`lambimg.toml` line 2) is not in /opt, and an extension goes there by its `to`; `files` go anywhere");
         insta::assert_snapshot!(told("image = 'r.test/a:1', path = '/x'").unwrap_err(), @"`/x` (`lambimg.toml` line 2) is not in /opt, and an extension goes there by its `to`; `files` go anywhere");
-        insta::assert_snapshot!(told("to = '/opt'").unwrap_err(), @"one of `extensions` (`lambimg.toml` line 2) has no `zip`, `image` or `path`");
-        insta::assert_snapshot!(told("zip = 'a.zip', path = 'b'").unwrap_err(), @"`path, zip` (`lambimg.toml` line 2) is more than one extension: a `zip` has nothing beside it but `to`");
+        insta::assert_snapshot!(told("to = '/opt'").unwrap_err(), @"one of `extensions` (`lambimg.toml` line 2) has no `layer`, `zip`, `image` or `path`");
+        insta::assert_snapshot!(told("zip = 'a.zip', path = 'b'").unwrap_err(), @"`path, zip` (`lambimg.toml` line 2) is more than one extension: a `layer` or a `zip` has nothing beside it but `to`");
+        let layer = "layer = 'arn:aws:lambda:eu-west-1:123456789012:layer:tools";
+        insta::assert_snapshot!(told(&format!("{layer}:7'")).unwrap(), @"extension    arn:aws:lambda:eu-west-1:123456789012:layer:tools:7 to /opt");
+        insta::assert_snapshot!(told(&format!("{layer}:7', to = '/opt/tools'")).unwrap(), @"extension    arn:aws:lambda:eu-west-1:123456789012:layer:tools:7 to /opt/tools");
+        insta::assert_snapshot!(told(&format!("{layer}'")).unwrap_err(), @"`arn:aws:lambda:eu-west-1:123456789012:layer:tools` (`lambimg.toml` line 2) is a layer's ARN without the version, and each version has other files");
+        insta::assert_snapshot!(told("layer = 'tools:7'").unwrap_err(), @"`tools:7` (`lambimg.toml` line 2) is no ARN of a layer's version, which is `arn:PARTITION:lambda:REGION:ACCOUNT:layer:NAME:VERSION`");
+        insta::assert_snapshot!(told(&format!("{layer}:7', zip = 'a.zip'")).unwrap_err(), @"`layer, zip` (`lambimg.toml` line 2) is more than one extension: a `layer` or a `zip` has nothing beside it but `to`");
         insta::assert_snapshot!(told("image = 'Upper'").unwrap_err(), @"`Upper` is no image name: a repository is made of lower-case letters and digits, with single `.`, `_`, `-` or `/` between them (`lambimg.toml` line 2)");
     }
 

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::aws::layers::NoLayer;
 use crate::config::{self, Config, Listed, Place, Project, Setting};
 use crate::file_tree::PathError;
 use crate::http;
@@ -66,6 +67,16 @@ pub enum Error {
         place: Place,
         /// What it is not, as `no architecture; …`.
         wanted: &'static str,
+    },
+    /// No version of a layer.
+    #[error("`{}` ({place}) is {why}", http::redact_name(.value))]
+    Layer {
+        /// As written.
+        value: String,
+        /// Where it stands.
+        place: Place,
+        /// Why it is none.
+        why: NoLayer,
     },
     /// Both say what the entry point is given.
     #[error(

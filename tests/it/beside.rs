@@ -26,7 +26,7 @@ const USAGE: i32 = 2;
 const NOT_BUILDABLE: i32 = 3;
 
 /// A project with a handler and these settings.
-fn project(settings: &str) -> Project {
+pub(crate) fn project(settings: &str) -> Project {
     let project = Project::with_handler();
     let text = format!("[tool.lambimg]\npython = \"3.12\"\nhandler = \"app.handler\"\n{settings}");
     project.file("pyproject.toml", text);
@@ -34,14 +34,14 @@ fn project(settings: &str) -> Project {
 }
 
 /// What a build with these flags says, on a base in the shape of Lambda's own.
-fn build(project: &Project, flags: &[&str]) -> Outcome {
+pub(crate) fn build(project: &Project, flags: &[&str]) -> Outcome {
     let base = Base::aws_oci("3.12").reference();
     let build = ["build", "--base", &base, "-t", "some:1"];
     project.lambimg(build.iter().chain(flags)).run()
 }
 
 /// The image of such a build, which succeeds.
-fn image(project: &Project, flags: &[&str]) -> (Image, Outcome) {
+pub(crate) fn image(project: &Project, flags: &[&str]) -> (Image, Outcome) {
     let directory = project.beside("image");
     let _ = fs::remove_dir_all(&directory);
     let output = format!("oci:{}", directory.display());
@@ -51,7 +51,7 @@ fn image(project: &Project, flags: &[&str]) -> (Image, Outcome) {
 }
 
 /// What the history says of the layers on the base.
-fn layers(image: &Image) -> Vec<&str> {
+pub(crate) fn layers(image: &Image) -> Vec<&str> {
     let history = image.config["history"].as_array().unwrap().iter();
     let own = history.filter(|step| step["created_by"] == "lambimg build");
     own.map(|step| step["comment"].as_str().unwrap()).collect()
@@ -272,7 +272,7 @@ fn the_function_has_its_files_and_variables() {
 // --- extensions -----------------------------------------------------------------------------------
 
 /// Registers, leaves a word of it in `/tmp`, and waits for events for ever. Given its name.
-const WATCHER: &str = r#"
+pub(crate) const WATCHER: &str = r#"
 import json, os, sys, urllib.request
 API = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2020-01-01/extension"
 body = json.dumps({"events": ["INVOKE", "SHUTDOWN"]}).encode()
@@ -289,7 +289,7 @@ while True:
 "#;
 
 /// Makes an archive of these members: name, content, mode. A mode of 0o12xxxx makes a link.
-fn archive(path: &Path, members: &[(&str, &str, u32)]) {
+pub(crate) fn archive(path: &Path, members: &[(&str, &str, u32)]) {
     let script = "import json, sys, zipfile\n\
         with zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED) as archive:\n\
         \x20   for name, content, mode in json.loads(sys.argv[2]):\n\
@@ -305,7 +305,7 @@ fn archive(path: &Path, members: &[(&str, &str, u32)]) {
 }
 
 /// A program that starts the watcher, which is elsewhere.
-fn starter(name: &str) -> String {
+pub(crate) fn starter(name: &str) -> String {
     format!("#!/bin/sh\nexec python3 /opt/watch/watcher.py {name}\n")
 }
 

@@ -33,6 +33,7 @@ mod inputs;
 mod inspecting;
 mod invoke_service;
 mod invoking;
+mod layer_arns;
 mod layering;
 mod layers;
 mod logins;

@@ -1,16 +1,18 @@
-//! What `/opt` is given: directories, layer zips and parts of other images, in the project's order.
+//! What `/opt` is given: directories, layers' archives and parts of other images, in the project's order.
 //!
 //! An image can have no layers of Lambda's attached to it, so what they bring goes into it here, each in layers of its
 //! own. Later ones go over earlier ones. What an extension does, and what Lambda asks of one, is not known.
 
+mod from_aws;
 mod from_image;
 mod zip_layer;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::aws;
 use crate::build::earlier::Key;
 use crate::build::{Error as BuildError, Known, Tools, files};
 use crate::digest::Digest;
@@ -20,6 +22,7 @@ use crate::oci::reference::Reference;
 use crate::plan::Plan;
 use crate::plan::image::{Extension, Source};
 use crate::progress::Progress;
+use crate::python::fetch;
 use crate::zip;
 
 /// As many places are told where one goes over another.
@@ -54,6 +57,12 @@ pub enum Error {
     /// A layer of it is not what it should be.
     #[error("its layer {0} {1}")]
     Layer(Digest, String),
+    /// AWS does not say what the layer is.
+    #[error(transparent)]
+    Aws(#[from] aws::Error),
+    /// The layer's archive cannot be had.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
     /// Something cannot be read or written.
     #[error("cannot use `{}`", path.display())]
     File {
@@ -90,14 +99,20 @@ pub(super) async fn layers(plan: &Arc<Plan>, tools: &Tools) -> Result<Vec<Given>
     Ok(all.into_iter().map(|(_, given)| given).collect())
 }
 
-/// Has the lock decide which images they are.
+/// Has the lock decide which images and layers they are.
 ///
 /// # Errors
 /// Those of registries and places, and of a lock that must not change.
 pub(super) async fn pin(plan: &Plan, tools: &Tools) -> Result<(), BuildError> {
     for extension in &plan.extensions {
-        if let Source::Image { from, .. } = &extension.source {
-            from_image::resolve(plan, from, tools).await?;
+        match &extension.source {
+            Source::Image { from, .. } => {
+                from_image::resolve(plan, from, tools).await?;
+            }
+            Source::Layer(arn) => {
+                from_aws::resolve(arn, extension, plan, tools).await?;
+            }
+            Source::Directory(_) | Source::Zip(_) => {}
         }
     }
     Ok(())
@@ -116,16 +131,25 @@ async fn of(
             let (plan, directory) = (Arc::clone(plan), directory.clone());
             tools.block(move || files::of(&directory, &plan)).await??
         }
-        Source::Zip(path) => {
-            let (path, own) = (path.clone(), extension.clone());
-            let read = move || zip_layer::tree(&path, &own);
-            let tree = tools.block(read).await?;
-            let tree = tree.map_err(|error| wrong(extension, error))?;
-            tell_unrunnable(&tree, extension, &tools.progress);
-            tree
+        Source::Zip(path) => unpacked(path, extension, tools).await?,
+        Source::Layer(arn) => {
+            let digest = from_aws::fetch(arn, extension, plan, tools).await?;
+            unpacked(&tools.store.path(&digest), extension, tools).await?
         }
     };
     Ok(vec![given(tree, extension, plan, tools).await?])
+}
+
+async fn unpacked(
+    path: &Path,
+    extension: &Extension,
+    tools: &Tools,
+) -> Result<FileTree, BuildError> {
+    let (path, own) = (path.to_owned(), extension.clone());
+    let tree = tools.block(move || zip_layer::tree(&path, &own)).await?;
+    let tree = tree.map_err(|error| wrong(extension, error))?;
+    tell_unrunnable(&tree, extension, &tools.progress);
+    Ok(tree)
 }
 
 /// The layer of what is at these places.
@@ -153,13 +177,16 @@ async fn given(
 
 /// What the image's history says of it.
 fn what(extension: &Extension) -> String {
-    format!("extension {}", extension.written)
+    match &extension.source {
+        Source::Layer(arn) => format!("extension {}", arn.name()),
+        _ => format!("extension {}", extension.written),
+    }
 }
 
-fn wrong(extension: &Extension, source: Error) -> BuildError {
+fn wrong(extension: &Extension, source: impl Into<Error>) -> BuildError {
     BuildError::Extension {
         written: extension.written.clone(),
-        source,
+        source: source.into(),
     }
 }
 

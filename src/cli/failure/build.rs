@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
+use lambimg::aws;
 use lambimg::blob_store;
 use lambimg::build::package::{self, reading};
 use lambimg::build::pinning::{Asker, Refusal};
@@ -16,15 +17,15 @@ use lambimg::build::{self, host_base, pins, rebase};
 use lambimg::lambda::check::Finding;
 use lambimg::oci::{self, layer, layout};
 use lambimg::plan;
-use lambimg::python::interpreter;
+use lambimg::python::{fetch, interpreter};
 use lambimg::registry;
 use lambimg::zip;
 
 use super::python::{
     of_fetch, of_index, of_lock, of_project, of_requirements, of_resolve, of_source, of_wheel,
 };
-use super::registry::{of_http, of_registry};
-use super::{Advice, Failure, INPUT, NETWORK, REFUSED, USAGE, hint, of_no_rule};
+use super::registry::{is_not_allowed, of_aws, of_http, of_registry};
+use super::{AWS, Advice, Failure, INPUT, NETWORK, REFUSED, USAGE, hint, of_no_rule};
 
 impl From<blob_store::Error> for Failure {
     fn from(error: blob_store::Error) -> Self {
@@ -72,6 +73,11 @@ impl From<plan::Error> for Failure {
             plan::Error::Path { .. } => hint("write a plain path, as `/opt/models/x.onnx`", USAGE),
             plan::Error::Python { .. } => hint("`lambimg bases` lists the runtimes", USAGE),
             plan::Error::Value { .. } => hint("give one of these", USAGE),
+            plan::Error::Layer { .. } => hint(
+                "copy the ARN of the version from the layer's page or from `aws lambda list-layer-versions \
+                 --layer-name NAME`",
+                USAGE,
+            ),
             plan::Error::Name { .. } => hint(
                 "write a name as REPOSITORY:TAG or REGISTRY/REPOSITORY:TAG",
                 USAGE,
@@ -380,6 +386,9 @@ fn of_refusal(refusal: &Refusal, asker: &Asker) -> Advice {
             "have that very version here, as by `uv python install {version}`; or lock again with the one that is \
              here: `{command}`"
         ),
+        Refusal::Layer { .. } => "no version of a layer ever changes: find out whose answer this is, and who wrote \
+             the lock, before either is trusted; without its `[[layer]]` in the lock, `lambimg lock` takes what AWS says"
+            .to_owned(),
         _ => format!("run `{command}`, look at what changed, and commit it"),
     };
     hint(text, REFUSED)
@@ -507,7 +516,41 @@ fn of_extension(error: &build::opt::Error) -> Advice {
             INPUT,
         ),
         Error::Layer(..) => hint("name another version of the image", INPUT),
+        Error::Aws(error) => of_layer_version(error),
+        Error::Fetch(fetch::Error::Http { source, .. }) => of_http(source),
+        Error::Fetch(fetch::Error::Store(error)) => of_store(error),
+        Error::Fetch(fetch::Error::Hash { .. }) => hint(
+            "nothing of it was kept: try again, and if it stays, look at the proxy between or ask whose layer it is",
+            INPUT,
+        ),
+        Error::Fetch(_) => hint(
+            "AWS names such an address for ten minutes: try again, and if it stays, look at the proxy between",
+            NETWORK,
+        ),
         Error::File { source, .. } => of_write(source),
+    }
+}
+
+/// What can be done where AWS does not say what a layer is.
+fn of_layer_version(error: &aws::Error) -> Advice {
+    match error {
+        aws::Error::NotBuiltIn { .. } => hint(
+            "install a lambimg that was built with its feature `aws`, or download the layer's archive and name it by \
+             `zip`",
+            AWS,
+        ),
+        aws::Error::Denied { code, .. } if is_not_allowed(code) => hint(
+            "have `lambda:GetLayerVersion` allowed for the role or user that AWS's words name, and where the layer is \
+             another account's, have its owner allow that by `aws lambda add-layer-version-permission`; AWS says the \
+             same of a layer or version that is not there",
+            AWS,
+        ),
+        aws::Error::Answer { status: 404, .. } => hint(
+            "check the ARN's region, account, name and version; `aws lambda list-layer-versions` lists those that are \
+             there",
+            AWS,
+        ),
+        _ => of_aws(error),
     }
 }
 

@@ -149,9 +149,9 @@ fn login_hint(registry: &str, credentials: Source) -> String {
     }
 }
 
-fn of_aws(error: &aws::Error) -> Advice {
+pub(super) fn of_aws(error: &aws::Error) -> Advice {
     match error {
-        aws::Error::NotBuiltIn { registry } => hint(
+        aws::Error::NotBuiltIn { of: registry } => hint(
             format!(
                 "install a lambimg that was built with its feature `aws`, or log in by another program: \
                  `aws ecr get-login-password | docker login --username AWS --password-stdin {registry}`"
@@ -184,7 +184,7 @@ fn of_aws(error: &aws::Error) -> Advice {
             AWS,
         ),
         aws::Error::Endpoint { .. } => hint(
-            "mend AWS_ENDPOINT_URL_ECR, AWS_ENDPOINT_URL_ECR_PUBLIC, AWS_ENDPOINT_URL or `endpoint_url` in the \
+            "mend AWS_ENDPOINT_URL_ECR, AWS_ENDPOINT_URL_ECR_PUBLIC, AWS_ENDPOINT_URL_LAMBDA, AWS_ENDPOINT_URL or `endpoint_url` in the \
              profile; `--plain-http HOST` allows one without TLS",
             USAGE,
         ),
@@ -192,9 +192,17 @@ fn of_aws(error: &aws::Error) -> Advice {
     }
 }
 
+/// Whether AWS knows who asks, and does not let him.
+pub(super) fn is_not_allowed(code: &str) -> bool {
+    matches!(
+        code,
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired"
+    )
+}
+
 fn of_denial(action: &str, code: &str) -> String {
     match code {
-        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "OptInRequired" => format!(
+        code if is_not_allowed(code) => format!(
             "have `{action}` allowed for the role or user that AWS's words name, or choose another by AWS_PROFILE"
         ),
         "InvalidSignatureException" | "SignatureDoesNotMatch" => {
