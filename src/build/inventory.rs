@@ -12,10 +12,7 @@ use crate::lambda::check::contents::Seen;
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{self, Installed};
 use crate::oci::flatten::{Entry, Found, Kind};
-use crate::oci::image::{BASE_DIGEST, BASE_NAME, MADE_BY};
-
-/// What the history of an image says of a base that was made here begins so.
-pub(super) const BASE_COMMENT: &str = "base: ";
+use crate::oci::image::{BASE_COMMENT, BASE_DIGEST, BASE_NAME, MADE_BY, layer_steps};
 
 /// What is in an image. Layers, packages and files name one another by their places in these lists.
 #[derive(Debug)]
@@ -104,16 +101,13 @@ pub struct File<'a> {
 impl<'a> Inventory<'a> {
     /// What is in an image.
     pub fn of(image: &'a Subject) -> Self {
-        let history = history(image);
-        let own = history.iter().position(|step| {
-            step["created_by"] == MADE_BY && !text(step, "comment").starts_with(BASE_COMMENT)
-        });
-        let base = own.unwrap_or(image.base).min(image.layers.len());
-        let mut packages = packages(image, base);
+        let history = layer_steps(&image.documents.config.value);
+        let base = image.base;
+        let mut packages = packages(image);
         let files = files(image, &mut packages);
         Self {
             base: base_of(image, &history[..base.min(history.len())]),
-            layers: layers(image, base, &history, &files),
+            layers: layers(image, &history, &files),
             packages,
             files,
         }
@@ -128,13 +122,6 @@ impl<'a> Inventory<'a> {
     pub fn unpacked(&self) -> u64 {
         self.layers.iter().map(|layer| layer.unpacked).sum()
     }
-}
-
-/// The steps of the history that made layers, lowest first.
-fn history(image: &Subject) -> Vec<&Value> {
-    let steps = image.documents.config.value["history"].as_array();
-    let steps = steps.into_iter().flatten();
-    steps.filter(|step| step["empty_layer"] != true).collect()
 }
 
 fn text<'a>(step: &'a Value, key: &str) -> &'a str {
@@ -153,7 +140,7 @@ fn base_of(image: &Subject, history: &[&Value]) -> Option<Base> {
     (base.name.is_some() || base.digest.is_some() || !history.is_empty()).then_some(base)
 }
 
-fn layers(image: &Subject, base: usize, history: &[&Value], files: &[File<'_>]) -> Vec<Layer> {
+fn layers(image: &Subject, history: &[&Value], files: &[File<'_>]) -> Vec<Layer> {
     let mut shown = vec![(0, 0); image.layers.len()];
     for file in files {
         let (unpacked, packed) = &mut shown[file.layer];
@@ -174,7 +161,7 @@ fn layers(image: &Subject, base: usize, history: &[&Value], files: &[File<'_>]) 
         let all = |size: fn(&Entry<Seen>) -> u64| regular.clone().map(size).sum::<u64>();
         Layer {
             what: check::without_secrets(what),
-            is_base: number < base,
+            is_base: number < image.base,
             digest: layer.digest,
             diff_id: layer.diff_id,
             size: layer.size,
@@ -193,10 +180,10 @@ fn is_whiteout(name: &str) -> bool {
         .is_some_and(|name| name.starts_with(".wh."))
 }
 
-fn packages(image: &Subject, base: usize) -> Vec<Package<'_>> {
+fn packages(image: &Subject) -> Vec<Package<'_>> {
     let all = check::installed(image).into_iter();
     let all = all.map(|installed| Package {
-        is_base: installed.layer < base,
+        is_base: installed.layer < image.base,
         files: 0,
         unpacked: 0,
         packed: 0,

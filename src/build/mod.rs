@@ -83,7 +83,7 @@ pub(super) const FORMAT: &str = "image 1";
 /// The label by which an image says which interpreter compiled what is in it, as `cpython 3.12.7`.
 const BYTECODE_LABEL: &str = "lambimg.bytecode";
 /// What a build says of its own layers, and never of its base's.
-const OWN_LABELS: [&str; 2] = [BYTECODE_LABEL, earlier::LABEL];
+const OWN_LABELS: [&str; 2] = [BYTECODE_LABEL, image::LAYERS];
 /// Blobs fetched at once for an output that needs them all.
 const PARALLEL: usize = 4;
 
@@ -688,8 +688,11 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     made.extend(files.map(|(layer, key)| other(layer, key, "files")));
     made.extend(function.map(|(layer, key)| other(layer, key, "function")));
     let mut edit = edit(plan, &base, is_bootstrapped);
-    edit.labels
-        .extend(earlier::label(&made, &dependencies, first));
+    // Of a base of ours it would tell that one's layers.
+    if !made.is_empty() || base.is_ours() {
+        let label = earlier::label(&made, &dependencies, first);
+        edit.labels.extend([label]);
+    }
     let built_on = &base.image.config.labels;
     // Whatever was taken over, and so not counted.
     if let Some(report) = &bytecode {
