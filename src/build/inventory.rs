@@ -21,7 +21,8 @@ pub struct Inventory<'a> {
     pub base: Option<Base>,
     /// Its layers, lowest first.
     pub layers: Vec<Layer>,
-    /// The distributions on the module path of its Python, by that path's order and by name.
+    /// The distributions in it: those on the module path of its Python first, by that path's order, and of one
+    /// directory by path.
     pub packages: Vec<Package<'a>>,
     /// All regular files that no upper layer hides, by path; one with several names has one.
     pub files: Vec<File<'a>>,
@@ -197,18 +198,15 @@ fn packages(image: &Subject) -> Vec<Package<'_>> {
     all.collect()
 }
 
-fn is_bytecode(path: &str) -> bool {
-    path.strip_suffix(".pyc").is_some()
+/// Whether it is compiled of a source, with which it comes and goes.
+pub(super) fn is_bytecode(path: &str) -> bool {
+    let ending = path.rsplit_once('.').map(|(_, ending)| ending);
+    ending == Some("pyc") && path.split('/').any(|part| part == "__pycache__")
 }
 
 /// All files, each once: a hard link is the file that it names.
 fn files<'a>(image: &'a Subject, packages: &mut [Package<'_>]) -> Vec<File<'a>> {
-    let mut owners: HashMap<String, usize> = HashMap::new();
-    for (place, package) in packages.iter().enumerate() {
-        for path in &package.installed.files {
-            owners.entry(path.clone()).or_insert(place);
-        }
-    }
+    let owners = Owners::of(packages);
     let mut seen = std::collections::HashSet::new();
     let mut files = Vec::new();
     for path in image.tree.paths() {
@@ -218,7 +216,7 @@ fn files<'a>(image: &'a Subject, packages: &mut [Package<'_>]) -> Vec<File<'a>> 
         if entry.kind != Kind::File || !seen.insert(std::ptr::from_ref(entry)) {
             continue;
         }
-        let package = owner(&owners, path, packages);
+        let package = owners.owner(path);
         if let Some(package) = package.map(|place| &mut packages[place]) {
             package.files += 1;
             package.unpacked += entry.size;
@@ -237,17 +235,44 @@ fn files<'a>(image: &'a Subject, packages: &mut [Package<'_>]) -> Vec<File<'a>> 
     files
 }
 
-/// The package whose file it is: by its `RECORD`, as what was compiled of one of its modules, or as its own papers.
-fn owner(owners: &HashMap<String, usize>, path: &str, packages: &[Package<'_>]) -> Option<usize> {
-    if let Some(place) = owners.get(path) {
-        return Some(*place);
+/// The packages' places by what is theirs.
+struct Owners {
+    files: HashMap<String, usize>,
+    /// Their own papers, or the directories of these.
+    infos: HashMap<String, usize>,
+}
+
+impl Owners {
+    fn of(packages: &[Package<'_>]) -> Self {
+        let mut owners = Self {
+            files: HashMap::new(),
+            infos: HashMap::new(),
+        };
+        for (place, package) in packages.iter().enumerate() {
+            for path in &package.installed.files {
+                owners.files.entry(path.clone()).or_insert(place);
+            }
+            let info = package.installed.info.to_owned();
+            owners.infos.insert(info, place);
+        }
+        owners
     }
-    if let Some(source) = source_of(path) {
-        return owners.get(&source).copied();
+
+    /// The package whose file it is: by its `RECORD`, as what was compiled of one of its modules, or as its own papers.
+    fn owner(&self, path: &str) -> Option<usize> {
+        if let Some(place) = self.files.get(path) {
+            return Some(*place);
+        }
+        if let Some(source) = source_of(path) {
+            return self.files.get(&source).copied();
+        }
+        let directory = path.rsplit_once('/').map(|(directory, _)| directory);
+        let infos = [Some(path), directory].into_iter().flatten();
+        infos
+            .filter_map(|info| self.infos.get(info))
+            .next()
+            .copied()
     }
-    let (directory, _) = path.rsplit_once('/')?;
-    let mut infos = packages.iter().map(|package| package.installed.info);
-    infos.position(|info| info == directory)
 }
 
 /// The module that a file of `__pycache__` was compiled of.
@@ -408,6 +433,43 @@ mod tests {
             .map(|file| (file.layer, file.size))
             .collect();
         assert_eq!(again, [(2, 6)]);
+    }
+
+    #[test]
+    fn bytecode_is_told_from_a_packages_own() {
+        assert!(is_bytecode("one/__pycache__/a.cpython-312.pyc"));
+        assert!(!is_bytecode("one/a.pyc"));
+    }
+
+    #[test]
+    fn papers_are_their_packages() {
+        let files: Files<'_> = &[
+            (
+                "usr/lib/python3/dist-packages/old-1.egg-info",
+                b"Name: old\nVersion: 1\n",
+            ),
+            (
+                "usr/lib/python3/dist-packages/two.egg-info/PKG-INFO",
+                b"Name: two\nVersion: 2\n",
+            ),
+            (
+                "usr/lib/python3/dist-packages/two.egg-info/top_level.txt",
+                b"two\n",
+            ),
+        ];
+        let image = subject(&Value::Null, &[files]);
+        let inventory = Inventory::of(&image);
+        let packages = inventory.packages.iter();
+        let told: Vec<_> = packages
+            .map(|package| {
+                (
+                    package.installed.name,
+                    package.installed.version,
+                    package.files,
+                )
+            })
+            .collect();
+        assert_eq!(told, [("old", "1", 1), ("two", "2", 2)]);
     }
 
     #[test]

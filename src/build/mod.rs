@@ -670,8 +670,10 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     };
     let is_bootstrapped = bootstrap.is_some();
     let (bootstrap, client) = bootstrap.unzip();
-    let locked = client.iter().flatten().chain(dependencies.wheels());
-    let wheels: Vec<_> = locked.map(sbom::Wheel::of).collect();
+    let mut wheels = dependencies.wheels_by_layer();
+    if let Some((bootstrap, client)) = bootstrap.iter().zip(&client).next() {
+        wheels.insert(bootstrap.layer.digest, client.iter().collect());
+    }
     made.extend(
         bootstrap.map(|made| other(made.layer, made.key, "runtime client and entry point")),
     );
@@ -716,6 +718,10 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     image.origins.extend(taken);
     // Before anything has its name, and anybody else the image.
     approval::approve(&image, plan, &tools.progress)?;
+    for made in &made {
+        let digest = made.layer.digest;
+        sbom::remember(&tools.store, digest, wheels.remove(&digest))?;
+    }
     let mut built = Built {
         plan: Arc::clone(plan),
         image,
@@ -726,7 +732,6 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         pushed: Vec::new(),
     };
     keep(&built.image, &plan.names, tools)?;
-    sbom::remember(&tools.store, built.image.manifest.digest(), wheels)?;
     write_outputs(&built, package, tools).await?;
     built.pushed = Box::pin(destinations.finish(&built.image)).await?;
     cache::tell_damage(tools);
