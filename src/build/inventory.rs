@@ -267,11 +267,8 @@ impl Owners {
             return self.files.get(&source).copied();
         }
         let directory = path.rsplit_once('/').map(|(directory, _)| directory);
-        let infos = [Some(path), directory].into_iter().flatten();
-        infos
-            .filter_map(|info| self.infos.get(info))
-            .next()
-            .copied()
+        let mut infos = [Some(path), directory].into_iter().flatten();
+        infos.find_map(|info| self.infos.get(info)).copied()
     }
 }
 

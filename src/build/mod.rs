@@ -718,10 +718,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     image.origins.extend(taken);
     // Before anything has its name, and anybody else the image.
     approval::approve(&image, plan, &tools.progress)?;
-    for made in &made {
-        let digest = made.layer.digest;
-        sbom::remember(&tools.store, digest, wheels.remove(&digest))?;
-    }
+    remember_wheels(&made, wheels, tools)?;
     let mut built = Built {
         plan: Arc::clone(plan),
         image,
@@ -736,6 +733,18 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     built.pushed = Box::pin(destinations.finish(&built.image)).await?;
     cache::tell_damage(tools);
     Ok(built)
+}
+
+/// Remembers of each layer which wheels are in it, if any.
+fn remember_wheels(
+    made: &[Made],
+    mut wheels: BTreeMap<Digest, Vec<&LockedWheel>>,
+    tools: &Tools,
+) -> Result<(), Error> {
+    for Made { layer, .. } in made {
+        sbom::remember(&tools.store, layer.digest, wheels.remove(&layer.digest))?;
+    }
+    Ok(())
 }
 
 /// What an image is made of.

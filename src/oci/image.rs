@@ -628,7 +628,7 @@ mod tests {
         assert_eq!(base_layers(&config(Some(two), &all), 5), Some(3));
         assert_eq!(base_layers(&config(Some(""), &all), 5), Some(5));
         // Somebody has put a layer on it.
-        let more = [&all[..], &[other.clone()]].concat();
+        let more = [&all[..], std::slice::from_ref(&other)].concat();
         assert_eq!(base_layers(&config(Some(two), &more), 6), Some(3));
         // What the history has lost the label says.
         assert_eq!(base_layers(&config(Some(two), &[]), 5), Some(3));
