@@ -14,12 +14,11 @@ use serde_json::json;
 use crate::blob_store::{BlobStore, MemoKey};
 use crate::build::compiling::Compiler;
 use crate::build::host_base::{self, Listing};
-use crate::build::inventory::BASE_COMMENT;
 use crate::build::pins::{BaseKey, Digests, Found};
-use crate::build::{Error, Tools, cache, earlier, pinning, tree_key};
+use crate::build::{Error, Tools, cache, pinning, tree_key};
 use crate::digest::Digest;
 use crate::lambda::{Architecture, ENTRY_POINT, RUNTIME_DIR_VARIABLE, Runtime};
-use crate::oci::image::{self, Image, MADE_BY};
+use crate::oci::image::{self, BASE_COMMENT, Image, MADE_BY};
 use crate::oci::layer::{self, Layer};
 use crate::oci::reference::Reference;
 use crate::oci::{self, Config, Descriptor, Document, Family, Manifest, layout};
@@ -62,7 +61,7 @@ impl Base {
 
 /// Whether the image of this config has layers of this tool's.
 pub(super) fn is_ours(config: &Config) -> bool {
-    config.labels.contains_key(earlier::LABEL)
+    config.labels.contains_key(image::LAYERS)
 }
 
 /// Pins the plan's base.

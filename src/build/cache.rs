@@ -24,7 +24,7 @@ const NAMING: [(&str, &str); 5] = [
     ("built", "digest"),
     ("base", "manifest"),
     ("bytecode", "digest"),
-    ("materials", "manifest"),
+    ("materials", "layer"),
 ];
 
 /// An image of the store that has a name there.
@@ -361,7 +361,7 @@ fn remove(alone: &Alone<'_>, contents: &Contents, doomed: &Doomed) -> Result<Fre
         alone.remove_tree(tree)?;
     }
     let needed = contents.needed(|image| !doomed.names.contains(&image.name));
-    // Without them nobody knows where the layers are that stayed in a registry, nor which wheels are in an image.
+    // Without them nobody knows where the layers are that stayed in a registry, nor which wheels are in them.
     let kept: BTreeSet<_> = needed
         .iter()
         .flat_map(|blob| [origin_key(blob).digest(), sbom::key(blob).digest()])
@@ -375,7 +375,7 @@ fn remove(alone: &Alone<'_>, contents: &Contents, doomed: &Doomed) -> Result<Fre
         let is_old = doomed
             .answers_until
             .is_some_and(|until| answer.held.used < until);
-        doomed.every_answer || has_no_blob() || (is_old && !kept.contains(&answer.key))
+        doomed.every_answer || (!kept.contains(&answer.key) && (is_old || has_no_blob()))
     };
     let worthless: Vec<_> = files.answers.iter().filter(is_worthless).collect();
     for answer in &worthless {

@@ -3,6 +3,7 @@
 //! What is needed is `locking`'s to say. Files are looked up whose lock does not say where they are, and what
 //! a lock has as sources is built first. How wheels become layers is `wheel_layers`' to know.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::build::layering::{self, Package, Rule};
 use crate::build::locking::{self, Known, Needed};
 use crate::build::wheel_layers::{self, Place, WheelLayer, Wheels};
 use crate::build::{Error, Tools, installed};
+use crate::digest::Digest;
 use crate::file_tree::FileTree;
 use crate::lambda::TASK_ROOT;
 use crate::plan::Plan;
@@ -40,6 +42,17 @@ impl Dependencies {
     /// The wheels, in the order of their lock.
     pub fn wheels(&self) -> &[LockedWheel] {
         &self.wheels.locked
+    }
+
+    /// The wheels in each layer.
+    pub(super) fn wheels_by_layer(&self) -> BTreeMap<Digest, Vec<&LockedWheel>> {
+        let layers = self.layers.iter().map(|layer| {
+            let names: BTreeSet<_> = layer.packages.iter().collect();
+            let wheels = self.wheels().iter();
+            let wheels = wheels.filter(|wheel| names.contains(&wheel.name));
+            (layer.layer.digest, wheels.collect())
+        });
+        layers.collect()
     }
 
     /// How much bytecode is in the layers.

@@ -1,6 +1,8 @@
 //! Layers of earlier images, taken over by what they were made for: the repository is everybody's cache.
 //!
-//! An image says in a label what decided each layer that was put on its base. A label, because Docker's manifests
+//! An image says in a label what decided each layer that was put on its base, and which it is, the lowest first; then,
+//! behind a semicolon, what all layers of packages were made for together, which of the layers is the first of them,
+//! and what each lays claim to. One label, so that nothing of it can be a base's. A label, because Docker's manifests
 //! have no annotations, because a copy into other media types keeps it, and because a manifest is to stay
 //! small. What it says is believed, so nobody is asked but the repositories that are pushed to and
 //! those that the user names. It knows keys, not what they are made of.
@@ -19,16 +21,12 @@ use crate::build::claims::Claims;
 use crate::build::dependencies::Dependencies;
 use crate::build::{Made, PARALLEL, Tools, base};
 use crate::digest::Digest;
-use crate::oci::image::Image;
+use crate::oci::image::{Image, LAYERS};
 use crate::oci::layer::Layer;
 use crate::oci::reference::Reference;
 use crate::plan::Plan;
 use crate::registry::{self, Access};
 
-/// What each layer on the base was made for and which it is, the lowest first; then, behind a semicolon, what all
-/// layers of packages were made for together, which of the layers is the first of them, and what each lays claim
-/// to. One label, so that nothing of it can be a base's.
-pub(super) const LABEL: &str = "lambimg.layers";
 /// Where the claims of one are not said.
 const UNSAID: &str = "-";
 /// Enough of a digest to tell keys apart, in hexadecimal digits, and layers of one image.
@@ -46,11 +44,7 @@ impl From<&MemoKey> for Key {
 }
 
 /// What an image's label says of its layers, of which `first` is the lowest of `packages`.
-pub(super) fn label(
-    made: &[Made],
-    packages: &Dependencies,
-    first: usize,
-) -> Option<(String, String)> {
+pub(super) fn label(made: &[Made], packages: &Dependencies, first: usize) -> (String, String) {
     let said = made.iter().map(|made| {
         let digest = made.layer.digest.hex();
         format!("{}:{}", made.key.0, &digest[..OF_LAYER])
@@ -64,7 +58,7 @@ pub(super) fn label(
         let claims: Vec<_> = claims.collect();
         let _ = write!(text, ";{} {first} {}", key.0, claims.join(","));
     }
-    (!made.is_empty()).then(|| (LABEL.to_owned(), text))
+    (LAYERS.to_owned(), text)
 }
 
 /// A layer that an earlier image has.
@@ -92,7 +86,7 @@ impl Prior {
     /// What an image says of itself, if it is one of ours. Whoever copied it may have put layers onto it, or have
     /// compressed them anew: of such a layer it says nothing.
     fn of(image: &Image, asked: &Asked) -> Option<Self> {
-        let label = image.config.labels.get(LABEL)?;
+        let label = image.config.labels.get(LAYERS)?;
         let (said, packages) = match label.split_once(';') {
             Some((said, packages)) => (said, Some(packages)),
             None => (&**label, None),

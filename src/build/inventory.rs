@@ -12,10 +12,7 @@ use crate::lambda::check::contents::Seen;
 use crate::lambda::check::subject::Subject;
 use crate::lambda::check::{self, Installed};
 use crate::oci::flatten::{Entry, Found, Kind};
-use crate::oci::image::{BASE_DIGEST, BASE_NAME, MADE_BY};
-
-/// What the history of an image says of a base that was made here begins so.
-pub(super) const BASE_COMMENT: &str = "base: ";
+use crate::oci::image::{BASE_COMMENT, BASE_DIGEST, BASE_NAME, MADE_BY, layer_steps};
 
 /// What is in an image. Layers, packages and files name one another by their places in these lists.
 #[derive(Debug)]
@@ -24,7 +21,8 @@ pub struct Inventory<'a> {
     pub base: Option<Base>,
     /// Its layers, lowest first.
     pub layers: Vec<Layer>,
-    /// The distributions on the module path of its Python, by that path's order and by name.
+    /// The distributions in it: those on the module path of its Python first, by that path's order, and of one
+    /// directory by path.
     pub packages: Vec<Package<'a>>,
     /// All regular files that no upper layer hides, by path; one with several names has one.
     pub files: Vec<File<'a>>,
@@ -104,16 +102,13 @@ pub struct File<'a> {
 impl<'a> Inventory<'a> {
     /// What is in an image.
     pub fn of(image: &'a Subject) -> Self {
-        let history = history(image);
-        let own = history.iter().position(|step| {
-            step["created_by"] == MADE_BY && !text(step, "comment").starts_with(BASE_COMMENT)
-        });
-        let base = own.unwrap_or(image.base).min(image.layers.len());
-        let mut packages = packages(image, base);
+        let history = layer_steps(&image.documents.config.value);
+        let base = image.base;
+        let mut packages = packages(image);
         let files = files(image, &mut packages);
         Self {
             base: base_of(image, &history[..base.min(history.len())]),
-            layers: layers(image, base, &history, &files),
+            layers: layers(image, &history, &files),
             packages,
             files,
         }
@@ -128,13 +123,6 @@ impl<'a> Inventory<'a> {
     pub fn unpacked(&self) -> u64 {
         self.layers.iter().map(|layer| layer.unpacked).sum()
     }
-}
-
-/// The steps of the history that made layers, lowest first.
-fn history(image: &Subject) -> Vec<&Value> {
-    let steps = image.documents.config.value["history"].as_array();
-    let steps = steps.into_iter().flatten();
-    steps.filter(|step| step["empty_layer"] != true).collect()
 }
 
 fn text<'a>(step: &'a Value, key: &str) -> &'a str {
@@ -153,7 +141,7 @@ fn base_of(image: &Subject, history: &[&Value]) -> Option<Base> {
     (base.name.is_some() || base.digest.is_some() || !history.is_empty()).then_some(base)
 }
 
-fn layers(image: &Subject, base: usize, history: &[&Value], files: &[File<'_>]) -> Vec<Layer> {
+fn layers(image: &Subject, history: &[&Value], files: &[File<'_>]) -> Vec<Layer> {
     let mut shown = vec![(0, 0); image.layers.len()];
     for file in files {
         let (unpacked, packed) = &mut shown[file.layer];
@@ -174,7 +162,7 @@ fn layers(image: &Subject, base: usize, history: &[&Value], files: &[File<'_>]) 
         let all = |size: fn(&Entry<Seen>) -> u64| regular.clone().map(size).sum::<u64>();
         Layer {
             what: check::without_secrets(what),
-            is_base: number < base,
+            is_base: number < image.base,
             digest: layer.digest,
             diff_id: layer.diff_id,
             size: layer.size,
@@ -193,10 +181,10 @@ fn is_whiteout(name: &str) -> bool {
         .is_some_and(|name| name.starts_with(".wh."))
 }
 
-fn packages(image: &Subject, base: usize) -> Vec<Package<'_>> {
+fn packages(image: &Subject) -> Vec<Package<'_>> {
     let all = check::installed(image).into_iter();
     let all = all.map(|installed| Package {
-        is_base: installed.layer < base,
+        is_base: installed.layer < image.base,
         files: 0,
         unpacked: 0,
         packed: 0,
@@ -210,18 +198,15 @@ fn packages(image: &Subject, base: usize) -> Vec<Package<'_>> {
     all.collect()
 }
 
-fn is_bytecode(path: &str) -> bool {
-    path.strip_suffix(".pyc").is_some()
+/// Whether it is compiled of a source, with which it comes and goes.
+pub(super) fn is_bytecode(path: &str) -> bool {
+    let ending = path.rsplit_once('.').map(|(_, ending)| ending);
+    ending == Some("pyc") && path.split('/').any(|part| part == "__pycache__")
 }
 
 /// All files, each once: a hard link is the file that it names.
 fn files<'a>(image: &'a Subject, packages: &mut [Package<'_>]) -> Vec<File<'a>> {
-    let mut owners: HashMap<String, usize> = HashMap::new();
-    for (place, package) in packages.iter().enumerate() {
-        for path in &package.installed.files {
-            owners.entry(path.clone()).or_insert(place);
-        }
-    }
+    let owners = Owners::of(packages);
     let mut seen = std::collections::HashSet::new();
     let mut files = Vec::new();
     for path in image.tree.paths() {
@@ -231,7 +216,7 @@ fn files<'a>(image: &'a Subject, packages: &mut [Package<'_>]) -> Vec<File<'a>> 
         if entry.kind != Kind::File || !seen.insert(std::ptr::from_ref(entry)) {
             continue;
         }
-        let package = owner(&owners, path, packages);
+        let package = owners.owner(path);
         if let Some(package) = package.map(|place| &mut packages[place]) {
             package.files += 1;
             package.unpacked += entry.size;
@@ -250,17 +235,41 @@ fn files<'a>(image: &'a Subject, packages: &mut [Package<'_>]) -> Vec<File<'a>> 
     files
 }
 
-/// The package whose file it is: by its `RECORD`, as what was compiled of one of its modules, or as its own papers.
-fn owner(owners: &HashMap<String, usize>, path: &str, packages: &[Package<'_>]) -> Option<usize> {
-    if let Some(place) = owners.get(path) {
-        return Some(*place);
+/// The packages' places by what is theirs.
+struct Owners {
+    files: HashMap<String, usize>,
+    /// Their own papers, or the directories of these.
+    infos: HashMap<String, usize>,
+}
+
+impl Owners {
+    fn of(packages: &[Package<'_>]) -> Self {
+        let mut owners = Self {
+            files: HashMap::new(),
+            infos: HashMap::new(),
+        };
+        for (place, package) in packages.iter().enumerate() {
+            for path in &package.installed.files {
+                owners.files.entry(path.clone()).or_insert(place);
+            }
+            let info = package.installed.info.to_owned();
+            owners.infos.insert(info, place);
+        }
+        owners
     }
-    if let Some(source) = source_of(path) {
-        return owners.get(&source).copied();
+
+    /// The package whose file it is: by its `RECORD`, as what was compiled of one of its modules, or as its own papers.
+    fn owner(&self, path: &str) -> Option<usize> {
+        if let Some(place) = self.files.get(path) {
+            return Some(*place);
+        }
+        if let Some(source) = source_of(path) {
+            return self.files.get(&source).copied();
+        }
+        let directory = path.rsplit_once('/').map(|(directory, _)| directory);
+        let mut infos = [Some(path), directory].into_iter().flatten();
+        infos.find_map(|info| self.infos.get(info)).copied()
     }
-    let (directory, _) = path.rsplit_once('/')?;
-    let mut infos = packages.iter().map(|package| package.installed.info);
-    infos.position(|info| info == directory)
 }
 
 /// The module that a file of `__pycache__` was compiled of.
@@ -421,6 +430,43 @@ mod tests {
             .map(|file| (file.layer, file.size))
             .collect();
         assert_eq!(again, [(2, 6)]);
+    }
+
+    #[test]
+    fn bytecode_is_told_from_a_packages_own() {
+        assert!(is_bytecode("one/__pycache__/a.cpython-312.pyc"));
+        assert!(!is_bytecode("one/a.pyc"));
+    }
+
+    #[test]
+    fn papers_are_their_packages() {
+        let files: Files<'_> = &[
+            (
+                "usr/lib/python3/dist-packages/old-1.egg-info",
+                b"Name: old\nVersion: 1\n",
+            ),
+            (
+                "usr/lib/python3/dist-packages/two.egg-info/PKG-INFO",
+                b"Name: two\nVersion: 2\n",
+            ),
+            (
+                "usr/lib/python3/dist-packages/two.egg-info/top_level.txt",
+                b"two\n",
+            ),
+        ];
+        let image = subject(&Value::Null, &[files]);
+        let inventory = Inventory::of(&image);
+        let packages = inventory.packages.iter();
+        let told: Vec<_> = packages
+            .map(|package| {
+                (
+                    package.installed.name,
+                    package.installed.version,
+                    package.files,
+                )
+            })
+            .collect();
+        assert_eq!(told, [("old", "1", 1), ("two", "2", 2)]);
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(super) const FORMAT: &str = "image 1";
 /// The label by which an image says which interpreter compiled what is in it, as `cpython 3.12.7`.
 const BYTECODE_LABEL: &str = "lambimg.bytecode";
 /// What a build says of its own layers, and never of its base's.
-const OWN_LABELS: [&str; 2] = [BYTECODE_LABEL, earlier::LABEL];
+const OWN_LABELS: [&str; 2] = [BYTECODE_LABEL, image::LAYERS];
 /// Blobs fetched at once for an output that needs them all.
 const PARALLEL: usize = 4;
 
@@ -673,8 +673,10 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     };
     let is_bootstrapped = bootstrap.is_some();
     let (bootstrap, client) = bootstrap.unzip();
-    let locked = client.iter().flatten().chain(dependencies.wheels());
-    let wheels: Vec<_> = locked.map(sbom::Wheel::of).collect();
+    let mut wheels = dependencies.wheels_by_layer();
+    if let Some((bootstrap, client)) = bootstrap.iter().zip(&client).next() {
+        wheels.insert(bootstrap.layer.digest, client.iter().collect());
+    }
     made.extend(
         bootstrap.map(|made| other(made.layer, made.key, "runtime client and entry point")),
     );
@@ -691,8 +693,11 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     made.extend(files.map(|(layer, key)| other(layer, key, "files")));
     made.extend(function.map(|(layer, key)| other(layer, key, "function")));
     let mut edit = edit(plan, &base, is_bootstrapped);
-    edit.labels
-        .extend(earlier::label(&made, &dependencies, first));
+    // Of a base of ours it would tell that one's layers.
+    if !made.is_empty() || base.is_ours() {
+        let label = earlier::label(&made, &dependencies, first);
+        edit.labels.extend([label]);
+    }
     let built_on = &base.image.config.labels;
     // Whatever was taken over, and so not counted.
     if let Some(report) = &bytecode {
@@ -716,6 +721,7 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
     image.origins.extend(taken);
     // Before anything has its name, and anybody else the image.
     approval::approve(&image, plan, &tools.progress)?;
+    remember_wheels(&made, wheels, tools)?;
     let mut built = Built {
         plan: Arc::clone(plan),
         image,
@@ -726,11 +732,22 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         pushed: Vec::new(),
     };
     keep(&built.image, &plan.names, tools)?;
-    sbom::remember(&tools.store, built.image.manifest.digest(), wheels)?;
     write_outputs(&built, package, tools).await?;
     built.pushed = Box::pin(destinations.finish(&built.image)).await?;
     cache::tell_damage(tools);
     Ok(built)
+}
+
+/// Remembers of each layer which wheels are in it, if any.
+fn remember_wheels(
+    made: &[Made],
+    mut wheels: BTreeMap<Digest, Vec<&LockedWheel>>,
+    tools: &Tools,
+) -> Result<(), Error> {
+    for Made { layer, .. } in made {
+        sbom::remember(&tools.store, layer.digest, wheels.remove(&layer.digest))?;
+    }
+    Ok(())
 }
 
 /// What an image is made of.

@@ -224,7 +224,8 @@ impl Destinations {
     }
 }
 
-/// Has a bill of materials belong to a pushed image in each of its repositories, as an artifact of its own.
+/// Has a bill of materials belong to a pushed image in each of its repositories, as an artifact of its own. Where one of
+/// an earlier push is there and says of wheels what is not known here, that one stays alone.
 ///
 /// # Errors
 /// [`Error::NotAttached`], [`Error::Unlisted`], and those of reading the image.
@@ -237,6 +238,7 @@ pub async fn attach(
     // What is installed only the layers say, so the base's come here as well.
     let subject = checking::built(image, None, "", tools).await?;
     let wheels = sbom::wheels(&tools.store, &subject);
+    let lacks = sbom::lacks(&subject, &wheels);
     for pushed in pushed {
         let name = Name {
             registry: Some(pushed.reference.registry.clone()),
@@ -255,14 +257,23 @@ pub async fn attach(
         let to = &pushed.reference;
         let attached = async {
             let push = Push::begin(to, Vec::new(), store, registries, options, progress)?;
-            push.attach(&image.manifest.descriptor(), &artifact).await
+            let described = image.manifest.descriptor();
+            let earlier = if lacks {
+                push.attached(&described, &artifact).await
+            } else {
+                None
+            };
+            match earlier {
+                Some(digest) => Ok((digest, " of an earlier push: wheels are not known here")),
+                None => Ok((push.attach(&described, &artifact).await?, "")),
+            }
         };
-        let digest = attached.await.map_err(|source| Error::NotAttached {
+        let (digest, why) = attached.await.map_err(|source| Error::NotAttached {
             repository: name.without_version(),
             source,
         })?;
         progress.step(format!(
-            "the SBOM of {}@{} is {digest}",
+            "the SBOM of {}@{} is {digest}{why}",
             name.without_version(),
             image.manifest.digest()
         ));

@@ -12,12 +12,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::blob_store::{self, BlobStore};
-use crate::build::{self, Error, Tools, earlier};
+use crate::build::{self, Error, Tools};
 use crate::digest::Digest;
 use crate::lambda::{ENTRY_POINT, RUNTIME_DIR};
 use crate::oci::Descriptor;
 use crate::oci::compare::{self, Change, Difference, Place, Side};
-use crate::oci::image::{BASE_DIGEST, BASE_NAME, Image};
+use crate::oci::image::{self, BASE_DIGEST, BASE_NAME, Image};
 use crate::oci::layout;
 use crate::plan::Plan;
 use crate::registry::pull;
@@ -291,7 +291,7 @@ fn telling(mut found: Vec<Difference>) -> Vec<Difference> {
 /// Whether a config's key says what layers were made for.
 fn is_of_keys(key: &str) -> bool {
     let label = key.strip_prefix("config.Labels.");
-    label == Some(earlier::LABEL)
+    label == Some(image::LAYERS)
 }
 
 fn report(digests: (Digest, Digest), found: Vec<Difference>) -> Report {

@@ -20,6 +20,10 @@ pub const BASE_NAME: &str = "org.opencontainers.image.base.name";
 pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 /// What the history says of who made a layer.
 pub const MADE_BY: &str = "lambimg build";
+/// What it says of a layer of a base that was made here begins so.
+pub const BASE_COMMENT: &str = "base: ";
+/// The label by which an image says which layers were put on its base: separated by blanks, up to a semicolon.
+pub const LAYERS: &str = "lambimg.layers";
 
 /// An image: its documents, and where its blobs can be had.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +45,35 @@ impl Image {
             .filter(|descriptor| seen.insert(descriptor.digest))
             .collect()
     }
+}
+
+/// The steps of a config's history that made layers, lowest first.
+pub fn layer_steps(config: &Value) -> Vec<&Value> {
+    let steps = config["history"].as_array().into_iter().flatten();
+    steps.filter(|step| step["empty_layer"] != true).collect()
+}
+
+/// How many of the lowest of `layers` layers are the base's, as far as the config says so.
+///
+/// A base may be an image of ours itself, with steps like ours in the history: how many of them are its own an image
+/// says in its label. Whoever put more layers on top did so by other steps.
+pub fn base_layers(config: &Value, layers: usize) -> Option<usize> {
+    let steps = layer_steps(config);
+    let own = steps.iter().enumerate().filter(|(_, step)| {
+        let comment = step["comment"].as_str().unwrap_or_default();
+        step["created_by"] == MADE_BY && !comment.starts_with(BASE_COMMENT)
+    });
+    let own: Vec<usize> = own.map(|(number, _)| number).collect();
+    let base = match config["config"]["Labels"][LAYERS].as_str() {
+        Some(label) => {
+            let said = label.split(';').next().unwrap_or_default();
+            let count = said.split_ascii_whitespace().count();
+            let first = own.len().checked_sub(count).and_then(|at| own.get(at));
+            first.copied().unwrap_or(layers.saturating_sub(count))
+        }
+        None => *own.first()?,
+    };
+    Some(base.min(layers))
 }
 
 /// A layer to be put on top, and what a history should say of it.
@@ -567,5 +600,41 @@ mod tests {
             error.ends_with("tar+zstd`, which Lambda does not take"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn layers_of_a_base_of_ours_are_told_from_own_ones() {
+        let ours = |comment: &str| json!({"created_by": MADE_BY, "comment": comment});
+        let other = json!({"created_by": "COPY . ."});
+        let empty = json!({"created_by": "ENV A=b", "empty_layer": true});
+        let config = |label: Option<&str>, history: &[Value]| {
+            let mut config = json!({"history": history, "config": {"Labels": {}}});
+            if let Some(label) = label {
+                config["config"]["Labels"][LAYERS] = json!(label);
+            }
+            config
+        };
+        let two = "a:1 b:2;c 0 -";
+        let all = [
+            &other,
+            &ours("base: Python"),
+            &empty,
+            &ours("a"),
+            &ours("b"),
+            &ours("c"),
+        ];
+        let all = all.map(Clone::clone);
+        assert_eq!(base_layers(&config(None, &all), 5), Some(2));
+        assert_eq!(base_layers(&config(Some(two), &all), 5), Some(3));
+        assert_eq!(base_layers(&config(Some(""), &all), 5), Some(5));
+        // Somebody has put a layer on it.
+        let more = [&all[..], std::slice::from_ref(&other)].concat();
+        assert_eq!(base_layers(&config(Some(two), &more), 6), Some(3));
+        // What the history has lost the label says.
+        assert_eq!(base_layers(&config(Some(two), &[]), 5), Some(3));
+        assert_eq!(base_layers(&config(Some(two), &all), 1), Some(1));
+        assert_eq!(base_layers(&config(Some(two), &[]), 1), Some(0));
+        assert_eq!(base_layers(&config(None, &[other]), 1), None);
+        assert_eq!(base_layers(&Value::Null, 1), None);
     }
 }

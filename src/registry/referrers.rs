@@ -77,6 +77,11 @@ impl Artifact {
     }
 }
 
+/// The tag that has the list where the registry keeps none.
+fn list_tag(subject: &Digest) -> String {
+    format!("sha256-{}", subject.hex())
+}
+
 impl Push {
     /// Has an artifact belong to the image `subject`, which is there already, and gives the digest of its manifest.
     /// The same again changes nothing.
@@ -93,7 +98,7 @@ impl Push {
         let look = self.repository.head_manifest(&version, Tries::Many).await;
         // Who may push need not be allowed to look.
         let is_listed = if look.ok().flatten() == Some(manifest.digest()) {
-            self.repository.lists_referrers(&subject.digest).await?
+            self.repository.referrers(&subject.digest).await?.is_some()
         } else {
             self.put_artifact(&manifest, &artifact.document).await?
         };
@@ -104,6 +109,25 @@ impl Push {
                 .await?;
         }
         Ok(manifest.digest())
+    }
+
+    /// The manifest of an artifact of the same kind and date that belongs to the image `subject` already, whatever its
+    /// document says, if one can be seen.
+    pub async fn attached(&self, subject: &Descriptor, artifact: &Artifact) -> Option<Digest> {
+        let listed = self.repository.referrers(&subject.digest).await;
+        let list = if let Ok(Some(list)) = listed {
+            list
+        } else {
+            let tag = list_tag(&subject.digest);
+            let found = self.repository.manifest(&tag, self.repository.retry());
+            serde_json::from_slice(&found.await.ok()?.0).ok()?
+        };
+        let mut entries = list["manifests"].as_array()?.iter();
+        let same = entries.find(|entry| {
+            entry["artifactType"] == artifact.media_type
+                && entry["annotations"] == artifact.annotations()
+        });
+        same?["digest"].as_str()?.parse().ok()
     }
 
     /// Puts an artifact with its parts; whether the registry lists it by itself.
@@ -131,21 +155,21 @@ impl Push {
 }
 
 impl Repository {
-    /// Whether the registry keeps lists of referrers itself.
-    async fn lists_referrers(&self, subject: &Digest) -> Result<bool, Error> {
+    /// The index of an image's referrers, where the registry keeps it itself.
+    async fn referrers(&self, subject: &Digest) -> Result<Option<Value>, Error> {
         let request = Request::new(Method::GET, self.url(&format!("referrers/{subject}"))?);
         let answer = self.send(request, Tries::Many).await?;
         if answer.response.status() != StatusCode::OK {
-            return Ok(false);
+            return Ok(None);
         }
         let raw = http::read_limited(answer.response, oci::MAX_DOCUMENT).await?;
         let list: Value = serde_json::from_slice(&raw).unwrap_or_default();
-        Ok(list["manifests"].is_array())
+        Ok(list["manifests"].is_array().then_some(list))
     }
 
     /// Has the list under the tag of `subject` an entry, beside those that others put there.
     async fn list_under_tag(&self, subject: &Digest, entry: &Value) -> Result<(), Error> {
-        let tag = format!("sha256-{}", subject.hex());
+        let tag = list_tag(subject);
         for look in 0..LOOKS {
             let found = match self.manifest(&tag, self.retry()).await {
                 Ok((raw, _)) => Some(raw),

@@ -13,6 +13,8 @@ use crate::support::base;
 use crate::support::base::Base;
 use crate::support::digest;
 use crate::support::emulator::Root;
+use crate::support::forge::Archive;
+use crate::support::forge::Forge;
 use crate::support::image::Image;
 use crate::support::process::run;
 use crate::support::project::Outcome;
@@ -490,6 +492,71 @@ fn a_part_of_an_image_is_laid_anew() {
     let outcome = build(&part("path = '/opt'"), &["--quiet"]);
     assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
     assert_said!(outcome);
+}
+
+/// What the image's layers leave is what is taken, in a layer that Lambda unpacks.
+#[test]
+fn removed_and_linked_files_of_an_image() {
+    let project = project("extensions = [{ image = 'oci:EXTENSION' }]\n");
+    let directory = project.beside("extension");
+    let mut forge = Forge::sound();
+    let mut lower = Archive::default();
+    lower
+        .program("opt/extensions/watcher", "#!/bin/sh\n")
+        .file("opt/gone", "gone")
+        .file("opt/old/a", "old")
+        .raw(
+            "opt/extensions/again",
+            b'1',
+            0o755,
+            b"",
+            "opt/extensions/watcher",
+        );
+    forge
+        .function
+        .file("opt/.wh.gone", "")
+        .file("opt/old/.wh..wh..opq", "")
+        .file("opt/old/b", "new");
+    forge.base.push(lower);
+    forge.write(&directory);
+    let text = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    let place = format!("oci:{}", directory.display());
+    project.file("pyproject.toml", text.replace("oci:EXTENSION", &place));
+    let (image, _) = image(&project, &[]);
+    image.assert_accepted_by_lambda();
+    let files = image.files_below("opt");
+    let told: Vec<_> = files
+        .iter()
+        .map(|(path, file)| (&**path, &*file.content))
+        .collect();
+    let wanted: [(&str, &[u8]); 3] = [
+        ("extensions/again", b"#!/bin/sh\n"),
+        ("extensions/watcher", b"#!/bin/sh\n"),
+        ("old/b", b"new"),
+    ];
+    assert_eq!(told, wanted);
+}
+
+/// What is beside the function is taken over by whoever has neither the archive's layer nor the image's.
+#[test]
+fn layers_of_extensions_are_taken_over() {
+    let registry = Registry::start();
+    let mut tree = Tree::default();
+    tree.file("opt/extensions/watcher", "#!/bin/sh\n", 0o755);
+    let reference = base::of_tree(&registry, &tree);
+    let project = project(&format!(
+        "extensions = [{{ image = '{reference}' }}, {{ zip = 'layer.zip' }}]\n"
+    ));
+    let members = [("extensions/of-zip", "#!/bin/sh\n", 0o100_755)];
+    archive(&project.path().join("layer.zip"), &members);
+    let name = format!("{}:1", registry.name("app"));
+    let (first, _) = image(&project, &["-t", &name, "--push"]);
+    fs::remove_dir_all(project.cache()).unwrap();
+    let (second, outcome) = image(&project, &["--cache-from", &name]);
+    assert_eq!(second.digest(), first.digest());
+    let told = format!("took 2 layers over from {name}");
+    assert!(outcome.stderr.contains(&told), "{}", outcome.stderr);
+    assert_eq!(second.files_below("opt/extensions").len(), 2);
 }
 
 #[test]

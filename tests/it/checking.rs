@@ -268,15 +268,15 @@ fn an_image_is_checked_wherever_it_is() {
 #[test]
 fn an_image_of_the_store_is_checked() {
     let project = Project::with_handler();
-    let registry = Registry::start();
-    // Nothing of it says what a base is, so that its layers count as the image's own.
-    let mut forge = Forge::sound();
-    forge.base.clear();
-    hard_link(&mut forge);
-    let base = forge.push(&registry, "lambda/python", "3.12");
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    project.file(
+        "pyproject.toml",
+        settings + "env = { DB_PASSWORD = 'hunter2-hunter2' }\n",
+    );
+    let base = Base::aws("3.12").reference();
     let build = ["build", "--base", &base, "-t", "app:1"];
     project.lambimg(build).succeed();
-    assert!(check(&project, "app:1").contains("LMB036"));
+    assert!(check(&project, "app:1").contains("LMB100"));
     // A directory of the same name is another thing.
     fs::create_dir(project.path().join("app:1")).unwrap();
     let checked = project.lambimg(["check", "app:1"]).run();

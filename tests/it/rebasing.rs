@@ -190,6 +190,37 @@ fn an_image_follows_its_base_under_its_own_name() {
     assert_eq!(proof.code, Some(0), "{}", proof.rendering());
 }
 
+/// Its own layers are the same, and what is known of their wheels goes along.
+#[test]
+fn a_moved_image_has_the_bill_of_materials_that_it_had() {
+    let (project, index, registry) = (project(), index(), Registry::start());
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    let own = "workdir = '/opt'\nentrypoint = ['/var/task/run']\nenv = { LEVEL = 'debug' }\n";
+    project.file(
+        "pyproject.toml",
+        settings.replace("handler = \"app.handler\"\n", "") + own,
+    );
+    project.file("run", "#!/bin/sh\n");
+    let base = of_tree(&registry, &base_tree("first", "1"));
+    build(&project, &index, &base, "app:1");
+    let listed = || {
+        let document = project.lambimg(["sbom", "app:1"]).succeed();
+        let document: Value = serde_json::from_str(&document).unwrap();
+        let all = document["components"].as_array().unwrap();
+        let own = all.iter().filter(|one| one["scope"] == "required");
+        (own.cloned().collect::<Vec<_>>(), all[0]["version"].clone())
+    };
+    let (was, old) = listed();
+    assert_eq!(was[0]["bom-ref"], "var/task/one-1.0.dist-info");
+    assert!(was[0]["hashes"].is_array(), "{was:?}");
+    of_tree(&registry, &base_tree("second", "1"));
+    let moved = rebase(&project, &["app:1"]);
+    assert_eq!(moved.code, Some(0), "{}", moved.rendering());
+    let (is, new) = listed();
+    assert_eq!(is, was);
+    assert_ne!(new, old);
+}
+
 /// An image in a registry is moved there, with an empty store; of its own layers no byte moves.
 #[test]
 fn an_image_in_a_registry_is_moved_in_place() {

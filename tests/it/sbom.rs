@@ -236,6 +236,8 @@ fn documents_say_what_metadata_says() {
     index.serve(&lower);
     let extra = Wheel::pure("only_extra", "3")
         .field("License", "Sold as seen")
+        .field("Author", "Eve")
+        .field("Maintainer", "The Maintainers")
         .field("Classifier", "License :: OSI Approved :: MIT License")
         .field(
             "Classifier",
@@ -412,6 +414,110 @@ fn a_pushed_document_is_found_by_the_tag() {
     assert_eq!(types, [CYCLONEDX, "application/spdx+json"]);
     assert_eq!(list["manifests"][0], entry);
     assert_eq!(registry.tags("app"), ["1".to_owned(), tag]);
+}
+
+/// Of a store that knows nothing of the wheels the document would say less.
+#[test]
+fn a_document_of_an_earlier_push_stays_alone() {
+    let registry = Registry::start();
+    let project = built();
+    let name = format!("{}:1", registry.name("app"));
+    project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    let image = registry.manifest("app", "1").unwrap();
+    let tag = digest(&image).replace(':', "-");
+    let list = registry.manifest("app", &tag);
+    let other = Project::new();
+    let from = format!("docker://{name}");
+    let push = |form: &str| {
+        let push = ["push", "--progress", "plain", form, &from, &name];
+        let outcome = other.lambimg(push).run();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        outcome
+    };
+    let outcome = push("--sbom");
+    assert_eq!(registry.manifest("app", &tag), list);
+    let told = outcome.stderr.lines().find(|line| line.contains("SBOM"));
+    let mut settings = outcome.settings();
+    settings.add_filter("sha256:[0-9a-f]{64}", "[digest]");
+    settings.bind(|| {
+        insta::assert_snapshot!(told.unwrap());
+    });
+    // The form alone decides.
+    push("--sbom=spdx");
+    let list = parsed(registry.manifest("app", &tag));
+    assert_eq!(list["manifests"].as_array().unwrap().len(), 2);
+    // Nor does one that others made count.
+    registry.put_manifest("app", &tag, "application/vnd.oci.image.index.v1+json", {
+        let mut list = list.clone();
+        for entry in list["manifests"].as_array_mut().unwrap() {
+            entry["annotations"] = json!({});
+        }
+        list.to_string().into_bytes()
+    });
+    push("--sbom");
+    let list = parsed(registry.manifest("app", &tag));
+    assert_eq!(list["manifests"].as_array().unwrap().len(), 3);
+}
+
+/// A wheel's hash is told where the wheel is, and not of what lies over it under the same name.
+#[test]
+fn hashes_are_those_of_the_layer() {
+    let index = Index::start();
+    index.serve(&Wheel::pure("upper", "2.0"));
+    let project = Project::with_handler();
+    project.file("requirements.txt", "upper\n");
+    let info = "lib/site-packages/upper-2.0.dist-info/METADATA";
+    project.file(info, "Metadata-Version: 2.1\nName: upper\nVersion: 2.0\n");
+    let base = Base::aws("3.12").reference();
+    let build = ["build", "--base", &base, "-t", "app:1"];
+    project.lambimg(build).index(&index.url()).succeed();
+    let document = |name: &str| {
+        let document = project.lambimg(["sbom", name]).succeed();
+        serde_json::from_str::<Value>(&document).unwrap()
+    };
+    let hashed = |document: &Value| {
+        let all = document["components"].as_array().unwrap().iter();
+        let own = all.filter(|one| one["purl"] == "pkg:pypi/upper@2.0");
+        let own = own.map(|one| (one["bom-ref"].clone(), one["hashes"].is_array()));
+        own.collect::<Vec<_>>()
+    };
+    let first = document("app:1");
+    assert_eq!(
+        hashed(&first),
+        [
+            (json!("var/task/upper-2.0.dist-info"), true),
+            (
+                json!("var/task/lib/site-packages/upper-2.0.dist-info"),
+                false
+            ),
+        ]
+    );
+    // What is built on it has the same layers, and they are its base's.
+    let build = ["build", "--base", "oci:IMAGE", "-t", "app:2"];
+    let output = format!("oci:{}", project.beside("image").display());
+    project
+        .lambimg(["build", "--base", &base, "-o", &output])
+        .index(&index.url())
+        .succeed();
+    let upper = Project::with_handler();
+    upper
+        .lambimg(build.map(|word| if word == "oci:IMAGE" { &*output } else { word }))
+        .succeed();
+    let second = upper.lambimg(["sbom", "app:2"]).succeed();
+    let second: Value = serde_json::from_str(&second).unwrap();
+    let is_base = |one: &Value| one["scope"] == "optional" && one.get("hashes").is_none();
+    let all = second["components"].as_array().unwrap().iter();
+    assert!(all.skip(1).all(is_base), "{second:#}");
+    let looked = upper
+        .lambimg(["inspect", "app:2", "--format", "json"])
+        .succeed();
+    let looked: Value = serde_json::from_str(&looked).unwrap();
+    let layers = looked["layers"].as_array().unwrap();
+    let own = layers.iter().filter(|layer| layer["base"] == false);
+    assert_eq!(
+        own.map(|layer| &layer["what"]).collect::<Vec<_>>(),
+        ["function"]
+    );
 }
 
 #[test]

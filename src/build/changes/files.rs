@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::build::changes::packages::is_bytecode;
 use crate::build::changes::{Area, Image};
+use crate::build::inventory::is_bytecode;
 use crate::digest::Digest;
 use crate::oci::flatten::Kind;
 

@@ -10,7 +10,7 @@ use std::str::FromStr as _;
 use pep440_rs::Version;
 
 use crate::build::changes::{Area, EXTENSIONS};
-use crate::build::inventory::{File, Inventory, Package};
+use crate::build::inventory::{File, Inventory, Package, is_bytecode};
 use crate::lambda::RUNTIME_DIR;
 
 /// What installers write beside a wheel's own papers, each in its own way.
@@ -125,12 +125,6 @@ fn by_name<'a>(image: &'a Inventory<'a>) -> BTreeMap<Key<'a>, Vec<Whole<'a>>> {
             .push(Whole { package, files });
     }
     by_name
-}
-
-/// What is compiled of a source changes with it.
-pub(super) fn is_bytecode(path: &str) -> bool {
-    let ending = path.rsplit_once('.').map(|(_, ending)| ending);
-    ending == Some("pyc") && path.split('/').any(|part| part == "__pycache__")
 }
 
 fn is_paper(path: &str) -> bool {
@@ -263,7 +257,5 @@ mod tests {
         assert!(is_paper("one-1.0.dist-info/RECORD"));
         assert!(!is_paper("one-1.0.dist-info/METADATA"));
         assert!(!is_paper("one/RECORD") && !is_paper("RECORD"));
-        assert!(is_bytecode("one/__pycache__/a.cpython-312.pyc"));
-        assert!(!is_bytecode("one/a.pyc"));
     }
 }

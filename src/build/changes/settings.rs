@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::build::changes::Image;
-use crate::build::changes::packages::is_bytecode;
+use crate::build::inventory::is_bytecode;
 use crate::lambda::check;
 use crate::lambda::check::subject::Documents;
 use crate::oci::image::{BASE_DIGEST, BASE_NAME};

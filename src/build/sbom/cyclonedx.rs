@@ -91,7 +91,9 @@ fn library(package: &Component) -> Value {
             contact["email"] = json!(email);
         }
         component["authors"] = json!([contact]);
-        component["supplier"] = json!({"name": author.name});
+    }
+    if let Some(supplier) = &package.supplier {
+        component["supplier"] = json!({"name": supplier.name});
     }
     let licences = licences(&package.licence);
     if !licences.is_empty() {

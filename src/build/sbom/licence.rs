@@ -123,8 +123,8 @@ impl Default for Licence {
 impl Licence {
     /// What a distribution says of its licence, in the clearest of its words.
     pub(super) fn of(package: &Installed) -> Self {
-        let expressions = package.field("License-Expression");
-        let licences = package.field("License");
+        let expressions = package.values("License-Expression");
+        let licences = package.values("License");
         let classifiers = package.field("Classifier").filter_map(classified);
         Self::said(expressions, licences, classifiers)
     }
@@ -134,7 +134,9 @@ impl Licence {
         licences: impl Iterator<Item = &'a str>,
         classifiers: impl Iterator<Item = &'a str>,
     ) -> Self {
-        let licences = licences.filter(|text| !text.is_empty() && *text != UNKNOWN);
+        // What has lines is a licence's own text, however its first one reads.
+        let is_name = |text: &&str| !text.is_empty() && *text != UNKNOWN && !text.contains('\n');
+        let licences = licences.filter(is_name);
         let licences: Vec<_> = licences.collect();
         let mut written = expressions.chain(licences.iter().copied());
         if let Some(expression) = written.find_map(expression) {
@@ -231,6 +233,9 @@ mod tests {
             said(&[], &["Proprietary"], &[]),
             said(&[], &["UNKNOWN"], &["Programming Language :: Python"]),
             said(&["no, licence"], &[&long], &[]),
+            said(&[], &["MIT\n        Copyright (c) me"], &[]),
+            said(&[], &["Apache 2.0\n        \n        Copyright"], &[bsd]),
+            said(&[], &["\n  Copyright (c) me"], &[]),
         ];
         insta::assert_snapshot!(lines.join("\n"), @r#"
         MIT Some("MIT") []
@@ -243,6 +248,9 @@ mod tests {
         [Name("BSD License"), Id("MIT")]
         [Name("Proprietary")]
         []
+        []
+        []
+        [Name("BSD License")]
         []
         "#);
     }

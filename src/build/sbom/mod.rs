@@ -1,7 +1,8 @@
 //! A bill of materials: the software that an image has, in two standard forms for programs.
 //!
-//! What is in it is what is installed in the image, whoever made it; a lock that it was built from adds where each
-//! wheel came from and what its bytes hash to. Pure but for that memory. No clock is read and nothing is counted from
+//! What is in it is what is installed in the image, whoever made it; the lock that a layer was built from adds where
+//! each wheel came from and what its bytes hash to. Pure but for that memory, which is by layers: another base or
+//! another image with the same layer changes nothing of it, and for a label large images have too many wheels. No clock is read and nothing is counted from
 //! run to run, so that the same image has the same document, whose number follows from its content.
 
 mod cyclonedx;
@@ -36,6 +37,10 @@ const TOOL: &str = "lambimg";
 const TOOL_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What tools before ours wrote where nothing was to be said.
 const UNKNOWN: &str = "UNKNOWN";
+/// The fields with a name and an address of who wrote a distribution, and of who looks after it. Who supplies it no
+/// field says; whoever looks after it is nearest.
+const AUTHOR: [&str; 2] = ["Author", "Author-email"];
+const MAINTAINER: [&str; 2] = ["Maintainer", "Maintainer-email"];
 
 /// A form of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,31 +104,42 @@ impl Wheel {
     }
 }
 
-/// What an image was built from.
+/// What a layer was made of.
 #[derive(Serialize, Deserialize)]
 struct Sources {
-    /// Its manifest, without which this is worth nothing.
-    manifest: Digest,
+    layer: Digest,
     wheels: Vec<Wheel>,
 }
 
-pub(super) fn key(image: &Digest) -> MemoKey {
-    MemoKey::new("materials 1", [image.as_bytes()])
+pub(super) fn key(layer: &Digest) -> MemoKey {
+    MemoKey::new("materials 2", [layer.as_bytes()])
 }
 
-/// Remembers which wheels are in an image.
+/// Remembers which wheels are in a layer, if any: whichever image has it, it is the same.
 pub(super) fn remember(
     store: &BlobStore,
-    manifest: Digest,
-    wheels: Vec<Wheel>,
+    layer: Digest,
+    wheels: Option<Vec<&LockedWheel>>,
 ) -> Result<(), blob_store::Error> {
-    store.remember(&key(&manifest), &Sources { manifest, wheels })
+    let wheels = wheels.into_iter().flatten().map(Wheel::of).collect();
+    store.remember(&key(&layer), &Sources { layer, wheels })
 }
 
-/// The wheels of an image that was built here; none of another.
-pub fn wheels(store: &BlobStore, image: &Subject) -> Vec<Wheel> {
-    let known = store.recall::<Sources>(&key(&digest_of(image)));
-    known.map(|known| known.wheels).unwrap_or_default()
+/// The wheels in layers of an image, by the digests of those whose builds were made or taken part in here.
+pub type Wheels = BTreeMap<Digest, Vec<Wheel>>;
+
+/// What is known here of the wheels in an image.
+pub fn wheels(store: &BlobStore, image: &Subject) -> Wheels {
+    let layers = image.layers.iter().map(|layer| layer.digest);
+    let known = layers.filter_map(|layer| store.recall::<Sources>(&key(&layer)));
+    known.map(|known| (known.layer, known.wheels)).collect()
+}
+
+/// Whether more may be known elsewhere: an own layer has distributions, and which wheels are in it is not known here.
+pub(super) fn lacks(image: &Subject, wheels: &Wheels) -> bool {
+    let own = check::installed(image).into_iter();
+    let mut own = own.filter(|one| one.layer >= image.base);
+    own.any(|one| !wheels.contains_key(&image.layers[one.layer].digest))
 }
 
 /// The document of an image, which has this name, if any. It ends in a line's end.
@@ -133,7 +149,7 @@ pub fn wheels(store: &BlobStore, image: &Subject) -> Vec<Wheel> {
 pub fn document(
     image: &Subject,
     name: Option<&Name>,
-    wheels: &[Wheel],
+    wheels: &Wheels,
     format: Format,
 ) -> Result<String, Error> {
     if let Some(number) = check::unread(image).into_iter().next() {
@@ -201,6 +217,8 @@ struct Component<'a> {
     is_base: bool,
     summary: Option<&'a str>,
     author: Option<Author>,
+    /// Who releases it, as far as it says so.
+    supplier: Option<Author>,
     licence: Licence,
     wheel: Option<&'a Wheel>,
     /// The components that it requires, by their places.
@@ -219,7 +237,7 @@ impl<'a> Materials<'a> {
         image: &Subject,
         inventory: &'a Inventory,
         name: Option<&Name>,
-        wheels: &'a [Wheel],
+        wheels: &'a Wheels,
     ) -> Self {
         let digest = digest_of(image).to_string();
         let architecture = image.documents.architecture();
@@ -288,7 +306,7 @@ impl<'a> Materials<'a> {
 fn components<'a>(
     image: &Subject,
     inventory: &'a Inventory,
-    wheels: &'a [Wheel],
+    wheels: &'a Wheels,
 ) -> Vec<Component<'a>> {
     let packages = &inventory.packages;
     let markers = check::target(image).map(Markers::new);
@@ -301,18 +319,22 @@ fn components<'a>(
         let installed = &package.installed;
         let mut requires = requires(installed, markers.as_ref(), &places);
         requires.remove(&place);
-        let wheel = wheels.iter().find(|wheel| wheel.is_of(installed));
+        let layer = inventory.layers[installed.layer].digest;
+        // Of a base the same is to be said where it was built and where not.
+        let wheels = wheels.get(&layer).filter(|_| !package.is_base);
+        let mut wheels = wheels.into_iter().flatten();
         Component {
             name: said(installed, "Name").unwrap_or(installed.name),
             version: installed.version,
             purl: purl::of_package(installed.name, installed.version),
             info: installed.info,
-            layer: inventory.layers[installed.layer].digest,
+            layer,
             is_base: package.is_base,
             summary: said(installed, "Summary"),
-            author: author(installed),
+            author: who(installed, AUTHOR).or_else(|| who(installed, MAINTAINER)),
+            supplier: who(installed, MAINTAINER),
             licence: Licence::of(installed),
-            wheel: wheel.filter(|_| !package.is_base),
+            wheel: wheels.find(|wheel| wheel.is_of(installed)),
             requires,
         }
     };
@@ -348,19 +370,13 @@ fn requires(
         .collect()
 }
 
-fn author(package: &Installed) -> Option<Author> {
-    let fields = [
-        ("Author", "Author-email"),
-        ("Maintainer", "Maintainer-email"),
-    ];
-    fields.into_iter().find_map(|(name, email)| {
-        let (named, email) = said(package, email).map_or((None, None), mailbox);
-        let name = said(package, name).map(str::to_owned).or(named);
-        let name = name.map(|name| plain(&name)).filter(|it| !it.is_empty());
-        Some(Author {
-            name: name.or_else(|| email.clone())?,
-            email,
-        })
+fn who(package: &Installed, [name, email]: [&'static str; 2]) -> Option<Author> {
+    let (named, email) = said(package, email).map_or((None, None), mailbox);
+    let name = said(package, name).map(str::to_owned).or(named);
+    let name = name.map(|name| plain(&name)).filter(|it| !it.is_empty());
+    Some(Author {
+        name: name.or_else(|| email.clone())?,
+        email,
     })
 }
 
@@ -445,6 +461,7 @@ mod tests {
             is_base,
             summary: None,
             author: None,
+            supplier: None,
             licence: Licence::default(),
             wheel: None,
             requires: requires.iter().copied().collect(),

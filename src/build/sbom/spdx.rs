@@ -134,13 +134,16 @@ fn library(place: usize, package: &Component, extracted: &mut Extracted) -> Valu
     if let Some(summary) = package.summary {
         value["summary"] = json!(summary);
     }
-    if let Some(author) = &package.author {
-        let who = match &author.email {
-            Some(email) => format!("Person: {} ({email})", author.name),
-            None => format!("Person: {}", author.name),
-        };
-        value["supplier"] = json!(who);
-        value["originator"] = json!(who);
+    for (key, who) in [
+        ("supplier", &package.supplier),
+        ("originator", &package.author),
+    ] {
+        if let Some(who) = who {
+            value[key] = json!(match &who.email {
+                Some(email) => format!("Person: {} ({email})", who.name),
+                None => format!("Person: {}", who.name),
+            });
+        }
     }
     if let Some(wheel) = package.wheel {
         value["packageFileName"] = json!(wheel.file);

@@ -63,6 +63,7 @@ fn config(inspected: &Inspected<'_>) -> Value {
         "entry_point": documents.list("Entrypoint"),
         "command": documents.list("Cmd"),
         "working_directory": documents.working_dir(),
+        "user": documents.run("User").as_str().unwrap_or_default(),
         "architecture": documents.architecture(),
         "python": python.map(|python| python.version.to_string()),
         "variables": variables.collect::<Vec<_>>(),

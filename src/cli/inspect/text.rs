@@ -112,10 +112,12 @@ fn config(inspected: &Inspected<'_>) -> String {
     let labels = documents.run("Labels").as_object().into_iter().flatten();
     let labels = labels.map(|(name, value)| setting(name, value.as_str().unwrap_or_default()));
     let python = inspected.subject.python.as_ref();
+    let user = documents.run("User").as_str().filter(|it| !it.is_empty());
     settings(&[
         ("entry point", words("Entrypoint")),
         ("command", words("Cmd")),
         ("working directory", vec![visible(documents.working_dir())]),
+        ("user", user.map(visible).into_iter().collect()),
         ("architecture", vec![visible(documents.architecture())]),
         (
             "python",

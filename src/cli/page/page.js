@@ -414,7 +414,7 @@ function drawConfig() {
     ["Base made", base && base.created && base.created.slice(0, 10)
       + (base.age === null ? "" : ", " + counted(base.age, "day") + " old")],
     ["Entry point", config.entry_point.join(" ")], ["Command", config.command.join(" ")],
-    ["Working directory", config.working_directory], ["Architecture", config.architecture], ["Python", config.python],
+    ["Working directory", config.working_directory], ["User", config.user], ["Architecture", config.architecture], ["Python", config.python],
     ...(data.left_out ? [["Left out by its build", [...data.left_out.packages,
       ...(data.left_out.files.length ? [counted(data.left_out.files.length, "file") + " of packages"] : [])].join(", ")]] : []),
     ...config.variables.map(({ name, value }) => ["Variable " + name, value === null ? hidden : value]),

@@ -206,6 +206,16 @@ impl Contents {
                 _ => None,
             };
         }
+        if directory.ends_with(".egg-info") {
+            return match name {
+                "PKG-INFO" => Some(Keep::Fields),
+                "installed-files.txt" => Some(Keep::Record),
+                _ => None,
+            };
+        }
+        if name.ends_with(".egg-info") {
+            return Some(Keep::Fields);
+        }
         let small = size <= MAX_SMALL;
         if has_ending(name, "pth") {
             return (small && self.is_installed(path)).then_some(Keep::Whole);

@@ -15,6 +15,7 @@ use crate::lambda::check::syntax;
 use crate::lambda::check::wheels::Distribution;
 use crate::lambda::{self, Runtime};
 use crate::oci::flatten::{Found, Layer, Tree};
+use crate::oci::image::base_layers;
 use crate::python::{Machine, PythonVersion};
 
 /// A document and what was said of it where it is named.
@@ -141,7 +142,10 @@ pub(super) struct Known {
     pub(super) has_libc: OnceLock<bool>,
     /// What added programs and libraries need.
     pub(super) needs: OnceLock<Option<Needs>>,
+    /// The distributions that can be imported.
     pub(super) distributions: OnceLock<Vec<Distribution>>,
+    /// All distributions.
+    pub(super) installed: OnceLock<Vec<Distribution>>,
     /// The paths that their `RECORD`s list.
     pub(super) recorded: OnceLock<HashSet<String>>,
     /// Directories with a distribution whose `RECORD` was too long to be kept.
@@ -159,7 +163,8 @@ pub struct Subject {
     pub layers: Vec<Layer<Seen>>,
     /// Their files, upper ones over lower ones.
     pub tree: Tree,
-    /// How many of the lowest layers are the base's: what is wrong there is not the user's to mend.
+    /// How many of the lowest layers are the base's, by the image's own word, else by what is in them: what is wrong
+    /// there is not the user's to mend.
     pub base: usize,
     /// The Python of the image, if there is one.
     pub python: Option<Python>,
@@ -170,8 +175,9 @@ impl Subject {
     /// Puts an image together.
     pub fn new(documents: Documents, layers: Vec<Layer<Seen>>) -> Self {
         let tree = Tree::new(&layers);
+        let stated = base_layers(&documents.config.value, layers.len());
         let mut subject = Self {
-            base: base_of(&layers),
+            base: stated.unwrap_or_else(|| base_of(&layers)),
             python: None,
             known: Known::default(),
             documents,
@@ -207,7 +213,7 @@ impl Subject {
     }
 }
 
-/// How many of the lowest layers are the base's.
+/// How many of the lowest layers are the base's, where nothing says so.
 ///
 /// It ends where the last of a system's and a runtime's own files comes for the first time. Where no layer is
 /// above that, there is no telling the base from the rest, and nothing is taken for a base.

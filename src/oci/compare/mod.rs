@@ -13,7 +13,7 @@ use std::ops::Range;
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
-use crate::oci::image::{BASE_DIGEST, BASE_NAME, Image, MADE_BY};
+use crate::oci::image::{self, BASE_DIGEST, BASE_NAME, Image};
 use crate::oci::{Config, Descriptor, Family};
 
 pub use files::{At, Change, Kind};
@@ -342,20 +342,9 @@ fn values(key: &str, first: Option<&Value>, second: Option<&Value>, found: &mut 
     }
 }
 
-/// The entries of a history that stand for layers.
-fn told(image: &Image) -> Vec<&Value> {
-    let history = image.config.value["history"].as_array();
-    let entries = history.into_iter().flatten();
-    entries
-        .filter(|entry| entry["empty_layer"] != json!(true))
-        .collect()
-}
-
-/// How many of the lowest layers a history says to be the base's.
+/// How many of the lowest layers are the base's, as far as the image says so.
 fn base_layers(image: &Image) -> usize {
-    let told = told(image);
-    let own = told.iter().position(|entry| entry["created_by"] == MADE_BY);
-    own.unwrap_or(0).min(image.manifest.layers.len())
+    image::base_layers(&image.config.value, image.manifest.layers.len()).unwrap_or_default()
 }
 
 /// What an image says that its base is: a name if it has one, and the digest.
@@ -447,7 +436,7 @@ fn pair_of(first: &Image, second: &Image, a: usize, b: usize) -> Pair {
 
 fn place(first: &Image, second: &Image, left: Range<usize>, right: Range<usize>) -> Place {
     let what = |image: &Image, range: &Range<usize>| {
-        let told = told(image);
+        let told = image::layer_steps(&image.config.value);
         let text = |number: usize| Some(told.get(number)?["comment"].as_str()?.to_owned());
         (range.len() == 1).then(|| text(range.start)).flatten()
     };

@@ -3,6 +3,7 @@
 //! Follows the specifications of wheels and of recorded installations. What a shared library itself says of its
 //! machine and libraries is the rules' of ELF files: where those speak, the tags of its wheel are silent.
 
+mod installed;
 mod record;
 
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod tests;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::iter;
 use std::str::FromStr as _;
 use std::sync::OnceLock;
 
@@ -21,14 +23,19 @@ use crate::lambda::check::modules::{self, text_at};
 use crate::lambda::check::paths::{self, below, joined};
 use crate::lambda::check::subject::{Python, Subject};
 use crate::lambda::check::{Fault, Level, Look, MOST, Rule, elf, folded, program};
-use crate::oci::flatten::normal;
+use crate::oci::flatten::Kind;
 use crate::python::elf::Watched;
 use crate::python::markers::Markers;
 use crate::python::requirement::Requirement;
 use crate::python::{Glibc, Misfit, Target, WheelFilename, normalize_name};
 
+pub use installed::{Installed, installed};
 pub(super) use record::{has_recorded, is_recorded, owners, with_hash};
 
+/// How names of directories end that wheels are recorded in.
+const DIST_INFO: &str = ".dist-info";
+/// And of directories and files of what was installed in the old forms.
+const EGG_INFO: &str = ".egg-info";
 /// What a lenient judge takes for the C library where none is known.
 const ANY_GLIBC: Glibc = Glibc {
     major: 2,
@@ -85,9 +92,9 @@ pub(super) const RULES: &[Rule] = &[
 /// An installed distribution.
 #[derive(Debug)]
 pub(super) struct Distribution {
-    /// The directory of the module path that it is in.
+    /// The directory that it is in.
     directory: String,
-    /// Its `.dist-info`.
+    /// Its `.dist-info` or `.egg-info`.
     info: String,
     name: String,
     version: Option<Version>,
@@ -119,79 +126,25 @@ impl Distribution {
     }
 }
 
-/// A distribution of an image, as its own documents tell of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installed<'a> {
-    /// The project's normal name.
-    pub name: &'a str,
-    /// Its version as written.
-    pub version: &'a str,
-    /// The directory of the module path that it is in, below the root.
-    pub directory: &'a str,
-    /// Its `.dist-info`, below the root.
-    pub info: &'a str,
-    /// The layer that has it, counted from 0, the lowest.
-    pub layer: usize,
-    /// The fields of its `METADATA`.
-    pub metadata: &'a str,
-    /// The paths of the files that its `RECORD` states, below the root.
-    pub files: Vec<String>,
-}
-
-impl<'a> Installed<'a> {
-    /// The values of a field of its `METADATA`.
-    pub fn field(&self, name: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
-        fields(self.metadata, name)
-    }
-}
-
-/// All distributions of an image, by the order of its module path and their names.
-pub fn installed(image: &Subject) -> Vec<Installed<'_>> {
-    let Some(python) = &image.python else {
-        return Vec::new();
-    };
-    let all = distributions(image, python).iter().map(|one| {
-        let stem = paths::name(&one.info).strip_suffix(".dist-info");
-        let written = stem.and_then(|stem| stem.split_once('-'));
-        let version = one.field("Version").next();
-        Installed {
-            name: &one.name,
-            version: version
-                .or(written.map(|(_, version)| version))
-                .unwrap_or_default(),
-            directory: &one.directory,
-            info: &one.info,
-            layer: one.layer,
-            metadata: &one.fields,
-            files: record(image, one)
-                .keys()
-                .map(|path| beside(&one.directory, path))
-                .collect(),
-        }
-    });
-    all.collect()
-}
-
-/// A path of a `RECORD`, which may begin with some `../`, below the image's root.
-fn beside(directory: &str, path: &str) -> String {
-    if path.starts_with('/') {
-        return normal(path);
-    }
-    let mut parts: Vec<&str> = directory.split('/').collect();
-    for part in path.split('/') {
-        match part {
-            ".." => drop(parts.pop()),
-            "" | "." => {}
-            part => parts.push(part),
-        }
-    }
-    normal(&parts.join("/"))
-}
-
+/// The values of a field, without the lines that continue them.
 fn fields<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
-    text.lines().filter_map(move |line| {
-        let (key, value) = line.split_once(':')?;
-        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    values(text, name).map(|value| value.lines().next().unwrap_or_default().trim_end())
+}
+
+/// The values of a field, each with the lines that continue it.
+fn values<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let mut rest = text;
+    let all = iter::from_fn(move || {
+        let ends = rest.match_indices('\n').map(|(at, _)| at + 1);
+        let mut ends = ends.filter(|at| !rest[*at..].starts_with([' ', '\t']));
+        let (field, others) = rest.split_at(ends.next().unwrap_or(rest.len()));
+        rest = others;
+        (!field.is_empty()).then_some(field)
+    });
+    all.filter_map(move |field| {
+        let (key, value) = field.split_once(':')?;
+        let value = value.trim_start_matches([' ', '\t']).trim_end();
+        key.eq_ignore_ascii_case(name).then_some(value)
     })
 }
 
@@ -204,45 +157,96 @@ fn distributions<'a>(image: &'a Subject, python: &Python) -> &'a [Distribution] 
 }
 
 fn listed(image: &Subject, python: &Python) -> Vec<Distribution> {
+    let places = led(image, &python.path);
+    let infos = infos(image).into_iter();
+    let infos = infos.filter(|info| info.ends_with(DIST_INFO));
+    in_places(image, infos, |directory| {
+        places.iter().position(|other| other == directory)
+    })
+}
+
+/// Where directories lead, which may be links.
+fn led(image: &Subject, directories: &[String]) -> Vec<String> {
+    let led = directories.iter().map(|directory| {
+        let led = image.tree.resolve(directory, &image.layers);
+        led.unwrap_or_else(|_| directory.clone())
+    });
+    led.collect()
+}
+
+/// The directories and files that distributions have of their own, by path.
+fn infos(image: &Subject) -> BTreeSet<&str> {
     let infos = image.tree.paths().filter_map(|path| {
+        let is_file = || {
+            let found = image.get(path);
+            found.is_some_and(|found| found.entry.kind == Kind::File)
+        };
+        // What `distutils` wrote is a file.
+        if path.ends_with(EGG_INFO) && is_file() {
+            return Some(path);
+        }
         let (info, name) = path.rsplit_once('/')?;
-        let is_one =
-            info.ends_with(".dist-info") && matches!(name, "METADATA" | "RECORD" | "WHEEL");
+        let is_one = match name {
+            "METADATA" | "RECORD" | "WHEEL" => info.ends_with(DIST_INFO),
+            "PKG-INFO" => info.ends_with(EGG_INFO),
+            _ => false,
+        };
         is_one.then_some(info)
     });
-    let infos: BTreeSet<&str> = infos.collect();
-    // Its directories may be links, and the files are where these lead.
-    let places = python.path.iter().map(|place| {
-        let led = image.tree.resolve(place, &image.layers);
-        led.unwrap_or_else(|_| place.clone())
+    infos.collect()
+}
+
+/// The distributions in directories that have a place, in the order of these, and of one by path.
+fn in_places<'a>(
+    image: &Subject,
+    infos: impl Iterator<Item = &'a str>,
+    place: impl Fn(&str) -> Option<usize>,
+) -> Vec<Distribution> {
+    let found = infos.filter_map(|info| {
+        let place = place(paths::directory(info))?;
+        Some((place, distribution(image, info)?))
     });
-    let places: Vec<_> = places.collect();
-    let place = |directory: &str| places.iter().position(|other| other == directory);
-    let mut found: Vec<_> = infos
-        .into_iter()
-        .filter_map(|info| {
-            let (directory, stem) = info.rsplit_once('/').unwrap_or(("", info));
-            let place = place(directory)?;
-            let metadata = text_at(image, &joined(info, "METADATA")).unwrap_or_default();
-            let (name, version) = stem.strip_suffix(".dist-info")?.split_once('-')?;
-            let name = fields(&metadata, "Name").next().unwrap_or(name);
-            let version = fields(&metadata, "Version").next().unwrap_or(version);
-            let documents = ["METADATA", "RECORD", "WHEEL"].map(|name| joined(info, name));
-            let layers = documents.iter().filter_map(|path| image.get(path));
-            let distribution = Distribution {
-                directory: directory.to_owned(),
-                info: info.to_owned(),
-                name: normalize_name(name),
-                version: Version::from_str(version).ok(),
-                layer: layers.map(|found| found.layer).max()?,
-                fields: metadata,
-                record: OnceLock::new(),
-            };
-            Some((place, distribution))
-        })
-        .collect();
+    let mut found: Vec<_> = found.collect();
     found.sort_by_key(|(place, _)| *place);
     found.into_iter().map(|(_, one)| one).collect()
+}
+
+fn distribution(image: &Subject, info: &str) -> Option<Distribution> {
+    let own = joined(info, "PKG-INFO");
+    let papers = if info.ends_with(DIST_INFO) {
+        ["METADATA", "RECORD", "WHEEL"]
+            .map(|name| joined(info, name))
+            .to_vec()
+    } else if image.get(&own).is_some() {
+        vec![own]
+    } else {
+        vec![info.to_owned()]
+    };
+    let metadata = text_at(image, papers.first()?).unwrap_or_default();
+    let layers = papers.iter().filter_map(|path| image.get(path));
+    let (name, version) = written(info)?;
+    let name = fields(&metadata, "Name").next().unwrap_or(name);
+    let version = fields(&metadata, "Version").next().unwrap_or(version);
+    Some(Distribution {
+        directory: paths::directory(info).to_owned(),
+        info: info.to_owned(),
+        name: normalize_name(name),
+        version: Version::from_str(version).ok(),
+        layer: layers.map(|found| found.layer).max()?,
+        fields: metadata,
+        record: OnceLock::new(),
+    })
+}
+
+/// Name and version by the name that `info` has; eggs may have no version, and say for which Python they are.
+fn written(info: &str) -> Option<(&str, &str)> {
+    let name = paths::name(info);
+    if let Some(stem) = name.strip_suffix(DIST_INFO) {
+        return stem.split_once('-');
+    }
+    let stem = name.strip_suffix(EGG_INFO)?;
+    let (name, rest) = stem.split_once('-').unwrap_or((stem, ""));
+    Some((name, rest.split("-py").next().unwrap_or_default()))
 }
 
 /// Those that layers above the base bring, and that no other version of themselves lies beside.

@@ -5,7 +5,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use crate::digest::Digest;
+use crate::lambda::check::installed;
 use crate::lambda::check::testing::{Forge, aws, only};
+use crate::lambda::check::wheels::{fields, values};
 use crate::python::elf::testing::Made;
 
 /// Adds a distribution of one module: its files, what they are recorded as, metadata and tags.
@@ -217,4 +219,94 @@ fn two_versions_in_a_directory_are_one_finding() {
     let image = pure(aws("app.handler"), "a", "Requires-Dist: gone\n");
     let image = install(image, "a", "2.0", "", "py3-none-any");
     insta::assert_snapshot!(told(image));
+}
+
+fn listed(forge: Forge) -> String {
+    let image = forge.subject();
+    let all = installed(&image).into_iter();
+    let lines = all.map(|one| {
+        let files = one.files.into_iter().collect::<Vec<_>>();
+        format!(
+            "{} {} {} {}",
+            one.name,
+            one.version,
+            one.info,
+            files.join(" ")
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What is there is listed, whether Python would look there or not.
+#[test]
+fn all_that_is_installed_is_listed() {
+    let fill = |image: Forge| {
+        let info = |version: &str| format!("Name: Some.Thing\nVersion: {version}\n");
+        let image = [
+            "var/task",
+            "var/runtime",
+            "opt/python",
+            "opt/python/lib/python3.12/site-packages",
+            "srv/venv/lib/python3.12/site-packages",
+            "usr/lib/python3/dist-packages",
+            "srv/other",
+            "var/task/pip/_vendor",
+        ]
+        .iter()
+        .zip(1..)
+        .fold(image, |image, (directory, number)| {
+            let info = info(&number.to_string());
+            let path = format!("{directory}/some_thing-{number}.dist-info/METADATA");
+            image.file(&path, info)
+        });
+        image
+            .file(
+                "usr/lib/python3/dist-packages/one-1.0-py3.9.egg-info",
+                "Name: one\nVersion: 1.0\n",
+            )
+            .file(
+                "usr/lib/python3/dist-packages/two.egg-info/PKG-INFO",
+                "Name: two\n",
+            )
+            .file(
+                "usr/lib/python3/dist-packages/two.egg-info/installed-files.txt",
+                "../two.py\nPKG-INFO\n",
+            )
+            .file("var/task/gone-1.dist-info/METADATA", "Name: gone\n")
+            .layer()
+            .file("var/task/gone-1.dist-info/.wh.METADATA", "")
+    };
+    let lambdas = listed(fill(aws("app.handler")));
+    insta::assert_snapshot!(lambdas);
+    let mut lines: Vec<_> = lambdas.lines().collect();
+    lines.sort_unstable();
+    for run in [
+        json!({"Entrypoint": ["/var/task/run"], "WorkingDir": "/opt"}),
+        json!({"Entrypoint": ["/usr/bin/node"], "Cmd": ["a", "b"]}),
+        json!({}),
+    ] {
+        let mut image = aws("app.handler");
+        image.run = run.clone();
+        let others = listed(fill(image));
+        let mut others: Vec<_> = others.lines().collect();
+        others.sort_unstable();
+        assert_eq!(others, lines, "{run}");
+    }
+    let own = Forge::new().file("srv/app/a-1.dist-info/METADATA", "Name: a\nVersion: 1\n");
+    let mut image = own.link("app", "srv/app");
+    image.run = json!({"Entrypoint": ["/app/run"], "WorkingDir": "/app"});
+    assert_eq!(listed(image), "a 1 srv/app/a-1.dist-info ");
+}
+
+#[test]
+fn lines_that_continue_a_field_are_none_themselves() {
+    let text = "Name: a\r\nLicense: Copyright: me\n        License: MIT\n        \n\tName: b\nlicense:  BSD \nLicense:\n  text\nno field\n Name: c\nVersion: 1";
+    assert_eq!(fields(text, "Name").collect::<Vec<_>>(), ["a"]);
+    let licences = fields(text, "License").collect::<Vec<_>>();
+    assert_eq!(licences, ["Copyright: me", "BSD", ""]);
+    let whole: Vec<_> = values(text, "License").collect();
+    let long = "Copyright: me\n        License: MIT\n        \n\tName: b";
+    assert_eq!(whole, [long, "BSD", "\n  text"]);
+    assert_eq!(fields(text, "Version").collect::<Vec<_>>(), ["1"]);
+    assert_eq!(fields("", "Version").next(), None);
 }
