@@ -15,6 +15,7 @@ mod claims;
 pub mod compiling;
 pub mod dependencies;
 pub mod earlier;
+mod explicit;
 pub mod files;
 pub mod function;
 pub mod host_base;
@@ -50,6 +51,7 @@ use crate::build::base::Base;
 use crate::build::compiling::{Compiler, Counts, Report};
 use crate::build::dependencies::Dependencies;
 use crate::build::earlier::{Earlier, Key};
+use crate::build::explicit::Explicit;
 use crate::build::package::Package;
 use crate::build::pinning::{Asker, Pinning, Refusal, Renewal};
 use crate::build::pins::Bytecode;
@@ -79,11 +81,11 @@ use crate::registry::{self, Registries};
 
 /// The name of all that this room decides of an image's bytes: how layers are grouped, scripts that start the
 /// function, the layout of the base `host`, config and labels. Another number where any of it comes out otherwise.
-pub(super) const FORMAT: &str = "image 1";
+pub(super) const FORMAT: &str = "image 2";
 /// The label by which an image says which interpreter compiled what is in it, as `cpython 3.12.7`.
 const BYTECODE_LABEL: &str = "lambimg.bytecode";
 /// What a build says of its own layers, and never of its base's.
-const OWN_LABELS: [&str; 2] = [BYTECODE_LABEL, earlier::LABEL];
+const OWN_LABELS: [&str; 3] = [BYTECODE_LABEL, earlier::LABEL, explicit::LABEL];
 /// Blobs fetched at once for an output that needs them all.
 const PARALLEL: usize = 4;
 
@@ -1186,6 +1188,8 @@ fn edit(plan: &Plan, base: &Base, bootstrapped: bool) -> Edit {
         edit.labels = base.labels(plan);
     }
     let said = plan.running.clone();
+    edit.labels
+        .extend(Explicit::of(&said).label(&base.image.config));
     edit.cmd = said.cmd.unwrap_or(edit.cmd);
     edit.entrypoint = said.entrypoint.or(edit.entrypoint);
     edit.working_dir = said.workdir.or(edit.working_dir);
