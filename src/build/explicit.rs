@@ -52,10 +52,10 @@ impl Explicit {
 
     /// The label of an image on this base.
     pub(super) fn label(&self, on: &Config) -> BTreeMap<String, String> {
-        let text = if *self != Self::default() {
-            serde_json::to_string(self).ok()
-        } else {
+        let text = if *self == Self::default() {
             base::is_ours(on).then(|| pins::NONE.to_owned())
+        } else {
+            serde_json::to_string(self).ok()
         };
         text.map(|text| (LABEL.to_owned(), text))
             .into_iter()

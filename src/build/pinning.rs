@@ -16,7 +16,7 @@ use crate::lambda::Architecture;
 use crate::oci::layer;
 use crate::oci::layout::Place;
 use crate::oci::reference::Reference;
-use crate::plan::image::Elsewhere;
+use crate::plan::image::{Elsewhere, Source};
 use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::python::lock::{Locked, LockedSource, Origin};
@@ -240,6 +240,25 @@ impl Pinning {
                 Elsewhere::Place(place) => from_project(plan, place).to_string(),
             },
             python: None,
+        }
+    }
+
+    /// Has the lock forget the images of extensions that none of the plans, which are all of the project's, takes.
+    pub(super) fn retain_extensions<'a>(&self, plans: impl IntoIterator<Item = &'a Plan>) {
+        let Some(inner) = self.0.as_deref().filter(|inner| !inner.locked) else {
+            return;
+        };
+        let mut used = Vec::new();
+        for plan in plans {
+            let sources = plan.extensions.iter().map(|extension| &extension.source);
+            used.extend(sources.filter_map(|source| match source {
+                Source::Image { from, .. } => Some(Self::extension_key(plan, from)),
+                Source::Directory(_) | Source::Zip(_) => None,
+            }));
+        }
+        let mut state = inner.state();
+        for key in state.pins.retain_extensions(&used) {
+            state.notes.push(format!("{key} is not taken any more"));
         }
     }
 

@@ -473,6 +473,11 @@ impl Pins {
             }
             there.set_base(base);
         }
+        // What was dropped here is not to come back.
+        let has = |pins: &Self, key: &BaseKey| pins.bases.iter().any(|base| base.key == *key);
+        there
+            .bases
+            .retain(|base| has(self, &base.key) || !has(before, &base.key));
         let bytecode = self.bytecode.iter();
         for (python, bytecode) in bytecode.filter(|it| !before.bytecode.contains(it)) {
             there.set_bytecode(*python, bytecode.clone());
@@ -492,6 +497,15 @@ impl Pins {
         self.bases.retain(|other| other.key != base.key);
         self.bases.push(base);
         self.sort();
+    }
+
+    /// Drops the images of extensions that are not `used`, and gives what was dropped.
+    pub fn retain_extensions(&mut self, used: &[BaseKey]) -> Vec<BaseKey> {
+        let is_kept = |base: &Base| base.key.role != Role::Extension || used.contains(&base.key);
+        let dropped = self.bases.iter().filter(|base| !is_kept(base));
+        let dropped = dropped.map(|base| base.key.clone()).collect();
+        self.bases.retain(is_kept);
+        dropped
     }
 
     /// Puts in the interpreter of a Python, in place of the one that there was.
