@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use crate::blob_store::MemoKey;
@@ -34,7 +35,7 @@ const DIGITS: usize = 32;
 const OF_LAYER: usize = 16;
 
 /// What decides a layer, in short.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key(String);
 
 impl From<&MemoKey> for Key {

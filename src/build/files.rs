@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::build::{function, own_files, real};
@@ -74,6 +74,12 @@ pub(super) fn put(tree: &mut FileTree, over: FileTree) -> Result<(), file_tree::
     }
 }
 
+/// Whether this is what the run itself writes.
+pub(super) fn writes(plan: &Plan, path: &Path) -> bool {
+    let mut own = plan.own_files.iter();
+    own.any(|own| real(own).is_some_and(|own| own == path))
+}
+
 /// One of them.
 ///
 /// # Errors
@@ -89,6 +95,9 @@ pub(super) fn of(file: &ExtraFile, plan: &Plan) -> Result<FileTree, function::Er
             path: file.from.clone(),
             target: from,
         });
+    }
+    if writes(plan, &from) {
+        return Err(function::Error::OwnOutput(from));
     }
     let owner: Arc<str> = format!("`{}`", file.written).into();
     let mut tree = FileTree::default();

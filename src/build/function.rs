@@ -98,6 +98,9 @@ pub enum Error {
         /// Where it leads.
         target: PathBuf,
     },
+    /// What goes in is what comes out.
+    #[error("`{}` is written by this very build", .0.display())]
+    OwnOutput(PathBuf),
     /// A link leads to what does not come with the directory that it is in.
     #[error("the link `{}` leads out of `{}`, to `{}`", path.display(), directory.display(), target.display())]
     LeavesDirectory {

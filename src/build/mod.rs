@@ -15,6 +15,7 @@ mod claims;
 pub mod compiling;
 pub mod dependencies;
 pub mod earlier;
+mod explicit;
 pub mod files;
 pub mod function;
 pub mod host_base;
@@ -51,6 +52,7 @@ use crate::build::base::Base;
 use crate::build::compiling::{Compiler, Counts, Report};
 use crate::build::dependencies::Dependencies;
 use crate::build::earlier::{Earlier, Key};
+use crate::build::explicit::Explicit;
 use crate::build::package::Package;
 use crate::build::pinning::{Asker, Pinning, Refusal, Renewal};
 use crate::build::pins::Bytecode;
@@ -60,7 +62,7 @@ use crate::digest::Digest;
 use crate::file_tree::{self, Content, FileTree, ImagePath, Node};
 use crate::http::{self, Client, Secret};
 use crate::lambda::check::Finding;
-use crate::lambda::{Architecture, TASK_ROOT};
+use crate::lambda::{Architecture, Handler, TASK_ROOT};
 use crate::oci;
 use crate::oci::compare;
 use crate::oci::image::{self, Addition, Edit, Image};
@@ -80,11 +82,11 @@ use crate::registry::{self, Registries};
 
 /// The name of all that this room decides of an image's bytes: how layers are grouped, scripts that start the
 /// function, the layout of the base `host`, config and labels. Another number where any of it comes out otherwise.
-pub(super) const FORMAT: &str = "image 1";
+pub(super) const FORMAT: &str = "image 2";
 /// The label by which an image says which interpreter compiled what is in it, as `cpython 3.12.7`.
 const BYTECODE_LABEL: &str = "lambimg.bytecode";
 /// What a build says of its own layers, and never of its base's.
-const OWN_LABELS: [&str; 2] = [BYTECODE_LABEL, image::LAYERS];
+const OWN_LABELS: [&str; 3] = [BYTECODE_LABEL, image::LAYERS, explicit::LABEL];
 /// Blobs fetched at once for an output that needs them all.
 const PARALLEL: usize = 4;
 
@@ -835,7 +837,9 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         tokio::try_join!(files, beside, from_base)?;
     let package = package.map(|(layer, tree)| (Some(layer), tree));
     let (function, source) = package.unwrap_or((own, source.clone()));
-    check_handler(plan, [&source, &extra], &base, &dependencies, tools).await?;
+    let own = [&source, &extra];
+    check_handler(plan, own, &extensions, &base, &dependencies, tools).await?;
+    opt::tell_covered(&extensions, &extra, &tools.progress);
     let package = if plan.packages.is_empty() {
         None
     } else {
@@ -984,6 +988,7 @@ pub async fn lock(plan: Plan, renewal: Renewal, tools: &Tools) -> Result<Vec<Pat
         dependencies::of_lines(&plan, &base, lines, tools).await?;
     }
     opt::pin(&plan, tools).await?;
+    tools.pins.retain_extensions([&*plan]);
     compiler(&plan, true, tools).await?;
     tools.pins.keep(true, &tools.progress)?;
     let rest = tools.pins.path().map(Path::to_owned);
@@ -1081,7 +1086,7 @@ async fn list_function(
 ) -> Result<FileTree, Error> {
     let listed = Arc::clone(plan);
     let tree = tools.block(move || function_tree(&listed)).await??;
-    let nowhere_else = plan.needs == Needs::Nothing;
+    let nowhere_else = plan.needs == Needs::Nothing && plan.extensions.is_empty();
     let is_there = has_handler(plan, &tree)
         || has_handler(plan, extra)
         || (is_package && project::may_hold(plan, &tree));
@@ -1132,12 +1137,20 @@ fn has_handler(plan: &Plan, tree: &FileTree) -> bool {
     let Some(handler) = plan.own_handler() else {
         return true;
     };
-    let below_root = |path: &str| {
-        let rest = path.strip_prefix(TASK_ROOT)?.strip_prefix('/')?;
-        Some(handler.is_module(rest))
-    };
     tree.iter()
-        .any(|(path, _)| below_root(path.as_str()) == Some(true))
+        .any(|(path, _)| is_handlers(plan, handler, path.as_str()))
+}
+
+/// Whether this is the handler's module, where Lambda's Python looks for it.
+fn is_handlers(plan: &Plan, handler: &Handler, path: &str) -> bool {
+    let of_layers = "opt/python";
+    let version = plan.runtime.python;
+    let site = format!("{of_layers}/lib/python{version}/site-packages");
+    [TASK_ROOT, of_layers, &site].iter().any(|root| {
+        let rest = path.strip_prefix(root);
+        let rest = rest.and_then(|rest| rest.strip_prefix('/'));
+        rest.is_some_and(|rest| handler.is_module(rest))
+    })
 }
 
 fn handler_absent(plan: &Plan, searched: &str) -> Option<Error> {
@@ -1149,15 +1162,20 @@ fn handler_absent(plan: &Plan, searched: &str) -> Option<Error> {
     })
 }
 
-/// The handler's module is the function's, or that of a package which wraps it.
+/// The handler's module is the function's, or that of a package or layer which wraps it.
 async fn check_handler(
     plan: &Plan,
     own: [&FileTree; 2],
+    extensions: &[opt::Given],
     base: &Base,
     dependencies: &Dependencies,
     tools: &Tools,
 ) -> Result<(), Error> {
-    if own.iter().any(|tree| has_handler(plan, tree)) {
+    let mut given = extensions.iter().flat_map(opt::Given::paths);
+    let is_given = plan
+        .own_handler()
+        .is_some_and(|handler| given.any(|path| is_handlers(plan, handler, path)));
+    if is_given || own.iter().any(|tree| has_handler(plan, tree)) {
         return Ok(());
     }
     let tree = dependencies::tree(plan, base, dependencies, tools).await?;
@@ -1206,6 +1224,8 @@ fn edit(plan: &Plan, base: &Base, bootstrapped: bool) -> Edit {
         edit.labels = base.labels(plan);
     }
     let said = plan.running.clone();
+    edit.labels
+        .extend(Explicit::of(&said).label(&base.image.config));
     edit.cmd = said.cmd.unwrap_or(edit.cmd);
     edit.entrypoint = said.entrypoint.or(edit.entrypoint);
     edit.working_dir = said.workdir.or(edit.working_dir);

@@ -19,7 +19,7 @@ use crate::lambda::Architecture;
 use crate::oci::layer;
 use crate::oci::layout::Place;
 use crate::oci::reference::Reference;
-use crate::plan::image::Elsewhere;
+use crate::plan::image::{Elsewhere, Source};
 use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::python::lock::{Locked, LockedSource, Origin};
@@ -253,6 +253,28 @@ impl Pinning {
                 Elsewhere::Place(place) => from_project(plan, place).to_string(),
             },
             python: None,
+        }
+    }
+
+    /// Has the lock forget the images and layers of extensions that none of the plans, which are all of the project's,
+    /// takes.
+    pub(super) fn retain_extensions<'a>(&self, plans: impl IntoIterator<Item = &'a Plan>) {
+        let Some(inner) = self.0.as_deref().filter(|inner| !inner.locked) else {
+            return;
+        };
+        let (mut images, mut arns) = (Vec::new(), Vec::new());
+        for plan in plans {
+            for extension in &plan.extensions {
+                match &extension.source {
+                    Source::Image { from, .. } => images.push(Self::extension_key(plan, from)),
+                    Source::Layer(arn) => arns.push(arn.to_string()),
+                    Source::Directory(_) | Source::Zip(_) => {}
+                }
+            }
+        }
+        let mut state = inner.state();
+        for dropped in state.pins.retain_extensions(&images, &arns) {
+            state.notes.push(format!("{dropped} is not taken any more"));
         }
     }
 

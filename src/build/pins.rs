@@ -503,6 +503,15 @@ impl Pins {
         for layer in layers.filter(|it| !before.layers.contains(it)) {
             there.set_layer(layer.clone());
         }
+        // What was dropped here is not to come back.
+        let has = |pins: &Self, key: &BaseKey| pins.bases.iter().any(|base| base.key == *key);
+        there
+            .bases
+            .retain(|base| has(self, &base.key) || !has(before, &base.key));
+        let has = |pins: &Self, arn: &str| pins.layers.iter().any(|layer| layer.arn == arn);
+        there
+            .layers
+            .retain(|layer| has(self, &layer.arn) || !has(before, &layer.arn));
         let bytecode = self.bytecode.iter();
         for (python, bytecode) in bytecode.filter(|it| !before.bytecode.contains(it)) {
             there.set_bytecode(*python, bytecode.clone());
@@ -529,6 +538,20 @@ impl Pins {
         self.layers.retain(|other| other.arn != layer.arn);
         self.layers.push(layer);
         self.sort();
+    }
+
+    /// Drops the images of extensions that are not among `images`, and the layers that are not among `arns`; gives what
+    /// was dropped, as a message names it.
+    pub fn retain_extensions(&mut self, images: &[BaseKey], arns: &[String]) -> Vec<String> {
+        let is_image = |base: &Base| base.key.role != Role::Extension || images.contains(&base.key);
+        let is_layer = |layer: &LayerPin| arns.contains(&layer.arn);
+        let dropped = self.bases.iter().filter(|base| !is_image(base));
+        let mut dropped: Vec<_> = dropped.map(|base| base.key.to_string()).collect();
+        let layers = self.layers.iter().filter(|layer| !is_layer(layer));
+        dropped.extend(layers.map(ToString::to_string));
+        self.bases.retain(is_image);
+        self.layers.retain(is_layer);
+        dropped
     }
 
     /// Puts in the interpreter of a Python, in place of the one that there was.

@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use crate::build::base::{self, GLIBC_LABEL};
+use crate::build::explicit::Explicit;
 use crate::build::pinning::Follower;
 use crate::build::{self, Error, Pushed, Tools, bootstrap};
 use crate::digest::Digest;
@@ -334,13 +335,18 @@ async fn moved(
         .into());
     }
     let glibc = same_system(image, &old, &new, runtime, tools).await?;
+    let explicit = Explicit::read(&image.config);
+    let own_labels = build::OWN_LABELS.map(str::to_owned).into_iter();
     let mut to = Move {
         base: Some((Some(onto.clone()), new.image.manifest.digest())),
-        own_labels: build::OWN_LABELS.map(str::to_owned).into(),
+        own_labels: own_labels.chain(explicit.labels).collect(),
+        own_variables: explicit.env,
+        own_fields: explicit.fields,
         ..Move::default()
     };
     if is_bootstrapped {
-        to.has_own_start = true;
+        let start = ["Entrypoint", "WorkingDir"];
+        to.own_fields.extend(start.map(str::to_owned));
         let variables = |base: &Image| bootstrap::variables(runtime, &base.config);
         to.variables = (variables(old.image), variables(new.image));
         to.labels = base::labels(glibc, runtime.python, &has);

@@ -12,7 +12,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::blob_store::{self, BlobStore};
-use crate::build::{self, Error, Tools};
+use crate::build::{self, Error, Tools, explicit};
 use crate::digest::Digest;
 use crate::lambda::{ENTRY_POINT, RUNTIME_DIR};
 use crate::oci::Descriptor;
@@ -425,6 +425,8 @@ impl Clues {
             }
         } else if is_of_keys(key) {
             Cause::Tools
+        } else if key.strip_prefix("config.Labels.") == Some(explicit::LABEL) {
+            Cause::Settings
         } else if of_base || key.starts_with("config.Labels.lambimg.") {
             Cause::Base
         } else if in_history && !self.packages.is_empty() {
@@ -606,6 +608,8 @@ mod tests {
         assert_eq!(causes(vec![keys()]), [tools]);
         let glibc = || label("lambimg.glibc", "2.26", "2.34");
         assert_eq!(causes(vec![glibc(), keys()]), ["another base", tools]);
+        let set = label("lambimg.settings", "none", "{}");
+        assert_eq!(causes(vec![set]), ["other settings"]);
         let compiler = label("lambimg.bytecode", "cpython 3.12.7", "cpython 3.12.8");
         let pyc = file(
             "one 1",

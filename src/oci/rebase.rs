@@ -27,8 +27,10 @@ pub struct Move {
     pub labels: BTreeMap<String, String>,
     /// Labels that are the image's own, even where the old base has the same.
     pub own_labels: BTreeSet<String>,
-    /// Whether entry point and working directory are the image's own, even where the old base has the same.
-    pub has_own_start: bool,
+    /// Variables that are, in the order in which a build sets them.
+    pub own_variables: BTreeSet<String>,
+    /// Fields of the config's `config` that are.
+    pub own_fields: BTreeSet<String>,
 }
 
 /// Whether the lowest layers of `image` are those of `base`, packed and unpacked.
@@ -77,7 +79,8 @@ fn config(image: &Image, old: &Image, new: &Image, to: &Move) -> Result<Vec<u8>,
     let [of_image, of_old, of_new] = [image, old, new].map(|image| &image.config.value);
     let mut value = json!({});
     let root = image::object(&mut value, "config")?;
-    *root = merged(of_image, of_old, of_new, &["created"]);
+    let always = BTreeSet::from(["created".to_owned()]);
+    *root = merged(of_image, of_old, of_new, &always);
     root.insert("history".to_owned(), json!(history(image, old, new)));
     let own = image.config.diff_ids.iter().skip(old.config.diff_ids.len());
     let diff_ids: Vec<_> = new.config.diff_ids.iter().chain(own).collect();
@@ -85,13 +88,10 @@ fn config(image: &Image, old: &Image, new: &Image, to: &Move) -> Result<Vec<u8>,
         "rootfs".to_owned(),
         json!({"type": "layers", "diff_ids": diff_ids}),
     );
-    let always: &[&str] = if to.has_own_start {
-        &["Cmd", "Entrypoint", "WorkingDir"]
-    } else {
-        &["Cmd"]
-    };
+    let mut always = to.own_fields.clone();
+    always.insert("Cmd".to_owned());
     let [of_image, of_old, of_new] = [of_image, of_old, of_new].map(|value| &value["config"]);
-    let mut run = merged(of_image, of_old, of_new, always);
+    let mut run = merged(of_image, of_old, of_new, &always);
     take(&mut run, "Env", of_new);
     let env = variables(&image.config, &old.config, &new.config, to);
     if env != new.config.env {
@@ -115,7 +115,12 @@ fn take(object: &mut Map<String, Value>, name: &str, from: &Value) {
 }
 
 /// The new object, but for what `image` has otherwise than `old`, and what it `always` says itself.
-fn merged(image: &Value, old: &Value, new: &Value, always: &[&str]) -> Map<String, Value> {
+fn merged(
+    image: &Value,
+    old: &Value,
+    new: &Value,
+    always: &BTreeSet<String>,
+) -> Map<String, Value> {
     let keys = |value: &Value| {
         let keys = value.as_object().into_iter().flat_map(Map::keys);
         keys.cloned().collect::<BTreeSet<_>>()
@@ -123,7 +128,7 @@ fn merged(image: &Value, old: &Value, new: &Value, always: &[&str]) -> Map<Strin
     let mut merged = Map::new();
     for key in [image, old, new].iter().flat_map(|value| keys(value)) {
         let own = image.get(&key);
-        let is_own = own != old.get(&key) || (own.is_some() && always.contains(&&*key));
+        let is_own = own != old.get(&key) || (own.is_some() && always.contains(&key));
         if let Some(value) = if is_own { own } else { new.get(&key) } {
             merged.insert(key, value.clone());
         }
@@ -175,9 +180,16 @@ fn variables(image: &Config, old: &Config, new: &Config, to: &Move) -> Vec<Strin
         .filter(|name| !own.contains(name))
         .collect();
     env.retain(|line| !lost.contains(&name(line)));
-    let changed = image.env.iter().filter(|line| !on_old.contains(line));
-    let changed = changed.map(|line| line.split_once('=').unwrap_or((line, "")));
-    let changed = changed.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let lines = image.env.iter();
+    let lines = lines.map(|line| (line, line.split_once('=').unwrap_or((line, ""))));
+    let (mut own, changed): (Vec<_>, Vec<_>) =
+        lines.partition(|(_, (name, _))| to.own_variables.contains(*name));
+    // A build sets them by their names.
+    own.sort_by_key(|(_, (name, _))| *name);
+    let changed = changed.into_iter();
+    let changed = changed.filter(|(line, _)| !on_old.contains(line));
+    let changed = changed.chain(own);
+    let changed = changed.map(|(_, (name, value))| (name.to_owned(), value.to_owned()));
     image::merge_env(&env, &changed.collect::<Vec<_>>())
 }
 
@@ -317,11 +329,41 @@ mod tests {
             base: to_base(&new),
             variables: (pairs("/bin:/opt"), pairs("/sbin:/opt")),
             labels: BTreeMap::from([("glibc".to_owned(), "2.36".to_owned())]),
-            has_own_start: true,
+            own_fields: ["Entrypoint", "WorkingDir"].map(str::to_owned).into(),
             ..Move::default()
         };
         let moved = rebase(&image, &old, &new, &to).unwrap();
         assert_eq!(moved, build(&new, &edit("/sbin:/opt", "2.36")));
+    }
+
+    /// The old base may have the same, by chance.
+    #[test]
+    fn what_a_project_sets_stays() {
+        let (old, new) = (old(Family::Oci), new(Family::Oci));
+        let edit = Edit {
+            working_dir: Some("/".to_owned()),
+            user: Some("1".to_owned()),
+            env: [("A", "1"), ("BOTH", "1"), ("OLD", "2"), ("PATH", "/bin")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..Edit::default()
+        };
+        let to = Move {
+            base: to_base(&new),
+            own_variables: ["A", "BOTH", "OLD", "PATH"].map(str::to_owned).into(),
+            own_fields: ["User", "WorkingDir"].map(str::to_owned).into(),
+            ..Move::default()
+        };
+        let image = build(&old, &edit);
+        let moved = rebase(&image, &old, &new, &to).unwrap();
+        assert_eq!(moved, build(&new, &edit));
+        // One that does not say it.
+        let to = Move {
+            base: to_base(&new),
+            ..Move::default()
+        };
+        let moved = rebase(&image, &old, &new, &to).unwrap();
+        assert_eq!(moved.config.value["config"]["WorkingDir"], "/home");
     }
 
     /// The old base may say the same of its layers as the image of its own.

@@ -138,12 +138,20 @@ fn extension(row: &Row, root: &Path) -> Result<Extension, Error> {
     }
     match (row.get("zip"), row.get("image"), path) {
         _ if row.get("layer").is_some() => Err(several(row)),
-        (Some(zip), None, None) => Ok(Extension {
-            written: zip.value.clone(),
-            source: Source::Zip(root.join(&zip.value)),
-            to: to.map_or_else(opt, Ok)?,
-            into,
-        }),
+        (Some(zip), None, None) => {
+            let to = to.map_or_else(opt, Ok)?;
+            let ExtraFile { written, from, .. } = extra(zip, to.clone(), root)?;
+            Ok(Extension {
+                written,
+                source: Source::Zip(from),
+                to,
+                into,
+            })
+        }
+        (None, Some(image), _) if image.value == "host" => Err(bad_value(
+            image,
+            "no image of an extension: this machine's Python is a base alone",
+        )),
         (None, Some(image), path) => {
             let to = match (to, path) {
                 (Some(to), _) => to,
@@ -217,15 +225,27 @@ pub(super) fn running(config: &Config) -> Result<Running, Error> {
                 place: place(),
             });
         }
-        if name.is_empty() || name.contains(['=', '\0']) || setting.value.contains('\0') {
+        if name.is_empty() {
+            return Err(Error::Unnamed {
+                what: "variable",
+                place: place(),
+            });
+        }
+        if name.contains(['=', '\0']) || setting.value.contains('\0') {
             return Err(Error::Value {
                 value: name.clone(),
                 place: place(),
-                wanted: "no variable: its name is empty or has a `=`, or there is a NUL",
+                wanted: "no variable: its name has a `=`, or there is a NUL",
             });
         }
     }
     for (name, setting) in &config.labels {
+        if name.is_empty() {
+            return Err(Error::Unnamed {
+                what: "label",
+                place: setting.place.clone(),
+            });
+        }
         if name.starts_with(OWN_LABELS) || [BASE_NAME, BASE_DIGEST].contains(&&**name) {
             return Err(Error::OwnLabel {
                 name: name.clone(),
@@ -257,6 +277,11 @@ pub(super) fn running(config: &Config) -> Result<Running, Error> {
             .then(|| setting.value.clone())
             .ok_or_else(|| bad_value(setting, "no absolute path"))
     });
+    if let Some(user) = &config.user
+        && (user.value.is_empty() || user.value.contains('\0'))
+    {
+        return Err(bad_value(user, "no user"));
+    }
     Ok(Running {
         env: texts(&config.env),
         labels: texts(&config.labels),
@@ -439,6 +464,16 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_name_is_refused() {
+        insta::assert_snapshot!(error("env = { '' = 'x' }"), @"a variable has no name (`lambimg.toml` line 2)");
+        insta::assert_snapshot!(error("labels = { '' = 'x' }"), @"a label has no name (`lambimg.toml` line 2)");
+        insta::assert_snapshot!(error("user = ''"), @"`` (`lambimg.toml` line 2) is no user");
+        insta::assert_snapshot!(error("extensions = [{ image = 'host' }]"), @"`host` (`lambimg.toml` line 2) is no image of an extension: this machine's Python is a base alone");
+        insta::assert_snapshot!(error("extensions = [{ zip = '../layer.zip' }]"), @"`../layer.zip` (`lambimg.toml` line 2) is outside of the project, as only an absolute path may be");
+        insta::assert_snapshot!(error("extensions = [{ zip = '' }]"), @"`` (`lambimg.toml` line 2) is no path");
+    }
+
+    #[test]
     fn what_opt_is_given() {
         let told = |row: &str| {
             let plan = plan(&format!("handler = 'a.b'\nextensions = [{{ {row} }}]"));
@@ -469,7 +504,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_named_with_its_place() {
         insta::assert_snapshot!(error("[env]\nX = 'y'\nAWS_REGION = 'eu-west-1'"), @"Lambda decides what the variable `AWS_REGION` is (`lambimg.toml` line 4)");
-        insta::assert_snapshot!(error("env = { 'A=' = 'y' }"), @"`A=` (`lambimg.toml` line 2) is no variable: its name is empty or has a `=`, or there is a NUL");
+        insta::assert_snapshot!(error("env = { 'A=' = 'y' }"), @"`A=` (`lambimg.toml` line 2) is no variable: its name has a `=`, or there is a NUL");
         insta::assert_snapshot!(error("labels = { 'lambimg.layers' = 'y' }"), @"the label `lambimg.layers` is lambimg's own (`lambimg.toml` line 2)");
         insta::assert_snapshot!(error("labels = { 'org.opencontainers.image.base.name' = 'y' }"), @"the label `org.opencontainers.image.base.name` is lambimg's own (`lambimg.toml` line 2)");
         insta::assert_snapshot!(error("entrypoint = []"), @"`` (`lambimg.toml` line 2) is no entry point: it names no program");

@@ -15,7 +15,7 @@ use crate::aws::layers::NoLayer;
 use crate::config::{self, Config, Listed, Place, Project, Setting};
 use crate::file_tree::PathError;
 use crate::http;
-use crate::lambda::check::{NoRule, Rule};
+use crate::lambda::check::{self, NoRule, Rule};
 use crate::lambda::{self, Architecture, Handler, HandlerError, Runtime};
 use crate::oci::layer::{self, Packing};
 use crate::oci::layout;
@@ -57,6 +57,14 @@ pub enum Error {
         place: Place,
         /// The versions there are.
         known: String,
+    },
+    /// Something has no name.
+    #[error("a {what} has no name ({place})")]
+    Unnamed {
+        /// `variable` or `label`.
+        what: &'static str,
+        /// Where it stands.
+        place: Place,
     },
     /// A value means nothing here.
     #[error("`{value}` ({place}) is {wanted}")]
@@ -994,12 +1002,29 @@ impl fmt::Display for Plan {
             line("handler", handler)?;
         }
         // In the form that they have in a config.
-        let words = |words: &[String]| serde_json::json!(words);
+        let words = |words: &[String]| {
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            serde_json::json!(check::shown(&words))
+        };
         if let Some(entry) = &self.running.entrypoint {
             line("entrypoint", &words(entry))?;
         }
         if let Some(cmd) = &self.running.cmd {
             line("cmd", &words(cmd))?;
+        }
+        if let Some(directory) = &self.running.workdir {
+            line("workdir", directory)?;
+        }
+        if let Some(user) = &self.running.user {
+            line("user", user)?;
+        }
+        let named = [("env", &self.running.env), ("label", &self.running.labels)];
+        for (what, pairs) in named {
+            for (name, value) in pairs {
+                let is_secret = check::is_secret(name, value);
+                let value = if is_secret { "…" } else { value };
+                line(what, &format_args!("{name}={value}"))?;
+            }
         }
         line("base", &self.base)?;
         match &self.needs {

@@ -361,6 +361,149 @@ fn a_layer_zip_is_unpacked_as_lambda_does() {
     );
 }
 
+/// Whole directories go behind a file or a link, and files behind a directory.
+#[test]
+fn what_hides_more_than_one_file_is_told() {
+    let project = project(
+        "extensions = [{ path = 'a', to = '/opt/x' }, { path = 'b', to = '/opt/x' }, { path = 'c', to = '/opt/d' }]\n\
+         files = [{ from = 'bootstrap', to = '/var/runtime/bootstrap' }, { from = 'c', to = '/opt/x/bin/new' }]\n",
+    );
+    for file in [
+        "a/bin/one",
+        "a/bin/two",
+        "a/lib",
+        "b/lib/x",
+        "c",
+        "bootstrap",
+    ] {
+        project.file(file, "#!/bin/sh\n");
+    }
+    symlink("lib", project.path().join("b/bin")).unwrap();
+    let (image, outcome) = image(&project, &[]);
+    image.assert_accepted_by_lambda();
+    let told = |line: &&str| line.contains(": /opt/x") || line.contains("warning: ");
+    let lines: Vec<_> = outcome.stderr.lines().filter(told).collect();
+    insta::assert_snapshot!(lines.join("\n"), @"
+    extensions: /opt/x/bin of b hides a directory of a with 2 files
+    extensions: /opt/x/lib of a is replaced by a directory of b
+    files: /opt/x/bin of b is replaced by a directory of `files`
+    warning: /var/runtime/bootstrap of `files` goes over what starts the function
+    ");
+}
+
+#[test]
+fn names_of_an_archive_may_begin_with_a_dot() {
+    let project = project("extensions = [{ zip = 'layer.zip' }]\n");
+    let of = |members: &[(&str, &str, u32)]| {
+        archive(&project.path().join("layer.zip"), members);
+    };
+    of(&[
+        ("./", "", 0o40755),
+        ("./python/", "", 0o40755),
+        ("./python/own.py", "x = 1\n", 0o100_644),
+    ]);
+    let (image, _) = image(&project, &[]);
+    image.assert_accepted_by_lambda();
+    let files: Vec<_> = image.files_below("opt").into_keys().collect();
+    assert_eq!(files, ["python/own.py"]);
+    for name in [
+        "./../etc/passwd",
+        ".//etc/passwd",
+        "./a/./b",
+        "./a\\b",
+        "./.wh.a",
+        "a/../b",
+    ] {
+        of(&[(name, "x", 0o100_644)]);
+        let outcome = build(&project, &["--quiet"]);
+        let told = outcome.rendering();
+        assert_eq!(outcome.code, Some(NOT_BUILDABLE), "{name}: {told}");
+    }
+}
+
+/// As a layer that wraps the user's handler does.
+#[test]
+fn a_handler_of_an_extension_is_there() {
+    let project = project("extensions = [{ path = 'layer', to = '/opt/python' }]\n");
+    fs::remove_file(project.path().join("app.py")).unwrap();
+    project.file("other.py", "");
+    project.file(
+        "layer/lib/python3.12/site-packages/app.py",
+        "def handler(event, context): pass\n",
+    );
+    let (image, _) = image(&project, &[]);
+    image.assert_accepted_by_lambda();
+    fs::remove_dir_all(project.path().join("layer/lib")).unwrap();
+    project.file("layer/other.py", "");
+    let outcome = build(&project, &["--quiet"]);
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+}
+
+#[test]
+fn what_a_run_writes_is_no_file_of_its_image() {
+    let project = project("files = [{ from = 'out.tar', to = '/srv/out.tar' }]\n");
+    project.file("out.tar", "of before");
+    let outcome = build(&project, &["--quiet", "-o", "oci-archive:out.tar"]);
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+    assert_said!(outcome);
+    let settings = project.path().join("pyproject.toml");
+    let text = fs::read_to_string(&settings).unwrap();
+    let (text, _) = text.split_once("files").unwrap();
+    fs::write(
+        settings,
+        format!("{text}extensions = [{{ zip = 'out.tar' }}]\n"),
+    )
+    .unwrap();
+    let outcome = build(&project, &["--quiet", "-o", "oci-archive:out.tar"]);
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+}
+
+#[test]
+fn what_is_set_is_told_without_secrets() {
+    let project = project(
+        "cmd = ['a.b', '--token', 'hunter2']\nworkdir = '/var'\nuser = 'me'\n\
+         env = { LEVEL = 'info', DB_PASSWORD = 'hunter2hunter2' }\nlabels = { team = 'a', api-token = 'hunter2hunter2' }\n",
+    );
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    let settings = settings.replace("handler = \"app.handler\"\n", "");
+    project.file("pyproject.toml", settings);
+    let told = build(&project, &["--quiet", "--dry-run"]).stdout;
+    assert!(!told.contains("hunter2"), "{told}");
+    let set = ["cmd", "workdir", "user", "env", "label"];
+    let lines = told
+        .lines()
+        .filter(|line| set.contains(&line.split(' ').next().unwrap()));
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
+    cmd          ["a.b","--token","…"]
+    workdir      /var
+    user         me
+    env          DB_PASSWORD=…
+    env          LEVEL=info
+    label        api-token=…
+    label        team=a
+    "#);
+}
+
+/// What another runner made of an image's files is taken over by what it was made for.
+#[test]
+fn a_part_that_was_laid_anew_is_taken_over() {
+    let registry = Registry::start();
+    let mut tree = Tree::default();
+    tree.file("lambda-adapter", "#!/bin/sh\n", 0o755);
+    let reference = base::of_tree(&registry, &tree);
+    let project = project(&format!(
+        "extensions = [{{ image = '{reference}', path = '/lambda-adapter', to = '/opt/extensions/x' }}]\n"
+    ));
+    let target = registry.name("functions/app:1");
+    let first = build(&project, &["-t", &target, "--push"]);
+    assert_eq!(first.code, Some(0), "{}", first.rendering());
+    fs::remove_dir_all(project.cache()).unwrap();
+    let again = build(&project, &["--cache-from", &target, "--progress", "plain"]);
+    assert_eq!(again.code, Some(0), "{}", again.rendering());
+    let note = format!("took 2 layers over from {target}");
+    assert!(again.stderr.contains(&note), "{}", again.stderr);
+}
+
 #[test]
 fn a_file_goes_into_a_directory_by_its_name() {
     let registry = Registry::start();
@@ -459,6 +602,32 @@ fn layers_of_an_image_are_taken_over_unchanged() {
     let outcome = build(&project, &["--locked", "--quiet"]);
     assert_eq!(outcome.code, Some(1), "{}", outcome.rendering());
     assert_said!(outcome);
+}
+
+/// A build leaves what it does not need, for another function may; `lock` knows all.
+#[test]
+fn a_lock_forgets_what_is_no_extension_any_more() {
+    let registry = Registry::start();
+    let mut tree = Tree::default();
+    tree.file("opt/extensions/watcher", "#!/bin/sh\n", 0o755);
+    let reference = base::of_tree(&registry, &tree);
+    let row = format!("extensions = [{{ image = '{reference}' }}]\n");
+    let project = project(&row);
+    image(&project, &[]);
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    project.file("pyproject.toml", settings.replace(&row, ""));
+    image(&project, &[]);
+    let lock = || fs::read_to_string(project.path().join("lambimg.lock")).unwrap();
+    let before = lock();
+    assert!(before.contains("[[extension]]"), "{before}");
+    let base = Base::aws_oci("3.12").reference();
+    let outcome = project.lambimg(["lock", "--base", &base]).run();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    let said = format!("the extension `{reference}` is not taken any more");
+    assert!(outcome.stderr.contains(&said), "{}", outcome.rendering());
+    let after = lock();
+    assert!(!after.contains("[[extension]]"), "{after}");
+    assert!(after.contains("[[base]]"), "{after}");
 }
 
 #[test]

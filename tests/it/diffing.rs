@@ -129,6 +129,24 @@ fn newer() -> Forge {
     forge
 }
 
+#[test]
+fn a_command_is_told_without_its_secrets() {
+    let of = |secret: &str| {
+        let mut forge = Forge::sound();
+        forge.run["Cmd"] = json!(["app.handler", "--token", secret]);
+        forge
+    };
+    let images = [("older", &of("0123456789")), ("newer", &of(SECRET))];
+    let project = with(&images);
+    for format in ["text", "json", "markdown"] {
+        let outcome = diff(&project, ["older", "newer"], &["-q", "--format", format]);
+        assert!(!outcome.stdout.contains("0123456789"), "{}", outcome.stdout);
+        // Each writes the list in its own way.
+        assert!(outcome.stdout.contains("--token"), "{}", outcome.stdout);
+        assert!(outcome.stdout.contains('…'), "{}", outcome.stdout);
+    }
+}
+
 /// A project beside which images lie as `oci:` directories.
 fn with(images: &[(&str, &Forge)]) -> Project {
     let project = Project::new();

@@ -132,6 +132,44 @@ fn an_image_is_told_as_json() {
     );
 }
 
+/// Words of a command with a secret each, in text, as JSON and on the page.
+#[test]
+fn a_command_is_told_without_its_secrets() {
+    let project = Project::new();
+    let mut forge = Forge::sound();
+    forge.run["Entrypoint"] = json!(["/bin/sh", "-c", "API_KEY='hunter2' exec run"]);
+    forge.run["Cmd"] = json!([
+        "app.handler",
+        "--token",
+        "hunter2",
+        "--password=hunter2",
+        "postgres://app:hunter2@db/orders"
+    ]);
+    let directory = project.beside("image");
+    forge.write(&directory);
+    let image = format!("oci:{}", directory.display());
+    let text = project.lambimg(["inspect", &image]).succeed();
+    let of_command = |line: &&str| line.starts_with("entry point") || line.starts_with("command");
+    let lines: Vec<_> = text.lines().filter(of_command).collect();
+    insta::assert_snapshot!(lines.join("\n"), @"
+    entry point        /bin/sh -c API_KEY=… exec run
+    command            app.handler --token … --password=… …
+    ");
+    let config = report(&project, &image)["config"].clone();
+    let told = [&config["entry_point"], &config["command"]];
+    insta::assert_snapshot!(json!(told).to_string(), @r#"[["/bin/sh","-c","API_KEY=… exec run"],["app.handler","--token","…","--password=…","…"]]"#);
+    let page = project.beside("page.html");
+    let html = ["inspect", "--html", page.to_str().unwrap(), &image];
+    let shown = project.lambimg(html).succeed();
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("--token") && !page.contains("hunter2"));
+    let checked = project.lambimg(["check", "--format", "json", &image]).run();
+    assert!(checked.stdout.contains("LMB100"), "{}", checked.rendering());
+    for told in [text, shown, checked.rendering()] {
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
 /// A build of ours: what it left out, what its base is, and the same whether image or project is named.
 #[test]
 fn a_build_is_told_with_what_it_left_out() {

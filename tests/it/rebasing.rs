@@ -164,6 +164,55 @@ fn a_moved_image_is_the_one_that_a_build_on_the_new_base_gives() {
     }
 }
 
+/// What a project has set is its own, also where the old base has just the same.
+#[test]
+fn what_a_project_sets_stays() {
+    let index = index();
+    let of_aws = "/lambda-entrypoint.sh";
+    for (base, repository, entry, other) in [
+        (Base::aws_oci("3.12"), "lambda/python-oci", of_aws, of_aws),
+        (Base::bare("3.12"), "library/python", "/bin/sh", "/bin/ls"),
+    ] {
+        let registry = Registry::start();
+        let reference = base.copy_to(&registry);
+        let say = |tag: &str, (level, directory, user, entry): (&str, &str, &str, &str)| {
+            edit_images(&registry, repository, ["3.12", tag], |_, config| {
+                let run = &mut config["config"];
+                let env = run["Env"].as_array_mut().unwrap();
+                env.insert(0, json!(format!("LEVEL={level}")));
+                run["Labels"] = json!({"team": level});
+                run["WorkingDir"] = json!(directory);
+                run["User"] = json!(user);
+                run["Entrypoint"] = json!([entry]);
+            });
+            reference.replace("3.12", tag)
+        };
+        let old = say("old", ("info", "/var", "1", entry));
+        let new = say("new", ("debug", "/", "2", other));
+        let with_settings = || {
+            let project = project();
+            let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+            let own = format!(
+                "env = {{ LEVEL = \"info\", A = \"1\" }}\nlabels = {{ team = \"info\" }}\nworkdir = \"/var\"\n\
+                 user = \"1\"\nentrypoint = [\"{entry}\"]\n"
+            );
+            project.file("pyproject.toml", settings + &own);
+            project
+        };
+        let (first, second) = (with_settings(), with_settings());
+        build(&first, &index, &old, "app:1");
+        let outcome = rebase(&first, &["app:1", "--onto", &new, "-t", "moved:1"]);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        for lock in ["pylock.toml", "lambimg.lock"] {
+            let from = first.path().join(lock);
+            fs::copy(from, second.path().join(lock)).unwrap();
+        }
+        let built = build(&second, &index, &new, "app:1");
+        let told = outcome.rendering();
+        assert_eq!(digest_of(&outcome.stdout), digest_of(&built), "{told}");
+    }
+}
+
 #[test]
 fn an_image_follows_its_base_under_its_own_name() {
     let (project, index, registry) = (project(), index(), Registry::start());

@@ -59,6 +59,7 @@ pub struct SettingChange {
 /// All settings that are not the same, in the order of [`Setting`].
 pub(super) fn changes(first: &Image<'_>, second: &Image<'_>) -> Vec<SettingChange> {
     let (mut left, mut right) = (settings(first), settings(second));
+    let [of_first, of_second] = [first, second].map(|image| &image.subject.documents);
     let mut names: Vec<_> = left.keys().chain(right.keys()).cloned().collect();
     names.sort();
     names.dedup();
@@ -67,18 +68,21 @@ pub(super) fn changes(first: &Image<'_>, second: &Image<'_>) -> Vec<SettingChang
         if first == second {
             return None;
         }
-        let shown = |value: Option<String>| value.map(|value| shown(&setting, value));
+        let shown = |value: Option<String>, of| value.map(|value| shown(&setting, value, of));
         Some(SettingChange {
-            first: shown(first),
-            second: shown(second),
+            first: shown(first, of_first),
+            second: shown(second, of_second),
             setting,
         })
     });
     changes.collect()
 }
 
-fn shown(setting: &Setting, value: String) -> Text {
+fn shown(setting: &Setting, value: String, documents: &Documents) -> Text {
+    let words = |field| written(&check::shown(&documents.list(field))).unwrap_or_default();
     let name = match setting {
+        Setting::Handler => return Text::Plain(words("Cmd")),
+        Setting::EntryPoint => return Text::Plain(words("Entrypoint")),
         Setting::Variable(name) | Setting::Label(name) => name,
         _ => "",
     };
@@ -99,8 +103,8 @@ fn settings(image: &Image<'_>) -> BTreeMap<Setting, String> {
             Setting::Python,
             python.map(|python| python.version.to_string()),
         ),
-        (Setting::Handler, list(documents, "Cmd")),
-        (Setting::EntryPoint, list(documents, "Entrypoint")),
+        (Setting::Handler, written(&documents.list("Cmd"))),
+        (Setting::EntryPoint, written(&documents.list("Entrypoint"))),
         (
             Setting::WorkingDirectory,
             Some(documents.working_dir().to_owned()),
@@ -121,8 +125,9 @@ fn settings(image: &Image<'_>) -> BTreeMap<Setting, String> {
 }
 
 /// A list as one would write it: its only item, or all of them as JSON.
-fn list(documents: &Documents, field: &str) -> Option<String> {
-    match &*documents.list(field) {
+fn written<T: AsRef<str>>(words: &[T]) -> Option<String> {
+    let words: Vec<_> = words.iter().map(AsRef::as_ref).collect();
+    match &*words {
         [] => None,
         [only] => Some((*only).to_owned()),
         all => Some(Value::from(all.to_vec()).to_string()),

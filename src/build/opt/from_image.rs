@@ -36,6 +36,8 @@ type Read = flatten::Layer<io::Result<PathBuf>>;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Kept {
     layer: Layer,
+    /// What it was made for, where it was made here.
+    key: Option<Key>,
     paths: Vec<String>,
 }
 
@@ -62,7 +64,7 @@ pub(super) async fn layers(
     let options = plan.layer_options();
     let manifest = image.manifest.digest();
     let inputs = [
-        &b"part 2"[..],
+        &b"part 3"[..],
         manifest.as_bytes(),
         path.as_str().as_bytes(),
         extension.to.as_str().as_bytes(),
@@ -90,6 +92,7 @@ pub(super) async fn layers(
                 drop(files);
                 vec![Kept {
                     layer: made.layer,
+                    key: Some(made.key),
                     paths: made.paths,
                 }]
             }
@@ -97,11 +100,14 @@ pub(super) async fn layers(
         tools.store.remember(&memo, &kept)?;
         kept
     };
-    let layers = kept.into_iter().map(|Kept { layer, paths }| Given {
-        key: Key::from(&layer::memo_key(
+    let taken_over = |layer: &Layer| {
+        Key::from(&layer::memo_key(
             options,
             [b"part", &layer.digest.as_bytes()[..]],
-        )),
+        ))
+    };
+    let layers = kept.into_iter().map(|Kept { layer, key, paths }| Given {
+        key: key.unwrap_or_else(|| taken_over(&layer)),
         what: what(extension),
         origin: image.origins.get(&layer.digest).cloned(),
         layer,
@@ -233,6 +239,7 @@ fn whole(layers: &[Read], tree: &Tree, directory: &str) -> Option<Vec<Kept>> {
                 size: layer.size,
                 diff_id: layer.diff_id?,
             },
+            key: None,
             paths,
         });
     }

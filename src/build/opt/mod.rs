@@ -7,16 +7,17 @@ mod from_aws;
 mod from_image;
 mod zip_layer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::aws;
 use crate::build::earlier::Key;
-use crate::build::{Error as BuildError, Known, Tools, files};
+use crate::build::{Error as BuildError, Known, Tools, files, function, real};
 use crate::digest::Digest;
 use crate::file_tree::{self, FileTree, ImagePath, Node, PathError};
+use crate::lambda::{ENTRY_POINT, RUNTIME_DIR};
 use crate::oci::layer::Layer;
 use crate::oci::reference::Reference;
 use crate::plan::Plan;
@@ -81,8 +82,14 @@ pub(super) struct Given {
     pub(super) what: String,
     /// A repository that has it too.
     pub(super) origin: Option<Reference>,
-    /// Its files and links, below the root.
     paths: Vec<String>,
+}
+
+impl Given {
+    /// Its files and links, below the root.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.paths.iter().map(String::as_str)
+    }
 }
 
 /// Makes or fetches the layers, lowest first.
@@ -131,7 +138,12 @@ async fn of(
             let (plan, directory) = (Arc::clone(plan), directory.clone());
             tools.block(move || files::of(&directory, &plan)).await??
         }
-        Source::Zip(path) => unpacked(path, extension, tools).await?,
+        Source::Zip(path) => {
+            if real(path).is_some_and(|path| files::writes(plan, &path)) {
+                return Err(function::Error::OwnOutput(path.clone()).into());
+            }
+            unpacked(path, extension, tools).await?
+        }
         Source::Layer(arn) => {
             let digest = from_aws::fetch(arn, extension, plan, tools).await?;
             unpacked(&tools.store.path(&digest), extension, tools).await?
@@ -192,21 +204,81 @@ fn wrong(extension: &Extension, source: impl Into<Error>) -> BuildError {
 
 /// Says where files go over those of others that came before.
 fn tell_replaced(before: &[(&str, Given)], written: &str, given: &[Given], progress: &Progress) {
-    let mut there = BTreeMap::new();
-    for (owner, given) in before {
-        there.extend(given.paths.iter().map(|path| (&**path, *owner)));
-    }
-    let paths = given.iter().flat_map(|given| &given.paths);
-    let replaced = paths.filter_map(|path| Some((path, there.get(&**path)?)));
-    let replaced: Vec<_> = replaced.collect();
-    for (path, owner) in replaced.iter().take(TOLD) {
-        progress.step(format!(
-            "extensions: /{path} of {owner} is replaced by that of {written}"
+    let there = before
+        .iter()
+        .flat_map(|(owner, given)| given.paths().map(|path| (path, *owner)));
+    let paths = given.iter().flat_map(Given::paths);
+    tell("extensions", written, &there.collect(), paths, progress);
+}
+
+/// Says where the project's files go over those of extensions, and over what starts the function.
+pub(super) fn tell_covered(extensions: &[Given], files: &FileTree, progress: &Progress) {
+    let there = extensions.iter().flat_map(|given| {
+        let owner = given.what.strip_prefix("extension ").unwrap_or(&given.what);
+        given.paths().map(move |path| (path, owner))
+    });
+    let paths = files
+        .iter()
+        .filter(|(_, entry)| !matches!(entry.node, Node::Directory));
+    let paths: Vec<_> = paths.map(|(path, _)| path.as_str()).collect();
+    let own = paths.iter().copied();
+    tell("files", "`files`", &there.collect(), own, progress);
+    let is_lambdas = |path: &&&str| {
+        **path == ENTRY_POINT || is_below(path, RUNTIME_DIR) || is_below(RUNTIME_DIR, path)
+    };
+    for path in paths.iter().filter(is_lambdas).take(TOLD) {
+        progress.warn(format!(
+            "/{path} of `files` goes over what starts the function"
         ));
     }
-    if let Some(more) = replaced.len().checked_sub(TOLD).filter(|more| *more > 0) {
+}
+
+/// Whether a path is this one or below it.
+fn is_below(path: &str, root: &str) -> bool {
+    let rest = path.strip_prefix(root);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Says what is `there`, by its path and owner, and no more behind these paths: what is at one, below one that is no
+/// directory any more, or was none itself.
+fn tell<'a>(
+    room: &str,
+    written: &str,
+    there: &BTreeMap<&str, &str>,
+    paths: impl Iterator<Item = &'a str>,
+    progress: &Progress,
+) {
+    let mut told = BTreeSet::new();
+    for path in paths {
+        if let Some(owner) = there.get(path) {
+            told.insert(format!(
+                "/{path} of {owner} is replaced by that of {written}"
+            ));
+        }
+        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        told.extend(above.filter_map(|above| {
+            let owner = there.get(above)?;
+            Some(format!(
+                "/{above} of {owner} is replaced by a directory of {written}"
+            ))
+        }));
+        // The character behind the slash.
+        let (first, end) = (format!("{path}/"), format!("{path}0"));
+        let mut hidden: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, owner) in there.range(&*first..&*end) {
+            *hidden.entry(owner).or_default() += 1;
+        }
+        told.extend(hidden.into_iter().map(|(owner, count)| {
+            let files = if count == 1 { "file" } else { "files" };
+            format!("/{path} of {written} hides a directory of {owner} with {count} {files}")
+        }));
+    }
+    for line in told.iter().take(TOLD) {
+        progress.step(format!("{room}: {line}"));
+    }
+    if let Some(more) = told.len().checked_sub(TOLD).filter(|more| *more > 0) {
         progress.step(format!(
-            "extensions: {more} more files are replaced by those of {written}"
+            "{room}: {more} more places are replaced by those of {written}"
         ));
     }
 }

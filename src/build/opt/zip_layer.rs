@@ -21,7 +21,10 @@ pub(super) fn tree(path: &Path, extension: &Extension) -> Result<FileTree, Error
     let owner: Arc<str> = extension.written.as_str().into();
     let mut tree = FileTree::default();
     for member in zip::open(path)? {
-        let place = extension.to.join(&member.name)?;
+        let Some(name) = name(&member) else {
+            continue;
+        };
+        let place = extension.to.join(name)?;
         let node = if member.is_directory() {
             Node::Directory
         } else if member.is_symlink() {
@@ -35,6 +38,16 @@ pub(super) fn tree(path: &Path, extension: &Extension) -> Result<FileTree, Error
         tree.insert(place, node, &owner)?;
     }
     Ok(tree)
+}
+
+/// Its name below the archive's root, which some archives write in front as `./`; nothing for the root itself.
+fn name(member: &Member) -> Option<&str> {
+    let mut name = member.name.as_str();
+    while let Some(rest) = name.strip_prefix("./") {
+        name = rest;
+    }
+    // Only the root has nothing behind it, and a member always has a name.
+    (!name.is_empty() || member.name.is_empty()).then_some(name)
 }
 
 /// Whether any execute bit is set. Many write modes without saying that this is a file, and unzip takes them.

@@ -110,12 +110,21 @@ fn code(text: &str) -> String {
 /// With references for all that Markdown or HTML would take for its own.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
+    let is_www = |text: &str| {
+        let end = text
+            .len()
+            .checked_sub(3)
+            .and_then(|start| text.get(start..));
+        end.is_some_and(|end| end.eq_ignore_ascii_case("www"))
+    };
     for character in visible(text).chars() {
         match character {
             '&' | '<' | '>' | '"' | '\'' | '|' | '`' | '*' | '_' | '[' | ']' | '\\' | '~' | '#'
             | '@' | '$' | '!' | ':' => {
                 let _ = write!(escaped, "&#{};", u32::from(character));
             }
+            // GitHub makes a link of what follows, in a `code` element too.
+            '.' if is_www(&escaped) => escaped.push_str("&#46;"),
             _ => escaped.push(character),
         }
     }
@@ -146,6 +155,8 @@ mod tests {
             inner.starts_with("a&#124;b&#96;c&#96;&#60;img src=x&#62;"),
             "{inner}"
         );
+        let links = code("www.example.com/(WWW.b.c)");
+        assert_eq!(links, "<code>www&#46;example.com/(WWW&#46;b.c)</code>");
         assert_eq!(code(""), "");
         assert_eq!(code("urllib3"), "<code>urllib3</code>");
     }

@@ -69,6 +69,7 @@ impl From<plan::Error> for Failure {
             ),
             plan::Error::Reserved { .. } => hint("leave it out: the function will have it", USAGE),
             plan::Error::OwnLabel { .. } => hint("take another name for it", USAGE),
+            plan::Error::Unnamed { .. } => hint("give it a name, or leave it out", USAGE),
             plan::Error::Part { table, .. } => hint(example_of(table), USAGE),
             plan::Error::Path { .. } => hint("write a plain path, as `/opt/models/x.onnx`", USAGE),
             plan::Error::Python { .. } => hint("`lambimg bases` lists the runtimes", USAGE),
@@ -459,6 +460,10 @@ fn of_function(error: &build::function::Error) -> Advice {
             )
         }
         build::function::Error::Read { .. } => hint("check the file's permissions", USAGE),
+        build::function::Error::OwnOutput(_) => hint(
+            "write it elsewhere, or leave it out of `files` and `extensions`",
+            USAGE,
+        ),
         build::function::Error::LeavesDirectory { .. } => hint(
             "name a directory that has all of it, or put the file itself in the link's place",
             INPUT,

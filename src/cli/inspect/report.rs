@@ -60,8 +60,8 @@ fn config(inspected: &Inspected<'_>) -> Value {
     });
     let python = inspected.subject.python.as_ref();
     json!({
-        "entry_point": documents.list("Entrypoint"),
-        "command": documents.list("Cmd"),
+        "entry_point": check::shown(&documents.list("Entrypoint")),
+        "command": check::shown(&documents.list("Cmd")),
         "working_directory": documents.working_dir(),
         "user": documents.run("User").as_str().unwrap_or_default(),
         "architecture": documents.architecture(),

@@ -93,7 +93,8 @@ fn head(inspected: &Inspected<'_>) -> String {
 fn config(inspected: &Inspected<'_>) -> String {
     let documents = &inspected.subject.documents;
     let words = |field: &str| {
-        let words: Vec<_> = documents.list(field).into_iter().map(visible).collect();
+        let words = check::shown(&documents.list(field));
+        let words: Vec<_> = words.iter().map(|word| visible(word)).collect();
         if words.is_empty() {
             Vec::new()
         } else {

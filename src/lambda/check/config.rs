@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::lambda;
 use crate::lambda::Architecture;
@@ -303,7 +303,7 @@ fn has_one_command(image: &Documents) -> Vec<Fault> {
     let (entry, command) = (image.list("Entrypoint"), image.list("Cmd"));
     if is_lost_in_a_shell(image) {
         let message = "`Entrypoint` is in its shell form, which does not hand the handler on";
-        let fault = Fault::new(message).value(image.run("Entrypoint").to_string());
+        let fault = Fault::new(message).value(json!(secrets::shown(&entry)).to_string());
         return vec![
             fault.remedy("Set `ENTRYPOINT [\"/lambda-entrypoint.sh\"]`, in its JSON form."),
         ];

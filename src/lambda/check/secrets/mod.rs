@@ -4,6 +4,7 @@
 //! nobody. A secret itself is never shown.
 
 mod search;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded, wheels};
 use crate::oci::flatten::{Entry, Kind};
 
 pub(super) use search::{Search, Secret};
+pub use words::shown;
 
 /// Shorter values are no secrets, in characters.
 const SHORTEST_VALUE: usize = 8;
@@ -45,7 +47,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "LMB100",
         level: Level::Warning,
-        title: "No variable, label or build step of the config has a secret",
+        title: "No variable, label, command or build step of the config has a secret",
         why: "Whoever can pull the image can read its config, build arguments in its history included.",
         remedy: "Remove it, withdraw it where it was given, and set it on the function or read it from Secrets Manager; \
                  give builds their secrets by `RUN --mount=type=secret`.",
@@ -265,6 +267,36 @@ fn is_placeholder(value: &str) -> bool {
     starts.iter().any(|start| value.starts_with(start))
 }
 
+/// Whether a private key is in a text.
+fn is_private(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut places = PRIVATE_KEY.find_iter(bytes);
+    places.any(|at| is_private_key(&bytes[at..]))
+}
+
+/// Whether what has this name is a secret, as a rule.
+fn is_named(name: &str) -> bool {
+    let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
+    let endings = [
+        "ACCESS_KEY",
+        "ACCESS_KEY_ID",
+        "API_KEY",
+        "APIKEY",
+        "PASS",
+        "PASSWD",
+        "PASSWORD",
+        "PGPASSWORD",
+        "PRIVATE_KEY",
+        "SECRET",
+        "SECRET_KEY",
+        "TOKEN",
+    ];
+    endings.iter().any(|ending| {
+        let before = name.strip_suffix(ending);
+        before.is_some_and(|before| before.is_empty() || before.ends_with('_'))
+    })
+}
+
 /// What makes a value a secret, if it is one by its name or by itself. The secret itself is not in it.
 pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     let bytes = value.as_bytes();
@@ -281,31 +313,9 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     if has_password(value) {
         return Some("an address with a password in it".to_owned());
     }
-    if PRIVATE_KEY
-        .find_iter(bytes)
-        .any(|at| is_private_key(&bytes[at..]))
-    {
+    if is_private(value) {
         return Some("a private key".to_owned());
     }
-    let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
-    let endings = [
-        "ACCESS_KEY",
-        "ACCESS_KEY_ID",
-        "API_KEY",
-        "APIKEY",
-        "PASS",
-        "PASSWD",
-        "PASSWORD",
-        "PGPASSWORD",
-        "PRIVATE_KEY",
-        "SECRET",
-        "SECRET_KEY",
-        "TOKEN",
-    ];
-    let is_named = endings.iter().any(|ending| {
-        let before = name.strip_suffix(ending);
-        before.is_some_and(|before| before.is_empty() || before.ends_with('_'))
-    });
     // Where to find a secret is none.
     let leads_elsewhere = ["arn:", "/", "http:", "https:", "$", "{", "<", "ssm:", "s3:"]
         .iter()
@@ -317,7 +327,7 @@ pub(super) fn secret_value(name: &str, value: &str) -> Option<String> {
     let leads_elsewhere =
         leads_elsewhere || (value.contains(['-', '_', '.', '/']) && value.bytes().all(is_name));
     let is_word = value.len() >= SHORTEST_VALUE && !value.contains(char::is_whitespace);
-    (is_named && is_word && !leads_elsewhere && !is_sample).then(|| {
+    (is_named(name) && is_word && !leads_elsewhere && !is_sample).then(|| {
         format!(
             "a secret by its name, of {} characters",
             value.chars().count()
@@ -330,15 +340,9 @@ pub fn is_secret(name: &str, value: &str) -> bool {
     secret_value(name, value).is_some()
 }
 
-/// A step of a build with `…` for each secret that it sets.
+/// A step of a build with `…` for each secret in it.
 pub fn without_secrets(command: &str) -> String {
-    let mut shown = command.to_owned();
-    for (name, value) in assignments(command) {
-        if is_secret(&name, &value) {
-            shown = shown.replace(&value, "…");
-        }
-    }
-    shown
+    shown(&[command]).concat()
 }
 
 fn has_no_secrets_in_the_config(image: &Documents) -> Vec<Fault> {
@@ -350,23 +354,58 @@ fn has_no_secrets_in_the_config(image: &Documents) -> Vec<Fault> {
         };
         // A step of the build that sets a variable is not told twice.
         if known.insert((name.to_owned(), value.to_owned())) {
-            faults.push(Fault::new(format!("the {place} `{name}` is {what}")));
+            let name = if name.is_empty() {
+                String::new()
+            } else {
+                format!(" `{name}`")
+            };
+            faults.push(Fault::new(format!("{place}{name} is {what}")));
         }
     };
     for (name, value) in image.variables() {
-        look("variable", name, value);
+        look("the variable", name, value);
     }
     for (name, value) in image.run("Labels").as_object().into_iter().flatten() {
-        look("label", name, value.as_str().unwrap_or_default());
+        look("the label", name, value.as_str().unwrap_or_default());
+    }
+    let command = image.command();
+    for (name, value) in given(&command) {
+        let place = if name.is_empty() {
+            "a word of the command"
+        } else {
+            "the command's"
+        };
+        look(place, name, value);
     }
     let steps = image.config.value["history"].as_array();
     for step in steps.into_iter().flatten() {
         let command = step["created_by"].as_str().unwrap_or_default();
         for (name, value) in assignments(command) {
-            look("build step's", &name, &value);
+            look("the build step's", &name, &value);
         }
     }
     folded(faults, MOST)
+}
+
+/// The words of a command, also those of a shell's, and the option or variable that each is given to, if there is one.
+fn given<'a>(command: &[&'a str]) -> Vec<(&'a str, &'a str)> {
+    let quotes = ['"', '\''];
+    let words = command.iter().flat_map(|word| word.split_whitespace());
+    let mut option = "";
+    let given = words.map(|word| {
+        let word = word.trim_matches(quotes);
+        let is_option = word.starts_with('-');
+        let before = std::mem::take(&mut option);
+        match word.split_once('=') {
+            Some((name, value)) => (name.trim_start_matches('-'), value.trim_matches(quotes)),
+            None if is_option => {
+                option = word.trim_start_matches('-');
+                ("", word)
+            }
+            None => (before, word),
+        }
+    });
+    given.collect()
 }
 
 /// `NAME=value` in a build step, without quotes around the value.

@@ -236,4 +236,20 @@ fn secrets_in_the_config() {
     LMB100 warning: the label `API_KEY` is a secret by its name, of 10 characters
     LMB100 warning: the label `db-password` is a secret by its name, of 14 characters
     ");
+    let of_command = |entry: serde_json::Value, command: serde_json::Value| {
+        let mut image = Forge::sound();
+        image.run["Entrypoint"] = entry;
+        image.run["Cmd"] = command;
+        found(image)
+    };
+    let start = json!(["/var/lang/bin/python3.12", "-m", "awslambdaric"]);
+    insta::assert_snapshot!(of_command(start.clone(), json!(["app.handler", "--token", "hunter2hunter2", "--api-key=0123456789"])), @"
+    LMB100 warning: the command's `token` is a secret by its name, of 14 characters
+    LMB100 warning: the command's `api-key` is a secret by its name, of 10 characters
+    ");
+    insta::assert_snapshot!(of_command(json!(["/bin/sh", "-c", "DB_PASSWORD='hunter2hunter2' run postgres://a:hunter2@db"]), json!(null)), @"
+    LMB100 warning: the command's `DB_PASSWORD` is a secret by its name, of 14 characters
+    LMB100 warning: a word of the command is an address with a password in it
+    ");
+    assert_eq!(of_command(start, json!(["app.handler"])), "");
 }
