@@ -85,11 +85,12 @@ impl Cover {
     }
 
     fn hidden(&mut self, before: &str, value: &str) -> String {
-        let opened = value
-            .chars()
-            .next()
-            .filter(|first| ['"', '\''].contains(first));
-        self.quote = opened.filter(|quote| !value[1..].contains(*quote));
+        let first = |text: &str| text.chars().next().filter(|c| ['"', '\''].contains(c));
+        // The quote may begin before the name: `"TOKEN=a b"`.
+        self.quote = match (first(value), first(before)) {
+            (Some(quote), _) => Some(quote).filter(|quote| !value[1..].contains(*quote)),
+            (None, quote) => quote.filter(|quote| !value.contains(*quote)),
+        };
         format!("{before}{HIDDEN}")
     }
 }
@@ -122,6 +123,7 @@ mod tests {
                 "-c",
                 "TOKEN='hunter2 hunter2' app --secret \"hunter2 more\" -x && y",
             ]),
+            of(&["sh", "-c", "env \"TOKEN=hunter2 hunter2\" app"]),
             of(&[
                 "curl",
                 "-H",
@@ -143,6 +145,7 @@ mod tests {
         … | https://host/?a=b&token=… | postgres://db/orders
         --database=… | … | x
         /bin/sh | -c | TOKEN=…  app --secret …  -x && y
+        sh | -c | env "TOKEN=…  app
         curl | -H | X-Api-Key: … | -H | Authorization: Bearer … | x
         ");
         assert!(!all.concat().contains("hunter2"));
