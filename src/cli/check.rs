@@ -1,7 +1,7 @@
 //! The verb `check`: every rule that Lambda has, applied to an image or to what a project gives.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -38,11 +38,11 @@ pub(crate) struct CheckArguments {
     strict: bool,
 
     /// Say what a rule wants, why, and what to do, and check nothing
-    #[arg(long, value_name = "ID", conflicts_with_all = ["NeedsArguments", "FunctionArguments"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["NeedsArguments", "FunctionArguments", "ChoiceArguments"])]
     explain: Option<String>,
 
     /// List all rules, and check nothing
-    #[arg(long, conflicts_with_all = ["explain", "NeedsArguments", "FunctionArguments"])]
+    #[arg(long, conflicts_with_all = ["explain", "NeedsArguments", "FunctionArguments", "ChoiceArguments"])]
     list: bool,
 
     /// How to print
@@ -165,8 +165,8 @@ impl Run<'_> {
         let flags = self.wanted.opening.building().or(self.wanted.config());
         let (project, config) = self.opening().project(path, &flags)?;
         let rules = Rules::of(&config)?;
-        let judged = self.build(&project, config, limit)?;
-        let sources = Sources::of(&project.root, &surroundings::directory());
+        let (source, judged) = self.build(&project, config, limit)?;
+        let sources = Sources::of(&project.root, &source, &surroundings::directory());
         let name = path.to_string_lossy();
         self.report(&name, judged, Some(&sources), &rules)
     }
@@ -175,17 +175,18 @@ impl Run<'_> {
         self.wanted.opening.opening(self.arguments, self.terminal)
     }
 
-    /// What the project gives, in the store under no name.
+    /// What the project gives, in the store under no name, and where the function's files lie.
     fn build(
         &self,
         project: &Project,
         config: Config,
         limit: Option<u64>,
-    ) -> Result<(Subject, Vec<Finding>), Failure> {
+    ) -> Result<(PathBuf, (Subject, Vec<Finding>)), Failure> {
         let (mut plan, tools) = self.opening().plan(project, config)?;
         // All rules are applied to what comes of it, and none twice.
         plan.ignored = check::rules().map(|rule| rule.id).collect();
         let architecture = plan.architecture.oci();
+        let source = plan.source.clone();
         let work = async {
             let built = build::build(plan, &tools).await?;
             let wanted = Some(architecture);
@@ -194,7 +195,7 @@ impl Run<'_> {
         };
         let judged = block_on(work)?;
         limit_store(limit, &tools, self.terminal);
-        Ok(judged?)
+        Ok((source, judged?))
     }
 
     fn report(

@@ -17,6 +17,7 @@ mod event;
 mod events;
 mod failure;
 mod findings;
+mod functions;
 mod inspect;
 mod invoke;
 mod opening;
@@ -42,14 +43,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lambimg::blob_store::BlobStore;
 use lambimg::build::cache::{self, Contents, Selection};
 use lambimg::build::locking::Upgrade;
+use lambimg::build::outdated::{self, Outdated};
 use lambimg::build::pinning::Renewal;
-use lambimg::build::{self, Tools, outdated};
+use lambimg::build::{self, Built, Tools, many};
 use lambimg::config::{Config, Project, Setting};
 use lambimg::lambda::sandbox;
 use lambimg::oci::layer::Packing;
 use lambimg::oci::reference::{Name, Reference};
 use lambimg::plan::reach::{self, Reach};
-use lambimg::plan::{self, Policy, Request};
+use lambimg::plan::{self, Plan, Policy, Request};
 use lambimg::progress::in_words;
 use lambimg::python::normalize_name;
 
@@ -57,10 +59,11 @@ use crate::check::CheckArguments;
 use crate::diff::DiffArguments;
 use crate::event::EventArguments;
 use crate::failure::Failure;
+use crate::functions::Failures;
 use crate::inspect::InspectArguments;
 use crate::invoke::InvokeArguments;
 use crate::proof::{RebaseArguments, VerifyArguments};
-use crate::results::ResultArguments;
+use crate::results::{Done, ResultArguments};
 use crate::sbom::{SbomArguments, SbomFormat};
 use crate::serve::ServeArguments;
 use crate::signals::block_on;
@@ -193,7 +196,11 @@ struct BuildArguments {
     #[command(flatten)]
     function: FunctionArguments,
 
-    /// Name for the image; one in a registry can be pushed (repeatable)
+    /// Build this function alone of a project that has several (repeatable; default: all)
+    #[arg(long = "function", value_name = "NAME")]
+    functions: Vec<String>,
+
+    /// Name for the image, perhaps with `{function}` in it; one in a registry can be pushed (repeatable)
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     tags: Vec<String>,
 
@@ -529,66 +536,82 @@ fn run_build(
     wanted: &BuildArguments,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let here = Surroundings::read();
     let limit = surroundings::cache_limit()?;
     let project = Project::open(&wanted.needs.path)?;
-    let mut config = wanted
+    let flags = wanted
         .config()
         .or(arguments.config())
-        .or(Config::from_variables(surroundings::settings()?)?)
-        .or(project.config.clone());
-    opening::usual_handler(&project, &mut config, terminal)?;
-    let reach = reach::reach(&project.root, &config)?;
-    let request = Request {
-        config,
-        outputs: wanted.outputs.clone(),
-        own_files: wanted
-            .results
-            .metadata_file
-            .iter()
-            .cloned()
-            .chain(here.cache())
-            .collect(),
-        push: wanted.push,
-        policy: Policy {
-            locked: wanted.locked,
-            offline: wanted.needs.offline,
-            no_cache: wanted.no_cache,
-            packing: if wanted.recompress {
-                Packing::Recompressed
-            } else {
-                Packing::Spliced
-            },
-        },
-        epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
-        today: surroundings::today(),
-    };
-    let plan = plan::make(&project, request)?;
+        .or(Config::from_variables(surroundings::settings()?)?);
+    let chosen = plan::functions::choose(&project, &wanted.functions)?;
+    plan::functions::check_handler(&flags, &chosen)?;
+    let reach = reach::reach(&project.root, &flags.clone().or(project.config.clone()))?;
+    let plans = functions::each(&chosen, terminal, |project| {
+        let mut config = flags.clone().or(project.config.clone());
+        opening::usual_handler(project, &mut config, terminal)?;
+        Ok(plan::make(project, wanted.request(config)?)?)
+    })?;
+    plan::functions::check_together(&plans)?;
     if wanted.dry_run {
-        let tree = build::function_tree(&plan).map_err(build::Error::from)?;
-        let extra = build::files::tree(&plan).map_err(build::Error::from)?;
-        let is_package = build::project::is_package(&plan)?;
-        let outline = build::dependencies::outline(&plan)?;
         let tools = tools(Some(&project.root), &reach, true, terminal)?;
-        let compiler = block_on(build::foreseen_compiler(&plan, &tools))??;
-        let compiler = compiler.as_ref();
-        let text = terminal::dry_run(&plan, &outline, compiler, [&extra, &tree], is_package);
-        return terminal.print(&text);
+        return terminal.print(&dry_run(&plans, &tools)?);
     }
     let results = wanted.results.open(terminal)?;
     let offline = wanted.needs.offline;
     let tools = tools(Some(&project.root), &reach, offline, terminal)?;
+    // One that is named is told of as if there were no others.
+    let is_one = chosen[0].function.is_none() || wanted.functions.len() == 1;
     let work = async {
-        let mut built = build::build(plan, &tools).await?;
-        let attached = sbom::attach(wanted.sbom, &built.image, &mut built.pushed, &tools).await;
-        Ok::<_, build::Error>((built, attached))
+        let mut all = Vec::new();
+        let built = many::build_all(plans, &tools).await;
+        for (mut built, project) in built.into_iter().zip(&chosen) {
+            let attached = match &mut built {
+                Ok(Built { image, pushed, .. }) => {
+                    sbom::attach(wanted.sbom, image, pushed, &tools).await
+                }
+                Err(_) => Ok(()),
+            };
+            let function = functions::name_of(project).map(str::to_owned);
+            all.push(Done {
+                function,
+                built,
+                attached,
+            });
+        }
+        all
     };
     let done = block_on(work)?;
     // What failed has brought wheels and layers too, which the next run takes.
     limit_store(limit, &tools, terminal);
-    let (built, attached) = sbom::apart(done);
-    results.built(built)?;
-    Ok(attached?)
+    results.built(done, is_one)
+}
+
+/// What would be built, function by function.
+fn dry_run(plans: &[Plan], tools: &Tools) -> Result<String, Failure> {
+    let mut texts = Vec::new();
+    for plan in plans {
+        let of_function = |failure: Failure| {
+            let name = plan.function.clone();
+            failure.of_functions(&name.into_iter().collect::<Vec<_>>())
+        };
+        texts.push(dry_run_of(plan, tools).map_err(of_function)?);
+    }
+    Ok(texts.join("\n"))
+}
+
+fn dry_run_of(plan: &Plan, tools: &Tools) -> Result<String, Failure> {
+    let tree = build::function_tree(plan).map_err(build::Error::from)?;
+    let extra = build::files::tree(plan).map_err(build::Error::from)?;
+    let is_package = build::project::is_package(plan)?;
+    let outline = build::dependencies::outline(plan)?;
+    let compiler = block_on(build::foreseen_compiler(plan, tools))??;
+    let trees = [&extra, &tree];
+    Ok(terminal::dry_run(
+        plan,
+        &outline,
+        compiler.as_ref(),
+        trees,
+        is_package,
+    ))
 }
 
 fn run_lock(
@@ -598,38 +621,68 @@ fn run_lock(
 ) -> Result<(), Failure> {
     let limit = surroundings::cache_limit()?;
     let project = Project::read(&wanted.needs.path)?;
-    let mut config = wanted
+    let flags = wanted
         .needs
         .config()
         .or(arguments.config())
-        .or(Config::from_variables(surroundings::settings()?)?)
-        .or(project.config.clone());
-    let reach = reach::reach(&project.root, &config)?;
-    // Whichever function is called, the lock is the same.
-    any_handler(&mut config);
-    let request = Request {
-        config,
-        policy: Policy {
-            offline: wanted.needs.offline,
-            ..Policy::default()
-        },
-        epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
-        today: surroundings::today(),
-        ..Request::default()
+        .or(Config::from_variables(surroundings::settings()?)?);
+    let reach = reach::reach(&project.root, &flags.clone().or(project.config.clone()))?;
+    let policy = Policy {
+        offline: wanted.needs.offline,
+        ..Policy::default()
     };
-    let plan = plan::make(&project, request)?;
+    let plans = any_plans(&project, &flags, policy, terminal)?;
     let offline = wanted.needs.offline;
     let tools = tools(Some(&project.root), &reach, offline, terminal)?;
     let renewal = Renewal {
         base: wanted.upgrade_base,
         others: wanted.upgrade(),
     };
-    let paths = block_on(build::lock(plan, renewal, &tools))?;
+    let paths = block_on(lock_all(plans, &renewal, &tools))?;
     limit_store(limit, &tools, terminal);
     for path in paths? {
         terminal.print(&format!("{}\n", path.display()))?;
     }
     Ok(())
+}
+
+/// Locks what each function needs.
+async fn lock_all(
+    plans: Vec<Plan>,
+    renewal: &Renewal,
+    tools: &Tools,
+) -> Result<Vec<PathBuf>, build::Error> {
+    let mut all = Vec::new();
+    for plan in plans {
+        for path in Box::pin(build::lock(plan, renewal.clone(), tools)).await? {
+            if !all.contains(&path) {
+                all.push(path);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Plans of all functions, whichever handlers they have: neither locks nor bases are decided by those.
+fn any_plans(
+    project: &Project,
+    flags: &Config,
+    policy: Policy,
+    terminal: &Terminal,
+) -> Result<Vec<Plan>, Failure> {
+    let all = plan::functions::choose(project, &[])?;
+    functions::each(&all, terminal, |project| {
+        let mut config = flags.clone().or(project.config.clone());
+        any_handler(&mut config);
+        let request = Request {
+            config,
+            policy,
+            epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
+            today: surroundings::today(),
+            ..Request::default()
+        };
+        Ok(plan::make(project, request)?)
+    })
 }
 
 /// Has a plan ask for no handler of whoever needs none.
@@ -646,39 +699,45 @@ fn run_outdated(
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
     let project = Project::read(&wanted.path)?;
-    let mut config = wanted
+    let flags = wanted
         .config()
         .or(arguments.config())
-        .or(Config::from_variables(surroundings::settings()?)?)
-        .or(project.config.clone());
-    let reach = reach::reach(&project.root, &config)?;
-    // The base is the same whichever function is called, and whatever it needs.
-    any_handler(&mut config);
-    let request = Request {
-        config,
-        today: surroundings::today(),
-        ..Request::default()
-    };
-    let plan = plan::make(&project, request)?;
+        .or(Config::from_variables(surroundings::settings()?)?);
+    let reach = reach::reach(&project.root, &flags.clone().or(project.config.clone()))?;
+    let plans = any_plans(&project, &flags, Policy::default(), terminal)?;
     let tools = tools(Some(&project.root), &reach, false, terminal)?;
-    let found = block_on(outdated::outdated(&plan, &tools))?.map_err(|error| {
-        let is_unpinned = matches!(error, build::Error::Pinned { .. });
-        let mut failure = Failure::from(error);
-        // That code says that there is a newer base.
-        if is_unpinned {
-            failure.code = failure::USAGE;
+    let mut failures = Failures::default();
+    let (mut seen, mut all) = (BTreeSet::new(), Vec::new());
+    for plan in &plans {
+        // Functions that stand on one base have one answer.
+        if seen.insert((plan.base.to_string(), plan.architecture.to_string())) {
+            let found = block_on(outdated::outdated(plan, &tools))?.map_err(of_outdated);
+            all.extend(failures.none(plan.function.as_deref(), found));
         }
-        failure
-    })?;
-    terminal.print(&match wanted.format.format {
-        Format::Table => terminal::outdated_table(&found),
-        Format::Json => terminal::outdated_json(&found),
-    })?;
-    Ok(if found.is_outdated() {
+    }
+    let is_one = project.config.functions.is_empty();
+    if !all.is_empty() {
+        terminal.print(&match wanted.format.format {
+            Format::Table => terminal::outdated_table(&all),
+            Format::Json => terminal::outdated_json(&all, is_one),
+        })?;
+    }
+    failures.end(terminal)?;
+    Ok(if all.iter().any(Outdated::is_outdated) {
         ExitCode::from(failure::REFUSED)
     } else {
         ExitCode::SUCCESS
     })
+}
+
+fn of_outdated(error: build::Error) -> Failure {
+    let is_unpinned = matches!(error, build::Error::Pinned { .. });
+    let mut failure = Failure::from(error);
+    // That code says that there is a newer base.
+    if is_unpinned {
+        failure.code = failure::USAGE;
+    }
+    failure
 }
 
 fn run_push(
@@ -739,6 +798,28 @@ impl NeedsArguments {
 }
 
 impl BuildArguments {
+    fn request(&self, config: Config) -> Result<Request, Failure> {
+        let own_files = self.results.metadata_file.iter().cloned();
+        Ok(Request {
+            config,
+            outputs: self.outputs.clone(),
+            own_files: own_files.chain(Surroundings::read().cache()).collect(),
+            push: self.push,
+            policy: Policy {
+                locked: self.locked,
+                offline: self.needs.offline,
+                no_cache: self.no_cache,
+                packing: if self.recompress {
+                    Packing::Recompressed
+                } else {
+                    Packing::Spliced
+                },
+            },
+            epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
+            today: surroundings::today(),
+        })
+    }
+
     fn config(&self) -> Config {
         let names = Config {
             tags: list_flag(&self.tags, "--tag"),

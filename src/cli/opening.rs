@@ -16,6 +16,7 @@ use crate::Arguments;
 use crate::FunctionArguments;
 use crate::NeedsArguments;
 use crate::failure::Failure;
+use crate::functions::ChoiceArguments;
 use crate::proof::config_of;
 use crate::surroundings::{self, Surroundings};
 use crate::target::{self, Target};
@@ -31,6 +32,9 @@ pub(crate) struct OpeningArguments {
 
     #[command(flatten)]
     pub(crate) function: FunctionArguments,
+
+    #[command(flatten)]
+    choice: ChoiceArguments,
 
     /// Fail rather than make or change a lock of the project
     #[arg(long)]
@@ -49,7 +53,7 @@ impl OpeningArguments {
     }
 
     pub(crate) fn opening<'a>(
-        &self,
+        &'a self,
         arguments: &'a Arguments,
         terminal: &'a Terminal,
     ) -> Opening<'a> {
@@ -58,6 +62,7 @@ impl OpeningArguments {
             terminal,
             offline: self.needs.offline,
             locked: self.locked,
+            choice: &self.choice,
         }
     }
 }
@@ -90,6 +95,8 @@ pub(crate) struct Opening<'a> {
     offline: bool,
     /// Whether no lock may be made or changed.
     locked: bool,
+    /// Which of a project's functions it is.
+    choice: &'a ChoiceArguments,
 }
 
 impl Opening<'_> {
@@ -101,23 +108,24 @@ impl Opening<'_> {
         building: &Config,
         flags: &Config,
     ) -> Result<(Config, Tools), Failure> {
-        if *building != Config::default() || self.locked {
+        if *building != Config::default() || self.locked || self.choice.function.is_some() {
             return Err(Failure::image_is_not_built(text));
         }
         // Of the project at hand only what is said of registries and of checks counts.
-        let (project, config) = self.project(Path::new("."), flags)?;
+        let project = Project::open(Path::new("."))?;
+        let config = config_of(&project, flags, self.arguments)?;
         let reach = reach::reach(&project.root, &config)?;
         let tools = tools(None, &reach, self.offline, self.terminal)?;
         Ok((config, tools))
     }
 
-    /// A project and its settings.
+    /// A project, as its one or chosen function's own, and its settings.
     pub(crate) fn project(
         &self,
         path: &Path,
         flags: &Config,
     ) -> Result<(Project, Config), Failure> {
-        let project = Project::open(path)?;
+        let project = self.choice.of(&Project::open(path)?)?;
         let mut config = config_of(&project, flags, self.arguments)?;
         usual_handler(&project, &mut config, self.terminal)?;
         Ok((project, config))

@@ -18,6 +18,7 @@ use crate::PushingArguments;
 use crate::block_on;
 use crate::differences;
 use crate::failure::Failure;
+use crate::functions::ChoiceArguments;
 use crate::results::ResultArguments;
 use crate::surroundings::{self, Surroundings};
 use crate::terminal::Terminal;
@@ -58,8 +59,11 @@ pub(crate) struct VerifyArguments {
     #[command(flatten)]
     function: FunctionArguments,
 
+    #[command(flatten)]
+    choice: ChoiceArguments,
+
     /// Compare with another image, and build nothing
-    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["NeedsArguments", "FunctionArguments"])]
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["NeedsArguments", "FunctionArguments", "ChoiceArguments"])]
     against: Option<String>,
 
     #[command(flatten)]
@@ -163,7 +167,7 @@ fn build_again(
     directory: &Path,
     terminal: &Terminal,
 ) -> Result<verify::Report, Failure> {
-    let project = Project::read(&wanted.needs.path)?;
+    let project = wanted.choice.of(&Project::read(&wanted.needs.path)?)?;
     let config = wanted
         .function
         .config()

@@ -14,9 +14,10 @@ use lambimg::build::{self, Built, Pushed, metadata};
 use lambimg::digest::Digest;
 use lambimg::oci::image::Image;
 use lambimg::oci::reference::Name;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::functions::Failures;
 use crate::surroundings;
 use crate::terminal::Terminal;
 
@@ -35,7 +36,7 @@ pub(crate) struct ResultArguments {
     #[arg(long = "format", value_enum, default_value_t)]
     result_format: ResultFormat,
 
-    /// Tell the job of GitHub's actions: outputs `digest`, `image` and `images`, and a summary
+    /// Tell the job of GitHub's actions: outputs `digest` and `image` of one image, `images` of all, and a summary
     #[arg(long)]
     github: bool,
 }
@@ -83,14 +84,100 @@ impl ResultArguments {
     }
 }
 
-impl Results<'_> {
-    /// What was built, or why it was not; of a push that ended on its way the part that is done is told.
-    pub(crate) fn built(&self, done: Result<Built, build::Error>) -> Result<(), Failure> {
-        let built = self.or_partly(done)?;
-        self.terminal.summary(&built);
+/// What came of one function's build.
+pub(crate) struct Done {
+    /// The function, if the project has several.
+    pub(crate) function: Option<String>,
+    /// The image, or why there is none.
+    pub(crate) built: Result<Built, build::Error>,
+    /// What became of its bill of materials.
+    pub(crate) attached: Result<(), build::Error>,
+}
+
+/// What is told of one image.
+struct Told {
+    document: Value,
+    references: Vec<String>,
+    /// What Lambda is to be given.
+    image: String,
+}
+
+impl Told {
+    fn new(document: Value, references: Vec<String>, pushed: &[Pushed]) -> Self {
+        let digest = document["digest"].as_str().unwrap_or_default();
+        let first = pushed.first();
+        let first = first.map(|pushed| format!("{}@{digest}", pushed.reference.name()));
+        Self {
+            image: first.or(references.first().cloned()).unwrap_or_default(),
+            document,
+            references,
+        }
+    }
+
+    fn of_build(built: &Built) -> Self {
         let names = built.plan.names.iter().map(Name::without_version);
         let references = references(names, built.image.manifest.digest());
-        self.tell(&metadata::of_build(&built), &references, &built.pushed)
+        Self::new(metadata::of_build(built), references, &built.pushed)
+    }
+
+    /// An image that has these names now.
+    fn of_names(image: &Image, names: impl Iterator<Item = String>, pushed: &[Pushed]) -> Self {
+        let references = references(names, image.manifest.digest());
+        Self::new(metadata::of_push(image, pushed), references, pushed)
+    }
+
+    fn of_push(image: &Image, pushed: &[Pushed]) -> Self {
+        let names = pushed.iter().map(|pushed| pushed.reference.name());
+        Self::of_names(image, names, pushed)
+    }
+}
+
+impl Results<'_> {
+    /// What was built, or why it was not; of pushes that ended on their way the part that is done is told. One that
+    /// `is_one` is told as an image, and several as functions.
+    pub(crate) fn built(&self, all: Vec<Done>, is_one: bool) -> Result<(), Failure> {
+        let (mut failures, mut builds) = (Failures::default(), Vec::new());
+        let (mut documents, mut told) = (serde_json::Map::new(), Vec::new());
+        for Done {
+            function,
+            built,
+            attached,
+        } in all
+        {
+            let one = match &built {
+                Ok(built) => Some(Told::of_build(built)),
+                Err(build::Error::PartlyPushed { pushed, image, .. }) => {
+                    self.terminal.pushed(pushed);
+                    Some(Told::of_push(image, pushed))
+                }
+                Err(_) => None,
+            };
+            let name = function.as_deref();
+            if let Some(one) = &one {
+                documents.insert(name.unwrap_or_default().to_owned(), one.document.clone());
+            }
+            told.extend(one);
+            builds.extend(failures.none(name, built.map_err(Failure::from)));
+            failures.none(name, attached.map_err(Failure::from));
+        }
+        match &*builds {
+            [built] if is_one => self.terminal.summary(built),
+            [] => {}
+            builds => self.terminal.summary_of_all(builds),
+        }
+        let result = match &*told {
+            [] => Ok(()),
+            [one] if is_one => self.tell(&one.document, &told),
+            all => self.tell(&json!({"functions": documents}), all),
+        };
+        if let Err(failure) = failures.end(self.terminal) {
+            // Why it failed is more than that what is done cannot be told.
+            if let Err(unsaid) = result {
+                self.terminal.warn(&unsaid.message);
+            }
+            return Err(failure);
+        }
+        result
     }
 
     /// What was pushed, or why not.
@@ -116,8 +203,7 @@ impl Results<'_> {
     }
 
     fn tell_pushed(&self, image: &Image, pushed: &[Pushed]) -> Result<(), Failure> {
-        let names = pushed.iter().map(|pushed| pushed.reference.name());
-        self.named(image, names, pushed)
+        self.tell_one(&Told::of_push(image, pushed))
     }
 
     /// An image that has these names now.
@@ -127,22 +213,21 @@ impl Results<'_> {
         names: impl Iterator<Item = String>,
         pushed: &[Pushed],
     ) -> Result<(), Failure> {
-        let references = references(names, image.manifest.digest());
-        self.tell(&metadata::of_push(image, pushed), &references, pushed)
+        self.tell_one(&Told::of_names(image, names, pushed))
     }
 
-    fn tell(
-        &self,
-        document: &Value,
-        references: &[String],
-        pushed: &[Pushed],
-    ) -> Result<(), Failure> {
+    fn tell_one(&self, told: &Told) -> Result<(), Failure> {
+        self.tell(&told.document, std::slice::from_ref(told))
+    }
+
+    fn tell(&self, document: &Value, images: &[Told]) -> Result<(), Failure> {
+        let references = images.iter().flat_map(|told| &told.references);
         let text = format!("{document:#}\n");
         let file = self.metadata_file.map_or(Ok(()), |path| {
             fs::write(path, &text).map_err(|error| Failure::cannot_write(path, &error))
         });
         let github = self.github.as_ref();
-        let github = github.map_or(Ok(()), |job| job.tell(document, references, pushed));
+        let github = github.map_or(Ok(()), |job| job.tell(images));
         // One that fails keeps no other from being told.
         let printed = self.terminal.print(&match self.format {
             ResultFormat::Json => text,
@@ -159,8 +244,8 @@ fn references(names: impl Iterator<Item = String>, digest: Digest) -> Vec<String
     once.map(|name| format!("{name}@{digest}")).collect()
 }
 
-fn lines(texts: &[String]) -> String {
-    texts.iter().fold(String::new(), |mut lines, text| {
+fn lines<'a>(texts: impl Iterator<Item = &'a String>) -> String {
+    texts.fold(String::new(), |mut lines, text| {
         let _ = writeln!(lines, "{text}");
         lines
     })
@@ -176,26 +261,19 @@ impl Job {
     }
 
     /// Appends, because other steps' words may stand there. No name or digest has a line's end in it.
-    fn tell(
-        &self,
-        document: &Value,
-        references: &[String],
-        pushed: &[Pushed],
-    ) -> Result<(), Failure> {
-        let digest = document["digest"].as_str().unwrap_or_default();
-        // What Lambda is to be given goes first.
-        let first = pushed
-            .first()
-            .map(|pushed| format!("{}@{digest}", pushed.reference.name()));
-        let image = first.as_ref().or(references.first());
-        let image = image.map_or("", String::as_str);
-        let images = lines(references);
-        let output = format!(
-            "digest={digest}\nimage={image}\nimages<<end-of-images\n{images}end-of-images\n"
-        );
+    fn tell(&self, all: &[Told]) -> Result<(), Failure> {
+        let mut output = String::new();
+        if let [one] = all {
+            let digest = one.document["digest"].as_str().unwrap_or_default();
+            let _ = write!(output, "digest={digest}\nimage={}\n", one.image);
+        }
+        let images = lines(all.iter().flat_map(|told| &told.references));
+        let _ = write!(output, "images<<end-of-images\n{images}end-of-images\n");
         append(&self.output, &output)?;
+        let summaries = all.iter();
+        let summaries = summaries.map(|told| summary(&told.document, &told.image));
         match &self.summary {
-            Some(path) => append(path, &summary(document, image)),
+            Some(path) => append(path, &summaries.collect::<String>()),
             None => Ok(()),
         }
     }

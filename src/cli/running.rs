@@ -21,6 +21,7 @@ use lambimg::plan::{self, Plan};
 
 use crate::Arguments;
 use crate::failure::Failure;
+use crate::functions;
 use crate::limit_store;
 use crate::opening::{Opening, OpeningArguments};
 use crate::surroundings;
@@ -62,7 +63,7 @@ pub(crate) struct RunArguments {
     #[arg(long)]
     no_network: bool,
 
-    /// The function's name (default: that of the image or the directory)
+    /// The function's name (default: that of the image, or in the project, or of the directory)
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
 
@@ -274,7 +275,11 @@ impl<'a> Run<'a> {
             plan: made.plan,
             seen,
         };
-        Ok((made.image, Some(built), self.settings.clone(), tools))
+        let mut settings = self.settings.clone();
+        if let (None, Some(name)) = (&self.wanted.name, functions::name_of(&project)) {
+            name.clone_into(&mut settings.name);
+        }
+        Ok((made.image, Some(built), settings, tools))
     }
 
     fn opening(&self) -> Opening<'_> {

@@ -21,26 +21,28 @@ const FINGERPRINT: &str = "lambimg/v1";
 /// Where a project's files are.
 pub(crate) struct Sources {
     project: PathBuf,
+    /// Where those of the function lie.
+    source: PathBuf,
     /// What addresses in the report begin at.
     top: PathBuf,
 }
 
 impl Sources {
-    /// Those of the project at `project`, told from the repository that it is in, or else from `here`.
-    pub(crate) fn of(project: &Path, here: &Path) -> Self {
+    /// Those of the project at `project`, the function's at `source`, told from the repository that it is in, or else from `here`.
+    pub(crate) fn of(project: &Path, source: &Path, here: &Path) -> Self {
         let mut above = project.ancestors();
         let repository = above.find(|directory| directory.join(".git").exists());
         let here = Some(here).filter(|here| project.starts_with(here));
         let top = repository.or(here).unwrap_or(project);
         Self {
             project: project.to_owned(),
+            source: source.to_owned(),
             top: top.to_owned(),
         }
     }
 
     /// The address of a file in the repository, if it is one.
-    fn uri(&self, file: &str) -> Option<String> {
-        let path = self.project.join(file);
+    fn uri(&self, path: &Path) -> Option<String> {
         if !path.is_file() {
             return None;
         }
@@ -51,13 +53,14 @@ impl Sources {
     /// The file that a path in the image was made of.
     fn of_path(&self, path: &str) -> Option<String> {
         let below = path.strip_prefix(TASK_ROOT)?.strip_prefix('/')?;
-        self.uri(below)
+        self.uri(&self.source.join(below))
     }
 
     /// Where the project says what it is.
     fn settings(&self) -> Option<String> {
         let files = ["lambimg.toml", "pyproject.toml"];
-        files.into_iter().find_map(|file| self.uri(file))
+        let paths = files.map(|file| self.project.join(file));
+        paths.iter().find_map(|path| self.uri(path))
     }
 }
 
@@ -195,7 +198,8 @@ mod tests {
         let project = top.join("functions/one");
         std::fs::create_dir_all(&project).unwrap();
         std::fs::write(project.join("app.py"), "").unwrap();
-        let of_path = |here: &Path| Sources::of(&project, here).of_path("var/task/app.py");
+        let of_path =
+            |here: &Path| Sources::of(&project, &project, here).of_path("var/task/app.py");
         assert_eq!(of_path(top).unwrap(), "functions/one/app.py");
         assert_eq!(of_path(Path::new("/nowhere")).unwrap(), "app.py");
         std::fs::create_dir(top.join(".git")).unwrap();
@@ -203,7 +207,7 @@ mod tests {
             of_path(Path::new("/nowhere")).unwrap(),
             "functions/one/app.py"
         );
-        let sources = Sources::of(&project, top);
+        let sources = Sources::of(&project, &project, top);
         assert_eq!(sources.of_path("opt/app.py"), None);
         assert_eq!(sources.of_path("var/task/other.py"), None);
     }

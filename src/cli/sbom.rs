@@ -15,6 +15,7 @@ use lambimg::oci::image::Image;
 use lambimg::oci::layout::Place;
 use lambimg::oci::reference::{Name, Reference};
 use lambimg::plan;
+use lambimg::plan::functions;
 
 use crate::Arguments;
 use crate::block_on;
@@ -122,7 +123,8 @@ fn of_project(
     let limit = surroundings::cache_limit()?;
     let opening = wanted.opening.opening(arguments, terminal);
     let (project, config) = opening.project(path, &wanted.opening.building())?;
-    let mut tags = config.tags.iter().flat_map(|tags| &tags.value);
+    let tags = functions::filled_list(config.tags.clone(), &project)?;
+    let mut tags = tags.iter().flat_map(|tags| &tags.value);
     let name = tags.find_map(|tag| tag.parse::<Name>().ok());
     let (mut plan, tools) = opening.plan(&project, config)?;
     plan.own_files.extend(wanted.output.clone());

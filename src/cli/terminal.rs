@@ -3,7 +3,7 @@
 //! On a terminal bars show what moves; elsewhere each finished step is a line, so that a log stays
 //! readable. Colour is used only on a terminal, and not where `NO_COLOR` is set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -17,7 +17,8 @@ use lambimg::build::cache::{Contents, Freed, Named};
 use lambimg::build::compiling::Compiler;
 use lambimg::build::dependencies::Outline;
 use lambimg::build::outdated::Outdated;
-use lambimg::build::{Built, Pushed};
+use lambimg::build::{Built, Made, Pushed};
+use lambimg::digest::Digest;
 use lambimg::file_tree::{FileTree, Node};
 use lambimg::lambda;
 use lambimg::plan::Plan;
@@ -254,6 +255,54 @@ impl Terminal {
         self.pushed(&built.pushed);
     }
 
+    /// Says what was built of several functions: a line each, and one of all.
+    pub(crate) fn summary_of_all(&self, all: &[Built]) {
+        if !self.steps {
+            return;
+        }
+        let mut layers: BTreeMap<Digest, (&Made, usize)> = BTreeMap::new();
+        for made in all.iter().flat_map(|built| &built.made) {
+            layers.entry(made.layer.digest).or_insert((made, 0)).1 += 1;
+        }
+        let is_shared = |made: &Made| layers[&made.layer.digest].1 > 1;
+        let sum = |made: &[&Made]| {
+            let bytes = made.iter().map(|made| made.layer.size).sum();
+            format!("{} {}", counted(made.len(), "layer"), HumanBytes(bytes))
+        };
+        let uploaded = |all: &[Built]| {
+            let pushed = all.iter().flat_map(|built| &built.pushed);
+            let bytes: Vec<_> = pushed.map(|pushed| pushed.summary.uploaded).collect();
+            let told = || format!(", {} uploaded", HumanBytes(bytes.iter().sum()));
+            if bytes.is_empty() {
+                String::new()
+            } else {
+                told()
+            }
+        };
+        for built in all {
+            let (shared, own): (Vec<_>, Vec<_>) =
+                built.made.iter().partition(|made| is_shared(made));
+            let layers = built.image.manifest.layers.iter();
+            self.line(&format!(
+                "function {} {}: {} of its own, {} shared{}",
+                built.plan.function.as_deref().unwrap_or_default(),
+                HumanBytes(layers.map(|layer| layer.size).sum()),
+                sum(&own),
+                sum(&shared),
+                uploaded(std::slice::from_ref(built)),
+            ));
+        }
+        let distinct: Vec<_> = layers.values().map(|(made, _)| *made).collect();
+        let is_taken = |made: &&&Made| made.taken_from.is_some();
+        self.line(&format!(
+            "{} on their bases with {}, {} of them taken over{}",
+            counted(all.len(), "function"),
+            sum(&distinct),
+            distinct.iter().filter(is_taken).count(),
+            uploaded(all),
+        ));
+    }
+
     /// Says what was pushed.
     pub(crate) fn pushed(&self, pushed: &[Pushed]) {
         if !self.steps {
@@ -397,8 +446,13 @@ pub(crate) fn bases_json(today: &str) -> String {
     format!("{:#}\n", json!(all))
 }
 
-/// A base in the lock beside the same in its registry.
-pub(crate) fn outdated_table(found: &Outdated) -> String {
+/// Bases in the lock beside the same in their registries.
+pub(crate) fn outdated_table(all: &[Outdated]) -> String {
+    let texts: Vec<_> = all.iter().map(outdated_text).collect();
+    texts.join("\n")
+}
+
+fn outdated_text(found: &Outdated) -> String {
     let mut text = format!("{} {}\n", found.reference, found.architecture);
     for (what, dated) in [("pinned", &found.pinned), ("current", &found.current)] {
         let digest = dated.digest.map(|digest| digest.to_string());
@@ -412,15 +466,25 @@ pub(crate) fn outdated_table(found: &Outdated) -> String {
     text
 }
 
-/// The same as JSON.
-pub(crate) fn outdated_json(found: &Outdated) -> String {
-    let value = json!({
-        "reference": found.reference,
-        "architecture": found.architecture.to_string(),
-        "outdated": found.is_outdated(),
-        "pinned": found.pinned,
-        "current": found.current,
-    });
+/// The same as JSON: a list, unless there can be but one.
+pub(crate) fn outdated_json(all: &[Outdated], is_one: bool) -> String {
+    let value = |found: &Outdated| {
+        json!({
+            "reference": found.reference,
+            "architecture": found.architecture.to_string(),
+            "outdated": found.is_outdated(),
+            "pinned": found.pinned,
+            "current": found.current,
+        })
+    };
+    let mut values: Vec<_> = all.iter().map(value).collect();
+    let value = match values.pop() {
+        Some(one) if is_one => one,
+        last => {
+            values.extend(last);
+            json!({"bases": values})
+        }
+    };
     format!("{value:#}\n")
 }
 

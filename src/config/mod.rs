@@ -3,6 +3,7 @@
 //! Strict and without defaults. Every value keeps the place it came from, so that whoever cannot use
 //! it can say where it stands; what a value means is `plan`'s to know.
 
+mod functions;
 mod rows;
 
 use std::fmt;
@@ -12,10 +13,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use crate::zip;
 
+pub use functions::{Chosen, Function, Functions};
 pub use rows::{Named, Row};
 
 /// The file of its own that a project may have.
@@ -86,6 +88,38 @@ pub enum Error {
         /// What it should be.
         wanted: &'static str,
     },
+    /// A function cannot be called so.
+    #[error("`{name}` ({place}) cannot be a function's name")]
+    FunctionName {
+        /// As written.
+        name: String,
+        /// Where it stands.
+        place: Place,
+    },
+    /// Two functions would be one image.
+    #[error("the functions `{}` and `{}` ({place}) differ in nothing but the case of letters", names[0], names[1])]
+    SameFunction {
+        /// The two.
+        names: [String; 2],
+        /// Where the second stands.
+        place: Place,
+    },
+    /// A function says what only its project can.
+    #[error("`{key}` ({place}) is the project's alone")]
+    ProjectAlone {
+        /// The key.
+        key: String,
+        /// Where it stands.
+        place: Place,
+    },
+    /// The function's files are to be where no directory of the project is.
+    #[error("`{value}` ({place}) is no directory of the project")]
+    Source {
+        /// As written.
+        value: String,
+        /// Where it stands.
+        place: Place,
+    },
     /// Two files say what one should.
     #[error("both `{OWN_FILE}` and `[tool.lambimg]` in `{PYPROJECT}` configure this project")]
     TwoFiles,
@@ -142,6 +176,8 @@ pub struct Config {
     pub handler: Option<Setting>,
     /// `true` where the base brings the handler's module.
     pub handler_in_base: Option<Setting>,
+    /// The directory of the project whose files are the function.
+    pub source: Option<Setting>,
     /// The requirements or lock file.
     pub requirements: Option<Setting>,
     /// The base image.
@@ -206,6 +242,8 @@ pub struct Config {
     pub repository: Repository,
     /// How images are checked.
     pub check: Check,
+    /// The functions of a project that has several.
+    pub functions: Functions,
 }
 
 /// How images are checked: the table `check`.
@@ -249,7 +287,7 @@ enum Slot<'a> {
 }
 
 /// The keys that only a file of the project can say.
-pub const FILE_ALONE: [&str; 4] = ["env", "labels", "files", "extensions"];
+pub const FILE_ALONE: [&str; 5] = ["source", "env", "labels", "files", "extensions"];
 
 /// The parts of one of `files`.
 const FILE_PARTS: &[&str] = &["from", "to", "mode"];
@@ -259,11 +297,12 @@ const EXTENSION_PARTS: &[&str] = &["zip", "image", "path", "to"];
 /// The keys of tables whose keys stand behind them and a dot.
 const TABLES: [&str; 2] = ["repository", "check"];
 
-const KEYS: [&str; 42] = [
+const KEYS: [&str; 43] = [
     "python",
     "arch",
     "handler",
     "handler-in-base",
+    "source",
     "requirements",
     "base",
     "glibc",
@@ -332,6 +371,7 @@ impl Config {
             "arch" => Slot::Text(&mut self.arch),
             "handler" => Slot::Text(&mut self.handler),
             "handler-in-base" => Slot::Text(&mut self.handler_in_base),
+            "source" => Slot::Text(&mut self.source),
             "requirements" => Slot::Text(&mut self.requirements),
             "base" => Slot::Text(&mut self.base),
             "glibc" => Slot::Text(&mut self.glibc),
@@ -383,6 +423,7 @@ impl Config {
             arch: self.arch.or(other.arch),
             handler: self.handler.or(other.handler),
             handler_in_base: self.handler_in_base.or(other.handler_in_base),
+            source: self.source.or(other.source),
             requirements: self.requirements.or(other.requirements),
             base: self.base.or(other.base),
             glibc: self.glibc.or(other.glibc),
@@ -431,6 +472,11 @@ impl Config {
                 ignore: [other.check.ignore, self.check.ignore].concat(),
                 strict: self.check.strict.or(other.check.strict),
             },
+            functions: if self.functions.is_empty() {
+                other.functions
+            } else {
+                self.functions
+            },
         }
     }
 
@@ -457,7 +503,13 @@ impl Config {
             });
             let key = below.unwrap_or(key);
             let place = Place::Variable(name.clone());
+            let kind = || Error::Kind {
+                key: key.clone(),
+                place: place.clone(),
+                wanted: "in a file of the project",
+            };
             match config.slot(&key) {
+                _ if FILE_ALONE.contains(&&*key) => return Err(kind()),
                 Some(Slot::Text(slot) | Slot::Number(slot)) => {
                     *slot = Some(Setting { value: text, place });
                 }
@@ -473,13 +525,7 @@ impl Config {
                     slot.extend(items);
                 }
                 // A comma may be in any of them.
-                Some(Slot::Named(_) | Slot::Rows(..)) => {
-                    return Err(Error::Kind {
-                        key,
-                        place,
-                        wanted: "in a file of the project",
-                    });
-                }
+                Some(Slot::Named(_) | Slot::Rows(..)) => return Err(kind()),
                 None => {
                     let nearest = nearest(&key).map(|key| {
                         format!(
@@ -521,18 +567,32 @@ impl Config {
         let place = |span: Range<usize>| Place::File(file.to_owned(), line(span));
         let mut config = Self::default();
         for (key, value) in table {
-            let name = key.get_ref().as_ref();
-            let table = value.get_ref().as_table();
-            let Some(below) = table.filter(|_| TABLES.contains(&name)) else {
-                config.set(name, value, &place, key.span())?;
-                continue;
-            };
-            for (key, value) in below {
-                let name = format!("{name}.{}", key.get_ref());
-                config.set(&name, value, &place, key.span())?;
+            if key.get_ref() == functions::TABLE {
+                config.functions = functions::read(value, &place)?;
+            } else {
+                config.read(key, value, &place)?;
             }
         }
         Ok(Some(config))
+    }
+
+    /// Reads one key of a file, with all that is below it.
+    fn read(
+        &mut self,
+        key: &Spanned<DeString<'_>>,
+        value: &Spanned<DeValue<'_>>,
+        place_of: &impl Fn(Range<usize>) -> Place,
+    ) -> Result<(), Error> {
+        let name = key.get_ref().as_ref();
+        let table = value.get_ref().as_table();
+        let Some(below) = table.filter(|_| TABLES.contains(&name)) else {
+            return self.set(name, value, place_of, key.span());
+        };
+        for (key, value) in below {
+            let name = format!("{name}.{}", key.get_ref());
+            self.set(&name, value, place_of, key.span())?;
+        }
+        Ok(())
     }
 
     fn set(
@@ -631,10 +691,11 @@ fn pairs(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
 }
 
 fn nearest(key: &str) -> Option<&'static str> {
-    nearest_of(key, KEYS.into_iter())
+    nearest_of(key, KEYS.into_iter().chain([functions::TABLE]))
 }
 
-fn nearest_of(key: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+/// The known word that looks most like this one, if any does.
+pub(crate) fn nearest_of<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |known: &&str| strsim::damerau_levenshtein(key, known);
     let best = known.min_by_key(distance)?;
     (distance(&best) <= 1 + key.len() / 3).then_some(best)
@@ -657,6 +718,8 @@ pub struct Project {
     pub workspace: Option<PathBuf>,
     /// Where its `pyproject.toml` lists dependencies, if it does.
     pub listed: Option<Listed>,
+    /// The function that it is taken for, of several.
+    pub function: Option<Chosen>,
     /// Whether it is no directory but a deployment package, a zip file, which configures nothing.
     pub is_archive: bool,
 }
@@ -739,10 +802,15 @@ impl Project {
         let file = own
             .map(|text| Config::from_toml(&text, OWN_FILE))
             .transpose()?;
-        let config = match (section.flatten(), file.flatten()) {
+        let mut config = match (section.flatten(), file.flatten()) {
             (Some(_), Some(_)) => return Err(Error::TwoFiles),
             (section, file) => section.or(file).unwrap_or_default(),
         };
+        let functions = config.functions.values_mut();
+        let sources = functions.map(|function| &mut function.config.source);
+        for source in sources.chain([&mut config.source]).flatten() {
+            settle_source(source, &absolute)?;
+        }
         let needs = NEEDS
             .into_iter()
             .filter(|name| absolute.join(name).is_file());
@@ -756,6 +824,7 @@ impl Project {
             root: absolute,
             config,
             listed,
+            function: None,
             is_archive: false,
         })
     }
@@ -770,6 +839,21 @@ impl Project {
         let name = name.unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
+}
+
+/// Has the directory of a function's files be named as it lies in the project, without links.
+fn settle_source(source: &mut Setting, root: &Path) -> Result<(), Error> {
+    let real = fs::canonicalize(root.join(&source.value)).ok();
+    let real = real.filter(|real| real.is_dir());
+    let below = real.as_ref().and_then(|real| real.strip_prefix(root).ok());
+    let Some(below) = below.and_then(Path::to_str) else {
+        return Err(Error::Source {
+            value: source.value.clone(),
+            place: source.place.clone(),
+        });
+    };
+    below.clone_into(&mut source.value);
+    Ok(())
 }
 
 /// Which tables of a `pyproject.toml` say that the project depends on something.

@@ -3,6 +3,7 @@
 //! No I/O, no clock, no environment: the same words give the same plan. What only a base or a lock can
 //! tell (a digest, a wheel) is not part of it.
 
+pub mod functions;
 pub mod image;
 pub mod reach;
 
@@ -166,6 +167,62 @@ pub enum Error {
         /// What says what the function needs, if anything does.
         file: Option<PathBuf>,
     },
+    /// A function is named of a project that has none.
+    #[error("there is no function `{name}`: the project has no functions of their own")]
+    NoFunctions {
+        /// What was named.
+        name: String,
+    },
+    /// The project has other functions.
+    #[error("the project has no function `{name}`, only {}", known.join(", "))]
+    NoFunction {
+        /// What was named.
+        name: String,
+        /// Its functions.
+        known: Vec<String>,
+        /// The one that looks most like it.
+        nearest: Option<String>,
+    },
+    /// One function is to be taken, and which is not said.
+    #[error("the project has several functions: {}", known.join(", "))]
+    SeveralFunctions {
+        /// Its functions.
+        known: Vec<String>,
+    },
+    /// A function's name is to be put in where there is none.
+    #[error(
+        "`{text}` ({place}) is to have a function's name in it, and the project has no functions of their own"
+    )]
+    Placeholder {
+        /// As written.
+        text: String,
+        /// Where it stands.
+        place: Place,
+    },
+    /// Two images would have one name.
+    #[error("the functions `{}` and `{}` would both be `{name}`", functions[0], functions[1])]
+    SameName {
+        /// The name.
+        name: String,
+        /// The two.
+        functions: [String; 2],
+    },
+    /// Two images would go to one place.
+    #[error("the functions `{}` and `{}` would both go to `{output}`", functions[0], functions[1])]
+    SameOutput {
+        /// The place.
+        output: String,
+        /// The two.
+        functions: [String; 2],
+    },
+    /// Several functions would have one handler.
+    #[error("{place} says the handler of one function, and there are {}: {}", functions.len(), functions.join(", "))]
+    SharedHandler {
+        /// Where it stands.
+        place: Place,
+        /// The functions.
+        functions: Vec<String>,
+    },
     /// A rule is to be left out that there is none of.
     #[error("{place} leaves out the rule `{}`, and there is no such rule", error.text)]
     NoRule {
@@ -235,6 +292,14 @@ impl Needs {
             Self::Requirements { file, .. }
             | Self::Project { file, .. }
             | Self::Lock { file, .. } => Some(file),
+        }
+    }
+
+    /// The lock that is or will be kept of it.
+    fn lock_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Requirements { lock, .. } | Self::Project { lock, .. } => Some(lock),
+            Self::Nothing | Self::Lock { .. } => None,
         }
     }
 }
@@ -366,7 +431,9 @@ pub struct Plan {
 /// # Errors
 /// See [`Error`].
 pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
-    let config = request.config;
+    let mut config = request.config;
+    config.tags = functions::filled_list(config.tags, project)?;
+    config.cache_from = functions::filled_list(config.cache_from, project)?;
     let flags = config.flags();
     let ignored = ignored(&config)?;
     let runtime = read_runtime(config.python.as_ref())?;
@@ -377,11 +444,12 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
             names: names.iter().map(Name::tagged).collect(),
         });
     }
-    let (packages, outputs) = read_outputs(&request.outputs)?;
+    let (packages, outputs) = read_outputs(&functions::outputs(&request.outputs, project)?)?;
     if project.is_archive {
         refuse_of_project(project, &config, request.policy)?;
     }
     let needs = read_needs(project, config.requirements.as_ref())?;
+    let needs = functions::with_own_lock(needs, project, &config)?;
     let wanted = Wanted {
         extras: read_package_names(config.extras.as_ref())?,
         groups: read_package_names(config.groups.as_ref())?,
@@ -391,8 +459,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
     let warnings = runtime.warning(&request.today).into_iter();
     let warnings = warnings.chain(image::warning(&config)).collect();
     let mut own_files = request.own_files;
-    own_files.extend(outputs.iter().map(|place| place.path.clone()));
-    own_files.extend(packages.iter().cloned());
+    own_files.extend(outputs_of_all(&request.outputs, project)?);
     Ok(Plan {
         handler: read_handler(&config, &running)?,
         handler_in_base: read_bool(config.handler_in_base.as_ref())?,
@@ -442,8 +509,8 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         warnings,
         ignored,
         today: request.today,
-        function: None,
-        source: project.root.clone(),
+        function: project.function.as_ref().map(|chosen| chosen.name.clone()),
+        source: functions::source(project, config.source.as_ref()),
         project: project.root.clone(),
         names,
         runtime,
@@ -460,6 +527,16 @@ fn read_outputs(written: &[String]) -> Result<(Vec<PathBuf>, Vec<layout::Place>)
         }
     }
     Ok((packages, places))
+}
+
+/// All that the run can write with these outputs: what is one function's is no part of another.
+fn outputs_of_all(
+    written: &[String],
+    project: &Project,
+) -> Result<impl Iterator<Item = PathBuf> + use<>, Error> {
+    let (packages, places) = read_outputs(&functions::outputs_of_all(written, project))?;
+    let places = places.into_iter().map(|place| place.path);
+    Ok(packages.into_iter().chain(places))
 }
 
 /// A deployment package has its dependencies in it, so that nothing can be said of them, nor of what is left out.
@@ -818,7 +895,7 @@ fn read_names(
     setting: Option<&Setting<Vec<String>>>,
 ) -> Result<Vec<Name>, Error> {
     let Some(setting) = setting.filter(|setting| !setting.value.is_empty()) else {
-        return Ok(vec![default_name(&project.directory_name())]);
+        return Ok(vec![default_name(project)]);
     };
     let read = |text: &String| {
         let place = setting.place.clone();
@@ -832,16 +909,19 @@ fn read_names(
     setting.value.iter().map(read).collect()
 }
 
-/// The directory's name in the letters that a repository may have.
-fn default_name(directory: &str) -> Name {
-    let lower = directory.to_lowercase();
+/// The directory's name in the letters that a repository may have, and below it the function's.
+fn default_name(project: &Project) -> Name {
+    let lower = project.directory_name().to_lowercase();
     let words = lower.split(|c: char| !c.is_ascii_alphanumeric());
     let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
-    let repository = if words.is_empty() {
+    let mut repository = if words.is_empty() {
         "function".to_owned()
     } else {
         words.join("-")
     };
+    if let Some(chosen) = &project.function {
+        repository = format!("{repository}/{}", chosen.name.to_lowercase());
+    }
     Name {
         registry: None,
         repository,
@@ -890,7 +970,13 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<13}{value}");
+        if let Some(function) = &self.function {
+            line("function", function)?;
+        }
         line("project", &self.project.display())?;
+        if self.source != self.project {
+            line("source", &self.source.display())?;
+        }
         line("runtime", &self.runtime.identifier)?;
         line("architecture", &self.architecture)?;
         if let Some(handler) = &self.handler {

@@ -25,6 +25,7 @@ mod events;
 mod extensions_live;
 mod failures;
 mod function;
+mod functions;
 mod golden;
 mod house;
 mod indexes;

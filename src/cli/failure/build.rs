@@ -97,6 +97,37 @@ impl From<plan::Error> for Failure {
                 "leave it out, or list what the project needs in `pyproject.toml`",
                 USAGE,
             ),
+            plan::Error::NoFunctions { .. } => hint(
+                "leave out `--function`; functions are tables such as `[tool.lambimg.functions.orders]` in \
+                 pyproject.toml",
+                USAGE,
+            ),
+            plan::Error::NoFunction { nearest, .. } => (
+                nearest
+                    .as_ref()
+                    .map(|name| format!("did you mean `{name}`?")),
+                USAGE,
+            ),
+            plan::Error::SeveralFunctions { known } => {
+                let one = known.first().map_or("NAME", String::as_str);
+                hint(format!("choose one, as `--function {one}`"), USAGE)
+            }
+            plan::Error::Placeholder { .. } => hint(
+                "leave `{function}` out, or give each function a table such as `[tool.lambimg.functions.orders]`",
+                USAGE,
+            ),
+            plan::Error::SameName { .. } => hint(
+                "put `{function}` into the name, as `REGISTRY/{function}:v1`, or give each its own `image`",
+                USAGE,
+            ),
+            plan::Error::SameOutput { .. } => hint(
+                "put `{function}` into the path, as `-o 'zip:dist/{function}.zip'`",
+                USAGE,
+            ),
+            plan::Error::SharedHandler { .. } => hint(
+                "choose one by `--function NAME`, or write each `handler` in the function's own table",
+                USAGE,
+            ),
             plan::Error::NoRule { error, .. } => of_no_rule(error),
             plan::Error::Epoch(_) => hint(
                 "unset it, or set it as `git log -1 --format=%ct` prints it",

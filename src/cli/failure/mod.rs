@@ -49,7 +49,7 @@ const AWS: u8 = 5;
 pub(crate) const BUG: u8 = 70;
 
 /// What the user is told, and what the shell.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// The fact.
     pub(crate) message: String,
@@ -92,6 +92,17 @@ impl Failure {
             hint: advice.0,
             code: advice.1,
         }
+    }
+
+    /// What went wrong with these functions of a project, if it has several.
+    pub(crate) fn of_functions(mut self, names: &[String]) -> Self {
+        let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        self.message = match &*quoted {
+            [] => self.message,
+            [one] => format!("function {one}: {}", self.message),
+            several => format!("functions {}: {}", several.join(", "), self.message),
+        };
+        self
     }
 
     /// There is nowhere to keep the store.
@@ -394,6 +405,26 @@ impl From<config::Error> for Failure {
             ),
             config::Error::Kind { wanted, .. } => hint(
                 format!("write {wanted}, as `python = \"3.12\"` or `tags = [\"orders\"]`"),
+                USAGE,
+            ),
+            config::Error::FunctionName { .. } => hint(
+                "write letters and digits with `-` or `_` between them, at most 64 in all",
+                USAGE,
+            ),
+            config::Error::SameFunction { .. } => hint(
+                "give one of them another name: images and locks are named in small letters",
+                USAGE,
+            ),
+            config::Error::ProjectAlone { key, .. } if key == "tags" => hint(
+                "a function's names are its `image`, a text or a list of texts",
+                USAGE,
+            ),
+            config::Error::ProjectAlone { .. } => hint(
+                "write it where all functions have it, beside `functions`",
+                USAGE,
+            ),
+            config::Error::Source { .. } => hint(
+                "name a directory that lies in the project, by its path from there, as `src/orders`",
                 USAGE,
             ),
             config::Error::TwoFiles => hint(
