@@ -50,6 +50,8 @@ type Listener = dyn Fn(Event) + Send + Sync;
 #[derive(Clone, Default)]
 pub struct Progress {
     listener: Option<Arc<Listener>>,
+    /// What each text begins with.
+    heading: Option<Arc<str>>,
     given_up: Arc<AtomicBool>,
 }
 
@@ -68,6 +70,7 @@ impl Progress {
     pub fn new(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
         Self {
             listener: Some(Arc::new(listener)),
+            heading: None,
             given_up: Arc::default(),
         }
     }
@@ -76,10 +79,26 @@ impl Progress {
     pub fn attempt(&self) -> (Self, Attempt) {
         let progress = Self {
             listener: self.listener.clone(),
+            heading: self.heading.clone(),
             given_up: Arc::default(),
         };
         let attempt = Attempt(Arc::clone(&progress.given_up));
         (progress, attempt)
+    }
+
+    /// Has all texts begin with `heading`, unless there is none.
+    pub fn headed(&self, heading: Option<String>) -> Self {
+        Self {
+            heading: heading.map(Arc::from),
+            ..self.clone()
+        }
+    }
+
+    fn text(&self, text: String) -> String {
+        match &self.heading {
+            Some(heading) => format!("{heading}{text}"),
+            None => text,
+        }
     }
 
     fn send(&self, event: Event) {
@@ -90,17 +109,17 @@ impl Progress {
 
     /// Says that one step is done.
     pub fn step(&self, text: impl Into<String>) {
-        self.send(Event::Step(text.into()));
+        self.send(Event::Step(self.text(text.into())));
     }
 
     /// Tells a detail.
     pub fn detail(&self, text: impl Into<String>) {
-        self.send(Event::Detail(text.into()));
+        self.send(Event::Detail(self.text(text.into())));
     }
 
     /// Warns.
     pub fn warn(&self, text: impl Into<String>) {
-        self.send(Event::Warning(text.into()));
+        self.send(Event::Warning(self.text(text.into())));
     }
 
     /// Begins a task of `total` bytes; it ends when the value is dropped, and is given up unless it was done.
@@ -109,7 +128,7 @@ impl Progress {
         let task = NEXT.fetch_add(1, Ordering::Relaxed);
         self.send(Event::Started {
             task,
-            label: label.into(),
+            label: self.text(label.into()),
             total,
         });
         Task {

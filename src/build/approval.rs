@@ -9,30 +9,24 @@ use crate::build::{Error, checking};
 use crate::lambda::check::{self, Finding, Level};
 use crate::oci::image::Image;
 use crate::plan::Plan;
-use crate::progress::Progress;
 
-/// Warns of what the cheap rules find, each once.
+/// What the cheap rules find that stops nothing, each with whether it is a warning.
 ///
 /// # Errors
 /// [`Error::Refused`] where Lambda would refuse the image.
-pub(super) fn approve(image: &Image, plan: &Plan, progress: &Progress) -> Result<(), Error> {
+pub(super) fn approve(image: &Image, plan: &Plan) -> Result<Vec<(bool, String)>, Error> {
     let wanted = Some(plan.architecture.oci());
     let documents = checking::of_image(image, &plan.today, wanted);
     let (errors, others) = judged(check::check_documents(&documents), &plan.ignored);
-    for finding in others {
+    if !errors.is_empty() {
+        return Err(Error::Refused(errors));
+    }
+    let told = others.into_iter().map(|finding| {
         let Finding { message, rule, .. } = &finding;
         let text = format!("{message} ({}): {}", rule.id, finding.remedy);
-        if finding.level == Level::Warning {
-            progress.warn(text);
-        } else {
-            progress.detail(text);
-        }
-    }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Refused(errors))
-    }
+        (finding.level == Level::Warning, text)
+    });
+    Ok(told.collect())
 }
 
 /// The errors, and the rest, without what is ignored.

@@ -12,7 +12,6 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
@@ -33,6 +32,8 @@ const UNSAID: &str = "-";
 /// Enough of a digest to tell keys apart, in hexadecimal digits, and layers of one image.
 const DIGITS: usize = 32;
 const OF_LAYER: usize = 16;
+/// Images asked at once.
+const ASKED: usize = 16;
 
 /// What decides a layer, in short.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -164,12 +165,12 @@ struct Asked {
     is_named: bool,
     /// What is meant to be done in its repository.
     access: Access,
+    architecture: &'static str,
 }
 
 #[derive(Debug, Default)]
 struct Sources {
     references: Vec<Asked>,
-    architecture: &'static str,
     /// What they have, read when it is first asked for.
     priors: OnceCell<Vec<Prior>>,
     /// Where the layers are that were taken.
@@ -177,20 +178,21 @@ struct Sources {
 }
 
 impl Earlier {
-    /// The images that a build may take from.
-    pub(super) fn of(plan: &Plan) -> Self {
-        if plan.policy.no_cache || plan.policy.offline {
-            return Self::default();
-        }
-        let named = plan.cache_from.iter().map(|named| (named, true));
-        let pushed = plan.push.iter().map(|pushed| (pushed, false));
+    /// The images that the builds of a run may take from: what one of them is pushed over all may take from.
+    pub(super) fn of(plans: &[Arc<Plan>]) -> Self {
+        let may = |plan: &&Arc<Plan>| !plan.policy.no_cache && !plan.policy.offline;
+        let plans = || plans.iter().filter(may);
+        let named = plans().flat_map(|plan| plan.cache_from.iter().map(move |r| (plan, r, true)));
+        let pushed = plans().flat_map(|plan| plan.push.iter().map(move |r| (plan, r, false)));
         let mut seen = BTreeSet::new();
-        let once = named
-            .chain(pushed)
-            .filter(|(reference, _)| seen.insert(reference.to_string()));
-        let once = once.map(|(reference, named)| {
-            let mut pushed = plan.push.iter();
-            let is_pushed = pushed.any(|pushed| pushed.same_repository(reference));
+        let once = named.chain(pushed).filter(|(plan, reference, _)| {
+            seen.insert((plan.architecture.oci(), reference.to_string()))
+        });
+        let repositories: BTreeSet<_> = plans()
+            .flat_map(|plan| plan.push.iter().map(Reference::name))
+            .collect();
+        let once = once.map(|(plan, reference, named)| {
+            let is_pushed = repositories.contains(&reference.name());
             // One login, one token, for both.
             let access = if is_pushed {
                 Access::Push
@@ -201,11 +203,11 @@ impl Earlier {
                 reference: reference.clone(),
                 is_named: named,
                 access,
+                architecture: plan.architecture.oci(),
             }
         });
         Self(Arc::new(Sources {
             references: once.collect(),
-            architecture: plan.architecture.oci(),
             ..Sources::default()
         }))
     }
@@ -289,7 +291,8 @@ impl Earlier {
         let read = async || {
             let references = self.0.references.iter();
             let priors = references.map(|asked| self.read(asked, tools));
-            join_all(priors).await.into_iter().flatten().collect()
+            let priors: Vec<_> = stream::iter(priors).buffered(ASKED).collect().await;
+            priors.into_iter().flatten().collect()
         };
         self.0.priors.get_or_init(read).await
     }
@@ -302,7 +305,7 @@ impl Earlier {
                 Access::Pull => tools.registries.source(reference)?,
                 access @ Access::Push => tools.registries.own_source(reference, access)?,
             };
-            base::look_in(&source, reference, Some(self.0.architecture), &tools.store).await
+            base::look_in(&source, reference, Some(asked.architecture), &tools.store).await
         };
         match image.await {
             Ok((image, _)) => {

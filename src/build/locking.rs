@@ -99,7 +99,14 @@ pub(super) async fn needed(
         requirements: requirements.to_string(),
         lock: path.to_owned(),
     };
+    // What others of the run resolve meanwhile stands then.
+    let turn = tools.once.turn(&format!("lock {}", path.display())).await;
+    let kept = match turn {
+        Some(_) => question.kept(path, &bound.inputs)?,
+        None => kept,
+    };
     let lock = question.lock(plan, kept, &bound, tools).await?;
+    drop(turn);
     let entries = in_file(path, entries_of(&lock, plan, target))?;
     // What a resolver was asked for it answered, or left out as the user's settings say.
     if lock.made_from().is_none() {

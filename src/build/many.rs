@@ -1,13 +1,425 @@
 //! Several functions of one project: each an image of its own, and what they share made, kept and sent once.
+//!
+//! First all images are made, and only when all are is one named, written or pushed. What several need is
+//! done once in a run, told apart by all of a plan that may decide it. A function alone is a run of one.
 
-use crate::build::{Built, Error, Tools, build};
-use crate::plan::Plan;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Builds what the plans say and brings it where they say, the results in the plans' order.
+use futures_util::{StreamExt as _, stream};
+
+use crate::build::base::{self, Base};
+use crate::build::bootstrap;
+use crate::build::compiling::Compiler;
+use crate::build::dependencies::{self, Dependencies};
+use crate::build::earlier::Earlier;
+use crate::build::once::Once;
+use crate::build::pinning::{Pinning, Renewal};
+use crate::build::pushing::Destinations;
+use crate::build::wheel_layers::WheelLayer;
+use crate::build::{
+    Built, Error, Tools, Unnamed, cache, keep, locking, make, opt, package, write_outputs,
+};
+use crate::file_tree::FileTree;
+use crate::oci::layout;
+use crate::plan::{self, Plan};
+use crate::progress::Progress;
+use crate::python::lock::LockedWheel;
+
+/// Functions made at once: more than there are processors, for some wait for the network.
+const PARALLEL: usize = 8;
+
+/// Builds what the plans say and brings it where they say, the results in the plans' order. Where one cannot be made,
+/// nothing is named, written or pushed: each that failed has its error, but for an error that several have
+/// in common, which the first of them has. The others have [`Error::Undelivered`].
 pub async fn build_all(plans: Vec<Plan>, tools: &Tools) -> Vec<Result<Built, Error>> {
-    let mut all = Vec::new();
-    for plan in plans {
-        all.push(Box::pin(build(plan, tools)).await);
+    let plans = together(plans);
+    match Box::pin(run(&plans, tools)).await {
+        Ok(done) => done,
+        Err(errors) => errors,
     }
-    all
+}
+
+/// What each plan's step came to: all that came of it, or errors, one for each plan.
+pub(super) fn whole<T, U>(results: Vec<Result<T, Error>>) -> Result<Vec<T>, Vec<Result<U, Error>>> {
+    if results.iter().all(Result::is_ok) {
+        return Ok(results.into_iter().flatten().collect());
+    }
+    let errors = results.into_iter().map(|result| match result {
+        Ok(_) => Error::Undelivered,
+        Err(error) => error,
+    });
+    Err(errors.map(Err).collect())
+}
+
+/// The plans of one run: what one of them writes is an input of none.
+fn together(plans: Vec<Plan>) -> Vec<Arc<Plan>> {
+    let own: BTreeSet<PathBuf> = plans
+        .iter()
+        .flat_map(|plan| plan.own_files.clone())
+        .collect();
+    let of = |plan: Plan| {
+        let own_files = own.iter().cloned().collect();
+        Arc::new(Plan { own_files, ..plan })
+    };
+    plans.into_iter().map(of).collect()
+}
+
+async fn run(
+    plans: &[Arc<Plan>],
+    tools: &Tools,
+) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
+    let warnings = plans.iter().map(|plan| {
+        let warnings = plan.warnings.iter();
+        warnings.map(|text| (true, text.clone())).collect()
+    });
+    tell(plans, warnings.collect(), &tools.progress);
+    let writable = plans.iter().map(|plan| {
+        let places = plan.outputs.iter();
+        let places = places
+            .map(layout::check_writable)
+            .collect::<Result<Vec<_>, _>>();
+        places.map_err(Error::from)?;
+        package::check_writable(plan).map_err(Error::from)
+    });
+    whole(writable.collect())?;
+    let pins = whole(pinnings(plans))?;
+    let (mut made, mut destinations) = attempt(plans, &pins, tools).await?;
+    let mut is_damaged = false;
+    for error in made.iter().filter_map(|made| made.as_ref().err()) {
+        is_damaged |= cache::has_dropped_damage(error, tools).await;
+    }
+    if is_damaged {
+        // Once more, with what was dropped made or fetched anew.
+        (made, destinations) = attempt(plans, &pins, tools).await?;
+    }
+    let made = whole(made)?;
+    for pins in &pins {
+        // That of one lock is kept once.
+        pins.keep(false, &tools.progress)
+            .map_err(|error| alike(plans, error))?;
+    }
+    let told = made.iter().map(|made| made.told.clone());
+    tell(plans, told.collect(), &tools.progress);
+    deliver(made, destinations, tools).await
+}
+
+/// The same error for all plans: the first has it.
+fn alike(plans: &[Arc<Plan>], error: Error) -> Vec<Result<Built, Error>> {
+    let others = plans.iter().skip(1).map(|_| Err(Error::Undelivered));
+    std::iter::once(Err(error)).chain(others).collect()
+}
+
+/// The lock of each plan's project, opened once.
+fn pinnings(plans: &[Arc<Plan>]) -> Vec<Result<Pinning, Error>> {
+    let mut opened: BTreeMap<(&Path, bool), Pinning> = BTreeMap::new();
+    let pins = plans.iter().map(|plan| {
+        let key = (plan.project.as_path(), plan.is_archive);
+        if let Some(pins) = opened.get(&key) {
+            return Ok(pins.clone());
+        }
+        let pins = Pinning::open(plan, Renewal::default())?;
+        opened.insert(key, pins.clone());
+        Ok(pins)
+    });
+    pins.collect()
+}
+
+/// Makes all images, while layers of one go up already.
+async fn attempt(
+    plans: &[Arc<Plan>],
+    pins: &[Pinning],
+    tools: &Tools,
+) -> Result<(Vec<Result<Unnamed, Error>>, Destinations), Vec<Result<Built, Error>>> {
+    let references: Vec<_> = plans.iter().map(|plan| plan.push.as_slice()).collect();
+    let destinations = Destinations::begin(&references, tools);
+    let destinations = destinations.map_err(|error| alike(plans, error))?;
+    let (announcer, early) = destinations.listen();
+    let (progress, _attempt) = tools.progress.attempt();
+    let (once, run) = Once::begin();
+    let earlier = Earlier::of(plans);
+    let of = |(plan, pins): (usize, &Pinning)| Tools {
+        made: announcer.of(plan),
+        earlier: earlier.clone(),
+        progress: progress.clone(),
+        pins: pins.clone(),
+        once: once.clone(),
+        ..tools.clone()
+    };
+    let all = plans.iter().zip(pins.iter().enumerate().map(of));
+    let all = all.map(|(plan, tools)| async move { Box::pin(make(plan, &tools)).await });
+    let making = async {
+        let made: Vec<_> = stream::iter(all).buffered(PARALLEL).collect().await;
+        // Of images that never come nothing has to be sent.
+        if made.iter().any(Result::is_err) {
+            return Err(made);
+        }
+        announcer.end();
+        Ok(made)
+    };
+    let early = async {
+        early.await;
+        Ok(())
+    };
+    let made = match tokio::try_join!(making, early) {
+        Ok((made, ())) => made,
+        Err(made) => made,
+    };
+    // It holds what failed as well.
+    drop(run);
+    Ok((unshared(made), destinations))
+}
+
+/// Has of an error that several have in common the first of them have it.
+fn unshared<T>(results: Vec<Result<T, Error>>) -> Vec<Result<T, Error>> {
+    let mut seen: Vec<Arc<Error>> = Vec::new();
+    let results = results.into_iter().map(|result| match result {
+        Err(Error::Shared(error)) if seen.iter().any(|other| Arc::ptr_eq(other, &error)) => {
+            Err(Error::Undelivered)
+        }
+        Err(Error::Shared(error)) => {
+            seen.push(Arc::clone(&error));
+            Err(Error::Shared(error))
+        }
+        result => result,
+    });
+    let results: Vec<_> = results.collect();
+    drop(seen);
+    let whole = |result| match result {
+        Err(Error::Shared(error)) => Err(Arc::try_unwrap(error).unwrap_or_else(Error::Shared)),
+        result => result,
+    };
+    results.into_iter().map(whole).collect()
+}
+
+/// Names the images, writes and pushes them.
+async fn deliver(
+    made: Vec<Unnamed>,
+    destinations: Destinations,
+    tools: &Tools,
+) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
+    let kept = made.into_iter().map(|made| {
+        keep(&made.built.image, &made.built.plan.names, tools)?;
+        Ok((made.built, made.package))
+    });
+    let kept = whole(kept.collect())?;
+    let mut written = Vec::new();
+    for (built, package) in kept {
+        let done = write_outputs(&built, package, &tools.own(&built.plan)).await;
+        written.push(done.map(|()| built));
+    }
+    let built = whole(written)?;
+    let images: Vec<_> = built.iter().map(|built| &built.image).collect();
+    let pushed = Box::pin(destinations.finish(&images)).await;
+    cache::tell_damage(tools);
+    let done = built.into_iter().zip(pushed);
+    Ok(done
+        .map(|(built, pushed)| {
+            Ok(Built {
+                pushed: pushed?,
+                ..built
+            })
+        })
+        .collect())
+}
+
+/// Says what there is to say of each function, and of all at once what is so of all.
+fn tell(plans: &[Arc<Plan>], told: Vec<Vec<(bool, String)>>, progress: &Progress) {
+    let say = |progress: &Progress, (is_warning, text): &(bool, String)| {
+        if *is_warning {
+            progress.warn(text.clone());
+        } else {
+            progress.detail(text.clone());
+        }
+    };
+    let first = told.first().into_iter().flatten();
+    let of_all: Vec<_> = first
+        .filter(|text| told.iter().all(|told| told.contains(text)))
+        .collect();
+    for text in &of_all {
+        say(progress, text);
+    }
+    for (plan, told) in plans.iter().zip(&told) {
+        let heading = plan.function.as_ref();
+        let heading = heading.map(|name| format!("function `{name}`: "));
+        let progress = progress.headed(heading);
+        for text in told.iter().filter(|text| !of_all.contains(text)) {
+            say(&progress, text);
+        }
+    }
+}
+
+/// All of a plan that may decide what is beside the function itself.
+fn common(plan: &Plan) -> String {
+    let plan = Plan {
+        function: None,
+        source: PathBuf::new(),
+        handler: None,
+        handler_in_base: false,
+        running: plan::image::Running::default(),
+        files: Vec::new(),
+        exclude: Vec::new(),
+        names: Vec::new(),
+        outputs: Vec::new(),
+        packages: Vec::new(),
+        push: Vec::new(),
+        cache_from: Vec::new(),
+        warnings: Vec::new(),
+        ..plan.clone()
+    };
+    format!("{plan:?}")
+}
+
+/// What the wheels of a plan are placed and compiled for.
+fn onto(base: &Base, compiler: Option<&Compiler>) -> String {
+    let digest = base.image.manifest.digest();
+    let compiler = compiler.map(Compiler::identity);
+    format!("{digest} {} {} {compiler:?}", base.glibc, base.interpreter)
+}
+
+/// All of a plan that decides who compiles.
+fn compiler_key(plan: &Plan) -> String {
+    let by = (&plan.base, &plan.interpreter, plan.bytecode, &plan.policy);
+    format!("compiler {} {by:?} {:?}", plan.runtime.python, plan.project)
+}
+
+/// All of a plan that decides the base.
+fn base_key(plan: &Plan) -> String {
+    let base = (&plan.base, plan.architecture, plan.glibc, &plan.interpreter);
+    let policy = (&plan.policy, plan.epoch, &plan.project);
+    format!("base {} {base:?} {policy:?}", plan.runtime.python)
+}
+
+/// Who compiles, found once.
+pub(super) async fn compiler(plan: &Arc<Plan>, tools: &Tools) -> Result<Option<Compiler>, Error> {
+    let key = compiler_key(plan);
+    let find = super::compiler(plan, false, tools);
+    tools.once.of(&key, find).await
+}
+
+/// The base, pinned once.
+pub(super) async fn base(plan: &Arc<Plan>, tools: &Tools) -> Result<Base, Error> {
+    let key = base_key(plan);
+    tools.once.of(&key, base::resolve(plan, tools)).await
+}
+
+/// The runtime client's layer, made once.
+pub(super) async fn bootstrap(
+    plan: &Arc<Plan>,
+    base: &Base,
+    compiler: Option<&Compiler>,
+    tools: &Tools,
+) -> Result<Option<(WheelLayer, Vec<LockedWheel>)>, Error> {
+    let key = format!("bootstrap {} {}", onto(base, compiler), common(plan));
+    let make = bootstrap::layer(plan, base, compiler, tools);
+    tools.once.of(&key, make).await
+}
+
+/// The layers of what several functions need alike, made once.
+pub(super) async fn dependencies(
+    plan: &Arc<Plan>,
+    base: &Base,
+    compiler: Option<&Compiler>,
+    tools: &Tools,
+) -> Result<Dependencies, Error> {
+    let key = format!("dependencies {} {}", onto(base, compiler), common(plan));
+    let make = dependencies::layers(plan, base, compiler, tools);
+    tools.once.of(&key, make).await
+}
+
+/// The files of what several functions need alike, listed once.
+pub(super) async fn tree(
+    plan: &Plan,
+    base: &Base,
+    dependencies: &Dependencies,
+    tools: &Tools,
+) -> Result<FileTree, Error> {
+    let key = format!("tree {} {}", onto(base, None), common(plan));
+    let read = dependencies::tree(plan, base, dependencies, tools);
+    tools.once.of(&key, read).await
+}
+
+/// What `/opt` is given alike, made once.
+pub(super) async fn extensions(
+    plan: &Arc<Plan>,
+    tools: &Tools,
+) -> Result<Arc<Vec<opt::Given>>, Error> {
+    let key = format!("extensions {}", common(plan));
+    let make = async { opt::layers(plan, tools).await.map(Arc::new) };
+    tools.once.of(&key, make).await
+}
+
+/// Makes the locks of what decides the plan's image, and gives their paths: that of the packages, unless there are
+/// none or another tool has them, and that of all else.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn lock(plan: Plan, renewal: Renewal, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
+    lock_all(vec![plan], renewal, tools).await
+}
+
+/// As [`lock`], of all functions of a project: each lock is made once, and its path given once.
+///
+/// # Errors
+/// Those of the first function that has one.
+pub async fn lock_all(
+    plans: Vec<Plan>,
+    renewal: Renewal,
+    tools: &Tools,
+) -> Result<Vec<PathBuf>, Error> {
+    let plans = together(plans);
+    let warnings = plans.iter().map(|plan| {
+        let warnings = plan.warnings.iter();
+        warnings.map(|text| (true, text.clone())).collect()
+    });
+    tell(&plans, warnings.collect(), &tools.progress);
+    for plan in &plans {
+        locking::to_lock(plan, &renewal.others)?;
+    }
+    let Some(first) = plans.first() else {
+        return Ok(Vec::new());
+    };
+    let upgrade = renewal.others.clone();
+    let tools = &Tools {
+        pins: Pinning::open(first, renewal)?,
+        ..tools.clone()
+    };
+    let (mut paths, mut bases, mut done) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+    for plan in &plans {
+        // The base decides what fits.
+        let base = match bases.entry(base_key(plan)) {
+            Entry::Occupied(base) => base.into_mut(),
+            Entry::Vacant(base) => base.insert(base::resolve(plan, tools).await?),
+        };
+        let target = dependencies::target(plan, base);
+        let question = (&plan.needs, &plan.wanted, &plan.exclude_newer, &plan.builds);
+        if done.insert(format!(
+            "packages {target} {:?} {question:?}",
+            plan.resolver
+        )) {
+            paths.extend(locking::lock(plan, target, &upgrade, tools).await?);
+        }
+        if !done.insert(format!("rest {} {}", onto(base, None), common(plan))) {
+            continue;
+        }
+        dependencies::pin(plan, base, tools).await?;
+        if !base.has_runtime_client {
+            let lines = &plan.runtime.runtime_client;
+            dependencies::of_lines(plan, base, lines, tools).await?;
+        }
+        opt::pin(plan, tools).await?;
+        if done.insert(compiler_key(plan)) {
+            super::compiler(plan, true, tools).await?;
+        }
+    }
+    tools
+        .pins
+        .retain_extensions(plans.iter().map(|plan| &**plan));
+    tools.pins.keep(true, &tools.progress)?;
+    paths.extend(tools.pins.path().map(Path::to_owned));
+    let mut seen = BTreeSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
+    Ok(paths)
 }

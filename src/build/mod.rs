@@ -25,6 +25,7 @@ pub mod layering;
 pub mod locking;
 pub mod many;
 pub mod metadata;
+pub mod once;
 pub mod opt;
 pub mod outdated;
 pub mod package;
@@ -53,6 +54,8 @@ use crate::build::compiling::{Compiler, Counts, Report};
 use crate::build::dependencies::Dependencies;
 use crate::build::earlier::{Earlier, Key};
 use crate::build::explicit::Explicit;
+pub use crate::build::many::{lock, lock_all};
+use crate::build::once::Once;
 use crate::build::package::Package;
 use crate::build::pinning::{Asker, Pinning, Refusal, Renewal};
 use crate::build::pins::Bytecode;
@@ -254,6 +257,12 @@ pub enum Error {
     /// Lambda would refuse what was built, for these reasons.
     #[error("Lambda would refuse this image: {}", messages(.0))]
     Refused(Vec<Finding>),
+    /// What several functions of a run need failed.
+    #[error(transparent)]
+    Shared(Arc<Error>),
+    /// Another function of the run failed, so that nothing was brought anywhere. What failed says why.
+    #[error("it was not brought anywhere, because another function failed")]
+    Undelivered,
     /// A part of the work was given up.
     #[error("the work was interrupted")]
     Interrupted,
@@ -419,6 +428,8 @@ pub struct Tools {
     pub earlier: Earlier,
     /// What `lambimg.lock` decides; a build takes that of its project.
     pub pins: Pinning,
+    /// What is done once for all functions of a run; a build begins its own.
+    pub once: Once,
 }
 
 impl Tools {
@@ -432,6 +443,17 @@ impl Tools {
     ) -> Result<T, Error> {
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|_| Error::Interrupted)
+    }
+
+    /// The same for what is one function's alone, which is told under its name.
+    fn own(&self, plan: &Plan) -> Self {
+        let heading = plan.function.as_ref();
+        let heading = heading.map(|name| format!("function `{name}`: "));
+        Self {
+            progress: self.progress.headed(heading),
+            made: self.made.own(),
+            ..self.clone()
+        }
     }
 
     /// What sources are built with.
@@ -612,47 +634,20 @@ fn names(pushed: &[Pushed]) -> String {
 /// # Errors
 /// See [`Error`].
 pub async fn build(plan: Plan, tools: &Tools) -> Result<Built, Error> {
-    for warning in &plan.warnings {
-        tools.progress.warn(warning.clone());
-    }
-    let plan = Arc::new(plan);
-    for place in &plan.outputs {
-        layout::check_writable(place)?;
-    }
-    package::check_writable(&plan)?;
-    let tools = &Tools {
-        pins: Pinning::open(&plan, Renewal::default())?,
-        ..tools.clone()
-    };
-    match Box::pin(make(&plan, tools)).await {
-        // Once more, with what was dropped made or fetched anew.
-        Err(error) if cache::has_dropped_damage(&error, tools).await => {
-            Box::pin(make(&plan, tools)).await
-        }
-        result => result,
-    }
+    let built = many::build_all(vec![plan], tools).await.pop();
+    built.unwrap_or(Err(Error::Interrupted))
 }
 
-async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
-    let destinations = Destinations::begin(&plan.push, tools)?;
-    let (announcer, early) = destinations.listen();
-    let (progress, _attempt) = tools.progress.attempt();
-    let announcing = Tools {
-        made: announcer,
-        earlier: Earlier::of(plan),
-        progress,
-        ..tools.clone()
-    };
-    let earlier = announcing.earlier.clone();
-    // Owns who is told, so that the listener ends with it.
-    let parts = async move { Box::pin(parts(plan, &announcing)).await };
-    let early = async {
-        early.await;
-        Ok(())
-    };
-    // The first failure ends both: of an image that never comes nothing has to be sent.
-    let (parts, ()) = tokio::try_join!(parts, early)?;
-    tools.pins.keep(false, &tools.progress)?;
+/// An image that is made and has no name yet.
+struct Unnamed {
+    built: Built,
+    package: Option<Package>,
+    /// What there is to say of it, and whether it is a warning.
+    told: Vec<(bool, String)>,
+}
+
+/// Makes the plan's image.
+async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Unnamed, Error> {
     let Parts {
         base,
         bootstrap,
@@ -662,8 +657,8 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         function,
         bytecode,
         package,
-    } = parts;
-
+    } = Box::pin(parts(plan, tools)).await?;
+    let earlier = &tools.earlier;
     let taken = earlier.taken();
     let mut made = Vec::new();
     let other = |layer: Layer, key: Key, what: &str| Made {
@@ -683,9 +678,10 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         bootstrap.map(|made| other(made.layer, made.key, "runtime client and entry point")),
     );
     let mut origins = BTreeMap::new();
-    made.extend(extensions.into_iter().map(|given| {
-        origins.extend(given.origin.map(|origin| (given.layer.digest, origin)));
-        other(given.layer, given.key, &given.what)
+    made.extend(extensions.iter().map(|given| {
+        let origin = given.origin.clone();
+        origins.extend(origin.map(|origin| (given.layer.digest, origin)));
+        other(given.layer.clone(), given.key.clone(), &given.what)
     }));
     let first = made.len();
     made.extend(dependencies.layers.iter().map(|layer| Made {
@@ -718,13 +714,17 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         })
         .collect();
     let mut image = image::stack(&base.image, &additions, &edit)?;
-    tell_taken(&made, &tools.progress);
+    tell_taken(&made, &tools.own(plan).progress);
     image.origins.extend(origins);
-    image.origins.extend(taken);
+    // Others of the run may have taken more.
+    let own = made
+        .iter()
+        .filter_map(|made| Some((made.layer.digest, made.taken_from.clone()?)));
+    image.origins.extend(own);
     // Before anything has its name, and anybody else the image.
-    approval::approve(&image, plan, &tools.progress)?;
+    let told = approval::approve(&image, plan)?;
     remember_wheels(&made, wheels, tools)?;
-    let mut built = Built {
+    let built = Built {
         plan: Arc::clone(plan),
         image,
         base,
@@ -733,11 +733,11 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Built, Error> {
         bytecode,
         pushed: Vec::new(),
     };
-    keep(&built.image, &plan.names, tools)?;
-    write_outputs(&built, package, tools).await?;
-    built.pushed = Box::pin(destinations.finish(&built.image)).await?;
-    cache::tell_damage(tools);
-    Ok(built)
+    Ok(Unnamed {
+        built,
+        package,
+        told,
+    })
 }
 
 /// Remembers of each layer which wheels are in it, if any.
@@ -757,7 +757,7 @@ struct Parts {
     base: Base,
     /// The runtime client's layer, and its wheels.
     bootstrap: Option<(WheelLayer, Vec<LockedWheel>)>,
-    extensions: Vec<opt::Given>,
+    extensions: Arc<Vec<opt::Given>>,
     dependencies: Dependencies,
     files: Option<(Layer, Key)>,
     function: Option<(Layer, Key)>,
@@ -782,18 +782,19 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
     let is_package = project::is_package(plan)?;
     let extra = list_files(plan, tools).await?;
     let source = list_function(plan, is_package, &extra, tools).await?;
-    let compiler = compiler(plan, false, tools).await?;
+    let compiler = many::compiler(plan, tools).await?;
     let compiler = compiler.as_ref();
+    let own = &tools.own(plan);
     let from_base = async {
-        let base = base::resolve(plan, tools).await?;
+        let base = many::base(plan, tools).await?;
         tools.made.base(&base.image);
-        let bootstrap = bootstrap::layer(plan, &base, compiler, tools);
-        let dependencies = dependencies::layers(plan, &base, compiler, tools);
-        let extensions = opt::layers(plan, tools);
+        let bootstrap = many::bootstrap(plan, &base, compiler, tools);
+        let dependencies = many::dependencies(plan, &base, compiler, tools);
+        let extensions = many::extensions(plan, tools);
         let options = function_options(plan);
         let package = async {
             let (tree, options) = if is_package {
-                let tree = project::tree(plan, &base, &source, tools).await?;
+                let tree = project::tree(plan, &base, &source, own).await?;
                 // How a backend compresses is up to the machine that it runs on.
                 let packing = Packing::Recompressed;
                 (tree, layer::Options { packing, ..options })
@@ -809,7 +810,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
             } else {
                 in_layer
             };
-            let layer = function_layer(plan, options, in_layer, compiler, tools).await?;
+            let layer = function_layer(plan, options, in_layer, compiler, own).await?;
             Ok(Some((layer, tree)))
         };
         let (bootstrap, extensions, dependencies, package) =
@@ -821,7 +822,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
             return Ok(None);
         }
         let options = plan.layer_options();
-        let layer = tools.layer_of(plan, options, extra.clone(), Known::default(), "files");
+        let layer = own.layer_of(plan, options, extra.clone(), Known::default(), "files");
         layer.await.map(Some)
     };
     // Files that are taken as they are wait for nothing, unless their bytecode may be the base's.
@@ -830,16 +831,16 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
             return Ok(None);
         }
         let options = function_options(plan);
-        let layer = function_layer(plan, options, source.clone(), compiler, tools).await;
+        let layer = function_layer(plan, options, source.clone(), compiler, own).await;
         layer.map(Some)
     };
-    let (own, beside, (base, bootstrap, extensions, dependencies, package)) =
+    let (function, beside, (base, bootstrap, extensions, dependencies, package)) =
         tokio::try_join!(files, beside, from_base)?;
     let package = package.map(|(layer, tree)| (Some(layer), tree));
-    let (function, source) = package.unwrap_or((own, source.clone()));
-    let own = [&source, &extra];
-    check_handler(plan, own, &extensions, &base, &dependencies, tools).await?;
-    opt::tell_covered(&extensions, &extra, &tools.progress);
+    let (function, source) = package.unwrap_or((function, source.clone()));
+    let trees = [&source, &extra];
+    check_handler(plan, trees, &extensions, &base, &dependencies, tools).await?;
+    opt::tell_covered(&extensions, &extra, &own.progress);
     let package = if plan.packages.is_empty() {
         None
     } else {
@@ -960,39 +961,6 @@ fn listed_again(tree: &FileTree) -> Result<FileTree, Error> {
         again.insert(path.clone(), node, &entry.owner)?;
     }
     Ok(again)
-}
-
-/// Makes the locks of what decides the plan's image, and gives their paths: that of the packages, unless there are
-/// none or another tool has them, and that of all else.
-///
-/// # Errors
-/// See [`Error`].
-pub async fn lock(plan: Plan, renewal: Renewal, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
-    for warning in &plan.warnings {
-        tools.progress.warn(warning.clone());
-    }
-    locking::to_lock(&plan, &renewal.others)?;
-    let upgrade = renewal.others.clone();
-    let tools = &Tools {
-        pins: Pinning::open(&plan, renewal)?,
-        ..tools.clone()
-    };
-    let plan = Arc::new(plan);
-    // The base decides what fits.
-    let base = base::resolve(&plan, tools).await?;
-    let target = dependencies::target(&plan, &base);
-    let packages = locking::lock(&plan, target, &upgrade, tools).await?;
-    dependencies::pin(&plan, &base, tools).await?;
-    if !base.has_runtime_client {
-        let lines = &plan.runtime.runtime_client;
-        dependencies::of_lines(&plan, &base, lines, tools).await?;
-    }
-    opt::pin(&plan, tools).await?;
-    tools.pins.retain_extensions([&*plan]);
-    compiler(&plan, true, tools).await?;
-    tools.pins.keep(true, &tools.progress)?;
-    let rest = tools.pins.path().map(Path::to_owned);
-    Ok(packages.into_iter().chain(rest).collect())
 }
 
 /// Who will compile for the plan; no lock is changed.
@@ -1178,7 +1146,7 @@ async fn check_handler(
     if is_given || own.iter().any(|tree| has_handler(plan, tree)) {
         return Ok(());
     }
-    let tree = dependencies::tree(plan, base, dependencies, tools).await?;
+    let tree = many::tree(plan, base, dependencies, tools).await?;
     if has_handler(plan, &tree) {
         return Ok(());
     }
@@ -1198,7 +1166,7 @@ async fn check_places(
     if !extra.iter().any(|(path, _)| below_root(path)) {
         return Ok(());
     }
-    let mut packages = dependencies::tree(plan, base, dependencies, tools).await?;
+    let mut packages = many::tree(plan, base, dependencies, tools).await?;
     let check = move || {
         // Where the function has a file of a package it has it on purpose.
         files::put(&mut packages, extra.clone())?;
@@ -1327,8 +1295,9 @@ pub async fn push_all(
     references: &[Reference],
     tools: &Tools,
 ) -> Result<Vec<Pushed>, Error> {
-    let destinations = Destinations::begin(references, tools)?;
-    Box::pin(destinations.finish(image)).await
+    let destinations = Destinations::begin(&[references], tools)?;
+    let done = Box::pin(destinations.finish(&[image])).await.pop();
+    done.unwrap_or(Err(Error::Interrupted))
 }
 
 /// Finds an image by what the user calls it: a name in the store, `oci:DIR`, an archive, or

@@ -5,51 +5,105 @@
 //! goes before the image, for one look at its manifest may do. A layer without a name yet is not sent: a
 //! repository that has it would be sent it again. Where tags are to stay and one is not seen to be free, nothing
 //! goes early, for the image may be refused. What fails here is tried again with the image.
+//!
+//! Of several images only one goes early, and what others have of it is sent once: to one repository of a registry,
+//! from which the rest mount it. Registries may know a blob to mount only once a manifest refers to it, so the manifest
+//! goes there by its digest first. Tags come last of all.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::build::sbom::{self, Format};
-use crate::build::{Error, Pushed, Tools, checking};
+use crate::build::{Error, Pushed, Tools, checking, many};
+use crate::digest::Digest;
 use crate::oci::image::Image;
 use crate::oci::layer::Layer;
 use crate::oci::reference::{Name, Reference};
 use crate::oci::{Descriptor, Family};
+use crate::registry;
 use crate::registry::push::{self, Push};
 use crate::registry::referrers::Artifact;
+use crate::registry::tags::Look;
 
-/// Tells of layers as they are made; the default tells nobody.
+/// Repositories that are looked at together, and that are sent to together.
+const LOOKS: usize = 16;
+const PUSHES: usize = 4;
+
+/// Tells of layers as they are made; the default tells nobody. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Announcer(Option<UnboundedSender<News>>);
+pub struct Announcer {
+    sender: Option<UnboundedSender<News>>,
+    /// Whose image is made.
+    plan: usize,
+    /// Whether no other image of the run has what is told of.
+    is_own: bool,
+}
 
 #[derive(Debug)]
 enum News {
-    Base(Box<Image>),
-    Made(Layer),
+    Base {
+        plan: usize,
+        image: Box<Image>,
+    },
+    Made {
+        plan: usize,
+        is_own: bool,
+        layer: Layer,
+    },
+    /// All that there will be is told.
+    End,
 }
 
 impl Announcer {
-    fn tell(&self, news: News) {
-        if let Some(sender) = &self.0 {
+    fn tell(&self, news: impl FnOnce() -> News) {
+        if let Some(sender) = &self.sender {
             // Whoever does not listen any more has all it wants.
-            let _ = sender.send(news);
+            let _ = sender.send(news());
+        }
+    }
+
+    /// Tells of the image of this plan.
+    pub(super) fn of(&self, plan: usize) -> Self {
+        Self {
+            plan,
+            ..self.clone()
+        }
+    }
+
+    /// Tells of what this plan's image alone has.
+    pub(super) fn own(&self) -> Self {
+        Self {
+            is_own: true,
+            ..self.clone()
         }
     }
 
     /// Tells of the image that the layers go onto.
     pub(super) fn base(&self, image: &Image) {
-        if self.0.is_some() {
-            self.tell(News::Base(Box::new(image.clone())));
-        }
+        self.tell(|| News::Base {
+            plan: self.plan,
+            image: Box::new(image.clone()),
+        });
     }
 
     /// Tells of a layer that was not there before.
     pub(super) fn made(&self, layer: &Layer) {
-        self.tell(News::Made(layer.clone()));
+        self.tell(|| News::Made {
+            plan: self.plan,
+            is_own: self.is_own,
+            layer: layer.clone(),
+        });
+    }
+
+    /// Says that nothing more will be told, by whomever.
+    pub(super) fn end(&self) {
+        self.tell(|| News::End);
     }
 }
 
@@ -93,59 +147,83 @@ fn moved(push: &Push, image: &Image, references: &[Reference]) -> Option<Pushed>
     })
 }
 
-/// One repository to push to, and what for.
+/// One repository that one image of the run goes to, and what for.
 struct Destination {
+    plan: usize,
     push: Push,
     references: Vec<Reference>,
 }
 
-/// All pushes of a run.
-pub(super) struct Destinations(Vec<Destination>);
+impl Destination {
+    fn registry(&self) -> &str {
+        &self.push.target().registry
+    }
+}
+
+/// All pushes of a run, in the order of its plans.
+pub(super) struct Destinations {
+    pushes: Vec<Destination>,
+    /// How many images there are.
+    plans: usize,
+    /// Whose blobs go early.
+    lead: OnceLock<usize>,
+}
+
+/// What is known while blobs go early.
+struct Hearing {
+    receiver: UnboundedReceiver<News>,
+    bases: BTreeMap<usize, Box<Image>>,
+}
 
 impl Destinations {
-    /// Begins the pushes to all references, one for each repository; nothing is sent yet.
-    pub(super) fn begin(references: &[Reference], tools: &Tools) -> Result<Self, Error> {
-        let mut repositories: BTreeMap<String, Vec<Reference>> = BTreeMap::new();
-        for reference in references {
-            let group = repositories.entry(reference.name()).or_default();
-            group.push(reference.clone());
+    /// Begins the pushes of each plan to all its references, one for each repository; nothing is sent yet.
+    pub(super) fn begin(plans: &[&[Reference]], tools: &Tools) -> Result<Self, Error> {
+        let mut pushes = Vec::new();
+        for (plan, references) in plans.iter().enumerate() {
+            let mut repositories: BTreeMap<String, Vec<Reference>> = BTreeMap::new();
+            for reference in *references {
+                let group = repositories.entry(reference.name()).or_default();
+                group.push(reference.clone());
+            }
+            for references in repositories.into_values() {
+                let (store, registries) = (&tools.store, &tools.registries);
+                let (options, progress) = (&tools.pushing, &tools.progress);
+                let tags = references.iter().filter_map(tag).collect();
+                let push = Push::begin(&references[0], tags, store, registries, options, progress)?;
+                pushes.push(Destination {
+                    plan,
+                    push,
+                    references,
+                });
+            }
         }
-        let begin = |references: Vec<Reference>| {
-            let (store, registries) = (&tools.store, &tools.registries);
-            let (options, progress) = (&tools.pushing, &tools.progress);
-            let tags = references.iter().filter_map(tag).collect();
-            let push = Push::begin(&references[0], tags, store, registries, options, progress)?;
-            Ok(Destination { push, references })
-        };
-        let destinations: Result<_, Error> = repositories.into_values().map(begin).collect();
-        Ok(Self(destinations?))
+        Ok(Self {
+            pushes,
+            plans: plans.len(),
+            lead: OnceLock::new(),
+        })
     }
 
-    /// Who is to be told of layers, and who sends what is told until nobody tells any more.
+    /// Who is to be told of layers, and who sends what is told until all is told.
     pub(super) fn listen(&self) -> (Announcer, impl Future<Output = ()>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let announcer = if self.0.is_empty() {
-            Announcer::default()
-        } else {
-            Announcer(Some(sender))
+        let announcer = Announcer {
+            sender: (!self.pushes.is_empty()).then_some(sender),
+            ..Announcer::default()
         };
         (announcer, self.send_early(receiver))
     }
 
     async fn send_early(&self, receiver: UnboundedReceiver<News>) {
-        let state = (receiver, None::<Box<Image>>, false);
-        let news = stream::unfold(state, |(mut receiver, base, begun)| async move {
-            Some(match receiver.recv().await? {
-                News::Made(layer) => {
-                    let mut blobs = vec![(descriptor(&layer), None)];
-                    blobs.extend(base.iter().flat_map(|base| layers_of(base)));
-                    (blobs, (receiver, None, true))
-                }
-                News::Base(image) if begun => (layers_of(&image), (receiver, None, true)),
-                News::Base(image) => (Vec::new(), (receiver, Some(image), false)),
-            })
+        let hearing = Hearing {
+            receiver,
+            bases: BTreeMap::new(),
+        };
+        let news = stream::unfold(hearing, |mut hearing| async move {
+            let blobs = self.early(hearing.receiver.recv().await?, &mut hearing.bases)?;
+            Some((blobs, hearing))
         });
-        let pushes = self.0.iter().map(|to| &to.push);
+        let pushes = self.pushes.iter().map(|to| &to.push);
         let may_begin = OnceCell::new();
         let may_begin = async || {
             let ask = async || {
@@ -166,41 +244,140 @@ impl Destinations {
             .await;
     }
 
-    /// The first push to each registry: the others take over what it brought, once a manifest there refers to it.
-    fn one_a_registry(&self) -> impl Iterator<Item = &Push> {
-        let mut registries = BTreeSet::new();
-        self.0.iter().filter_map(move |destination| {
-            let registry = destination.references[0].registry.as_str();
-            registries.insert(registry).then_some(&destination.push)
-        })
+    /// What is to go early by what is told now; nothing where all is told. Only what one image has goes early: the
+    /// first of which a layer is made that others may have too.
+    fn early(&self, news: News, bases: &mut BTreeMap<usize, Box<Image>>) -> Option<Vec<Blob>> {
+        let is_lead = |plan| self.lead.get() == Some(&plan);
+        match news {
+            News::End => None,
+            News::Base { plan, image } if is_lead(plan) => Some(layers_of(&image)),
+            News::Base { plan, image } => {
+                bases.insert(plan, image);
+                Some(Vec::new())
+            }
+            News::Made {
+                plan,
+                is_own,
+                layer,
+            } => {
+                let mut blobs = Vec::new();
+                if (!is_own || self.plans == 1) && self.lead.set(plan).is_ok() {
+                    blobs.extend(bases.remove(&plan).iter().flat_map(|base| layers_of(base)));
+                }
+                if is_lead(plan) {
+                    blobs.insert(0, (descriptor(&layer), None));
+                }
+                Some(blobs)
+            }
+        }
     }
 
-    /// Ends all pushes with the image.
-    pub(super) async fn finish(self, image: &Image) -> Result<Vec<Pushed>, Error> {
-        let actual = image.manifest.digest();
-        let all = self.0.iter().flat_map(|to| &to.references);
-        let mut digests = all.filter_map(|reference| reference.digest);
-        if let Some(wanted) = digests.find(|wanted| *wanted != actual) {
-            return Err(Error::OtherDigest { wanted, actual });
+    /// The first push of the image that goes early to each registry: the others take over what it brought, once a
+    /// manifest there refers to it.
+    fn one_a_registry(&self) -> impl Iterator<Item = &Push> {
+        let mut registries = BTreeSet::new();
+        let lead = self.lead.get().copied();
+        let of_lead = self.pushes.iter().filter(move |to| Some(to.plan) == lead);
+        of_lead.filter_map(move |to| registries.insert(to.registry()).then_some(&to.push))
+    }
+
+    /// Ends all pushes with the images, one for each plan, and gives what came of each. Before a tag moves, all images
+    /// are under their digests in all repositories. What ends that ends it for all, so that no tag moves.
+    pub(super) async fn finish(mut self, images: &[&Image]) -> Vec<Result<Vec<Pushed>, Error>> {
+        let wrong = images.iter().enumerate().map(|(plan, image)| {
+            let actual = image.manifest.digest();
+            let of_plan = self.pushes.iter().filter(|to| to.plan == plan);
+            let mut digests = of_plan
+                .flat_map(|to| &to.references)
+                .filter_map(|r| r.digest);
+            match digests.find(|wanted| *wanted != actual) {
+                Some(wanted) => Err(Error::OtherDigest { wanted, actual }),
+                None => Ok(()),
+            }
+        });
+        if let Err(errors) = many::whole(wrong.collect()) {
+            return errors;
         }
         // All are looked at before anything goes to one of them.
-        let looks = self.0.iter().map(|to| to.push.look(image));
-        let looks = try_join_all(looks).await?;
-        let mut pushed: Vec<Pushed> = Vec::new();
-        for (destination, look) in self.0.into_iter().zip(&looks) {
-            let Destination {
-                mut push,
-                references,
-            } = destination;
-            let registry = &references[0].registry;
-            let done = pushed.iter().map(|pushed| &pushed.reference);
-            for near in done.filter(|done| done.registry == *registry) {
-                push.mount_from(&near.repository);
+        let looks = self.pushes.iter();
+        let looks = looks.map(|to| async { (to.plan, to.push.look(images[to.plan]).await) });
+        let looks: Vec<_> = stream::iter(looks).buffered(LOOKS).collect().await;
+        let mut failed = BTreeMap::new();
+        let mut seen = Vec::new();
+        for (plan, look) in looks {
+            match look {
+                Ok(look) => seen.push(look),
+                Err(error) => drop(failed.entry(plan).or_insert(error)),
             }
-            let summary = match push.finish(image, look).await {
+        }
+        if !failed.is_empty() {
+            return self.failed(failed);
+        }
+        let order = self.take_over(images, &seen);
+        let landing = order.into_iter().map(|at| {
+            let (to, look) = (&self.pushes[at], &seen[at]);
+            async move { (to.plan, to.push.land(images[to.plan], look).await) }
+        });
+        // Begun in their order, so that nobody waits for one that is not begun.
+        let mut landing = stream::iter(landing).buffer_unordered(PUSHES);
+        while let Some((plan, landed)) = landing.next().await {
+            if let Err(error) = landed {
+                drop(landing);
+                return self.failed([(plan, error)].into());
+            }
+        }
+        drop(landing);
+        let named = (0..self.plans).map(|plan| self.name(plan, images[plan], &seen));
+        stream::iter(named).buffered(PUSHES).collect().await
+    }
+
+    /// What came of each where some failed before any tag moved.
+    fn failed(
+        &self,
+        mut errors: BTreeMap<usize, registry::Error>,
+    ) -> Vec<Result<Vec<Pushed>, Error>> {
+        let of = |plan| errors.remove(&plan).map_or(Error::Undelivered, Error::from);
+        (0..self.plans).map(of).map(Err).collect()
+    }
+
+    /// Has each push wait for what one before it brings to the same registry, and gives their order: those first whose
+    /// image is there already, then that which went early.
+    fn take_over(&mut self, images: &[&Image], looks: &[Look]) -> Vec<usize> {
+        let mut order: Vec<_> = (0..self.pushes.len()).collect();
+        let lead = self.lead.get().copied();
+        order.sort_by_key(|&at| (!looks[at].is_there, Some(self.pushes[at].plan) != lead, at));
+        let mut first: BTreeMap<(String, Digest), usize> = BTreeMap::new();
+        for &at in &order {
+            let to = &self.pushes[at];
+            let mut near: BTreeMap<usize, Vec<Digest>> = BTreeMap::new();
+            for blob in images[to.plan].blobs() {
+                let key = (to.registry().to_owned(), blob.digest);
+                match first.entry(key) {
+                    Entry::Occupied(other) => {
+                        near.entry(*other.get()).or_default().push(blob.digest)
+                    }
+                    Entry::Vacant(own) => drop(own.insert(at)),
+                }
+            }
+            for (other, blobs) in near {
+                if let Ok([to, other]) = self.pushes.get_disjoint_mut([at, other]) {
+                    to.push.take_over(&other.push, &blobs);
+                }
+            }
+        }
+        order
+    }
+
+    /// Puts the tags of one plan's image.
+    async fn name(&self, plan: usize, image: &Image, looks: &[Look]) -> Result<Vec<Pushed>, Error> {
+        let mut pushed: Vec<Pushed> = Vec::new();
+        let all = self.pushes.iter().zip(looks);
+        for (to, look) in all.filter(|(to, _)| to.plan == plan) {
+            let (push, references) = (&to.push, &to.references);
+            let summary = match push.name(image, look).await {
                 Ok(summary) => summary,
                 Err(source) => {
-                    pushed.extend(moved(&push, image, &references));
+                    pushed.extend(moved(push, image, references));
                     return Err(if pushed.is_empty() {
                         source.into()
                     } else {

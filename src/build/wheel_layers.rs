@@ -129,6 +129,13 @@ impl Wheels {
         arrived: &(dyn Fn(usize) + Sync),
     ) -> Result<(), Error> {
         let (client, store, progress) = (&tools.client, &tools.store, &tools.progress);
+        // Others of the run may want the same; in one order, so that nobody waits for whoever waits for him.
+        let absent = files.iter().map(|file| file.digest);
+        let absent: BTreeSet<_> = absent.filter(|wheel| store.size(wheel).is_none()).collect();
+        let mut turns = Vec::new();
+        for wheel in absent {
+            turns.push(tools.once.turn(&format!("fetch {wheel}")).await);
+        }
         let (credentials, directory) = (&self.credentials, &self.directory);
         let fetching = fetch::fetch_each(
             client,
@@ -380,6 +387,7 @@ fn held_against(
 type Shadows = Vec<BTreeSet<String>>;
 
 /// What came of one layer, with what its user should be told of each wheel.
+#[derive(Clone)]
 struct Outcome {
     layer: Layer,
     key: Key,
@@ -388,7 +396,7 @@ struct Outcome {
 }
 
 /// What is known of a layer beside its bytes.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct About {
     /// What patterns kept out of it.
     left_out: Vec<String>,
@@ -398,6 +406,7 @@ struct About {
     bytecode: Counts,
 }
 
+#[derive(Clone)]
 enum Told {
     Detail(String),
     Warning(String),
@@ -636,10 +645,13 @@ impl Stack {
             .acquire()
             .await
             .map_err(|_| Error::Interrupted)?;
+        let key = self.keys(group, &shadowed)?.0.digest();
         let work = Arc::clone(self);
-        self.tools
-            .block(move || work.make(group, &shadowed))
-            .await?
+        let make = async {
+            let made = self.tools.block(move || work.make(group, &shadowed));
+            made.await?
+        };
+        self.tools.once.of(&format!("layer {key}"), make).await
     }
 
     /// What decides the layer of a group.

@@ -18,6 +18,7 @@ use lambimg::blob_store::BlobStore;
 use lambimg::build::Tools;
 use lambimg::build::cache;
 use lambimg::build::earlier::Earlier;
+use lambimg::build::once::Once;
 use lambimg::build::pinning::Pinning;
 use lambimg::build::pushing::Announcer;
 use lambimg::build::running::FileId;
@@ -214,6 +215,7 @@ impl Surroundings {
             made: Announcer::default(),
             earlier: Earlier::default(),
             pins: Pinning::default(),
+            once: Once::default(),
         })
     }
 

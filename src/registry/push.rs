@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::aws::repository::RepositorySettings;
 use crate::aws::{Aws, ecr};
@@ -86,6 +86,14 @@ enum Way {
     Known,
 }
 
+/// Another push of the run, which brings a blob before this one takes it over.
+#[derive(Debug, Clone)]
+struct Near {
+    repository: String,
+    /// Whether a manifest there refers to the blob; nothing while that is not decided.
+    has_landed: watch::Receiver<Option<bool>>,
+}
+
 /// A push to one repository, which may begin before the image is whole.
 #[derive(Debug)]
 pub struct Push {
@@ -97,8 +105,10 @@ pub struct Push {
     registries: Registries,
     pub(super) progress: Progress,
     pub(super) options: Options,
-    /// Other repositories of the registry that have the image.
-    near: Vec<String>,
+    /// Who brings what to the same registry first.
+    near: BTreeMap<Digest, Near>,
+    /// Whether the image is there by its digest; nothing while that is not decided.
+    landed: watch::Sender<Option<bool>>,
     /// How blobs came; whoever wants one that is under way waits for it.
     ways: Mutex<BTreeMap<Digest, Arc<OnceCell<Way>>>>,
     /// Tags that were put.
@@ -137,7 +147,8 @@ impl Push {
             registries: registries.clone(),
             progress: progress.clone(),
             options: options.clone(),
-            near: Vec::new(),
+            near: BTreeMap::new(),
+            landed: watch::Sender::new(None),
             ways: Mutex::default(),
             moved: Mutex::default(),
             standing: OnceCell::new(),
@@ -149,9 +160,20 @@ impl Push {
         })
     }
 
-    /// Takes blobs over from `repository` of the same registry, which has the image.
-    pub fn mount_from(&mut self, repository: &str) {
-        self.near.push(repository.to_owned());
+    /// Has these blobs wait for `other`, which brings them to the same registry, and be taken over then. It must not
+    /// wait for this one in turn.
+    pub fn take_over<'a>(&mut self, other: &Self, blobs: impl IntoIterator<Item = &'a Digest>) {
+        let near = Near {
+            repository: other.target.repository.clone(),
+            has_landed: other.landed.subscribe(),
+        };
+        let blobs = blobs.into_iter().map(|blob| (*blob, near.clone()));
+        self.near.extend(blobs);
+    }
+
+    /// The registry and the repository.
+    pub fn target(&self) -> &Reference {
+        &self.target
     }
 
     /// Brings a blob of an image that is still being made, from the store or from `origin`. What fails here
@@ -175,32 +197,49 @@ impl Push {
     /// # Errors
     /// See [`Error`]; [`Self::so_far`] says which tags have moved then.
     pub async fn finish(&self, image: &Image, look: &Look) -> Result<Summary, Error> {
-        self.with_repository(async || self.put(image, look).await)
-            .await
+        self.land(image, look).await?;
+        self.name(image, look).await
     }
 
-    /// The tags that were put, and what moved for them.
-    pub fn so_far(&self, image: &Image) -> (Vec<String>, Summary) {
-        (self.moved().clone(), self.summary(image))
-    }
-
-    async fn put(&self, image: &Image, look: &Look) -> Result<Summary, Error> {
+    /// Brings the image under its digest, so that no tag moves.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn land(&self, image: &Image, look: &Look) -> Result<(), Error> {
         let digest = image.manifest.digest();
-        if !look.is_there {
-            self.bring_all(image).await?;
-            self.put_version(image, &digest.to_string()).await?;
-        }
+        let bring = async || {
+            if !look.is_there {
+                self.bring_all(image).await?;
+                self.put_version(image, &digest.to_string()).await?;
+            }
+            Ok(())
+        };
+        let done = self.with_repository(bring).await;
+        self.landed.send_replace(Some(done.is_ok()));
+        done
+    }
+
+    /// Puts the tags on an image that is there.
+    ///
+    /// # Errors
+    /// As those of [`Self::finish`].
+    pub async fn name(&self, image: &Image, look: &Look) -> Result<Summary, Error> {
         for tag in &look.moves {
             self.put_tag(image, tag).await?;
             self.moved().push(tag.clone());
         }
         if !look.is_there {
-            self.settle(digest).await;
+            self.settle(image.manifest.digest()).await;
         }
         Ok(Summary {
             was_there: look.is_there && look.moves.is_empty(),
             ..self.summary(image)
         })
+    }
+
+    /// The tags that were put, and what moved for them.
+    pub fn so_far(&self, image: &Image) -> (Vec<String>, Summary) {
+        (self.moved().clone(), self.summary(image))
     }
 
     async fn bring_all(&self, image: &Image) -> Result<(), Error> {
@@ -385,13 +424,14 @@ impl Push {
         if is_known && !self.distrusts_manifests.load(Ordering::Relaxed) {
             return Ok(Way::Known);
         }
+        let near = self.landed_near(&blob.digest).await;
         if self.repository.has_blob(&blob.digest).await? {
             return Ok(Way::Skipped);
         }
         let Some(claim) = self.claimed(blob).await? else {
             return Ok(Way::Skipped);
         };
-        let session = match self.mount(blob, origin).await? {
+        let session = match self.mount(blob, origin, near).await? {
             Some(Upload::Done) => return Ok(Way::Mounted),
             Some(Upload::Session(session)) => Some(session),
             None => None,
@@ -400,16 +440,28 @@ impl Push {
         Ok(Way::Uploaded)
     }
 
+    /// The repository that the blob can be taken over from, once a manifest there refers to it: before, some registries
+    /// do not say that they have it.
+    async fn landed_near(&self, blob: &Digest) -> Option<&String> {
+        let near = self.near.get(blob)?;
+        let mut has_landed = near.has_landed.clone();
+        let landed = has_landed.wait_for(Option::is_some).await;
+        let is_there = landed.is_ok_and(|landed| *landed == Some(true));
+        let is_other = near.repository != self.target.repository;
+        (is_there && is_other).then_some(&near.repository)
+    }
+
     /// Mounts the blob from another repository of the same registry, if one is known to have it.
     async fn mount(
         &self,
         blob: &Descriptor,
         origin: Option<&Reference>,
+        near: Option<&String>,
     ) -> Result<Option<Upload>, Error> {
-        let near = origin.filter(|origin| {
+        let origin = origin.filter(|origin| {
             origin.registry == self.target.registry && !origin.same_repository(&self.target)
         });
-        let near = near.map(|origin| &origin.repository).or(self.near.first());
+        let near = origin.map(|origin| &origin.repository).or(near);
         let Some(near) = near else { return Ok(None) };
         let upload = match self.repository.mount(&blob.digest, near).await {
             // The bytes can still be sent, whatever became of the wish.

@@ -20,7 +20,7 @@ const LOOKING: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Look {
     /// Whether the image is there under its digest.
-    pub(super) is_there: bool,
+    pub is_there: bool,
     /// The tags to put, those first that are another image's: where such a one is refused, none has moved.
     pub(super) moves: Vec<String>,
 }

@@ -236,7 +236,8 @@ pub(super) fn of_build(error: &build::Error) -> Advice {
             INPUT,
         ),
         build::Error::Refused(findings) => hint(reasons(findings), REFUSED),
-        build::Error::Interrupted => (None, REFUSED),
+        build::Error::Interrupted | build::Error::Undelivered => (None, REFUSED),
+        build::Error::Shared(error) => of_build(error),
         build::Error::HostBase(error) => of_host_base(error),
         build::Error::Interpreter(error) => of_interpreter(error),
         build::Error::Compiling(_) => hint(
