@@ -36,6 +36,7 @@ mod invoking;
 mod layering;
 mod layers;
 mod logins;
+mod many;
 mod networks;
 mod outputs;
 mod packages;
