@@ -87,6 +87,7 @@ impl Progress {
     }
 
     /// Has all texts begin with `heading`, unless there is none.
+    #[must_use]
     pub fn headed(&self, heading: Option<String>) -> Self {
         Self {
             heading: heading.map(Arc::from),

@@ -422,7 +422,7 @@ pub fn tell_damage(tools: &Tools) -> bool {
 /// Wheels, sources and bytecode are read in pieces, so that damage looks as if they were bad themselves.
 fn reads_unproven(error: &Error) -> bool {
     matches!(
-        error,
+        error.own(),
         Error::Wheel { .. }
             | Error::Layer(_)
             | Error::Tree(file_tree::Error::Read { .. })

@@ -257,7 +257,12 @@ impl Walk<'_> {
                 Found::Ours => ours += 1,
             }
         }
-        Ok(if theirs == 0 && ours > 0 {
+        // One that is still empty is the same as when the next build finds its outputs there.
+        let is_to_have = || {
+            let mut outputs = self.own_outputs.iter();
+            outputs.any(|output| output.parent() == Some(directory))
+        };
+        Ok(if theirs == 0 && (ours > 0 || is_to_have()) {
             Found::Ours
         } else {
             Found::Theirs

@@ -32,8 +32,8 @@ use crate::python::lock::LockedWheel;
 const PARALLEL: usize = 8;
 
 /// Builds what the plans say and brings it where they say, the results in the plans' order. Where one cannot be made,
-/// nothing is named, written or pushed: each that failed has its error, but for an error that several have
-/// in common, which the first of them has. The others have [`Error::Undelivered`].
+/// nothing is named, written or pushed: each that failed has its error, by [`Error::Shared`] where several have it in
+/// common, and the others have [`Error::Undelivered`].
 pub async fn build_all(plans: Vec<Plan>, tools: &Tools) -> Vec<Result<Built, Error>> {
     let plans = together(plans);
     match Box::pin(run(&plans, tools)).await {
@@ -75,7 +75,7 @@ async fn run(
         let warnings = plan.warnings.iter();
         warnings.map(|text| (true, text.clone())).collect()
     });
-    tell(plans, warnings.collect(), &tools.progress);
+    tell(plans, &warnings.collect::<Vec<_>>(), &tools.progress);
     let writable = plans.iter().map(|plan| {
         let places = plan.outputs.iter();
         let places = places
@@ -102,7 +102,7 @@ async fn run(
             .map_err(|error| alike(plans, error))?;
     }
     let told = made.iter().map(|made| made.told.clone());
-    tell(plans, told.collect(), &tools.progress);
+    tell(plans, &told.collect::<Vec<_>>(), &tools.progress);
     deliver(made, destinations, tools).await
 }
 
@@ -163,35 +163,19 @@ async fn attempt(
         early.await;
         Ok(())
     };
-    let made = match tokio::try_join!(making, early) {
-        Ok((made, ())) => made,
-        Err(made) => made,
-    };
+    let done = tokio::try_join!(making, early);
+    let made = done.map_or_else(|failed| failed, |(made, ())| made);
     // It holds what failed as well.
     drop(run);
-    Ok((unshared(made), destinations))
+    Ok((made.into_iter().map(own).collect(), destinations))
 }
 
-/// Has of an error that several have in common the first of them have it.
-fn unshared<T>(results: Vec<Result<T, Error>>) -> Vec<Result<T, Error>> {
-    let mut seen: Vec<Arc<Error>> = Vec::new();
-    let results = results.into_iter().map(|result| match result {
-        Err(Error::Shared(error)) if seen.iter().any(|other| Arc::ptr_eq(other, &error)) => {
-            Err(Error::Undelivered)
-        }
-        Err(Error::Shared(error)) => {
-            seen.push(Arc::clone(&error));
-            Err(Error::Shared(error))
-        }
-        result => result,
-    });
-    let results: Vec<_> = results.collect();
-    drop(seen);
-    let whole = |result| match result {
+/// Has an error that nobody else has be itself.
+fn own<T>(result: Result<T, Error>) -> Result<T, Error> {
+    match result {
         Err(Error::Shared(error)) => Err(Arc::try_unwrap(error).unwrap_or_else(Error::Shared)),
         result => result,
-    };
-    results.into_iter().map(whole).collect()
+    }
 }
 
 /// Names the images, writes and pushes them.
@@ -226,7 +210,7 @@ async fn deliver(
 }
 
 /// Says what there is to say of each function, and of all at once what is so of all.
-fn tell(plans: &[Arc<Plan>], told: Vec<Vec<(bool, String)>>, progress: &Progress) {
+fn tell(plans: &[Arc<Plan>], told: &[Vec<(bool, String)>], progress: &Progress) {
     let say = |progress: &Progress, (is_warning, text): &(bool, String)| {
         if *is_warning {
             progress.warn(text.clone());
@@ -241,10 +225,8 @@ fn tell(plans: &[Arc<Plan>], told: Vec<Vec<(bool, String)>>, progress: &Progress
     for text in &of_all {
         say(progress, text);
     }
-    for (plan, told) in plans.iter().zip(&told) {
-        let heading = plan.function.as_ref();
-        let heading = heading.map(|name| format!("function `{name}`: "));
-        let progress = progress.headed(heading);
+    for (plan, told) in plans.iter().zip(told) {
+        let progress = progress.headed(plan.heading());
         for text in told.iter().filter(|text| !of_all.contains(text)) {
             say(&progress, text);
         }
@@ -282,7 +264,8 @@ fn onto(base: &Base, compiler: Option<&Compiler>) -> String {
 /// All of a plan that decides who compiles.
 fn compiler_key(plan: &Plan) -> String {
     let by = (&plan.base, &plan.interpreter, plan.bytecode, &plan.policy);
-    format!("compiler {} {by:?} {:?}", plan.runtime.python, plan.project)
+    let project = plan.project.display();
+    format!("compiler {} {by:?} {project}", plan.runtime.python)
 }
 
 /// All of a plan that decides the base.
@@ -296,13 +279,16 @@ fn base_key(plan: &Plan) -> String {
 pub(super) async fn compiler(plan: &Arc<Plan>, tools: &Tools) -> Result<Option<Compiler>, Error> {
     let key = compiler_key(plan);
     let find = super::compiler(plan, false, tools);
-    tools.once.of(&key, find).await
+    tools.once.of(&key, Box::pin(find)).await
 }
 
 /// The base, pinned once.
 pub(super) async fn base(plan: &Arc<Plan>, tools: &Tools) -> Result<Base, Error> {
     let key = base_key(plan);
-    tools.once.of(&key, base::resolve(plan, tools)).await
+    tools
+        .once
+        .of(&key, Box::pin(base::resolve(plan, tools)))
+        .await
 }
 
 /// The runtime client's layer, made once.
@@ -314,7 +300,7 @@ pub(super) async fn bootstrap(
 ) -> Result<Option<(WheelLayer, Vec<LockedWheel>)>, Error> {
     let key = format!("bootstrap {} {}", onto(base, compiler), common(plan));
     let make = bootstrap::layer(plan, base, compiler, tools);
-    tools.once.of(&key, make).await
+    tools.once.of(&key, Box::pin(make)).await
 }
 
 /// The layers of what several functions need alike, made once.
@@ -326,7 +312,7 @@ pub(super) async fn dependencies(
 ) -> Result<Dependencies, Error> {
     let key = format!("dependencies {} {}", onto(base, compiler), common(plan));
     let make = dependencies::layers(plan, base, compiler, tools);
-    tools.once.of(&key, make).await
+    tools.once.of(&key, Box::pin(make)).await
 }
 
 /// The files of what several functions need alike, listed once.
@@ -338,7 +324,7 @@ pub(super) async fn tree(
 ) -> Result<FileTree, Error> {
     let key = format!("tree {} {}", onto(base, None), common(plan));
     let read = dependencies::tree(plan, base, dependencies, tools);
-    tools.once.of(&key, read).await
+    tools.once.of(&key, Box::pin(read)).await
 }
 
 /// What `/opt` is given alike, made once.
@@ -348,7 +334,7 @@ pub(super) async fn extensions(
 ) -> Result<Arc<Vec<opt::Given>>, Error> {
     let key = format!("extensions {}", common(plan));
     let make = async { opt::layers(plan, tools).await.map(Arc::new) };
-    tools.once.of(&key, make).await
+    tools.once.of(&key, Box::pin(make)).await
 }
 
 /// Makes the locks of what decides the plan's image, and gives their paths: that of the packages, unless there are
@@ -374,7 +360,7 @@ pub async fn lock_all(
         let warnings = plan.warnings.iter();
         warnings.map(|text| (true, text.clone())).collect()
     });
-    tell(&plans, warnings.collect(), &tools.progress);
+    tell(&plans, &warnings.collect::<Vec<_>>(), &tools.progress);
     for plan in &plans {
         locking::to_lock(plan, &renewal.others)?;
     }

@@ -379,6 +379,16 @@ pub enum Error {
     Store(#[from] blob_store::Error),
 }
 
+impl Error {
+    /// The error itself, whoever has it in common.
+    pub fn own(&self) -> &Self {
+        match self {
+            Self::Shared(error) => error.own(),
+            error => error,
+        }
+    }
+}
+
 fn messages(findings: &[Finding]) -> String {
     let messages = findings.iter();
     let messages = messages.map(|found| format!("{} ({})", found.message, found.rule.id));
@@ -447,10 +457,8 @@ impl Tools {
 
     /// The same for what is one function's alone, which is told under its name.
     fn own(&self, plan: &Plan) -> Self {
-        let heading = plan.function.as_ref();
-        let heading = heading.map(|name| format!("function `{name}`: "));
         Self {
-            progress: self.progress.headed(heading),
+            progress: self.progress.headed(plan.heading()),
             made: self.made.own(),
             ..self.clone()
         }

@@ -48,6 +48,13 @@ impl Once {
         Some(state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn answer(&self, key: &str) -> Option<Arc<OnceCell<Answer>>> {
+        let mut state = self.state()?;
+        Some(Arc::clone(
+            state.answers.entry(Digest::of(key)).or_default(),
+        ))
+    }
+
     /// What comes of `work`, which is done unless that of the same key is or was.
     ///
     /// # Errors
@@ -57,11 +64,9 @@ impl Once {
         key: &str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let Some(mut state) = self.state() else {
+        let Some(answer) = self.answer(key) else {
             return work.await;
         };
-        let answer = Arc::clone(state.answers.entry(Digest::of(key)).or_default());
-        drop(state);
         let work = async || match work.await {
             Ok(value) => Ok(Arc::new(value) as Arc<dyn Any + Send + Sync>),
             Err(Error::Shared(error)) => Err(error),
@@ -104,10 +109,9 @@ mod tests {
             Ok(count.fetch_add(1, Ordering::Relaxed))
         };
         {
-            let begun = once.of("a", work());
-            let mut begun = std::pin::pin!(begun);
+            let begun = std::pin::pin!(once.of("a", work()));
             let mut context = Context::from_waker(Waker::noop());
-            assert!(begun.as_mut().poll(&mut context).is_pending());
+            assert!(begun.poll(&mut context).is_pending());
         }
         let both = tokio::join!(once.of("a", work()), once.of("a", work()));
         assert!(matches!(both, (Ok(0), Ok(0))));
@@ -122,10 +126,10 @@ mod tests {
     async fn failures_are_shared_as_well() {
         let (once, _run) = Once::begin();
         let fail = || async { Err::<(), _>(Error::Interrupted) };
-        let (one, two) = tokio::join!(once.of("a", fail()), once.of("a", fail()));
-        let (Err(Error::Shared(one)), Err(Error::Shared(two))) = (one, two) else {
+        let both = tokio::join!(once.of("a", fail()), once.of("a", fail()));
+        let (Err(Error::Shared(first)), Err(Error::Shared(second))) = both else {
             panic!("both fail");
         };
-        assert!(Arc::ptr_eq(&one, &two));
+        assert!(Arc::ptr_eq(&first, &second));
     }
 }

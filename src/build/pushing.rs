@@ -354,7 +354,7 @@ impl Destinations {
                 let key = (to.registry().to_owned(), blob.digest);
                 match first.entry(key) {
                     Entry::Occupied(other) => {
-                        near.entry(*other.get()).or_default().push(blob.digest)
+                        near.entry(*other.get()).or_default().push(blob.digest);
                     }
                     Entry::Vacant(own) => drop(own.insert(at)),
                 }

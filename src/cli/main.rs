@@ -638,29 +638,12 @@ fn run_lock(
         base: wanted.upgrade_base,
         others: wanted.upgrade(),
     };
-    let paths = block_on(lock_all(plans, &renewal, &tools))?;
+    let paths = block_on(build::lock_all(plans, renewal, &tools))?;
     limit_store(limit, &tools, terminal);
     for path in paths? {
         terminal.print(&format!("{}\n", path.display()))?;
     }
     Ok(())
-}
-
-/// Locks what each function needs.
-async fn lock_all(
-    plans: Vec<Plan>,
-    renewal: &Renewal,
-    tools: &Tools,
-) -> Result<Vec<PathBuf>, build::Error> {
-    let mut all = Vec::new();
-    for plan in plans {
-        for path in Box::pin(build::lock(plan, renewal.clone(), tools)).await? {
-            if !all.contains(&path) {
-                all.push(path);
-            }
-        }
-    }
-    Ok(all)
 }
 
 /// Plans of all functions, whichever handlers they have: neither locks nor bases are decided by those.

@@ -157,6 +157,10 @@ impl Results<'_> {
                 documents.insert(name.unwrap_or_default().to_owned(), one.document.clone());
             }
             told.extend(one);
+            // Another's failure says why.
+            if matches!(built, Err(build::Error::Undelivered)) {
+                continue;
+            }
             builds.extend(failures.none(name, built.map_err(Failure::from)));
             failures.none(name, attached.map_err(Failure::from));
         }

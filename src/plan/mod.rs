@@ -971,6 +971,12 @@ impl fmt::Display for Base {
 }
 
 impl Plan {
+    /// What is told of one function alone begins so.
+    pub fn heading(&self) -> Option<String> {
+        let function = self.function.as_ref()?;
+        Some(format!("function `{function}`: "))
+    }
+
     /// The handler whose module has to be among what goes onto the base.
     pub fn own_handler(&self) -> Option<&Handler> {
         let is_elsewhere = self.handler_in_base || self.running.has_own_program();

@@ -37,6 +37,7 @@ mod layer_arns;
 mod layering;
 mod layers;
 mod logins;
+mod many;
 mod networks;
 mod outputs;
 mod packages;

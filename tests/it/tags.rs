@@ -134,11 +134,11 @@ fn tags_of_all_repositories_are_looked_at_first() {
     }
 }
 
-/// The second repository fails when the first has the image.
+/// The second repository refuses its tag when the first has its own.
 #[test]
 fn what_is_done_before_a_failure_is_told() {
     let registry = Registry::bent(|asked, _| {
-        let is_second = asked.target.contains("/second/");
+        let is_second = asked.target.ends_with("/second/app/manifests/1");
         (is_second && asked.method == "PUT").then(|| said(403, "DENIED", "not you"))
     });
     let second = registry.name("1").replace("functions/app", "second/app");
@@ -152,6 +152,21 @@ fn what_is_done_before_a_failure_is_told() {
     let reference = format!("{}@{pushed}\n", name.trim_end_matches(":1"));
     assert_eq!(outcome.stdout, reference);
     assert_said!(outcome);
+}
+
+/// The second repository takes no blob.
+#[test]
+fn no_tag_moves_before_all_repositories_have_the_image() {
+    let registry = Registry::bent(|asked, _| {
+        let is_second = asked.target.contains("/second/");
+        (is_second && asked.method == "PUT").then(|| said(403, "DENIED", "not you"))
+    });
+    let first = registry.name("1");
+    let second = first.replace("functions/app", "second/app");
+    let outcome = built().lambimg(["push", "app", &first, &second]).run();
+    assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
+    assert_eq!(outcome.stdout, "");
+    assert!(!registry.kept().manifests.contains_key("1"));
 }
 
 /// The second tag fails when the first has moved.

@@ -173,8 +173,11 @@ impl From<build::Error> for Failure {
     }
 }
 
+const WHOLE_LAYERS: &str = "have the image made with layers that are whole, of plain tar or gzip; `lambimg check` tells \
+                            what is wrong";
+
 pub(super) fn of_build(error: &build::Error) -> Advice {
-    match error {
+    match error.own() {
         build::Error::HandlerAbsent { .. } => hint(
             "check the spelling and the project's path; `lambimg build --dry-run` lists the files that go into \
              the image, and `--handler-in-base` says that the base has it",
@@ -236,8 +239,9 @@ pub(super) fn of_build(error: &build::Error) -> Advice {
             INPUT,
         ),
         build::Error::Refused(findings) => hint(reasons(findings), REFUSED),
-        build::Error::Interrupted | build::Error::Undelivered => (None, REFUSED),
-        build::Error::Shared(error) => of_build(error),
+        build::Error::Interrupted | build::Error::Shared(_) | build::Error::Undelivered => {
+            (None, REFUSED)
+        }
         build::Error::HostBase(error) => of_host_base(error),
         build::Error::Interpreter(error) => of_interpreter(error),
         build::Error::Compiling(_) => hint(
@@ -265,10 +269,7 @@ pub(super) fn of_build(error: &build::Error) -> Advice {
         build::Error::Layer(error) => of_layer(error),
         build::Error::Document(error) => of_document(error),
         build::Error::Layout(error) => of_layout(error),
-        build::Error::Unlisted { .. } => hint(
-            "have the image made with layers that are whole, of plain tar or gzip; `lambimg check` tells what is wrong",
-            INPUT,
-        ),
+        build::Error::Unlisted { .. } => hint(WHOLE_LAYERS, INPUT),
         build::Error::Registry(source)
         | build::Error::PartlyPushed { source, .. }
         | build::Error::NotAttached { source, .. } => of_registry(source),

@@ -123,7 +123,7 @@ mod tests {
                 "-c",
                 "TOKEN='hunter2 hunter2' app --secret \"hunter2 more\" -x && y",
             ]),
-            of(&["sh", "-c", "env \"TOKEN=hunter2 hunter2\" app"]),
+            of(&["sh", "-c", "env 'TOKEN=hunter2 hunter2' app"]),
             of(&[
                 "curl",
                 "-H",
@@ -145,7 +145,7 @@ mod tests {
         … | https://host/?a=b&token=… | postgres://db/orders
         --database=… | … | x
         /bin/sh | -c | TOKEN=…  app --secret …  -x && y
-        sh | -c | env "TOKEN=…  app
+        sh | -c | env 'TOKEN=…  app
         curl | -H | X-Api-Key: … | -H | Authorization: Bearer … | x
         ");
         assert!(!all.concat().contains("hunter2"));
