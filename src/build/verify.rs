@@ -342,7 +342,7 @@ fn without_secrets(mut difference: Difference) -> Difference {
 fn hide_secrets(key: &str, value: &mut Value) {
     let name = key.rsplit('.').next().unwrap_or_default();
     match value {
-        Value::String(text) if check::is_secret(key, text) => *text = check::HIDDEN.to_owned(),
+        Value::String(text) if check::is_secret(key, text) => check::HIDDEN.clone_into(text),
         Value::String(text) => *text = check::without_secrets(text),
         Value::Array(all) if name == "Env" => {
             for line in all {
@@ -360,7 +360,9 @@ fn hide_secrets(key: &str, value: &mut Value) {
             if let Some(words) = words {
                 *value = check::shown(&words).into();
             } else {
-                all.iter_mut().for_each(|one| hide_secrets(key, one));
+                for one in all {
+                    hide_secrets(key, one);
+                }
             }
         }
         Value::Object(all) => {
