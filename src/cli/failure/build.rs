@@ -179,13 +179,14 @@ impl From<build::Error> for Failure {
     }
 }
 
+const HANDLER_ABSENT: &str = "check the spelling and the project's path; `lambimg build --dry-run` lists the files that \
+                              go into the image, and `--handler-in-base` says that the base has it";
+const OTHER_HASH: &str = "the index has another file than the one you trusted: look before you take it, then put its \
+                          hash into the requirements";
+
 pub(super) fn of_build(error: &build::Error) -> Advice {
     match error {
-        build::Error::HandlerAbsent { .. } => hint(
-            "check the spelling and the project's path; `lambimg build --dry-run` lists the files that go into \
-             the image, and `--handler-in-base` says that the base has it",
-            USAGE,
-        ),
+        build::Error::HandlerAbsent { .. } => hint(HANDLER_ABSENT, USAGE),
         build::Error::HostArchitecture { .. } => {
             hint("build on such a machine, or on another base", USAGE)
         }
@@ -218,11 +219,7 @@ pub(super) fn of_build(error: &build::Error) -> Advice {
             "lock again, or remove the lock and have it made anew by the next build",
             USAGE,
         ),
-        build::Error::RequiredHash { .. } => hint(
-            "the index has another file than the one you trusted: look before you take it, then put its hash \
-             into the requirements",
-            INPUT,
-        ),
+        build::Error::RequiredHash { .. } => hint(OTHER_HASH, INPUT),
         build::Error::BasePython { .. } => hint(
             "choose the base of that Python, or another `--python`",
             USAGE,
