@@ -1,17 +1,16 @@
 //! Which Python packages a base brings, as its layers say.
 //!
 //! Asked only where packages are left out because the base has them: for that its layers have to come
-//! here. What a layer has is remembered by its digest. Only the names of files are looked at.
+//! here. What they have together is remembered by their digests. Only the names of files are looked at.
 
 use std::collections::BTreeMap;
 use std::io;
-
-use flate2::read::MultiGzDecoder;
 
 use crate::blob_store::{BlobStore, MemoKey};
 use crate::build::base::Base;
 use crate::build::{Error, Tools};
 use crate::oci::Descriptor;
+use crate::oci::flatten::{self, Layer, Tree};
 use crate::python::normalize_name;
 
 /// Directories whose packages Lambda's Python finds.
@@ -20,48 +19,58 @@ const PLACES: [&str; 3] = ["/site-packages", "/dist-packages", "/var/runtime"];
 /// Versions by normal name.
 pub(super) type Packages = BTreeMap<String, String>;
 
-/// What the base has; of several versions the highest layer's.
+/// What the base has, as all its layers leave it; of several versions the highest layer's.
 ///
 /// # Errors
 /// Those of the registry and the store, and a layer that cannot be read.
 pub(super) async fn packages(base: &Base, tools: &Tools) -> Result<Packages, Error> {
-    let known = |layer| tools.store.recall::<Packages>(&key(layer)).is_some();
-    if !base.image.manifest.layers.iter().all(known) {
-        super::bring_here(&base.image, tools).await?;
-    }
-    let mut packages = BTreeMap::new();
-    for layer in base.image.manifest.layers.clone() {
-        let store = tools.store.clone();
-        packages.extend(tools.block(move || of_layer(&store, &layer)).await??);
-    }
-    Ok(packages)
-}
-
-fn key(layer: &Descriptor) -> MemoKey {
-    MemoKey::new("installed 1", [layer.digest.as_bytes()])
-}
-
-fn of_layer(store: &BlobStore, layer: &Descriptor) -> Result<Packages, Error> {
-    if let Some(packages) = store.recall(&key(layer)) {
+    let layers = base.image.manifest.layers.clone();
+    let digests = layers.iter().map(|layer| layer.digest.as_bytes());
+    let key = MemoKey::new("installed 2", digests);
+    if let Some(packages) = tools.store.recall(&key) {
         return Ok(packages);
     }
-    let failed = |source| Error::File {
-        action: "read",
-        path: store.path(&layer.digest),
-        source,
+    super::bring_here(&base.image, tools).await?;
+    let store = tools.store.clone();
+    let work = move || {
+        let packages = read(&layers, &store)?;
+        store.remember(&key, &packages)?;
+        Ok(packages)
     };
-    let packages = read(store.reader(&layer.digest)?).map_err(failed)?;
-    store.remember(&key(layer), &packages)?;
-    Ok(packages)
+    tools.block(work).await?
 }
 
-fn read(layer: impl io::Read) -> io::Result<Packages> {
-    let mut archive = tar::Archive::new(MultiGzDecoder::new(layer));
-    let mut packages = BTreeMap::new();
-    for entry in archive.entries()? {
-        packages.extend(package_of(&entry?.path()?.to_string_lossy()));
+fn read(stated: &[Descriptor], store: &BlobStore) -> Result<Packages, Error> {
+    let open = |number: usize| {
+        let reader = store.reader(&stated[number].digest);
+        reader.map_err(io::Error::other)
+    };
+    let mut layers: Vec<Layer<()>> = Vec::new();
+    for (layer, stated) in flatten::read_all(stated, open, |_, _| None)
+        .into_iter()
+        .zip(stated)
+    {
+        let failed = |source| Error::File {
+            action: "read",
+            path: store.path(&stated.digest),
+            source,
+        };
+        let layer = layer.map_err(failed)?;
+        if !layer.is_whole() {
+            let why = layer.damage.as_deref();
+            let why = why.unwrap_or("it is packed in a way that is not read");
+            return Err(failed(io::Error::other(why.to_owned())));
+        }
+        layers.push(layer);
     }
-    Ok(packages)
+    let tree = Tree::new(&layers);
+    let found = tree.paths().filter_map(|path| {
+        let package = package_of(path)?;
+        Some((tree.get(path, &layers)?.layer, package))
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(layer, _)| *layer);
+    Ok(found.into_iter().map(|(_, package)| package).collect())
 }
 
 /// The package whose metadata this path is.
@@ -76,7 +85,58 @@ fn package_of(path: &str) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
     use super::*;
+
+    /// A layer of empty files.
+    fn layer(store: &BlobStore, paths: &[&str]) -> Descriptor {
+        let mut tar = tar::Builder::new(Vec::new());
+        for path in paths {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(0);
+            tar.append_data(&mut header, path, io::empty()).unwrap();
+        }
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(&tar.into_inner().unwrap()).unwrap();
+        let bytes = packed.finish().unwrap();
+        store.put(&bytes).unwrap();
+        Descriptor::of("application/vnd.oci.image.layer.v1.tar+gzip", &bytes)
+    }
+
+    #[test]
+    fn what_an_upper_layer_removes_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(directory.path()).unwrap();
+        let (site, runtime) = ("var/lang/lib/python3.12/site-packages", "var/runtime");
+        let of = |place: &str, info: &str| format!("{place}/{info}.dist-info/METADATA");
+        let base = layer(
+            &store,
+            &[
+                &of(site, "kept-1"),
+                &of(site, "gone-1"),
+                &of(site, "newer-9"),
+                &of(runtime, "boto3-1"),
+            ],
+        );
+        let upper = layer(
+            &store,
+            &[
+                &format!("{site}/.wh.gone-1.dist-info"),
+                &format!("{site}/newer-10.dist-info/METADATA"),
+                &format!("{runtime}/.wh..wh..opq"),
+            ],
+        );
+        let packages = read(&[base, upper], &store).unwrap();
+        let packages: Vec<_> = packages
+            .iter()
+            .map(|(name, version)| format!("{name} {version}"))
+            .collect();
+        assert_eq!(packages, ["kept 1", "newer 10"]);
+    }
 
     #[test]
     fn packages_are_those_that_python_finds() {

@@ -354,10 +354,12 @@ pub enum Error {
         source: registry::Error,
     },
     /// A registry has an image, and did not take what is to belong to it.
-    #[error("the image is in `{repository}`, and its SBOM could not be attached")]
+    #[error("the image is pushed as `{image}`, and its SBOM could not be attached")]
     NotAttached {
-        /// Registry and repository.
-        repository: String,
+        /// Registry, repository and digest.
+        image: String,
+        /// The document's form.
+        format: sbom::Format,
         /// What ended it.
         source: registry::Error,
     },
@@ -1067,7 +1069,7 @@ async fn list_function(
         || has_handler(plan, extra)
         || (is_package && project::may_hold(plan, &tree));
     if nowhere_else && !is_there {
-        return handler_absent(plan, "the project").map_or(Ok(tree), Err);
+        return handler_absent(plan, "").map_or(Ok(tree), Err);
     }
     Ok(tree)
 }
@@ -1129,12 +1131,19 @@ fn is_handlers(plan: &Plan, handler: &Handler, path: &str) -> bool {
     })
 }
 
-fn handler_absent(plan: &Plan, searched: &str) -> Option<Error> {
+/// The handler's module is neither where the function's files are nor in these `others`.
+fn handler_absent(plan: &Plan, others: &str) -> Option<Error> {
     let handler = plan.own_handler()?;
+    let inside = plan.source.strip_prefix(&plan.project);
+    let searched = match inside {
+        Ok(inside) if inside.as_os_str().is_empty() => "the project".to_owned(),
+        Ok(inside) => format!("`{}` of the project", inside.display()),
+        Err(_) => format!("`{}`", plan.source.display()),
+    };
     Some(Error::HandlerAbsent {
         handler: handler.to_string(),
         stem: handler.stem(),
-        searched: searched.to_owned(),
+        searched: searched + others,
     })
 }
 
@@ -1158,7 +1167,7 @@ async fn check_handler(
     if has_handler(plan, &tree) {
         return Ok(());
     }
-    handler_absent(plan, "the project or its dependencies").map_or(Ok(()), Err)
+    handler_absent(plan, " or its dependencies").map_or(Ok(()), Err)
 }
 
 /// What goes in beside the function hides none of its files and none of its dependencies'.

@@ -446,7 +446,8 @@ pub async fn attach(
             }
         };
         let (digest, why) = attached.await.map_err(|source| Error::NotAttached {
-            repository: name.without_version(),
+            image: format!("{}@{}", name.without_version(), image.manifest.digest()),
+            format,
             source,
         })?;
         progress.step(format!(

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::blob_store::{self, BlobStore};
 use crate::build::{self, Error, Tools, explicit};
 use crate::digest::Digest;
+use crate::lambda::check;
 use crate::lambda::{ENTRY_POINT, RUNTIME_DIR};
 use crate::oci::Descriptor;
 use crate::oci::compare::{self, Change, Difference, Place, Side};
@@ -315,6 +316,7 @@ fn report(digests: (Digest, Digest), found: Vec<Difference>) -> Report {
             }
         }
         let cause = clues.cause(&difference);
+        let difference = without_secrets(difference);
         told.push(Finding { difference, cause });
     }
     Report {
@@ -323,6 +325,52 @@ fn report(digests: (Digest, Digest), found: Vec<Difference>) -> Report {
         same: false,
         findings: told,
         further,
+    }
+}
+
+/// With `…` for each secret in what documents say: of it is told where it differs, and not what it is.
+fn without_secrets(mut difference: Difference) -> Difference {
+    if let Difference::Document { key, first, second } = &mut difference {
+        for value in [first, second].into_iter().flatten() {
+            hide_secrets(key, value);
+        }
+    }
+    difference
+}
+
+/// Hides what is secret in the value of a config's or manifest's key, or below it.
+fn hide_secrets(key: &str, value: &mut Value) {
+    let name = key.rsplit('.').next().unwrap_or_default();
+    match value {
+        Value::String(text) if check::is_secret(key, text) => check::HIDDEN.clone_into(text),
+        Value::String(text) => *text = check::without_secrets(text),
+        Value::Array(all) if name == "Env" => {
+            for line in all {
+                let Some((name, of_name)) = line.as_str().and_then(|line| line.split_once('='))
+                else {
+                    continue;
+                };
+                let mut of_name = Value::from(of_name);
+                hide_secrets(&format!("{key}.{name}"), &mut of_name);
+                *line = format!("{name}={}", of_name.as_str().unwrap_or_default()).into();
+            }
+        }
+        Value::Array(all) => {
+            let words: Option<Vec<_>> = all.iter().map(Value::as_str).collect();
+            if let Some(words) = words {
+                *value = check::shown(&words).into();
+            } else {
+                for one in all {
+                    hide_secrets(key, one);
+                }
+            }
+        }
+        Value::Object(all) => {
+            for (name, one) in all {
+                hide_secrets(&format!("{key}.{name}"), one);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -503,6 +551,7 @@ fn magic_numbers(heads: &(Vec<u8>, Vec<u8>)) -> Option<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn file(what: &str, path: &str, change: Change) -> Difference {
         Difference::File {
@@ -623,6 +672,58 @@ mod tests {
                 "another interpreter of the same Python",
             ]
         );
+    }
+
+    #[test]
+    fn secrets_of_documents_are_not_shown() {
+        let key = concat!("AK", "IAQ3EGP5XWTF7MNB2Z");
+        let document = |key: &str, value: Value| Difference::Document {
+            key: key.to_owned(),
+            first: Some(value),
+            second: None,
+        };
+        let found = vec![
+            document("config.Env.DB_PASSWORD", json!("hunter2hunter2")),
+            document("config.Env.MODE", json!("fast")),
+            document("config.Env.PLAIN", json!(key)),
+            document(
+                "config.Env",
+                json!(["TOKEN=hunter2hunter2", "A=b", "OPTIONS=-password=hunter2"]),
+            ),
+            document(
+                "config",
+                json!({"Env": {"A": "b", "TOKEN": "hunter2hunter2"}, "User": "one"}),
+            ),
+            document("config.Cmd", json!(["app", "--token", "hunter2", "x"])),
+            document("config.Labels.org.acme.password", json!("hunter2hunter2")),
+            document("manifest.annotations.API_KEY", json!("hunter2hunter2")),
+            document("history.2.created_by", json!("RUN TOKEN=hunter2 make")),
+            document(
+                "history",
+                json!([{"created_by": "ENV DB_PASSWORD=hunter2", "empty_layer": true}]),
+            ),
+        ];
+        let report = report((Digest::of("a"), Digest::of("b")), found);
+        let told = report.findings.iter().map(|finding| {
+            let Difference::Document { key, first, .. } = &finding.difference else {
+                unreachable!()
+            };
+            format!("{key}: {}", first.as_ref().unwrap())
+        });
+        let told = told.collect::<Vec<_>>().join("\n");
+        insta::assert_snapshot!(told, @r#"
+        config.Env.DB_PASSWORD: "…"
+        config.Env.MODE: "fast"
+        config.Env.PLAIN: "…"
+        config.Env: ["TOKEN=…","A=b","OPTIONS=-password=…"]
+        config: {"Env":{"A":"b","TOKEN":"…"},"User":"one"}
+        config.Cmd: ["app","--token","…","x"]
+        config.Labels.org.acme.password: "…"
+        manifest.annotations.API_KEY: "…"
+        history.2.created_by: "RUN TOKEN=… make"
+        history: [{"created_by":"ENV DB_PASSWORD=…","empty_layer":true}]
+        "#);
+        assert!(!told.contains("hunter2") && !told.contains(key));
     }
 
     #[test]

@@ -39,7 +39,10 @@ const MOST_LAYERS: usize = 60;
 pub enum Error {
     /// No handler was given.
     #[error("no handler is set")]
-    NoHandler,
+    NoHandler {
+        /// Whether the function is one of several of its project.
+        of_several: bool,
+    },
     /// The handler cannot be one.
     #[error("{error} ({place})")]
     Handler {
@@ -480,7 +483,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
     let mut own_files = request.own_files;
     own_files.extend(outputs_of_all(&request.outputs, project)?);
     Ok(Plan {
-        handler: read_handler(&config, &running)?,
+        handler: read_handler(&config, &running, project.function.is_some())?,
         handler_in_base: read_bool(config.handler_in_base.as_ref())?,
         architecture: read_architecture(config.arch.as_ref())?,
         base: read_base(&config, project, runtime)?,
@@ -599,7 +602,11 @@ fn read_runtime(setting: Option<&Setting>) -> Result<&'static Runtime, Error> {
 }
 
 /// The handler, which only a program that takes none can do without.
-fn read_handler(config: &Config, running: &image::Running) -> Result<Option<Handler>, Error> {
+fn read_handler(
+    config: &Config,
+    running: &image::Running,
+    of_several: bool,
+) -> Result<Option<Handler>, Error> {
     match (&config.handler, &config.cmd) {
         (Some(handler), Some(cmd)) => Err(image::both_say(handler, cmd)),
         (Some(setting), None) => {
@@ -611,7 +618,7 @@ fn read_handler(config: &Config, running: &image::Running) -> Result<Option<Hand
         }
         (None, Some(_)) => Ok(None),
         (None, None) if running.has_own_program() => Ok(None),
-        (None, None) => Err(Error::NoHandler),
+        (None, None) => Err(Error::NoHandler { of_several }),
     }
 }
 

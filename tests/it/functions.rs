@@ -272,6 +272,22 @@ fn settings_of_functions_are_placed() {
 }
 
 #[test]
+fn a_handler_is_missed_where_its_function_is() {
+    let project = Project::new();
+    project.file("pay/other.py", "");
+    let base = Base::aws("3.12").reference();
+    project.file(
+        "lambimg.toml",
+        format!(
+            "base = \"{base}\"\n[functions.pay]\nsource = \"pay\"\nhandler = \"app.handler\"\n"
+        ),
+    );
+    let outcome = expect_failure(USAGE, project.lambimg(["build"]).run());
+    let told = outcome.stderr.lines().next().unwrap_or_default();
+    insta::assert_snapshot!(told, @"error: function `pay`: handler `app.handler`: neither `app.py` nor `app/__init__.py` is in `pay` of the project");
+}
+
+#[test]
 fn every_failure_is_told() {
     let project = shop();
     fs::remove_file(project.path().join("orders/app.py")).unwrap();

@@ -589,12 +589,39 @@ fn a_registry_refuses_the_document() {
     });
     let project = built();
     let name = registry.name("1");
-    let outcome = project
-        .lambimg(["push", "--progress", "none", "--sbom", "app", &name])
-        .run();
+    let file = project.beside("made.json");
+    let made = ["--metadata-file", file.to_str().unwrap()];
+    let push = ["push", "--progress", "none", "--sbom", "app", &name];
+    let outcome = project.lambimg(push.iter().chain(&made)).run();
     assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
     assert!(registry.kept().manifests.contains_key("1"));
+    let made: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(made["pushed"][0]["sbom"], Value::Null);
+    assert!(outcome.stdout.contains(made["digest"].as_str().unwrap()));
+    let base = Base::aws("3.12").reference();
+    let build = ["build", "--base", &base, "-t", &name, "--force", "--push"];
+    let flags = ["--progress", "none", "--sbom=spdx"];
+    let build = Project::with_handler()
+        .lambimg(build.iter().chain(&flags))
+        .run();
+    assert_eq!(build.code, Some(NETWORK), "{}", build.rendering());
+    assert!(build.stdout.contains("@sha256:"), "{}", build.rendering());
     assert_said!(outcome);
+}
+
+/// By its digest alone, and of the repository itself: no tag moves.
+#[test]
+fn a_document_is_attached_later() {
+    let registry = Registry::start();
+    let project = built();
+    let name = format!("{}:1", registry.name("app"));
+    let pushed = project.lambimg(["push", "app", &name]).succeed();
+    let pushed = pushed.trim();
+    let from = format!("docker://{pushed}");
+    project.lambimg(["push", "--sbom", &from, pushed]).succeed();
+    let image = registry.manifest("app", "1").unwrap();
+    let tag = digest(&image).replace(':', "-");
+    assert_eq!(registry.tags("app"), ["1".to_owned(), tag]);
 }
 
 /// What somebody else has under the tag is not written over.

@@ -12,6 +12,7 @@ use lambimg::blob_store;
 use lambimg::build::package::{self, reading};
 use lambimg::build::pinning::{Asker, Refusal};
 use lambimg::build::pins::Bytecode;
+use lambimg::build::sbom::Format;
 use lambimg::build::verify::Cause;
 use lambimg::build::{self, host_base, pins, rebase};
 use lambimg::lambda::check::Finding;
@@ -54,9 +55,14 @@ fn reasons(findings: &[Finding]) -> String {
 impl From<plan::Error> for Failure {
     fn from(error: plan::Error) -> Self {
         let advice = match &error {
-            plan::Error::NoHandler => hint(
+            plan::Error::NoHandler { of_several: false } => hint(
                 "name the function that Lambda calls: `--handler app.handler` or `handler = \
                  \"app.handler\"` under `[tool.lambimg]` in pyproject.toml",
+                USAGE,
+            ),
+            plan::Error::NoHandler { of_several: true } => hint(
+                "name what Lambda calls: `handler = \"app.handler\"` in the function's own table, \
+                 `[tool.lambimg.functions.NAME]` in pyproject.toml",
                 USAGE,
             ),
             plan::Error::Handler { .. } => hint(
@@ -175,14 +181,14 @@ impl From<build::Error> for Failure {
 
 const WHOLE_LAYERS: &str = "have the image made with layers that are whole, of plain tar or gzip; `lambimg check` tells \
                             what is wrong";
+const HANDLER_ABSENT: &str = "check the spelling and the project's path; `lambimg build --dry-run` lists the files that \
+                              go into the image, and `--handler-in-base` says that the base has it";
+const OTHER_HASH: &str = "the index has another file than the one you trusted: look before you take it, then put its \
+                          hash into the requirements";
 
 pub(super) fn of_build(error: &build::Error) -> Advice {
     match error.own() {
-        build::Error::HandlerAbsent { .. } => hint(
-            "check the spelling and the project's path; `lambimg build --dry-run` lists the files that go into \
-             the image, and `--handler-in-base` says that the base has it",
-            USAGE,
-        ),
+        build::Error::HandlerAbsent { .. } => hint(HANDLER_ABSENT, USAGE),
         build::Error::HostArchitecture { .. } => {
             hint("build on such a machine, or on another base", USAGE)
         }
@@ -215,11 +221,7 @@ pub(super) fn of_build(error: &build::Error) -> Advice {
             "lock again, or remove the lock and have it made anew by the next build",
             USAGE,
         ),
-        build::Error::RequiredHash { .. } => hint(
-            "the index has another file than the one you trusted: look before you take it, then put its hash \
-             into the requirements",
-            INPUT,
-        ),
+        build::Error::RequiredHash { .. } => hint(OTHER_HASH, INPUT),
         build::Error::BasePython { .. } => hint(
             "choose the base of that Python, or another `--python`",
             USAGE,
@@ -270,12 +272,32 @@ pub(super) fn of_build(error: &build::Error) -> Advice {
         build::Error::Document(error) => of_document(error),
         build::Error::Layout(error) => of_layout(error),
         build::Error::Unlisted { .. } => hint(WHOLE_LAYERS, INPUT),
-        build::Error::Registry(source)
-        | build::Error::PartlyPushed { source, .. }
-        | build::Error::NotAttached { source, .. } => of_registry(source),
+        build::Error::Registry(source) | build::Error::PartlyPushed { source, .. } => {
+            of_registry(source)
+        }
+        build::Error::NotAttached {
+            image,
+            format,
+            source,
+        } => of_not_attached(image, *format, source),
         build::Error::Http(error) => of_http(error),
         build::Error::Store(error) => of_store(error),
     }
+}
+
+/// The image itself need not be pushed again.
+fn of_not_attached(image: &str, format: Format, source: &registry::Error) -> Advice {
+    let flag = match format {
+        Format::CycloneDx => "--sbom",
+        Format::Spdx => "--sbom=spdx",
+    };
+    let later = format!("`lambimg push {flag} docker://{image} {image}` attaches it later");
+    let (why, code) = of_registry(source);
+    let text = match why {
+        Some(why) => format!("{why}; {later}"),
+        None => later,
+    };
+    hint(text, code)
 }
 
 /// Those flags that decide what is locked.

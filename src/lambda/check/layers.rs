@@ -248,6 +248,7 @@ fn unlisted(layer: &Layer<Seen>) -> Vec<(String, usize)> {
     missing
 }
 
+/// Those of a base are no fault: Debian's own layers have some, and functions run on them.
 fn has_no_hard_links(image: &Subject) -> Vec<Fault> {
     of_entries(image, |entry| {
         let target = entry.target.as_deref().unwrap_or_default();
@@ -586,6 +587,28 @@ mod tests {
             .layer()
             .dir("etc");
         assert_eq!(of(base), "");
+    }
+
+    /// As `perl` and `gunzip` are in those of Debian, which AWS names as one to build functions on.
+    #[test]
+    fn hard_links_of_a_base_are_taken() {
+        let base = Forge::new()
+            .file("etc/os-release", "ID=debian\n")
+            .dir("usr")
+            .dir("usr/bin")
+            .file("usr/bin/perl", "x")
+            .entry(
+                "usr/bin/perl5.36.0",
+                EntryType::Link,
+                0o755,
+                b"",
+                Some("usr/bin/perl"),
+            )
+            .layer()
+            .dir("var")
+            .dir("var/task")
+            .file("var/task/app.py", "x");
+        assert!(!found(base).contains("LMB036"));
     }
 
     #[test]

@@ -35,7 +35,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
-pub use secrets::{is_secret, shown, without_secrets};
+pub use secrets::{HIDDEN, is_secret, shown, without_secrets};
 use subject::{Documents, Subject};
 pub use wheels::{Installed, installed, target};
 

@@ -20,7 +20,7 @@ use crate::lambda::check::{Fault, Level, Look, MOST, Rule, folded, wheels};
 use crate::oci::flatten::{Entry, Kind};
 
 pub(super) use search::{Search, Secret};
-pub use words::shown;
+pub use words::{HIDDEN, shown};
 
 /// Shorter values are no secrets, in characters.
 const SHORTEST_VALUE: usize = 8;

@@ -5,7 +5,7 @@
 use super::{is_named, is_private, is_secret};
 
 /// What stands for a secret.
-const HIDDEN: &str = "…";
+pub const HIDDEN: &str = "…";
 
 /// The words of a command line with `…` for each secret: what an option or a variable of such a name is given, keys,
 /// tokens and addresses with passwords. A word may be a shell's whole command.
