@@ -182,6 +182,7 @@ fn refusal(
     let first = message.lines().next().unwrap_or_default();
     let hide = |text: String, secret: &&str| text.replace(secret, "[secret]");
     let message = secrets.iter().fold(first.trim().to_owned(), hide);
+    let message = http::redact_answer(&message, []);
     let message = if message.is_empty() {
         "it gives no reason".to_owned()
     } else {
@@ -256,6 +257,16 @@ mod tests {
             told("<html>"),
             "AWS answered 400 to `ecr:GetAuthorizationToken`: it gives no reason (no code)"
         );
+        let presigned = format!(
+            r#"{{"__type":"X","message":"no https://u:pw@b.test/z?X-Amz-Signature=s3cr3t {}"}}"#,
+            "x".repeat(9000)
+        );
+        let presigned = told(&presigned);
+        assert!(
+            presigned.contains("b.test/z") && presigned.len() < 2000,
+            "{presigned}"
+        );
+        assert!(!presigned.contains("s3cr3t") && !presigned.contains("pw"));
         let rest = refusal(
             "lambda:GetLayerVersion".to_owned(),
             StatusCode::FORBIDDEN,

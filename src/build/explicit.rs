@@ -10,8 +10,8 @@ use crate::build::{base, pins};
 use crate::oci::Config;
 use crate::plan::image::Running;
 
-/// The names as JSON; `none` where the project sets nothing and the base has layers of ours, whose label is not to
-/// be this image's.
+/// The names as JSON; `none` where the project sets nothing and the base has layers of ours or a label of this name,
+/// which is not to be this image's.
 pub(super) const LABEL: &str = "lambimg.settings";
 
 /// Names of settings.
@@ -53,12 +53,34 @@ impl Explicit {
     /// The label of an image on this base.
     pub(super) fn label(&self, on: &Config) -> BTreeMap<String, String> {
         let text = if *self == Self::default() {
-            base::is_ours(on).then(|| pins::NONE.to_owned())
+            let is_hidden = base::is_ours(on) || on.labels.contains_key(LABEL);
+            is_hidden.then(|| pins::NONE.to_owned())
         } else {
             serde_json::to_string(self).ok()
         };
         text.map(|text| (LABEL.to_owned(), text))
             .into_iter()
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci;
+    use serde_json::json;
+
+    #[test]
+    fn a_bases_label_is_never_the_images() {
+        let label_on = |labels: serde_json::Value| {
+            let config = json!({"architecture": "amd64", "os": "linux", "config": {"Labels": labels},
+                "rootfs": {"type": "layers", "diff_ids": []}});
+            let on = Config::read(oci::to_json(&config)).unwrap();
+            Explicit::default().label(&on)
+        };
+        let none = BTreeMap::from([(LABEL.to_owned(), "none".to_owned())]);
+        assert_eq!(label_on(json!({})), BTreeMap::new());
+        assert_eq!(label_on(json!({"lambimg.layers": "x"})), none);
+        assert_eq!(label_on(json!({LABEL: r#"{"env":["PATH"]}"#})), none);
     }
 }

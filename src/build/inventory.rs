@@ -474,7 +474,7 @@ mod tests {
         let step = "RUN DB_PASSWORD=correcthorsebattery PORT=80 ./install \"TOKEN=b1946ac92492d2347c6235b4d2611184\"";
         let image = subject(&json!([{"created_by": step}]), &[BASE]);
         let inventory = Inventory::of(&image);
-        let what = "RUN DB_PASSWORD=… PORT=80 ./install \"TOKEN=…";
+        let what = "RUN DB_PASSWORD=… PORT=80 ./install \"TOKEN=…\"";
         assert_eq!(inventory.layers[0].what, what);
     }
 

@@ -218,6 +218,9 @@ const ISSUED: [(&str, &str, usize, &[u8]); 14] = [
     ("xoxe-", "a token of Slack", 20, b"-"),
 ];
 
+/// No more of one is looked at, in characters.
+const LONGEST_TOKEN: usize = 255;
+
 /// What a value is, without the secret part, if a service's token is in it, as a word of its own and no sample.
 fn issued_token(value: &str) -> Option<String> {
     ISSUED.iter().find_map(|(start, what, least, others)| {
@@ -226,8 +229,9 @@ fn issued_token(value: &str) -> Option<String> {
             let is_word = !value[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
             let rest = &value.as_bytes()[at + start.len()..];
             let is_of_it = |byte: &&u8| byte.is_ascii_alphanumeric() || others.contains(byte);
-            let length = rest.iter().take_while(is_of_it).count();
-            let letters: BTreeSet<_> = rest[..length].iter().collect();
+            let rest = rest.iter().take(LONGEST_TOKEN);
+            let length = rest.clone().take_while(is_of_it).count();
+            let letters: BTreeSet<_> = rest.take(length).collect();
             let length = (is_word && length >= *least && letters.len() > 5).then_some(length)?;
             let all = start.len() + length;
             Some(format!("{what}, `{start}…` of {all} characters"))
@@ -235,15 +239,14 @@ fn issued_token(value: &str) -> Option<String> {
     })
 }
 
-/// Whether a value is an address with a user and a password before its host.
+/// Whether a value has an address with a user and a password before its host.
 fn has_password(value: &str) -> bool {
-    let Some((_, rest)) = value.split_once("://") else {
-        return false;
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let user = authority.rsplit_once('@').map(|(user, _)| user);
-    let password = user.and_then(|user| Some(user.split_once(':')?.1));
-    password.is_some_and(|password| {
+    let passwords = value.split("://").skip(1).filter_map(|rest| {
+        let authority = rest.split(['/', '?', '#']).next()?;
+        let (user, _) = authority.rsplit_once('@')?;
+        Some(user.split_once(':')?.1)
+    });
+    passwords.into_iter().any(|password| {
         let is_word = ["pass", "password", "pw", "pwd", "secret"].contains(&password);
         let is_asked_for = password.starts_with(['$', '{', '<', '*']);
         !password.is_empty() && !is_word && !is_asked_for && !is_placeholder(password)
@@ -276,13 +279,22 @@ fn is_private(text: &str) -> bool {
 
 /// Whether what has this name is a secret, as a rule.
 fn is_named(name: &str) -> bool {
-    let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
+    let mut parts = String::new();
+    for c in name.chars() {
+        // As in `dbPassword`.
+        if c.is_ascii_uppercase() && parts.ends_with(|c: char| c.is_ascii_lowercase()) {
+            parts.push('_');
+        }
+        parts.push(c);
+    }
+    let name = parts.to_ascii_uppercase().replace(['-', '.'], "_");
     let endings = [
         "ACCESS_KEY",
         "ACCESS_KEY_ID",
         "API_KEY",
         "APIKEY",
         "PASS",
+        "PASSPHRASE",
         "PASSWD",
         "PASSWORD",
         "PGPASSWORD",
@@ -294,7 +306,7 @@ fn is_named(name: &str) -> bool {
     endings.iter().any(|ending| {
         let before = name.strip_suffix(ending);
         before.is_some_and(|before| before.is_empty() || before.ends_with('_'))
-    })
+    }) || name.ends_with("_PWD")
 }
 
 /// What makes a value a secret, if it is one by its name or by itself. The secret itself is not in it.

@@ -253,3 +253,18 @@ fn secrets_in_the_config() {
     ");
     assert_eq!(of_command(start, json!(["app.handler"])), "");
 }
+
+#[test]
+fn what_begins_like_a_token_again_and_again_is_looked_at_in_a_moment() {
+    let long = "xoxb-".repeat(40_000);
+    assert_eq!(secret_value("A", &long), None);
+    let token = format!("github_pat_{}", "a1b2c3d4e5".repeat(8));
+    assert!(secret_value("A", &token).is_some());
+    let second = "http://a.test/,postgres://me:horsebattery@b.test/";
+    assert!(secret_value("A", second).is_some());
+    assert!(
+        secret_value("mysqlPwd", "x").is_none()
+            && secret_value("DB_PWD", "B1946ac92492d").is_some()
+    );
+    assert!(secret_value("clientSecret", "B1946ac92492d").is_some());
+}
