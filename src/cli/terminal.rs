@@ -294,11 +294,14 @@ impl Terminal {
         }
         let distinct: Vec<_> = layers.values().map(|(made, _)| *made).collect();
         let is_taken = |made: &&&Made| made.taken_from.is_some();
+        let taken = match distinct.iter().filter(is_taken).count() {
+            0 => String::new(),
+            count => format!(", {count} of them taken over"),
+        };
         self.line(&format!(
-            "{}: {} above the base, {} of them taken over{}",
+            "{}: {} above the base{taken}{}",
             counted(all.len(), "function"),
             sum(&distinct),
-            distinct.iter().filter(is_taken).count(),
             uploaded(all),
         ));
     }
