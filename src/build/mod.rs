@@ -1091,8 +1091,10 @@ pub fn function_tree(plan: &Plan) -> Result<FileTree, function::Error> {
     let mut out = own_files(plan);
     out.extend(files::sources(plan));
     // It steers the build, and may say who the user is to an index.
-    let needs = plan.needs.file().and_then(real);
-    out.extend(needs.filter(|file| file.file_name() != Some("pyproject.toml".as_ref())));
+    let others = plan.others_needs.iter().map(PathBuf::as_path);
+    let needs = plan.needs.file().into_iter().chain(others);
+    let needs = needs.filter(|file| file.file_name() != Some("pyproject.toml".as_ref()));
+    out.extend(needs.filter_map(real));
     function::file_tree(&plan.source, &plan.exclude, &out)
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::{Error, Needs, Plan, read_architecture, read_package_names, read_runtime};
+use super::{Error, Needs, Plan, read_architecture, read_package_names, read_path, read_runtime};
 use crate::config::{Chosen, Config, Functions, Place, Project, Setting, nearest_of};
 use crate::http;
 use crate::lambda::Architecture;
@@ -170,6 +170,17 @@ pub(super) fn outputs_of_all(written: &[String], project: &Project) -> Vec<Strin
         Some(_) => names.flat_map(of_one).collect(),
         None => written.to_vec(),
     }
+}
+
+/// The files that say what the functions need: each may tell who the user is to an index.
+pub(super) fn needs_of_all(project: &Project) -> Vec<PathBuf> {
+    let functions = project.config.functions.values();
+    let functions = functions.map(|function| &function.config);
+    let shared = project.function.as_ref().map(|chosen| &chosen.shared);
+    let all = functions.chain(shared);
+    let all = all.filter_map(|config| config.requirements.as_ref());
+    all.map(|setting| read_path(setting, &project.root))
+        .collect()
 }
 
 /// What decides which packages a lock of our making has, and can be a function's own.

@@ -430,6 +430,8 @@ pub struct Plan {
     pub is_archive: bool,
     /// Files that this run writes; where they lie in the project, they are no part of the function.
     pub own_files: Vec<PathBuf>,
+    /// Files that say what any function of the project needs, which are no part of this one either.
+    pub others_needs: Vec<PathBuf>,
     /// References it is pushed to.
     pub push: Vec<Reference>,
     /// References of images that layers are taken over from, beside those it is pushed to.
@@ -523,6 +525,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         packages,
         is_archive: project.is_archive,
         own_files,
+        others_needs: functions::needs_of_all(project),
         push: if request.push { push } else { Vec::new() },
         cache_from: read_references(config.cache_from.as_ref())?,
         policy: request.policy,

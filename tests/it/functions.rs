@@ -313,6 +313,26 @@ fn what_would_be_built_is_shown_function_by_function() {
     assert_said!(outcome);
 }
 
+#[test]
+fn what_another_function_needs_is_no_part_of_a_function() {
+    let project = Project::new();
+    project.file("app.py", "def handler(event, context):\n    return 'ok'\n");
+    let secret = "--index-url https://user:secret@index.test/\n";
+    project.file("wanted/for-pay.txt", secret);
+    project.file("for-all.txt", secret);
+    project.file(
+        "lambimg.toml",
+        "base = 'host'\npython = '3.12'\nhandler = 'app.handler'\nrequirements = 'for-all.txt'\n\
+         [functions.orders]\nrequirements = 'for-orders.txt'\n\
+         [functions.pay]\nrequirements = 'wanted/for-pay.txt'\n",
+    );
+    project.file("for-orders.txt", "");
+    let build = ["build", "--dry-run", "--function", "orders"];
+    let told = project.lambimg(build).succeed();
+    let files = told.lines().filter(|line| line.contains("/var/task"));
+    assert_eq!(files.count(), 1, "{told}");
+}
+
 /// A project of groups, and an index that has what they want.
 fn grouped() -> (Project, Index) {
     let index = Index::start();
