@@ -86,17 +86,27 @@ async fn run(
     });
     whole(writable.collect())?;
     let pins = whole(pinnings(plans))?;
-    let (mut made, mut destinations) = attempt(plans, &pins, tools).await?;
+    let (Ok(done) | Err(done)) = Box::pin(bring(plans, &pins, tools)).await;
     let mut is_damaged = false;
-    for error in made.iter().filter_map(|made| made.as_ref().err()) {
+    for error in done.iter().filter_map(|done| done.as_ref().err()) {
         is_damaged |= cache::has_dropped_damage(error, tools).await;
     }
     if is_damaged {
         // Once more, with what was dropped made or fetched anew.
-        (made, destinations) = attempt(plans, &pins, tools).await?;
+        return Box::pin(bring(plans, &pins, tools)).await;
     }
+    Ok(done)
+}
+
+/// Makes all images and brings them where the plans say.
+async fn bring(
+    plans: &[Arc<Plan>],
+    pins: &[Pinning],
+    tools: &Tools,
+) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
+    let (made, destinations) = attempt(plans, pins, tools).await?;
     let made = whole(made)?;
-    for pins in &pins {
+    for pins in pins {
         // That of one lock is kept once.
         pins.keep(false, &tools.progress)
             .map_err(|error| alike(plans, error))?;
@@ -197,7 +207,10 @@ async fn deliver(
     let built = whole(written)?;
     let images: Vec<_> = built.iter().map(|built| &built.image).collect();
     let pushed = Box::pin(destinations.finish(&images)).await;
-    cache::tell_damage(tools);
+    // Of what failed it decides whether there is another try.
+    if pushed.iter().all(Result::is_ok) {
+        cache::tell_damage(tools);
+    }
     let done = built.into_iter().zip(pushed);
     Ok(done
         .map(|(built, pushed)| {
