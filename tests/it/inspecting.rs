@@ -384,6 +384,30 @@ fn the_map_of_the_page_works_in_a_browser() {
     browser.press("Escape");
     assert_eq!(browser.value("here === root"), true);
 
+    // What is too small for a box of its own is in one with its like, which opens.
+    let shares = "boxes.filter(one => one.element.matches('.frame')).map(({ node, rectangle: { w, h } }) => {
+        const area = boxes.filter(one => one.node.parent === node)
+            .reduce((sum, one) => sum + one.rectangle.w * one.rectangle.h, 0);
+        return area / ((w - 6) * (h - HEAD - 3)); })";
+    let least = format!("Math.min(...{shares})");
+    let least = browser.value(&least).as_f64().unwrap();
+    assert!(least > 0.9, "{least} of a frame is covered");
+    let together = "boxes.find(one => one.node.together)";
+    let (name, count) = (
+        browser.value(&format!("{together}.node.name")),
+        browser.value(&format!(
+            "{together}.node.kids.reduce((sum, kid) => sum + (kid.count || 1), 0)"
+        )),
+    );
+    assert_eq!(name, format!("{count} smaller files"));
+    browser.value(&format!("({together}.element.click(), 0)"));
+    assert_eq!(browser.value("here.name"), name);
+    assert_eq!(browser.value(proportional), true);
+    for _ in ["package", "layer", "image"] {
+        browser.press("Escape");
+    }
+    assert_eq!(browser.value("here === root"), true);
+
     // The other size, and without the base.
     browser.click("input[value='2']");
     assert_eq!(browser.value("measure"), 2);

@@ -48,7 +48,7 @@ function grouped(group) {
   const files = group.files.map(([path, unpacked, packed]) =>
     leaf(path.slice(path.lastIndexOf("/") + 1), unpacked, packed, { path: "/" + path }));
   const [count, unpacked, packed] = group.others;
-  if (count > 0) files.push(leaf(counted(count, "smaller file"), unpacked, packed));
+  if (count > 0) files.push(leaf(counted(count, "smaller file"), unpacked, packed, { count }));
   return node(name, files, { package: group.package });
 }
 
@@ -122,10 +122,19 @@ function squarified(nodes, { x, y, w, h }) {
   return placed;
 }
 
-function laid(parent, rectangle) {
-  const nodes = parent.kids.filter(kid => kid.sizes[measure] > 0);
-  nodes.sort((a, b) => b.sizes[measure] - a.sizes[measure] || (a.name < b.name ? -1 : 1));
-  return squarified(nodes, rectangle);
+// What would be too small to be seen stands together in one box, which goes deeper.
+function laid(parent, rectangle, least) {
+  const bySize = (a, b) => b.sizes[measure] - a.sizes[measure] || (a.name < b.name ? -1 : 1);
+  const nodes = parent.kids.filter(kid => kid.sizes[measure] > 0).sort(bySize);
+  const placed = squarified(nodes, rectangle);
+  const seen = placed.findIndex(([, { w, h }]) => w < least || h < least);
+  if (parent === root || seen < 1 || nodes.length - seen < 2) return placed;
+  const rest = nodes.splice(seen);
+  const count = rest.reduce((sum, one) => sum + (one.count || 1), 0);
+  const what = rest.some(one => one.kids.length > 0) ? "smaller part" : "smaller file";
+  const { hue, layer } = parent;
+  nodes.push(node(counted(count, what), rest, { parent, hue, layer, together: true }));
+  return squarified(nodes.sort(bySize), rectangle);
 }
 
 const HEAD = 18, MOST_BOXES = 3000, DEEPEST = 3;
@@ -151,12 +160,12 @@ function nest(parent, rectangle) {
   let frames = [[parent, rectangle]];
   for (let depth = 1; depth <= DEEPEST; depth += 1) {
     const inner = [];
-    for (const [kid, place] of frames.flatMap(([node, within]) => laid(node, within))) {
+    // What is smaller than this is its frame's ground.
+    const least = depth === 1 ? 2 : 7;
+    for (const [kid, place] of frames.flatMap(([node, within]) => laid(node, within, least))) {
       const { x, y, w, h } = place;
-      // What is smaller than this is its frame's ground.
-      const least = depth === 1 ? 2 : 7;
       if (w < least || h < least || boxes.length >= MOST_BOXES) continue;
-      const isFrame = depth < DEEPEST && kid.kids.length > 0 && w > 60 && h > 50;
+      const isFrame = depth < DEEPEST && kid.kids.length > 0 && !kid.together && w > 60 && h > 50;
       box(kid, place, isFrame);
       if (isFrame) inner.push([kid, { x: x + 3, y: y + HEAD, w: w - 6, h: h - HEAD - 3 }]);
     }
