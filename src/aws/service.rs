@@ -15,6 +15,15 @@ pub struct Service {
     pub policy: &'static str,
 }
 
+/// Which of a service's addresses the user wants.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Variant {
+    /// Where all cryptography is of FIPS 140.
+    pub(super) fips: bool,
+    /// That IPv6 reaches too.
+    pub(super) dual_stack: bool,
+}
+
 /// A service in one region.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Api<'a> {
