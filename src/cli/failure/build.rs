@@ -545,10 +545,14 @@ fn of_extension(error: &build::opt::Error) -> Advice {
             INPUT,
         ),
         Error::Layer(..) => hint("name another version of the image", INPUT),
+        Error::Platform(_) => hint(
+            "name an image that is for the function's architecture, leave the extension out, or choose another `--arch`",
+            INPUT,
+        ),
         Error::Aws(error) => of_layer_version(error),
         Error::Fetch(fetch::Error::Http { source, .. }) => of_http(source),
         Error::Fetch(fetch::Error::Store(error)) => of_store(error),
-        Error::Fetch(fetch::Error::Hash { .. }) => hint(
+        Error::Archive { .. } => hint(
             "nothing of it was kept: try again, and if it stays, look at the proxy between or ask whose layer it is",
             INPUT,
         ),
