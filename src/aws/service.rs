@@ -28,6 +28,10 @@ pub(super) struct Variant {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Api<'a> {
     pub(super) service: &'static Service,
+    #[cfg_attr(
+        not(feature = "aws"),
+        expect(dead_code, reason = "nobody signs for it")
+    )]
     pub(super) region: &'a str,
     /// Its address, unless the user names another.
     pub(super) endpoint: &'a str,
