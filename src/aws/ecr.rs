@@ -152,6 +152,13 @@ impl Registry {
     }
 }
 
+/// The suffix of dual-stack APIs, where that of IPv4 hosts is this one.
+pub(super) fn dual_stack(ipv4: &str) -> Option<&'static str> {
+    let mut known = PARTITIONS.iter();
+    let (_, _, api) = known.find(|(known, ..)| *known == ipv4)?;
+    Some(api)
+}
+
 fn endpoint(dual_stack: bool, fips: &str, region: &str, suffix: &str) -> Option<String> {
     // Where no name is known for dual-stack registries, none is one.
     let is = |known: &str| !known.is_empty() && suffix == known;

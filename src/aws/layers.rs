@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-use super::ecr::is_region;
-use super::service::{Api, Call, Form, Service};
+use super::ecr::{self, is_region};
+use super::service::{Api, Call, Form, Service, Variant};
 use super::{Aws, Error};
 use crate::digest::Digest;
 use crate::http::{self, Url};
@@ -45,7 +45,8 @@ pub struct NoLayer(pub &'static str);
 pub struct LayerArn {
     text: String,
     region: String,
-    endpoint: String,
+    /// Of its partition's hosts.
+    suffix: &'static str,
     name: String,
     version: String,
 }
@@ -95,7 +96,7 @@ impl FromStr for LayerArn {
         }
         Ok(Self {
             text: text.to_owned(),
-            endpoint: format!("https://lambda.{region}.{suffix}"),
+            suffix,
             region: region.to_owned(),
             name: name.to_owned(),
             version: version.to_owned(),
@@ -120,13 +121,12 @@ impl LayerArn {
         format!("{}-{}.zip", self.name, self.version)
     }
 
-    fn api(&self) -> Api<'_> {
-        Api {
-            service: &LAMBDA,
-            region: &self.region,
-            endpoint: &self.endpoint,
-            of: &self.text,
-        }
+    /// Where Lambda's API of its region answers.
+    fn endpoint(&self, variant: Variant) -> String {
+        let fips = if variant.fips { "-fips" } else { "" };
+        let suffix = ecr::dual_stack(self.suffix).filter(|_| variant.dual_stack);
+        let suffix = suffix.unwrap_or(self.suffix);
+        format!("https://lambda{fips}.{}.{suffix}", self.region)
     }
 }
 
@@ -186,13 +186,18 @@ impl Aws {
     /// See [`Error`].
     pub async fn layer_version(&self, arn: &LayerArn) -> Result<LayerVersion, Error> {
         let client = &self.0.settings.client;
+        let endpoint = arn.endpoint(Box::pin(self.0.sdk.variant(&arn.region)).await);
         if client.is_offline() {
             // Nobody is to look for credentials first.
-            let url = arn.endpoint.clone();
-            return Err(http::Error::Offline { url }.into());
+            return Err(http::Error::Offline { url: endpoint }.into());
         }
         let call = Call {
-            api: arn.api(),
+            api: Api {
+                service: &LAMBDA,
+                region: &arn.region,
+                endpoint: &endpoint,
+                of: &arn.text,
+            },
             action: "GetLayerVersion",
             form: Form::Get(
                 &["2018-10-31", "layers"],
@@ -227,31 +232,52 @@ mod tests {
 
     #[test]
     fn an_arn_says_where_it_is_asked_for() {
-        let endpoint = |partition: &str, region: &str| {
-            let text = format!("arn:{partition}:lambda:{region}:123456789012:layer:x:1");
-            text.parse::<LayerArn>().unwrap().endpoint
-        };
-        // As botocore 1.44.5 has them.
-        for (partition, region, host) in [
-            ("aws", "eu-west-1", "lambda.eu-west-1.amazonaws.com"),
-            ("aws-cn", "cn-north-1", "lambda.cn-north-1.amazonaws.com.cn"),
+        // The suffixes are those of botocore 1.44.5, without and with dual stack.
+        for (partition, region, ipv4, dual_stack) in [
+            ("aws", "eu-west-1", "amazonaws.com", "api.aws"),
             (
-                "aws-us-gov",
-                "us-gov-west-1",
-                "lambda.us-gov-west-1.amazonaws.com",
+                "aws-cn",
+                "cn-north-1",
+                "amazonaws.com.cn",
+                "api.amazonwebservices.com.cn",
             ),
+            ("aws-us-gov", "us-gov-west-1", "amazonaws.com", "api.aws"),
             (
                 "aws-eusc",
                 "eusc-de-east-1",
-                "lambda.eusc-de-east-1.amazonaws.eu",
+                "amazonaws.eu",
+                "api.amazonwebservices.eu",
+            ),
+            ("aws-iso", "us-iso-east-1", "c2s.ic.gov", "api.aws.ic.gov"),
+            (
+                "aws-iso-b",
+                "us-isob-east-1",
+                "sc2s.sgov.gov",
+                "api.aws.scloud",
             ),
             (
-                "aws-iso",
-                "us-iso-east-1",
-                "lambda.us-iso-east-1.c2s.ic.gov",
+                "aws-iso-e",
+                "eu-isoe-west-1",
+                "cloud.adc-e.uk",
+                "api.cloud-aws.adc-e.uk",
+            ),
+            (
+                "aws-iso-f",
+                "us-isof-south-1",
+                "csp.hci.ic.gov",
+                "api.aws.hci.ic.gov",
             ),
         ] {
-            assert_eq!(endpoint(partition, region), format!("https://{host}"));
+            let text = format!("arn:{partition}:lambda:{region}:123456789012:layer:x:1");
+            let arn: LayerArn = text.parse().unwrap();
+            for (fips, host) in [(false, "lambda"), (true, "lambda-fips")] {
+                for (dual_stack, suffix) in [(false, ipv4), (true, dual_stack)] {
+                    assert_eq!(
+                        arn.endpoint(Variant { fips, dual_stack }),
+                        format!("https://{host}.{region}.{suffix}")
+                    );
+                }
+            }
         }
         let arn: LayerArn = ARN.parse().unwrap();
         assert_eq!(
@@ -334,13 +360,15 @@ mod tests {
         #[test]
         fn endpoints_are_amazons(
             partition in "aws(-cn|-us-gov|-eusc)?|[a-z]{3}", region in "[a-z0-9@/:.#-]{0,12}", name in "[a-zA-Z_/-]{0,4}",
-            version in "[0-9a]{0,3}",
+            version in "[0-9a]{0,3}", fips: bool,
         ) {
             let text = format!("arn:{partition}:lambda:{region}:123456789012:layer:{name}:{version}");
             if let Ok(arn) = text.parse::<LayerArn>() {
-                let url: Url = arn.endpoint.parse().unwrap();
+                let variant = Variant { fips, dual_stack: false };
+                let url: Url = arn.endpoint(variant).parse().unwrap();
                 let host = url.host_str().unwrap();
-                prop_assert!(host.starts_with(&format!("lambda.{region}.amazonaws.")), "{}", host);
+                let rest = host.strip_prefix(if fips { "lambda-fips." } else { "lambda." }).unwrap();
+                prop_assert!(rest.starts_with(&format!("{region}.amazonaws.")), "{}", host);
                 prop_assert!(url.path() == "/" && url.username().is_empty() && url.port().is_none());
             }
         }

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::time::SystemTime;
 
 use super::Error;
-use super::service::Api;
+use super::service::{Api, Variant};
 use crate::http::{Client, Request};
 
 /// Nobody.
@@ -49,6 +49,11 @@ impl Sdk {
     #[expect(clippy::unused_async, reason = "the other one waits")]
     pub(super) async fn endpoint(&self, _: Api<'_>) -> Option<String> {
         None
+    }
+
+    #[expect(clippy::unused_async, reason = "the other one waits")]
+    pub(super) async fn variant(&self, _: &str) -> Variant {
+        Variant::default()
     }
 }
 

@@ -28,7 +28,7 @@ use aws_types::service_config::ServiceConfigKey;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::Error;
-use super::service::Api;
+use super::service::{Api, Variant};
 use crate::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use crate::http::{self, Client, Method, Request, Secret, Url};
 
@@ -141,13 +141,13 @@ impl Sdk {
         }
     }
 
-    async fn config(&self, api: Api<'_>) -> &SdkConfig {
+    async fn config(&self, region: &str) -> &SdkConfig {
         let load = || async {
             // The region where roles are assumed. AWS's own chain would ask the machine for it, which takes
             // its time where there is nobody to ask.
             let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
                 .or_else(ProfileFileRegionProvider::new())
-                .or_else(Region::new(api.region.to_owned()));
+                .or_else(Region::new(region.to_owned()));
             let loader = aws_config::defaults(BehaviorVersion::latest());
             let loader = loader.http_client(self.connector.clone()).region(region);
             loader.load().await
@@ -157,7 +157,7 @@ impl Sdk {
 
     /// The endpoint that the user wants called, by `AWS_ENDPOINT_URL_ECR` and the like, or by a profile.
     pub(super) async fn endpoint(&self, api: Api<'_>) -> Option<String> {
-        let config = self.config(api).await;
+        let config = self.config(api.region).await;
         let key = ServiceConfigKey::builder()
             .service_id(api.service.id)
             .profile("endpoint_url")
@@ -167,6 +167,16 @@ impl Sdk {
             .service_config()
             .and_then(|services| services.load_config(key.ok()?));
         own.or_else(|| config.endpoint_url().map(str::to_owned))
+    }
+
+    /// Which addresses the user wants called in a region where he names none, by `AWS_USE_FIPS_ENDPOINT` and
+    /// `AWS_USE_DUALSTACK_ENDPOINT`, or by a profile.
+    pub(super) async fn variant(&self, region: &str) -> Variant {
+        let config = self.config(region).await;
+        Variant {
+            fips: config.use_fips().unwrap_or_default(),
+            dual_stack: config.use_dual_stack().unwrap_or_default(),
+        }
     }
 
     /// Whoever the chain finds. That there is nobody is found out once.
@@ -179,7 +189,7 @@ impl Sdk {
             Found::Nobody => return Err(nobody()),
             Found::Somebody(_) | Found::Unasked => {}
         }
-        let config = self.config(api).await;
+        let config = self.config(api.region).await;
         let provider = config.credentials_provider().ok_or_else(nobody)?;
         match provider.provide_credentials().await {
             Ok(credentials) => {

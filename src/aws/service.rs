@@ -15,10 +15,23 @@ pub struct Service {
     pub policy: &'static str,
 }
 
+/// Which of a service's addresses the user wants.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Variant {
+    /// Where all cryptography is of FIPS 140.
+    pub(super) fips: bool,
+    /// That IPv6 reaches too.
+    pub(super) dual_stack: bool,
+}
+
 /// A service in one region.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Api<'a> {
     pub(super) service: &'static Service,
+    #[cfg_attr(
+        not(feature = "aws"),
+        expect(dead_code, reason = "nobody signs for it")
+    )]
     pub(super) region: &'a str,
     /// Its address, unless the user names another.
     pub(super) endpoint: &'a str,

@@ -450,16 +450,15 @@ impl Pinning {
         Ok(())
     }
 
-    /// What the lock says that the plan's base is.
+    /// What the lock says that an image of the plan's is, which is named by its tag.
     ///
     /// # Errors
     /// When it says nothing of it.
-    pub(super) fn pinned_base(&self, plan: &Plan) -> Result<Found, Error> {
+    pub(super) fn pinned_image(&self, plan: &Plan, key: &BaseKey) -> Result<Found, Error> {
         let Some(inner) = self.0.as_deref() else {
             return Ok(Found::default());
         };
-        let (state, key) = (inner.state(), base_key(plan));
-        let found = state.standing(&key, digest_of(&plan.base));
+        let found = inner.state().standing(key, None);
         let found = found.map_err(|refusal| inner.refuse(refusal))?;
         if found.digests.get(plan.architecture).is_none() {
             let lacks = Refusal::Lacks(format!("{key} for {}", plan.architecture));

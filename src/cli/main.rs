@@ -151,7 +151,7 @@ enum Verb {
     ///
     /// The URL on stdout is what `endpoint_url` takes. The function's name is `function`, or the one that is shown.
     Serve(Box<ServeArguments>),
-    /// Ask whether the registry has a newer base than the lock; exit code 1 if so
+    /// Ask whether registries have a newer base, or newer images of extensions, than the lock; exit code 1 if so
     Outdated(OutdatedArguments),
     /// List the runtimes: Python, system, glibc, image, dates
     Bases(FormatArguments),
@@ -692,10 +692,12 @@ fn run_outdated(
     let mut failures = Failures::default();
     let (mut seen, mut all) = (BTreeSet::new(), Vec::new());
     for plan in &plans {
-        // Functions that stand on one base have one answer.
-        if seen.insert((plan.base.to_string(), plan.architecture.to_string())) {
-            let found = block_on(outdated::outdated(plan, &tools))?.map_err(of_outdated);
-            all.extend(failures.none(plan.function.as_deref(), found));
+        for question in outdated::questions(plan) {
+            // Functions that have one image have one answer.
+            if seen.insert(question.name()) {
+                let found = block_on(question.ask(&tools))?.map_err(of_outdated);
+                all.extend(failures.none(plan.function.as_deref(), found));
+            }
         }
     }
     let is_one = project.config.functions.is_empty();

@@ -17,13 +17,14 @@ use lambimg::build::cache::{Contents, Freed, Named};
 use lambimg::build::compiling::Compiler;
 use lambimg::build::dependencies::Outline;
 use lambimg::build::outdated::Outdated;
+use lambimg::build::pins::Role;
 use lambimg::build::{Built, Made, Pushed};
 use lambimg::digest::Digest;
 use lambimg::file_tree::{FileTree, Node};
 use lambimg::lambda;
 use lambimg::plan::Plan;
 use lambimg::progress::{Event, Progress};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::backlog::Backlog;
 use crate::failure::{self, Failure};
@@ -449,14 +450,18 @@ pub(crate) fn bases_json(today: &str) -> String {
     format!("{:#}\n", json!(all))
 }
 
-/// Bases in the lock beside the same in their registries.
+/// Images in the lock beside the same in their registries.
 pub(crate) fn outdated_table(all: &[Outdated]) -> String {
     let texts: Vec<_> = all.iter().map(outdated_text).collect();
     texts.join("\n")
 }
 
 fn outdated_text(found: &Outdated) -> String {
-    let mut text = format!("{} {}\n", found.reference, found.architecture);
+    let mut text = format!("{} {}", found.reference, found.architecture);
+    text.push_str(match found.role {
+        Role::Base => "\n",
+        Role::Extension => " (extension)\n",
+    });
     for (what, dated) in [("pinned", &found.pinned), ("current", &found.current)] {
         let digest = dated.digest.map(|digest| digest.to_string());
         let _ = writeln!(
@@ -469,7 +474,7 @@ fn outdated_text(found: &Outdated) -> String {
     text
 }
 
-/// The same as JSON: a list, unless there can be but one.
+/// The same as JSON: lists, but of a base that there can be but one of.
 pub(crate) fn outdated_json(all: &[Outdated], is_one: bool) -> String {
     let value = |found: &Outdated| {
         json!({
@@ -480,14 +485,17 @@ pub(crate) fn outdated_json(all: &[Outdated], is_one: bool) -> String {
             "current": found.current,
         })
     };
-    let mut values: Vec<_> = all.iter().map(value).collect();
-    let value = match values.pop() {
-        Some(one) if is_one => one,
-        last => {
-            values.extend(last);
-            json!({"bases": values})
-        }
+    let of = |role| -> Vec<Value> {
+        let all = all.iter().filter(|found| found.role == role);
+        all.map(value).collect()
     };
+    let mut bases = of(Role::Base);
+    let mut value = if is_one {
+        bases.pop().unwrap_or_else(|| json!({}))
+    } else {
+        json!({"bases": bases})
+    };
+    value["extensions"] = of(Role::Extension).into();
     format!("{value:#}\n")
 }
 

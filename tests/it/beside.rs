@@ -663,6 +663,35 @@ fn a_part_of_an_image_is_laid_anew() {
     assert_said!(outcome);
 }
 
+#[test]
+fn an_image_without_the_functions_architecture() {
+    let registry = Registry::start();
+    let mut tree = Tree::default();
+    tree.file("opt/extensions/watcher", "#!/bin/sh\n", 0o755);
+    base::of_tree(&registry, &tree);
+    let list = registry.manifest("lambda/python", "3.12").unwrap();
+    let mut list: Value = serde_json::from_slice(&list).unwrap();
+    list["manifests"].as_array_mut().unwrap().pop();
+    let media_type = list["mediaType"].as_str().unwrap();
+    let raw = list.to_string().into_bytes();
+    registry.put_manifest("lambda/python", "x86", media_type, raw);
+    let one = list["manifests"][0]["digest"].as_str().unwrap();
+    let images = [
+        ("list", registry.name("lambda/python:x86")),
+        ("image", registry.name(&format!("lambda/python@{one}"))),
+        ("place", "oci:../extension".to_owned()),
+    ];
+    for (name, image) in images {
+        let project = project(&format!("extensions = [{{ image = '{image}' }}]\n"));
+        Forge::sound().write(&project.beside("extension"));
+        let outcome = build(&project, &["--quiet", "--arch", "arm64"]);
+        assert_eq!(outcome.code, Some(NOT_BUILDABLE), "{}", outcome.rendering());
+        let name = format!("an_extension_for_another_architecture_{name}");
+        let said = outcome.settings();
+        said.bind(|| insta::assert_snapshot!(name, outcome.rendering()));
+    }
+}
+
 /// What the image's layers leave is what is taken, in a layer that Lambda unpacks.
 #[test]
 fn removed_and_linked_files_of_an_image() {

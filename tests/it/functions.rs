@@ -455,6 +455,7 @@ fn each_base_is_asked_for_once() {
     let document: Value = serde_json::from_str(&document).unwrap();
     assert_eq!(document["bases"].as_array().unwrap().len(), 1);
     assert_eq!(document["bases"][0]["outdated"], false);
+    assert_eq!(document["extensions"], json!([]));
     let settings = fs::read_to_string(project.path().join("lambimg.toml")).unwrap();
     let other = Base::aws_oci("3.12").reference();
     let changed = settings.replace(

@@ -21,6 +21,7 @@ use crate::beside::layers;
 use crate::beside::project;
 use crate::beside::starter;
 use crate::ecr_api::with_keys;
+use crate::support::aws::Ecr;
 use crate::support::base::Base;
 use crate::support::digest;
 use crate::support::image::Image;
@@ -444,6 +445,48 @@ fn a_bucket_that_does_not_give_the_layer() {
     let outcome = told(run.env("AWS_ENDPOINT_URL_LAMBDA", endpoint).run());
     assert_eq!(outcome.code, Some(NETWORK), "{}", outcome.rendering());
     assert_said!(outcome);
+}
+
+/// With which of Lambda's hosts somebody speaks who names no endpoint.
+#[test]
+fn the_hosts_that_are_asked_are_those_that_the_user_wants() {
+    let (project, _) = with_layer();
+    let hosts = Ecr::start(|_| Reply::status(403).body("{}"));
+    let profile = project.beside("config");
+    fs::write(
+        &profile,
+        "[default]\nuse_fips_endpoint = true\nuse_dualstack_endpoint = true\n",
+    )
+    .unwrap();
+    let profile = profile.to_str().unwrap();
+    let (fips, dual) = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT");
+    let base = Base::aws_oci("3.12").reference();
+    for (variables, host) in [
+        (&[][..], "lambda.ap-south-1.amazonaws.com"),
+        (&[(fips, "true")], "lambda-fips.ap-south-1.amazonaws.com"),
+        (&[(dual, "true")], "lambda.ap-south-1.api.aws"),
+        (
+            &[("AWS_CONFIG_FILE", profile)],
+            "lambda-fips.ap-south-1.api.aws",
+        ),
+        (
+            &[("AWS_CONFIG_FILE", profile), (fips, "false")],
+            "lambda.ap-south-1.api.aws",
+        ),
+    ] {
+        let run = with_keys(project.lambimg(["lock", "--quiet", "--base", &base]))
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("HTTPS_PROXY", hosts.proxy())
+            .env("https_proxy", hosts.proxy())
+            .env("SSL_CERT_FILE", hosts.authority());
+        let variables = variables.iter();
+        let run = variables.fold(run, |run, (name, value)| run.env(name, value));
+        let outcome = told(run.run());
+        assert_eq!(outcome.code, Some(AWS), "{}", outcome.rendering());
+        let asked = hosts.asked();
+        let asked = asked.last().and_then(|asked| asked.header("host"));
+        assert_eq!(asked, Some(host), "{}", outcome.rendering());
+    }
 }
 
 #[test]

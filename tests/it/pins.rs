@@ -9,6 +9,8 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::support::architecture;
+use crate::support::archive::Tree;
+use crate::support::base;
 use crate::support::base::Base;
 use crate::support::digest;
 use crate::support::index::Index;
@@ -621,6 +623,63 @@ fn outdated_compares_the_lock_with_the_registry() {
     ] {
         let said = outcome.settings();
         said.bind(|| insta::assert_snapshot!(format!("outdated_{name}"), outcome.rendering()));
+    }
+}
+
+/// Of these what is named by a tag in a registry, each once.
+#[test]
+fn outdated_asks_for_images_of_extensions() {
+    let shop = Shop::open();
+    let registry = Registry::start();
+    let mut tree = Tree::default();
+    tree.file("opt/extensions/watcher", "#!/bin/sh\n", 0o755);
+    let tag = base::of_tree(&registry, &tree);
+    let list = registry.manifest("lambda/python", "3.12").unwrap();
+    let by_digest = format!("{tag}@{}", digest(&list));
+    let settings = format!(
+        "[tool.lambimg]\npython = '3.12'\nhandler = 'app.handler'\nextensions = [{{ image = '{tag}' }},\n\
+         {{ image = '{by_digest}' }}, {{ image = '{tag}', path = '/opt/extensions', to = '/opt/more' }}]\n"
+    );
+    shop.project.file("pyproject.toml", settings);
+    let none = expect_failure(USAGE, shop.run("outdated", &[]).run());
+    shop.run("lock", &[]).succeed();
+    let before = pins(&shop.project);
+    let current = shop.run("outdated", &[]).run();
+    assert_eq!(current.code, Some(0), "{}", current.rendering());
+    tree.file("opt/extensions/other", "#!/bin/sh\n", 0o755);
+    base::of_tree(&registry, &tree);
+    let newer = shop.run("outdated", &["--arch", "arm64"]).run();
+    assert_eq!(newer.code, Some(REFUSED), "{}", newer.rendering());
+    let json = |flags: &[&str]| {
+        let outcome = shop
+            .run("outdated", &[&["--format", "json"], flags].concat())
+            .run();
+        assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+        serde_json::from_str::<Value>(&outcome.stdout).unwrap()
+    };
+    let value = json(&[]);
+    assert_eq!(value["outdated"], json!(false));
+    let extensions = value["extensions"].as_array().unwrap();
+    assert_eq!(extensions.len(), 1);
+    assert_eq!(extensions[0]["reference"], json!(tag));
+    assert_eq!(extensions[0]["outdated"], json!(true));
+    let pinned = table(&shop.project)["extension"].as_array().unwrap()[0].clone();
+    assert_eq!(
+        extensions[0]["pinned"]["digest"].as_str(),
+        pinned["digests"][extensions[0]["architecture"].as_str().unwrap()].as_str()
+    );
+    // A base that has nothing to ask does not stand in their way.
+    let own = shop
+        .project
+        .lambimg(["outdated", "--base", "host", "--format", "json"]);
+    let own: Value = serde_json::from_str(&own.run().stdout).unwrap();
+    assert_eq!(own, json!({"extensions": extensions}));
+    assert_eq!(pins(&shop.project), before, "nothing is changed");
+    for (name, outcome) in [("none", none), ("current", current), ("newer", newer)] {
+        let said = outcome.settings();
+        said.bind(|| {
+            insta::assert_snapshot!(format!("outdated_extensions_{name}"), outcome.rendering());
+        });
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::wrong;
+use super::{Error, wrong};
 use crate::aws::layers::{LayerArn, LayerVersion};
 use crate::build::pins::LayerPin;
 use crate::build::{Error as BuildError, Tools};
@@ -73,8 +73,27 @@ pub(super) async fn fetch(
     let (client, nobody, here) = (&tools.client, Credentials::default(), Path::new(""));
     let files = [file];
     let fetched = fetch::fetch(client, &nobody, &tools.store, here, &files, &tools.progress);
-    fetched.await.map_err(|error| wrong(extension, error))?;
+    let fetched = fetched.await.map_err(not_as_said);
+    fetched.map_err(|error| wrong(extension, error))?;
     Ok(digest)
+}
+
+/// Nothing is fetched before AWS has said what it is, whether there is a lock or not.
+fn not_as_said(error: fetch::Error) -> Error {
+    match error {
+        fetch::Error::Hash {
+            package: layer,
+            file,
+            from,
+            mismatch,
+        } => Error::Archive {
+            layer,
+            file,
+            from,
+            mismatch,
+        },
+        other => other.into(),
+    }
 }
 
 /// What AWS says of a layer, which is what the lock says if that does.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use super::{Error, Given, given, what, wrong};
+use super::{Error, Given, given, unfit, what, wrong};
 use crate::blob_store::{BlobStore, UNFINISHED};
 use crate::build::earlier::Key;
 use crate::build::pinning::Pinning;
@@ -60,7 +60,7 @@ pub(super) async fn layers(
     plan: &Arc<Plan>,
     tools: &Tools,
 ) -> Result<Vec<Given>, BuildError> {
-    let image = resolve(plan, from, tools).await?;
+    let image = resolve(extension, from, plan, tools).await?;
     let options = plan.layer_options();
     let manifest = image.manifest.digest();
     let inputs = [
@@ -119,12 +119,18 @@ pub(super) async fn layers(
 /// The image's documents, as the lock decides which image it is.
 ///
 /// # Errors
-/// Those of registries and places, and of a lock that must not change.
+/// Those of registries and places, and of a lock that must not change; [`BuildError::Extension`].
 pub(super) async fn resolve(
-    plan: &Plan,
+    extension: &Extension,
     from: &Elsewhere,
+    plan: &Plan,
     tools: &Tools,
 ) -> Result<Image, BuildError> {
+    let found = documents(from, plan, tools).await;
+    found.map_err(|error| unfit(error, extension))
+}
+
+async fn documents(from: &Elsewhere, plan: &Plan, tools: &Tools) -> Result<Image, BuildError> {
     let key = Pinning::extension_key(plan, from);
     match from {
         Elsewhere::Registry(reference) => base::pinned(plan, &key, reference, tools).await,

@@ -15,15 +15,17 @@ use std::sync::Arc;
 use crate::aws;
 use crate::build::earlier::Key;
 use crate::build::{Error as BuildError, Known, Tools, files, function, real};
-use crate::digest::Digest;
+use crate::digest::{Digest, Mismatch};
 use crate::file_tree::{self, FileTree, ImagePath, Node, PathError};
 use crate::lambda::{ENTRY_POINT, RUNTIME_DIR};
 use crate::oci::layer::Layer;
 use crate::oci::reference::Reference;
+use crate::oci::{self, layout};
 use crate::plan::Plan;
 use crate::plan::image::{Extension, Source};
 use crate::progress::Progress;
 use crate::python::fetch;
+use crate::registry;
 use crate::zip;
 
 /// As many places are told where one goes over another.
@@ -58,9 +60,24 @@ pub enum Error {
     /// A layer of it is not what it should be.
     #[error("its layer {0} {1}")]
     Layer(Digest, String),
+    /// The image is for other platforms.
+    #[error(transparent)]
+    Platform(oci::Error),
     /// AWS does not say what the layer is.
     #[error(transparent)]
     Aws(#[from] aws::Error),
+    /// The bytes are not those of the layer's archive.
+    #[error("`{file}` of {layer} from {from} is not the file that AWS says it is: {mismatch}")]
+    Archive {
+        /// The layer.
+        layer: String,
+        /// A name for its archive.
+        file: String,
+        /// Where it came from, without secrets.
+        from: String,
+        /// The difference.
+        mismatch: Mismatch,
+    },
     /// The layer's archive cannot be had.
     #[error(transparent)]
     Fetch(#[from] fetch::Error),
@@ -114,7 +131,7 @@ pub(super) async fn pin(plan: &Plan, tools: &Tools) -> Result<(), BuildError> {
     for extension in &plan.extensions {
         match &extension.source {
             Source::Image { from, .. } => {
-                from_image::resolve(plan, from, tools).await?;
+                from_image::resolve(extension, from, plan, tools).await?;
             }
             Source::Layer(arn) => {
                 from_aws::resolve(arn, extension, plan, tools).await?;
@@ -199,6 +216,26 @@ fn wrong(extension: &Extension, source: impl Into<Error>) -> BuildError {
     BuildError::Extension {
         written: extension.written.clone(),
         source: source.into(),
+    }
+}
+
+/// What went wrong with an extension's image, told of the extension where the image is for other platforms.
+pub(super) fn unfit(error: BuildError, extension: &Extension) -> BuildError {
+    let is_other = |error: &oci::Error| {
+        matches!(
+            error,
+            oci::Error::Architecture { .. } | oci::Error::OtherArchitecture { .. }
+        )
+    };
+    match error {
+        BuildError::Document(source)
+        | BuildError::Layout(layout::Error::Document(source))
+        | BuildError::Registry(registry::Error::Document { source, .. })
+            if is_other(&source) =>
+        {
+            wrong(extension, Error::Platform(source))
+        }
+        other => other,
     }
 }
 

@@ -15,6 +15,7 @@ use lambimg::build::pins::Bytecode;
 use lambimg::build::sbom::Format;
 use lambimg::build::verify::Cause;
 use lambimg::build::{self, host_base, pins, rebase};
+use lambimg::http;
 use lambimg::lambda::check::Finding;
 use lambimg::oci::{self, layer, layout};
 use lambimg::plan;
@@ -545,10 +546,14 @@ fn of_extension(error: &build::opt::Error) -> Advice {
             INPUT,
         ),
         Error::Layer(..) => hint("name another version of the image", INPUT),
+        Error::Platform(_) => hint(
+            "name an image that is for the function's architecture, leave the extension out, or choose another `--arch`",
+            INPUT,
+        ),
         Error::Aws(error) => of_layer_version(error),
         Error::Fetch(fetch::Error::Http { source, .. }) => of_http(source),
         Error::Fetch(fetch::Error::Store(error)) => of_store(error),
-        Error::Fetch(fetch::Error::Hash { .. }) => hint(
+        Error::Archive { .. } => hint(
             "nothing of it was kept: try again, and if it stays, look at the proxy between or ask whose layer it is",
             INPUT,
         ),
@@ -579,6 +584,16 @@ fn of_layer_version(error: &aws::Error) -> Advice {
              there",
             AWS,
         ),
+        aws::Error::Http(http::Error::Resolve { host, .. }) if host.starts_with("lambda-fips.") => {
+            hint(
+                "not every region has the endpoint that AWS_USE_FIPS_ENDPOINT or `use_fips_endpoint` in a profile asks for: \
+             set the variable to `false`, or name an endpoint in AWS_ENDPOINT_URL_LAMBDA",
+                NETWORK,
+            )
+        }
+        aws::Error::Http(http::Error::Resolve { host, .. }) if host.starts_with("lambda.") => {
+            hint("check the ARN's region, and the machine's network", NETWORK)
+        }
         _ => of_aws(error),
     }
 }

@@ -457,6 +457,7 @@ fn of_no_rule(error: &NoRule) -> Advice {
 mod tests {
     use super::registry::create_hint;
     use super::*;
+    use lambimg::aws;
     use lambimg::build;
     use lambimg::lambda::check::{self, Finding};
 
@@ -481,6 +482,26 @@ mod tests {
         LMB001: Do something about another.
         no name was given to it; `ignore = ["LMB001"]` under `[tool.lambimg.check]` has it built all the same
         "#);
+    }
+
+    #[test]
+    fn a_region_without_lambdas_host_is_told() {
+        let told = |host: &str| {
+            let source = http::Error::Resolve {
+                host: host.to_owned(),
+                is_temporary: false,
+            };
+            let error = build::Error::Extension {
+                written: "arn".to_owned(),
+                source: aws::Error::Http(source).into(),
+            };
+            let failure = Failure::from(error);
+            assert_eq!(failure.code, NETWORK);
+            failure.hint.unwrap()
+        };
+        insta::assert_snapshot!(told("lambda-fips.eu-west-1.amazonaws.com"), @"not every region has the endpoint that AWS_USE_FIPS_ENDPOINT or `use_fips_endpoint` in a profile asks for: set the variable to `false`, or name an endpoint in AWS_ENDPOINT_URL_LAMBDA");
+        insta::assert_snapshot!(told("lambda.eu-wset-1.amazonaws.com"), @"check the ARN's region, and the machine's network");
+        insta::assert_snapshot!(told("proxy.invalid"), @"check the spelling of the host, and the machine's network");
     }
 
     #[test]

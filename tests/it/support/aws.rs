@@ -25,6 +25,8 @@ pub(crate) const ACCOUNT: &str = "123456789012";
 pub(crate) const PRIVATE: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 /// The public gallery's name.
 pub(crate) const PUBLIC: &str = "public.ecr.aws";
+/// Lambda's names in one region, as certificates have them.
+const LAMBDA: &str = "DNS:*.ap-south-1.amazonaws.com,DNS:*.ap-south-1.api.aws";
 
 /// Where moto answers; one for all tests.
 pub(crate) fn moto() -> &'static str {
@@ -89,7 +91,7 @@ while True:
     threading.Thread(target=serve, args=[listener.accept()[0]], daemon=True).start()
 "#;
 
-/// Answers for the registries of ECR, under their own names and over TLS.
+/// Answers for the registries of ECR and for Lambda, under their own names and over TLS.
 pub(crate) struct Ecr {
     server: Server,
     directory: TempDir,
@@ -114,7 +116,8 @@ impl Ecr {
             "req {key} -subj /CN=ecr -keyout own.key -out own.csr"
         ));
         let path = |name: &str| directory.path().join(name);
-        let names = format!("subjectAltName=DNS:{PRIVATE},DNS:{PUBLIC},DNS:other.example\n");
+        let names =
+            format!("subjectAltName=DNS:{PRIVATE},DNS:{PUBLIC},DNS:other.example,{LAMBDA}\n");
         fs::write(path("names"), names).expect("a file can be written");
         openssl(
             "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out own.crt",
