@@ -444,7 +444,10 @@ fn no_lock_of_any_function_is_sent() {
     project.file("sub/pylock.other.toml", "lock-version = '1.0'\n");
     let dry_run = || project.lambimg(["build", "--dry-run"]).succeed();
     let before = dry_run();
-    assert!(before.contains("/opt/all/sub/pylock.other.toml"), "{before}");
+    assert!(
+        before.contains("/opt/all/sub/pylock.other.toml"),
+        "{before}"
+    );
     project.lambimg(["lock"]).index(&index.url()).succeed();
     let sent = |told: &str| {
         let lines = told.lines().filter(|line| line.contains("/opt/all"));
