@@ -4,8 +4,8 @@
     benches/run.py [--only a,push] [--runs N] [--sets data] [--wheel-mib 64]
 
 Installs what it needs, builds the release binary, prints ratios beside the targets and writes BENCHMARKS.md; ends
-with 1 when a part that it ran missed a target. Parts that are not run keep the figures that they had, and
-benches/layering/RESULTS.md goes in as it is. Only Python's standard library is used; everything else
+with 1 when a part that it ran missed a target. Parts that are not run keep what BENCHMARKS.md says of them, until
+they are taken out of it by hand, and benches/layering/RESULTS.md goes in as it is. Only Python's standard library is used; everything else
 happens in target/bench. Every peer gets its best chance: warm caches, no bytecode, the fastest storage driver
 that works here, base images pulled before.
 """
@@ -38,6 +38,7 @@ TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 WORK = TARGET / "bench"
 STORE = WORK / "store"
 LAMBIMG = TARGET / "release/lambimg"
+DOCUMENT = ROOT / "BENCHMARKS.md"
 MIB = 1 << 20
 MET = "met"
 ONE_CHANGED = "wheels, one changed"
@@ -46,7 +47,7 @@ NO_STEP, NOISE = 1.4, 0.005
 # How a Dockerfile has the dependencies.
 COPIED = "dependencies copied in the Dockerfile"
 OWN_IMAGE = "dependencies in an image of their own"
-PARTS = ["a", "b", "c", "d", "e", "f", "push", "thousand", "inner", "bytecode", "imports", "cache"]
+PARTS = ["a", "b", "c", "d", "e", "f", "push", "thousand", "inner", "bytecode", "imports", "cache", "functions"]
 
 
 def main():
@@ -62,22 +63,20 @@ def main():
         arguments.error(f"there is no part {', '.join(sorted(unknown))}")
     WORK.mkdir(parents=True, exist_ok=True)
     bench = Bench(given.runs, given.sets.split(","), given.wheel_mib)
-    results_file = WORK / "results.json"
-    results = json.loads(results_file.read_text()) if results_file.exists() else {}
+    targets = []
     try:
         bench.prepare()
-        for part in PARTS:
-            if part in wanted:
-                say(f"part {part}")
-                results[part] = getattr(bench, f"part_{part}")().as_json()
-                results_file.write_text(json.dumps(results, indent=1))
+        for name in PARTS:
+            if name in wanted:
+                say(f"part {name}")
+                part = getattr(bench, f"part_{name}")()
+                targets += part.targets
+                DOCUMENT.write_text(document(DOCUMENT.read_text(), part, bench.machine()))
     finally:
         if bench.registry:
             bench.registry.stop()
-    (ROOT / "BENCHMARKS.md").write_text(document(bench, results))
-    print(targets_table(results))
-    missed = [row for part in wanted for row in results[part]["targets"] if row[-1] != MET]
-    sys.exit(1 if missed else 0)
+    print(targets_table(targets))
+    sys.exit(1 if any(row[-1] != MET for row in targets) else 0)
 
 
 def say(text):
@@ -126,29 +125,27 @@ class Part:
     def target(self, what, wanted, result, is_met):
         self.targets.append([what, wanted, result, MET if is_met else "**missed**"])
 
-    def as_json(self):
-        return {"title": self.title, "text": self.text, "targets": self.targets}
 
-
-def targets_table(results):
-    rows = [row for part in PARTS if part in results for row in results[part]["targets"]]
+def targets_table(rows):
     header = ["what", "target", "result", ""]
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * 4, *rows])
 
 
-def document(bench, results):
-    sections = [f"## {results[part]['title']}\n\n" + "\n\n".join(results[part]["text"]) for part in PARTS if part in results]
+def document(before, part, machine):
+    """BENCHMARKS.md with this part in it, anew or in its place."""
+    sections = dict(section.strip().split("\n\n", 1) for section in re.split(r"^## ", before, flags=re.M)[1:])
+    rows = [line.strip("| ").split(" | ") for line in sections.get("Targets", "").splitlines()[2:]]
+    rows = {row[0]: row for row in [*rows, *part.targets]}
+    layering, moved = (ROOT / "benches/layering/RESULTS.md").read_text().strip().removeprefix("## ").split("\n\n", 1)
+    sections.pop(layering, None)
+    sections = {"Targets": "", "Machine": ""} | sections | {part.title: "\n\n".join(part.text)}
+    sections |= {"Targets": targets_table(rows.values()), "Machine": machine, layering: moved}
     return "\n\n".join(
         [
             "# Benchmarks",
             "Written by `make bench` (`benches/run.py`), which runs lambimg and its peers on the same input in the same"
             " run; a part alone: `make bench ONLY=a,c`. Times are medians.",
-            "## Targets",
-            targets_table(results),
-            "## Machine",
-            bench.machine(),
-            *sections,
-            (ROOT / "benches/layering/RESULTS.md").read_text().strip(),
+            *(f"## {title}\n\n{text}" for title, text in sections.items()),
         ]
     ) + "\n"
 
@@ -326,18 +323,21 @@ class Bench:
 
     def sets(self):
         """The two sets of packages, each as a project with a lock that both sides read."""
-        platform_tag = f"{platform.machine()}-manylinux_2_28"
         sources = {"data": ROOT / "examples/data", "large": ROOT / "benches/large"}
         for name, source in sources.items():
             if name not in self.chosen:
                 continue
             project = self.project(name, {"app.py": (source / "app.py").read_text()})
-            run(
-                *["uv", "pip", "compile", "--quiet", "--generate-hashes", "--only-binary", ":all:"],
-                *["--python-version", self.version, "--python-platform", platform_tag],
-                *["-o", project / "pylock.toml", source / "requirements.txt"],
-            )
+            self.lock(project, source)
         return self.chosen
+
+    def lock(self, project, source):
+        """Locks the requirements of `source` for the project, as both sides read them."""
+        run(
+            *["uv", "pip", "compile", "--quiet", "--generate-hashes", "--only-binary", ":all:"],
+            *["--python-version", self.version, "--python-platform", f"{platform.machine()}-manylinux_2_28"],
+            *["-o", project / "pylock.toml", source / "requirements.txt"],
+        )
 
     def build(self, name, options=""):
         return f"{LAMBIMG} build {WORK}/projects/{name} --base {self.base} -t {name} {options}".strip()
@@ -939,6 +939,28 @@ class Bench:
         part.table(["tag", "median", "against the first"], [[c.name, seconds(m), times(m / medians[0])] for c, m in zip(commands, medians)])
         ratio = medians[1] / medians[0]
         part.target("cold runner, one line changed, against the same without a cache", "≥ 10 ×", times(ratio), ratio >= 10)
+        return part
+
+    def part_functions(self):
+        part = Part("Fifty functions of one project")
+        part.say(
+            "Functions with the dependencies of `examples/data` and a directory of their own, all fifty or one of them, into"
+            " the store. Before each run it holds the wheels, proven as they were fetched, and nothing else, as in (a)."
+        )
+        names = [f"function{number:02}" for number in range(50)]
+        files = {f"{name}/app.py": f"def handler(event, context):\n    return '{name}'\n" for name in names}
+        tables = "".join(f'[tool.lambimg.functions.{name}]\nsource = "{name}"\n' for name in names)
+        settings = f'[tool.lambimg]\npython = "{self.version}"\nhandler = "app.handler"\n{tables}'
+        project = self.project("functions", files | {"pyproject.toml": settings})
+        self.lock(project, ROOT / "examples/data")
+        fifty = f"{LAMBIMG} build {project} --base {self.base} -t functions/{{function}}"
+        run(*shlex.split(fifty))
+        forget = self.wheels_only()
+        commands = [Command("one", f"{fifty} --function {names[0]}", forget), Command("fifty", fifty, forget)]
+        one, all_of_them = race(commands, self.runs)
+        ratio = all_of_them / one
+        part.table(["functions", "median", "against one"], [["1", seconds(one), times(1)], ["50", seconds(all_of_them), f"{ratio:.2f} ×"]])
+        part.target("fifty functions, cold, against one", "< 2 ×", f"{ratio:.2f} ×", ratio < 2)
         return part
 
     def task_root(self, name, bytecode, suffix=""):

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::build::{function, own_files, real};
 use crate::file_tree::{self, Content, FileTree, Node};
+use crate::plan::Plan;
 use crate::plan::image::{ExtraFile, Source};
-use crate::plan::{Needs, Plan};
 
 /// The files, as they will stand in the image.
 ///
@@ -106,9 +106,7 @@ pub(super) fn of(file: &ExtraFile, plan: &Plan) -> Result<FileTree, function::Er
         tree.insert(file.to.clone(), Node::Directory, &owner)?;
         // What a run writes there would move the next one's image.
         let mut skip = own_files(plan);
-        if let Needs::Requirements { lock, .. } | Needs::Project { lock, .. } = &plan.needs {
-            skip.extend(real(lock));
-        }
+        skip.extend(plan.locks.iter().filter_map(|lock| real(lock)));
         function::whole_directory(&from, &file.to, &owner, &skip, &mut tree)?;
         return Ok(match file.executable {
             Some(executable) => with_mode(&tree, executable, &owner)?,

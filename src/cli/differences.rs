@@ -2,7 +2,6 @@
 //!
 //! The JSON's shape is an interface, numbered by `version`; keys are only ever added within one.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use lambimg::build::verify::{Finding, Report};
@@ -10,7 +9,7 @@ use lambimg::oci::compare::{Change, Difference, Kind, Place};
 use lambimg::oci::image;
 use serde_json::{Value, json};
 
-use crate::terminal::visible;
+use crate::terminal::{self, visible};
 
 /// The version of the shape.
 const VERSION: u32 = 1;
@@ -46,18 +45,7 @@ pub(crate) fn table(report: &Report, sides: [&str; 2]) -> String {
         let text = format!("{}: {count} more {files}", layers(place));
         [visible(&text), String::new(), String::new(), String::new()]
     }));
-    let width = |column: usize| {
-        let cells = lines.iter().map(|line| line[column].chars().count());
-        cells.max().unwrap_or(0)
-    };
-    let widths = [width(0), width(1), width(2)];
-    let mut text = String::new();
-    for [place, first, second, cause] in &lines {
-        let [a, b, c] = widths;
-        let line = format!("{place:<a$}  {first:<b$}  {second:<c$}  {cause}");
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
+    terminal::table(&lines, 4)
 }
 
 /// The whole report as JSON.

@@ -50,6 +50,7 @@ use lambimg::config::{Config, Project, Setting};
 use lambimg::lambda::sandbox;
 use lambimg::oci::layer::Packing;
 use lambimg::oci::reference::{Name, Reference};
+use lambimg::plan::functions::Locks;
 use lambimg::plan::reach::{self, Reach};
 use lambimg::plan::{self, Plan, Policy, Request};
 use lambimg::progress::in_words;
@@ -545,10 +546,12 @@ fn run_build(
     let chosen = plan::functions::choose(&project, &wanted.functions)?;
     plan::functions::check_handler(&flags, &chosen)?;
     let reach = reach::reach(&project.root, &flags.clone().or(project.config.clone()))?;
+    let locks = Locks::default();
     let plans = functions::each(&chosen, terminal, |project| {
         let mut config = flags.clone().or(project.config.clone());
         opening::usual_handler(project, &mut config, terminal)?;
-        Ok(plan::make(project, wanted.request(config)?)?)
+        let locks = locks.clone();
+        Ok(plan::make(project, wanted.request(config, locks)?)?)
     })?;
     plan::functions::check_together(&plans)?;
     if wanted.dry_run {
@@ -654,11 +657,13 @@ fn any_plans(
     terminal: &Terminal,
 ) -> Result<Vec<Plan>, Failure> {
     let all = plan::functions::choose(project, &[])?;
+    let locks = Locks::default();
     functions::each(&all, terminal, |project| {
         let mut config = flags.clone().or(project.config.clone());
         any_handler(&mut config);
         let request = Request {
             config,
+            locks: locks.clone(),
             policy,
             epoch: surroundings::variable("SOURCE_DATE_EPOCH")?,
             today: surroundings::today(),
@@ -783,10 +788,11 @@ impl NeedsArguments {
 }
 
 impl BuildArguments {
-    fn request(&self, config: Config) -> Result<Request, Failure> {
+    fn request(&self, config: Config, locks: Locks) -> Result<Request, Failure> {
         let own_files = self.results.metadata_file.iter().cloned();
         Ok(Request {
             config,
+            locks,
             outputs: self.outputs.clone(),
             own_files: own_files.chain(Surroundings::read().cache()).collect(),
             push: self.push,

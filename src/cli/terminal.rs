@@ -407,6 +407,29 @@ fn bar(label: &str, total: Option<u64>) -> ProgressBar {
     bar.with_message(label.to_owned())
 }
 
+/// Lines of as many columns each: of the first `left` the beginnings are below one another, of the others the ends.
+pub(crate) fn table<R: AsRef<[String]>>(rows: &[R], left: usize) -> String {
+    let columns = rows.first().map_or(0, |row| row.as_ref().len());
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row.as_ref()[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.as_ref().iter().zip(&widths).enumerate() {
+            let _ = if column < left {
+                write!(line, "{cell:<width$}  ")
+            } else {
+                write!(line, "{cell:>width$}  ")
+            };
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
 /// The runtimes as a table.
 pub(crate) fn bases_table(today: &str) -> String {
     let mut text = format!(

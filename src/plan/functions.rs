@@ -3,10 +3,13 @@
 //! Pure, as the plan is. What a function is made of is `config`'s word and no other than that of a project with one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-use super::{Error, Needs, Plan, read_architecture, read_package_names, read_path, read_runtime};
-use crate::config::{Chosen, Config, Functions, Place, Project, Setting, nearest_of};
+use super::{
+    Error, Needs, Plan, read_architecture, read_needs, read_package_names, read_path, read_runtime,
+};
+use crate::config::{Config, Place, Project, Setting, nearest_of};
 use crate::http;
 use crate::lambda::Architecture;
 use crate::oci::reference::Name;
@@ -233,44 +236,89 @@ impl Question {
     }
 }
 
-/// What the name of a function's own lock has beside that of the project's, so that no two functions make one file
-/// anew in turn. What `config` has from elsewhere than a file is the same for all.
-fn lock_part(
-    functions: &Functions,
-    chosen: &Chosen,
-    config: &Config,
-    has_wanted: bool,
-) -> Result<Option<String>, Error> {
-    let common = of_all_functions(config);
-    let question_of = |mut config: Config, alone| {
-        if !has_wanted {
-            (config.extras, config.groups) = (None, None);
+/// The locks of a project's functions, worked out with the first of several plans. Clones are the same, and for plans
+/// of one project with the same flags and variables.
+#[derive(Debug, Clone, Default)]
+pub struct Locks(Arc<OnceLock<BTreeMap<String, PathBuf>>>);
+
+impl Locks {
+    /// The lock of each function that keeps one.
+    pub(super) fn of(
+        &self,
+        project: &Project,
+        config: &Config,
+    ) -> Result<&BTreeMap<String, PathBuf>, Error> {
+        if let Some(locks) = self.0.get() {
+            return Ok(locks);
         }
-        Question::of(&config, alone)
+        let locks = locks_of_all(project, config)?;
+        Ok(self.0.get_or_init(|| locks))
+    }
+}
+
+/// The locks of all functions, such that no two make one file anew in turn. What `config` has from elsewhere than a
+/// file is the same for all.
+fn locks_of_all(project: &Project, config: &Config) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let Some(chosen) = &project.function else {
+        return Ok(BTreeMap::new());
     };
-    let shared = question_of(common.clone().or(chosen.shared.clone()), None)?;
-    let mut asked = BTreeMap::new();
-    for (name, function) in functions {
+    let common = of_all_functions(config);
+    let (mut locks, mut asked, mut parts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for (name, function) in &*project.config.functions {
         let own = &function.config;
+        let merged = common.clone().or(own.clone()).or(chosen.shared.clone());
+        // Whose settings mean nothing has no lock.
+        let Ok(mut needs) = read_needs(project, merged.requirements.as_ref()) else {
+            continue;
+        };
+        // Requirements have neither extras nor groups.
+        let has_wanted = matches!(needs, Needs::Project { .. });
+        let Some(lock) = needs.lock_mut() else {
+            continue;
+        };
+        locks.insert(name.clone(), lock.clone());
+        if is_anothers(project, lock) {
+            continue;
+        }
+        let question_of = |mut config: Config, alone| {
+            if !has_wanted {
+                (config.extras, config.groups) = (None, None);
+            }
+            Question::of(&config, alone)
+        };
         let is_alone = own.base.is_some()
             || own.glibc.is_some()
             || own.exclude_newer.is_some()
             || own.build.is_some();
-        let merged = common.clone().or(own.clone()).or(chosen.shared.clone());
-        // Whose settings mean nothing has no lock.
+        let shared = question_of(common.clone().or(chosen.shared.clone()), None)?;
         if let Ok(question) = question_of(merged, is_alone.then(|| name.to_lowercase())) {
+            parts.insert(name, question.part(&shared));
             asked.insert(name, question);
         }
     }
-    let mut parts: BTreeMap<&String, Option<String>> = asked
-        .iter()
-        .map(|(name, question)| (*name, question.part(&shared)))
-        .collect();
     // Two different questions may come to the same words; functions' names differ, so that this ends.
     while let Some(name) = first_at_odds(&asked, &parts) {
         parts.insert(name, Some(name.to_lowercase()));
     }
-    Ok(parts.remove(&chosen.name).flatten())
+    for (name, lock) in &mut locks {
+        if let Some(Some(part)) = parts.get(name) {
+            *lock = lock.with_file_name(lock_name(&name_of_file(lock), part));
+        }
+    }
+    Ok(locks)
+}
+
+/// Whether it is another tool's, and so for all functions.
+fn is_anothers(project: &Project, lock: &Path) -> bool {
+    let name = name_of_file(lock);
+    let is_main = name == "pylock.toml" && project.needs.contains(&"pylock.toml");
+    let is_anothers = (is_main && !project.own_lock) || project.named_locks.contains(&name);
+    is_anothers && lock.parent() == Some(&project.root)
+}
+
+fn name_of_file(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// The first function whose part another has that asks something else, and which could have its name for it.
@@ -313,21 +361,12 @@ pub(super) fn with_own_lock(
     mut needs: Needs,
     project: &Project,
     config: &Config,
+    locks: &Locks,
 ) -> Result<Needs, Error> {
-    // Requirements have neither extras nor groups.
-    let has_wanted = matches!(needs, Needs::Project { .. });
-    let (Some(chosen), Some(lock)) = (&project.function, needs.lock_mut()) else {
-        return Ok(needs);
-    };
-    let name = lock.file_name().unwrap_or_default();
-    let name = name.to_string_lossy().into_owned();
-    let is_main = name == "pylock.toml" && project.needs.contains(&"pylock.toml");
-    let is_anothers = (is_main && !project.own_lock) || project.named_locks.contains(&name);
-    if is_anothers && lock.parent() == Some(&project.root) {
-        return Ok(needs);
-    }
-    if let Some(part) = lock_part(&project.config.functions, chosen, config, has_wanted)? {
-        *lock = lock.with_file_name(lock_name(&name, &part));
+    if let (Some(chosen), Some(lock)) = (&project.function, needs.lock_mut())
+        && let Some(own) = locks.of(project, config)?.get(&chosen.name)
+    {
+        lock.clone_from(own);
     }
     Ok(needs)
 }
@@ -354,7 +393,6 @@ mod tests {
     use super::*;
     use crate::config::Listed;
     use crate::plan::{Request, make};
-    use std::path::Path;
 
     fn project(text: &str) -> Project {
         let config = Config::from_toml(text, "lambimg.toml").unwrap().unwrap();
@@ -369,8 +407,10 @@ mod tests {
     fn plans_with(project: &Project, flags: &Config, outputs: &[&str]) -> Result<Vec<Plan>, Error> {
         let chosen = choose(project, &[])?;
         check_handler(flags, &chosen)?;
+        let locks = Locks::default();
         let plans = chosen.iter().map(|one| {
             let request = Request {
+                locks: locks.clone(),
                 config: flags.clone().or(one.config.clone()),
                 outputs: outputs.iter().map(|&output| output.to_owned()).collect(),
                 ..Request::default()
@@ -531,6 +571,28 @@ mod tests {
                 "pylock.x-y.toml",
                 "pylock.z.toml"
             ]
+        );
+    }
+
+    #[test]
+    fn each_knows_the_locks_of_all() {
+        let tables =
+            "[functions.a]\nextras = ['x']\n[functions.b]\n[functions.c]\nextras = ['y']\n";
+        let all = ["x", "y"].map(|part| format!("/src/Shop/pylock.{part}.toml"));
+        let all: BTreeSet<_> = all
+            .iter()
+            .chain([&"/src/Shop/pylock.toml".to_owned()])
+            .map(PathBuf::from)
+            .collect();
+        for plan in plans(&format!("handler = 'a.b'\n{tables}")).unwrap() {
+            assert_eq!(plan.locks, all);
+        }
+        let [one] = &plans("handler = 'a.b'\n").unwrap()[..] else {
+            panic!("one plan")
+        };
+        assert_eq!(
+            one.locks,
+            BTreeSet::from([PathBuf::from("/src/Shop/pylock.toml")])
         );
     }
 

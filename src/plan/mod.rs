@@ -355,6 +355,8 @@ pub struct Policy {
 pub struct Request {
     /// The merged configuration.
     pub config: Config,
+    /// The locks of all functions; to be shared by requests that differ in nothing but the function.
+    pub locks: functions::Locks,
     /// `KIND:PATH`, as written.
     pub outputs: Vec<String>,
     /// Further files that the run writes, which are no part of the function.
@@ -432,6 +434,8 @@ pub struct Plan {
     pub own_files: Vec<PathBuf>,
     /// Files that say what any function of the project needs, which are no part of this one either.
     pub others_needs: Vec<PathBuf>,
+    /// The locks that builds of the project keep, for any of its functions.
+    pub locks: BTreeSet<PathBuf>,
     /// References it is pushed to.
     pub push: Vec<Reference>,
     /// References of images that layers are taken over from, beside those it is pushed to.
@@ -473,7 +477,10 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         refuse_of_project(project, &config, request.policy)?;
     }
     let needs = read_needs(project, config.requirements.as_ref())?;
-    let needs = functions::with_own_lock(needs, project, &config)?;
+    let mut needs = functions::with_own_lock(needs, project, &config, &request.locks)?;
+    let of_all = request.locks.of(project, &config);
+    let of_all = of_all.into_iter().flat_map(|locks| locks.values().cloned());
+    let locks = of_all.chain(needs.lock_mut().cloned()).collect();
     let wanted = Wanted {
         extras: read_package_names(config.extras.as_ref())?,
         groups: read_package_names(config.groups.as_ref())?,
@@ -526,6 +533,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         is_archive: project.is_archive,
         own_files,
         others_needs: functions::needs_of_all(project),
+        locks,
         push: if request.push { push } else { Vec::new() },
         cache_from: read_references(config.cache_from.as_ref())?,
         policy: request.policy,
@@ -1038,7 +1046,7 @@ impl fmt::Display for Plan {
         for (what, pairs) in named {
             for (name, value) in pairs {
                 let is_secret = check::is_secret(name, value);
-                let value = if is_secret { "…" } else { value };
+                let value = if is_secret { check::HIDDEN } else { value };
                 line(what, &format_args!("{name}={value}"))?;
             }
         }

@@ -127,9 +127,7 @@ fn add(archive: &mut Archive, root: &Path, directory: &Path, is_out: &mut dyn Fn
 /// A line for each finding: rule, level, path and message.
 fn findings(forge: &Forge) -> Vec<String> {
     let project = Project::new();
-    let directory = project.beside("image");
-    forge.write(&directory);
-    let image = format!("oci:{}", directory.display());
+    let image = forge.write_beside(&project);
     // The older system's age, and the tests that pandas brings, are told as well.
     let check = [
         "check",

@@ -433,6 +433,29 @@ fn functions_that_want_other_packages_have_other_locks() {
     }
 }
 
+/// A lock that one build makes would move the image that the next makes of another function.
+#[test]
+fn no_lock_of_any_function_is_sent() {
+    let (project, index) = grouped();
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    let files = "handler = 'app.handler'\nfiles = [{ from = '.', to = '/opt/all' }]\n";
+    let settings = settings.replace("handler = 'app.handler'\n", files);
+    project.file("pyproject.toml", settings);
+    project.file("sub/pylock.other.toml", "lock-version = '1.0'\n");
+    let dry_run = || project.lambimg(["build", "--dry-run"]).succeed();
+    let before = dry_run();
+    assert!(
+        before.contains("/opt/all/sub/pylock.other.toml"),
+        "{before}"
+    );
+    project.lambimg(["lock"]).index(&index.url()).succeed();
+    let sent = |told: &str| {
+        let lines = told.lines().filter(|line| line.contains("/opt/all"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(sent(&dry_run()), sent(&before));
+}
+
 #[test]
 fn another_tools_lock_is_read_for_each() {
     let (project, index) = grouped();

@@ -72,9 +72,7 @@ fn forged(project: &Project) -> String {
     for name in HOSTILE {
         forge.function.file(name, "hostile");
     }
-    let directory = project.beside("image");
-    forge.write(&directory);
-    format!("oci:{}", directory.display())
+    forge.write_beside(project)
 }
 
 fn report(project: &Project, image: &str) -> Value {
@@ -145,9 +143,7 @@ fn a_command_is_told_without_its_secrets() {
         "--password=hunter2",
         "postgres://app:hunter2@db/orders"
     ]);
-    let directory = project.beside("image");
-    forge.write(&directory);
-    let image = format!("oci:{}", directory.display());
+    let image = forge.write_beside(&project);
     let text = project.lambimg(["inspect", &image]).succeed();
     let of_command = |line: &&str| line.starts_with("entry point") || line.starts_with("command");
     let lines: Vec<_> = text.lines().filter(of_command).collect();
@@ -225,9 +221,7 @@ fn a_layer_that_cannot_be_read_is_told() {
     let project = Project::new();
     let mut forge = Forge::sound();
     forge.packing = Packing::Zstd;
-    let directory = project.beside("image");
-    forge.write(&directory);
-    let image = format!("oci:{}", directory.display());
+    let image = forge.write_beside(&project);
     assert_said!(project.lambimg(["inspect", &image]).run());
     assert_eq!(report(&project, &image)["unread"], json!([3]));
 }

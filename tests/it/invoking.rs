@@ -375,7 +375,7 @@ impl Served {
 
     fn end(mut self) -> Outcome {
         self.running.signal("TERM");
-        let ended = self.running.outcome(Duration::from_secs(10));
+        let ended = self.running.outcome(PATIENCE);
         assert_eq!(ended.code, Some(0), "{}", ended.rendering());
         ended
     }
@@ -571,7 +571,7 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
         assert_eq!(served.call("function", &[], "{}").text(), "\"done\"");
     }
     served.running.signal("TERM");
-    let ended = served.running.outcome(Duration::from_secs(10));
+    let ended = served.running.outcome(PATIENCE);
     assert_eq!(ended.code, Some(0), "{}", ended.rendering());
 }
 

@@ -508,7 +508,7 @@ fn a_signal_ends_a_push_at_once() {
         let ended = child.wait().unwrap();
         assert_eq!(ended.code(), Some(code));
         assert!(
-            sent.elapsed() < Duration::from_secs(2),
+            sent.elapsed() < Duration::from_secs(10),
             "{:?}",
             sent.elapsed()
         );

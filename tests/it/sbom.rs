@@ -333,9 +333,7 @@ fn a_layer_that_cannot_be_read_has_no_document() {
     let project = Project::new();
     let mut forge = Forge::sound();
     forge.packing = Packing::Zstd;
-    let directory = project.beside("image");
-    forge.write(&directory);
-    let image = format!("oci:{}", directory.display());
+    let image = forge.write_beside(&project);
     let outcome = project.lambimg(["sbom", &image]).run();
     assert_eq!(outcome.code, Some(INPUT), "{}", outcome.rendering());
     assert_said!(outcome);

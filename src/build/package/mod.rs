@@ -76,16 +76,24 @@ pub(super) struct Package {
     known: BTreeMap<ImagePath, Digest>,
 }
 
-/// Refuses places that hold something else, before anything is built.
+/// Refuses places that hold something else, or that there is no directory for, before anything is built.
 pub(super) fn check_writable(plan: &Plan) -> Result<(), Error> {
-    let mut others = plan.packages.iter().filter(|path| {
-        let found = fs::metadata(path);
-        found.is_ok_and(|found| !found.is_file())
-    });
-    match others.next() {
-        Some(path) => Err(Error::Special(path.clone())),
-        None => Ok(()),
+    for path in &plan.packages {
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(Error::Special(path.clone()));
+        }
+        if let Err(source) = fs::metadata(directory_of(path)) {
+            let path = path.clone();
+            return Err(Error::Write { path, source });
+        }
     }
+    Ok(())
+}
+
+/// The directory that a file is or will be in.
+fn directory_of(path: &Path) -> &Path {
+    let directory = path.parent().filter(|parent| *parent != Path::new(""));
+    directory.unwrap_or(Path::new("."))
 }
 
 /// Puts together what goes into the package; `function` are the function's files without their bytecode.
@@ -177,12 +185,11 @@ impl Package {
             path: path.to_owned(),
             source,
         };
-        let directory = path.parent().filter(|parent| *parent != Path::new(""));
         let file = tempfile::Builder::new()
             .prefix(blob_store::UNFINISHED)
             // As the umask has it.
             .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(directory.unwrap_or(Path::new(".")))
+            .tempfile_in(directory_of(path))
             .map_err(failed)?;
         let mut writer = Writer::new(BufWriter::new(file));
         let date = Date::of_epoch(plan.epoch);

@@ -6,7 +6,7 @@ use lambimg::lambda::check::Level;
 
 use super::{Compared, Mark, Row, Section};
 use crate::findings::told;
-use crate::terminal::{Terminal, visible};
+use crate::terminal::{self, Terminal, visible};
 
 /// As many rows of a table are shown.
 const MOST: usize = 20;
@@ -57,18 +57,13 @@ fn table(section: &Section, terminal: &Terminal) -> String {
     } else {
         &section.rows[..]
     };
-    let cells: Vec<_> = shown.iter().map(|row| (row, cells(row))).collect();
-    let width = |column: usize| {
-        let lengths = cells.iter().map(|(_, row)| row[column].chars().count());
-        lengths.max().unwrap_or(0)
-    };
-    let widths = [width(0), width(1), width(2)];
+    let cells: Vec<_> = shown.iter().map(cells).collect();
+    let words = shown.iter().map(|row| row.word.len()).max().unwrap_or(0);
     let mut text = format!("\n{}\n", title(section.title, terminal));
-    for (row, [word, name, what, note]) in &cells {
-        let [a, b, c] = widths;
-        let word = terminal.paint_result(colour(row.mark), &format!("{word:<a$}"));
-        let line = format!("  {word}  {name:<b$}  {what:<c$}  {note}");
-        let _ = writeln!(text, "{}", line.trim_end());
+    for (row, line) in shown.iter().zip(terminal::table(&cells, 4).lines()) {
+        let (word, rest) = line.split_at(words.min(line.len()));
+        let word = terminal.paint_result(colour(row.mark), word);
+        let _ = writeln!(text, "  {word}{rest}");
     }
     let more = section.rows.len() - shown.len();
     if more > 0 {
@@ -103,21 +98,9 @@ fn colour(mark: Mark) -> &'static str {
 fn of_sizes(rows: &[[String; 7]], terminal: &Terminal) -> String {
     let head = ["", "unpacked", "", "", "compressed", "", ""].map(str::to_owned);
     let rows: Vec<_> = [&head].into_iter().chain(rows).collect();
-    let width = |column: usize| {
-        let lengths = rows.iter().map(|row| row[column].chars().count());
-        lengths.max().unwrap_or(0)
-    };
     let mut text = format!("\n{}\n", title("Size", terminal));
-    for row in &rows {
-        let mut line = String::from("  ");
-        for (column, cell) in row.iter().enumerate() {
-            let width = width(column);
-            let _ = match column {
-                0 => write!(line, "{cell:<width$}"),
-                _ => write!(line, "  {cell:>width$}"),
-            };
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
+    for line in terminal::table(&rows, 1).lines() {
+        let _ = writeln!(text, "  {line}");
     }
     text
 }

@@ -628,7 +628,7 @@ fn of_package(error: &package::Error) -> Advice {
         package::Error::Changed(_) => {
             hint("build again when nothing writes to the project", REFUSED)
         }
-        package::Error::Write { source, .. } => of_write(source),
+        package::Error::Write { source, .. } => of_output(source),
         package::Error::Special(_) => {
             hint("name a file, or a place where there is nothing yet", USAGE)
         }
@@ -693,19 +693,24 @@ fn is_damage(error: &io::Error) -> bool {
     }
 }
 
-fn of_layout(error: &layout::Error) -> Advice {
-    match error {
-        layout::Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            hint("check the spelling of the path", USAGE)
-        }
-        layout::Error::Io { source, .. } if is_damage(source) => {
-            hint("build the image again", REFUSED)
-        }
-        layout::Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => hint(
+/// A file that the user names could not be written.
+fn of_output(error: &io::Error) -> Advice {
+    match error.kind() {
+        io::ErrorKind::NotFound => hint("check the spelling of the path", USAGE),
+        io::ErrorKind::StorageFull => hint(
             "make room there (`lambimg cache prune` does where the store is); nothing half written was kept",
             REFUSED,
         ),
-        layout::Error::Io { .. } => hint("check the path and its permissions", REFUSED),
+        _ => hint("check the path and its permissions", REFUSED),
+    }
+}
+
+fn of_layout(error: &layout::Error) -> Advice {
+    match error {
+        layout::Error::Io { source, .. } if is_damage(source) => {
+            hint("build the image again", REFUSED)
+        }
+        layout::Error::Io { source, .. } => of_output(source),
         layout::Error::Special(_) => {
             hint("name a file that may be replaced, or a new one", REFUSED)
         }

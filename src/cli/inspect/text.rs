@@ -12,7 +12,7 @@ use lambimg::build::inventory::{Layer, Package};
 use lambimg::lambda::check;
 
 use super::{Inspected, LARGEST, LIMIT};
-use crate::terminal::{counted, visible};
+use crate::terminal::{counted, table, visible};
 
 /// Columns of the names of settings.
 const INDENT: usize = 19;
@@ -156,29 +156,6 @@ fn base(inspected: &Inspected<'_>) -> String {
         ("base digest", escaped(&base.digest)),
         ("base made", created.into_iter().collect()),
     ])
-}
-
-/// Lines of as many columns each: of the first `left` the beginnings are below one another, of the others the ends.
-fn table(rows: &[Vec<String>], left: usize) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let _ = if column < left {
-                write!(line, "{cell:<width$}  ")
-            } else {
-                write!(line, "{cell:>width$}  ")
-            };
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
 }
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {

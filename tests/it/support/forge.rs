@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::support::architecture;
 use crate::support::digest;
 use crate::support::elf;
+use crate::support::project::Project;
 use crate::support::registry::Registry;
 
 /// The date of all that is made: 1980-01-01.
@@ -295,6 +296,13 @@ impl Forge {
         let top = descriptor(OCI_INDEX, &index);
         blobs.extend([statement, config, manifest, index]);
         [attestation, top]
+    }
+
+    /// Writes it beside a project, and gives the name that the command line has for it.
+    pub(crate) fn write_beside(&self, project: &Project) -> String {
+        let directory = project.beside("image");
+        self.write(&directory);
+        format!("oci:{}", directory.display())
     }
 
     /// Writes it into an OCI directory, under the name `image`.

@@ -177,8 +177,12 @@ impl Built {
         let project = Project::new();
         let name = self.name();
         let arguments = ["serve", &name, "--port", "0", "--name", "judged"];
+        // Whoever runs the tests may ignore SIGHUP, as `nohup` has it.
+        let mut serve = Command::new("env");
+        serve.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_lambimg")]);
+        serve.args(arguments.iter().chain(flags));
         let running = project
-            .lambimg(arguments.iter().chain(flags))
+            .run_by(serve)
             .env("LAMBIMG_CACHE_DIR", &self.store)
             .spawn();
         let mut served = Served {
