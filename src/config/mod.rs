@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -242,8 +243,8 @@ pub struct Config {
     pub repository: Repository,
     /// How images are checked.
     pub check: Check,
-    /// The functions of a project that has several.
-    pub functions: Functions,
+    /// The functions of a project that has several, of which each one's configuration has them all.
+    pub functions: Arc<Functions>,
 }
 
 /// How images are checked: the table `check`.
@@ -568,7 +569,7 @@ impl Config {
         let mut config = Self::default();
         for (key, value) in table {
             if key.get_ref() == functions::TABLE {
-                config.functions = functions::read(value, &place)?;
+                config.functions = Arc::new(functions::read(value, &place)?);
             } else {
                 config.read(key, value, &place)?;
             }
@@ -806,7 +807,7 @@ impl Project {
             (Some(_), Some(_)) => return Err(Error::TwoFiles),
             (section, file) => section.or(file).unwrap_or_default(),
         };
-        let functions = config.functions.values_mut();
+        let functions = Arc::make_mut(&mut config.functions).values_mut();
         let sources = functions.map(|function| &mut function.config.source);
         for source in sources.chain([&mut config.source]).flatten() {
             settle_source(source, &absolute)?;
