@@ -30,6 +30,8 @@ use crate::python::lock::LockedWheel;
 
 /// Functions made at once: more than there are processors, for some wait for the network.
 const PARALLEL: usize = 8;
+/// Tries where blobs of the store are damaged: a layer, the wheel that it is made of, the sources of that.
+const TRIES: usize = 4;
 
 /// Builds what the plans say and brings it where they say, the results in the plans' order. Where one cannot be made,
 /// nothing is named, written or pushed: each that failed has its error, by [`Error::Shared`] where several have it in
@@ -86,22 +88,27 @@ async fn run(
     });
     whole(writable.collect())?;
     let pins = whole(pinnings(plans))?;
-    let (Ok(done) | Err(done)) = Box::pin(bring(plans, &pins, tools)).await;
-    let mut is_damaged = false;
-    for error in done.iter().filter_map(|done| done.as_ref().err()) {
-        is_damaged |= cache::has_dropped_damage(error, tools).await;
-    }
-    if is_damaged {
+    let (mut has_told, mut tries) = (false, 0);
+    loop {
+        let done = Box::pin(bring(plans, &pins, &mut has_told, tools)).await;
+        let (Ok(results) | Err(results)) = &done;
+        let mut is_damaged = false;
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            is_damaged |= cache::has_dropped_damage(error, tools).await;
+        }
+        tries += 1;
+        if !is_damaged || tries == TRIES {
+            return done;
+        }
         // Once more, with what was dropped made or fetched anew.
-        return Box::pin(bring(plans, &pins, tools)).await;
     }
-    Ok(done)
 }
 
 /// Makes all images and brings them where the plans say.
 async fn bring(
     plans: &[Arc<Plan>],
     pins: &[Pinning],
+    has_told: &mut bool,
     tools: &Tools,
 ) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
     let (made, destinations) = attempt(plans, pins, tools).await?;
@@ -111,8 +118,10 @@ async fn bring(
         pins.keep(false, &tools.progress)
             .map_err(|error| alike(plans, error))?;
     }
-    let told = made.iter().map(|made| made.told.clone());
-    tell(plans, &told.collect::<Vec<_>>(), &tools.progress);
+    if !std::mem::replace(has_told, true) {
+        let told = made.iter().map(|made| made.told.clone());
+        tell(plans, &told.collect::<Vec<_>>(), &tools.progress);
+    }
     deliver(made, destinations, tools).await
 }
 
