@@ -270,7 +270,9 @@ fn common(plan: &Plan) -> String {
         packages: Vec::new(),
         push: Vec::new(),
         cache_from: Vec::new(),
+        flags: Vec::new(),
         warnings: Vec::new(),
+        ignored: BTreeSet::new(),
         ..plan.clone()
     };
     format!("{plan:?}")
