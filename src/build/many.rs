@@ -197,23 +197,22 @@ fn own<T>(result: Result<T, Error>) -> Result<T, Error> {
     }
 }
 
-/// Names the images, writes and pushes them.
+/// Writes the images, names them once all are written, and pushes them.
 async fn deliver(
     made: Vec<Unnamed>,
     destinations: Destinations,
     tools: &Tools,
 ) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
-    let kept = made.into_iter().map(|made| {
-        keep(&made.built.image, &made.built.plan.names, tools)?;
-        Ok((made.built, made.package))
-    });
-    let kept = whole(kept.collect())?;
     let mut written = Vec::new();
-    for (built, package) in kept {
+    for Unnamed { built, package, .. } in made {
         let done = write_outputs(&built, package, &tools.own(&built.plan)).await;
         written.push(done.map(|()| built));
     }
     let built = whole(written)?;
+    let kept = built
+        .iter()
+        .map(|built| keep(&built.image, &built.plan.names, tools));
+    whole(kept.collect())?;
     let images: Vec<_> = built.iter().map(|built| &built.image).collect();
     let pushed = Box::pin(destinations.finish(&images)).await;
     // Of what failed it decides whether there is another try.

@@ -148,3 +148,23 @@ fn where_one_cannot_be_made_none_is_named_or_pushed() {
     let errors = errors.filter(|line| line.starts_with("error"));
     assert_eq!(errors.count(), 1, "{}", outcome.stderr);
 }
+
+#[test]
+fn where_one_cannot_be_written_none_is_named() {
+    let many = Many::new();
+    let made = many.build(&[]);
+    let layer = &made["functions"]["c"]["layers"][0]["digest"];
+    let blob = format!("out/c/blobs/{}", layer.as_str().unwrap().replace(':', "/"));
+    // A blob cannot take the place of a directory with something in it.
+    let version = "{\"imageLayoutVersion\":\"1.0.0\"}";
+    many.project.file("out/c/oci-layout", version);
+    many.project.file(&format!("{blob}/in-the-way"), "");
+    let outcome = many.run(&["-t", "shop-{function}:1", "-o", "oci:out/{function}"]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.rendering());
+    let index = fs::read_to_string(many.project.cache().join("index.json"));
+    assert!(!index.unwrap().contains("shop-"));
+    let errors = outcome.stderr.lines();
+    let errors: Vec<_> = errors.filter(|line| line.starts_with("error")).collect();
+    assert_eq!(errors.len(), 1, "{}", outcome.stderr);
+    assert!(errors[0].starts_with("error: function `c`: cannot write"), "{}", outcome.stderr);
+}
