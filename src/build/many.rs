@@ -15,6 +15,7 @@ use crate::build::bootstrap;
 use crate::build::compiling::Compiler;
 use crate::build::dependencies::{self, Dependencies};
 use crate::build::earlier::Earlier;
+use crate::build::locking::Upgrade;
 use crate::build::once::Once;
 use crate::build::pinning::{Pinning, Renewal};
 use crate::build::pushing::Destinations;
@@ -360,33 +361,59 @@ pub(super) async fn extensions(
     tools.once.of(&key, Box::pin(make)).await
 }
 
-/// Makes the locks of what decides the plan's image, and gives their paths: that of the packages, unless there are
-/// none or another tool has them, and that of all else.
-///
-/// # Errors
-/// See [`Error`].
-pub async fn lock(plan: Plan, renewal: Renewal, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
-    lock_all(vec![plan], renewal, tools).await
+/// Why there are no locks.
+#[derive(Debug)]
+pub struct Unlocked {
+    /// The function that it is so of, if it is one's.
+    pub function: Option<String>,
+    /// Why.
+    pub error: Error,
 }
 
-/// As [`lock`], of all functions of a project: each lock is made once, and its path given once.
+impl From<Error> for Unlocked {
+    fn from(error: Error) -> Self {
+        Self {
+            function: None,
+            error,
+        }
+    }
+}
+
+/// What is locked already.
+#[derive(Default)]
+struct Locked {
+    bases: BTreeMap<String, Base>,
+    /// Questions that are answered.
+    done: BTreeSet<String>,
+}
+
+/// Makes the locks of what decides the plans' images, each once, and gives their paths: those of packages, unless there
+/// are none or another tool has them, and that of all else.
 ///
 /// # Errors
 /// Those of the first function that has one.
-pub async fn lock_all(
+pub async fn lock(
     plans: Vec<Plan>,
     renewal: Renewal,
     tools: &Tools,
-) -> Result<Vec<PathBuf>, Error> {
+) -> Result<Vec<PathBuf>, Unlocked> {
     let plans = together(plans);
     let warnings = plans.iter().map(|plan| {
         let warnings = plan.warnings.iter();
         warnings.map(|text| (true, text.clone())).collect()
     });
     tell(&plans, &warnings.collect::<Vec<_>>(), &tools.progress);
-    for plan in &plans {
-        locking::to_lock(plan, &renewal.others)?;
-    }
+    let to_lock = plans
+        .iter()
+        .map(|plan| locking::to_lock(plan, &renewal.others));
+    let to_lock: Vec<_> = to_lock.collect();
+    // One that has nothing to lock is no reason to leave the others.
+    let has_nothing = |done: &Result<(), Error>| matches!(done, Err(Error::NothingToLock(_)));
+    let nobody_has = to_lock.iter().all(has_nothing);
+    let refused = to_lock
+        .into_iter()
+        .filter(|done| nobody_has || !has_nothing(done));
+    refused.collect::<Result<(), _>>()?;
     let Some(first) = plans.first() else {
         return Ok(Vec::new());
     };
@@ -395,24 +422,47 @@ pub async fn lock_all(
         pins: Pinning::open(first, renewal)?,
         ..tools.clone()
     };
-    let (mut paths, mut bases, mut done) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+    let (mut paths, mut locked) = (Vec::new(), Locked::default());
     for plan in &plans {
-        // The base decides what fits.
-        let base = match bases.entry(base_key(plan)) {
-            Entry::Occupied(base) => base.into_mut(),
-            Entry::Vacant(base) => base.insert(base::resolve(plan, tools).await?),
-        };
-        let target = dependencies::target(plan, base);
-        let question = (&plan.needs, &plan.wanted, &plan.exclude_newer, &plan.builds);
-        if done.insert(format!(
-            "packages {target} {:?} {question:?}",
-            plan.resolver
-        )) {
-            paths.extend(locking::lock(plan, target, &upgrade, tools).await?);
-        }
-        if !done.insert(format!("rest {} {}", onto(base, None), common(plan))) {
-            continue;
-        }
+        let of_plan = lock_one(plan, &upgrade, &mut locked, tools).await;
+        let of_plan = of_plan.map_err(|error| Unlocked {
+            function: plan.function.clone(),
+            error,
+        });
+        paths.extend(of_plan?);
+    }
+    tools
+        .pins
+        .retain_extensions(plans.iter().map(|plan| &**plan));
+    tools.pins.keep(true, &tools.progress)?;
+    paths.extend(tools.pins.path().map(Path::to_owned));
+    let mut seen = BTreeSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
+    Ok(paths)
+}
+
+/// Locks what one plan asks that was not asked yet, and gives the path of its packages' lock.
+async fn lock_one(
+    plan: &Arc<Plan>,
+    upgrade: &Upgrade,
+    locked: &mut Locked,
+    tools: &Tools,
+) -> Result<Option<PathBuf>, Error> {
+    // The base decides what fits.
+    let base = match locked.bases.entry(base_key(plan)) {
+        Entry::Occupied(base) => base.into_mut(),
+        Entry::Vacant(base) => base.insert(base::resolve(plan, tools).await?),
+    };
+    let done = &mut locked.done;
+    let target = dependencies::target(plan, base);
+    let question = (&plan.needs, &plan.wanted, &plan.exclude_newer, &plan.builds);
+    let question = format!("packages {target} {:?} {question:?}", plan.resolver);
+    let path = if done.insert(question) {
+        locking::lock(plan, target, upgrade, tools).await?
+    } else {
+        None
+    };
+    if done.insert(format!("rest {} {}", onto(base, None), common(plan))) {
         dependencies::pin(plan, base, tools).await?;
         if !base.has_runtime_client {
             let lines = &plan.runtime.runtime_client;
@@ -423,12 +473,5 @@ pub async fn lock_all(
             super::compiler(plan, true, tools).await?;
         }
     }
-    tools
-        .pins
-        .retain_extensions(plans.iter().map(|plan| &**plan));
-    tools.pins.keep(true, &tools.progress)?;
-    paths.extend(tools.pins.path().map(Path::to_owned));
-    let mut seen = BTreeSet::new();
-    paths.retain(|path| seen.insert(path.clone()));
-    Ok(paths)
+    Ok(path)
 }

@@ -54,7 +54,7 @@ use crate::build::compiling::{Compiler, Counts, Report};
 use crate::build::dependencies::Dependencies;
 use crate::build::earlier::{Earlier, Key};
 use crate::build::explicit::Explicit;
-pub use crate::build::many::{lock, lock_all};
+pub use crate::build::many::lock;
 use crate::build::once::Once;
 use crate::build::package::Package;
 use crate::build::pinning::{Asker, Pinning, Refusal, Renewal};

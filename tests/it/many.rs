@@ -166,5 +166,9 @@ fn where_one_cannot_be_written_none_is_named() {
     let errors = outcome.stderr.lines();
     let errors: Vec<_> = errors.filter(|line| line.starts_with("error")).collect();
     assert_eq!(errors.len(), 1, "{}", outcome.stderr);
-    assert!(errors[0].starts_with("error: function `c`: cannot write"), "{}", outcome.stderr);
+    assert!(
+        errors[0].starts_with("error: function `c`: cannot write"),
+        "{}",
+        outcome.stderr
+    );
 }
