@@ -21,7 +21,7 @@ use crate::build::pinning::{Pinning, Renewal};
 use crate::build::pushing::Destinations;
 use crate::build::wheel_layers::WheelLayer;
 use crate::build::{
-    Built, Error, Tools, Unnamed, cache, keep, locking, make, opt, package, write_outputs,
+    Built, Error, Tools, Unnamed, cache, keep, locking, make, opt, package, project, write_outputs,
 };
 use crate::file_tree::FileTree;
 use crate::oci::layout;
@@ -359,6 +359,24 @@ pub(super) async fn extensions(
     let key = format!("extensions {}", common(plan));
     let make = async { opt::layers(plan, tools).await.map(Arc::new) };
     tools.once.of(&key, Box::pin(make)).await
+}
+
+/// What the project's wheel holds, which is built once.
+pub(super) async fn project(
+    plan: &Arc<Plan>,
+    base: &Base,
+    tools: &Tools,
+) -> Result<FileTree, Error> {
+    let target = dependencies::target(plan, base);
+    let by = (&plan.project, plan.resolver, &plan.policy, plan.epoch);
+    let of_wheel = format!("project {target} {by:?}");
+    let of_tree = format!("project's tree {} {}", onto(base, None), common(plan));
+    let work = async {
+        let build = Box::pin(project::wheel(plan, target, tools));
+        let wheel = tools.once.of(&of_wheel, build).await?;
+        dependencies::tree_of_one(plan, base, wheel, tools).await
+    };
+    tools.once.of(&of_tree, Box::pin(work)).await
 }
 
 /// Why there are no locks.

@@ -149,6 +149,52 @@ fn where_one_cannot_be_made_none_is_named_or_pushed() {
     assert_eq!(errors.count(), 1, "{}", outcome.stderr);
 }
 
+/// A backend that writes down, beside the project, that it was asked.
+const BACKEND: &str = r#"
+import os, zipfile
+
+def build_wheel(out, config_settings=None, metadata_directory=None):
+    with open("LOG", "a") as log:
+        log.write("built\n")
+    with zipfile.ZipFile(os.path.join(out, "shop-1.0-py3-none-any.whl"), "w") as wheel:
+        wheel.write("src/shop.py", "shop.py")
+        wheel.writestr("shop-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
+        wheel.writestr("shop-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("shop-1.0.dist-info/RECORD", "")
+    return "shop-1.0-py3-none-any.whl"
+"#;
+
+#[test]
+fn the_projects_wheel_is_built_once_for_all() {
+    let project = Project::new();
+    let log = project.beside("log");
+    project.file(
+        "backend.py",
+        BACKEND.replace("LOG", &log.display().to_string()),
+    );
+    project.file(
+        "src/shop.py",
+        "def handler(event, context):\n    return 'ok'\n",
+    );
+    let base = Base::aws("3.12").reference();
+    let mut settings = format!(
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n\
+         [tool.lambimg]\npython = '3.12'\nbase = '{base}'\nhandler = 'shop.handler'\n"
+    );
+    for name in FUNCTIONS {
+        writeln!(settings, "[tool.lambimg.functions.{name}]").unwrap();
+    }
+    project.file("pyproject.toml", settings);
+    let outcome = project.lambimg(["build", "-o", "oci:../{function}"]).run();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    assert_eq!(fs::read_to_string(&log).unwrap(), "built\n");
+    let warned = outcome.stderr.matches("not in its RECORD");
+    assert_eq!(warned.count(), 1, "{}", outcome.stderr);
+    for name in FUNCTIONS {
+        Image::in_directory(&project.beside(name)).assert_accepted_by_lambda();
+    }
+}
+
 #[test]
 fn where_one_cannot_be_written_none_is_named() {
     let many = Many::new();
