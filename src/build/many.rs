@@ -15,12 +15,13 @@ use crate::build::bootstrap;
 use crate::build::compiling::Compiler;
 use crate::build::dependencies::{self, Dependencies};
 use crate::build::earlier::Earlier;
+use crate::build::locking::Upgrade;
 use crate::build::once::Once;
 use crate::build::pinning::{Pinning, Renewal};
 use crate::build::pushing::Destinations;
 use crate::build::wheel_layers::WheelLayer;
 use crate::build::{
-    Built, Error, Tools, Unnamed, cache, keep, locking, make, opt, package, write_outputs,
+    Built, Error, Tools, Unnamed, cache, keep, locking, make, opt, package, project, write_outputs,
 };
 use crate::file_tree::FileTree;
 use crate::oci::layout;
@@ -30,6 +31,8 @@ use crate::python::lock::LockedWheel;
 
 /// Functions made at once: more than there are processors, for some wait for the network.
 const PARALLEL: usize = 8;
+/// Tries where blobs of the store are damaged: a layer, the wheel that it is made of, the sources of that.
+const TRIES: usize = 4;
 
 /// Builds what the plans say and brings it where they say, the results in the plans' order. Where one cannot be made,
 /// nothing is named, written or pushed: each that failed has its error, by [`Error::Shared`] where several have it in
@@ -86,22 +89,27 @@ async fn run(
     });
     whole(writable.collect())?;
     let pins = whole(pinnings(plans))?;
-    let (Ok(done) | Err(done)) = Box::pin(bring(plans, &pins, tools)).await;
-    let mut is_damaged = false;
-    for error in done.iter().filter_map(|done| done.as_ref().err()) {
-        is_damaged |= cache::has_dropped_damage(error, tools).await;
-    }
-    if is_damaged {
+    let (mut has_told, mut tries) = (false, 0);
+    loop {
+        let done = Box::pin(bring(plans, &pins, &mut has_told, tools)).await;
+        let (Ok(results) | Err(results)) = &done;
+        let mut is_damaged = false;
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            is_damaged |= cache::has_dropped_damage(error, tools).await;
+        }
+        tries += 1;
+        if !is_damaged || tries == TRIES {
+            return done;
+        }
         // Once more, with what was dropped made or fetched anew.
-        return Box::pin(bring(plans, &pins, tools)).await;
     }
-    Ok(done)
 }
 
 /// Makes all images and brings them where the plans say.
 async fn bring(
     plans: &[Arc<Plan>],
     pins: &[Pinning],
+    has_told: &mut bool,
     tools: &Tools,
 ) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
     let (made, destinations) = attempt(plans, pins, tools).await?;
@@ -111,8 +119,10 @@ async fn bring(
         pins.keep(false, &tools.progress)
             .map_err(|error| alike(plans, error))?;
     }
-    let told = made.iter().map(|made| made.told.clone());
-    tell(plans, &told.collect::<Vec<_>>(), &tools.progress);
+    if !std::mem::replace(has_told, true) {
+        let told = made.iter().map(|made| made.told.clone());
+        tell(plans, &told.collect::<Vec<_>>(), &tools.progress);
+    }
     deliver(made, destinations, tools).await
 }
 
@@ -188,23 +198,22 @@ fn own<T>(result: Result<T, Error>) -> Result<T, Error> {
     }
 }
 
-/// Names the images, writes and pushes them.
+/// Writes the images, names them once all are written, and pushes them.
 async fn deliver(
     made: Vec<Unnamed>,
     destinations: Destinations,
     tools: &Tools,
 ) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
-    let kept = made.into_iter().map(|made| {
-        keep(&made.built.image, &made.built.plan.names, tools)?;
-        Ok((made.built, made.package))
-    });
-    let kept = whole(kept.collect())?;
     let mut written = Vec::new();
-    for (built, package) in kept {
+    for Unnamed { built, package, .. } in made {
         let done = write_outputs(&built, package, &tools.own(&built.plan)).await;
         written.push(done.map(|()| built));
     }
     let built = whole(written)?;
+    let kept = built
+        .iter()
+        .map(|built| keep(&built.image, &built.plan.names, tools));
+    whole(kept.collect())?;
     let images: Vec<_> = built.iter().map(|built| &built.image).collect();
     let pushed = Box::pin(destinations.finish(&images)).await;
     // Of what failed it decides whether there is another try.
@@ -261,7 +270,9 @@ fn common(plan: &Plan) -> String {
         packages: Vec::new(),
         push: Vec::new(),
         cache_from: Vec::new(),
+        flags: Vec::new(),
         warnings: Vec::new(),
+        ignored: BTreeSet::new(),
         ..plan.clone()
     };
     format!("{plan:?}")
@@ -350,33 +361,77 @@ pub(super) async fn extensions(
     tools.once.of(&key, Box::pin(make)).await
 }
 
-/// Makes the locks of what decides the plan's image, and gives their paths: that of the packages, unless there are
-/// none or another tool has them, and that of all else.
-///
-/// # Errors
-/// See [`Error`].
-pub async fn lock(plan: Plan, renewal: Renewal, tools: &Tools) -> Result<Vec<PathBuf>, Error> {
-    lock_all(vec![plan], renewal, tools).await
+/// What the project's wheel holds, which is built once.
+pub(super) async fn project(
+    plan: &Arc<Plan>,
+    base: &Base,
+    tools: &Tools,
+) -> Result<FileTree, Error> {
+    let target = dependencies::target(plan, base);
+    let by = (&plan.project, plan.resolver, &plan.policy, plan.epoch);
+    let of_wheel = format!("project {target} {by:?}");
+    let of_tree = format!("project's tree {} {}", onto(base, None), common(plan));
+    let work = async {
+        let build = Box::pin(project::wheel(plan, target, tools));
+        let wheel = tools.once.of(&of_wheel, build).await?;
+        dependencies::tree_of_one(plan, base, wheel, tools).await
+    };
+    tools.once.of(&of_tree, Box::pin(work)).await
 }
 
-/// As [`lock`], of all functions of a project: each lock is made once, and its path given once.
+/// Why there are no locks.
+#[derive(Debug)]
+pub struct Unlocked {
+    /// The function that it is so of, if it is one's.
+    pub function: Option<String>,
+    /// Why.
+    pub error: Error,
+}
+
+impl From<Error> for Unlocked {
+    fn from(error: Error) -> Self {
+        Self {
+            function: None,
+            error,
+        }
+    }
+}
+
+/// What is locked already.
+#[derive(Default)]
+struct Locked {
+    bases: BTreeMap<String, Base>,
+    /// Questions that are answered.
+    done: BTreeSet<String>,
+}
+
+/// Makes the locks of what decides the plans' images, each once, and gives their paths: those of packages, unless there
+/// are none or another tool has them, and that of all else.
 ///
 /// # Errors
 /// Those of the first function that has one.
-pub async fn lock_all(
+pub async fn lock(
     plans: Vec<Plan>,
     renewal: Renewal,
     tools: &Tools,
-) -> Result<Vec<PathBuf>, Error> {
+) -> Result<Vec<PathBuf>, Unlocked> {
     let plans = together(plans);
     let warnings = plans.iter().map(|plan| {
         let warnings = plan.warnings.iter();
         warnings.map(|text| (true, text.clone())).collect()
     });
     tell(&plans, &warnings.collect::<Vec<_>>(), &tools.progress);
-    for plan in &plans {
-        locking::to_lock(plan, &renewal.others)?;
-    }
+    let to_lock = plans
+        .iter()
+        .map(|plan| locking::to_lock(plan, &renewal.others));
+    let to_lock: Vec<_> = to_lock.collect();
+    // One that has nothing to lock is no reason to leave the others.
+    let has_nothing = |done: &Result<(), Error>| matches!(done, Err(Error::NothingToLock(_)));
+    let nobody_has = to_lock.iter().all(has_nothing);
+    let refused = to_lock
+        .into_iter()
+        .filter(|done| nobody_has || !has_nothing(done));
+    refused.collect::<Result<(), _>>()?;
     let Some(first) = plans.first() else {
         return Ok(Vec::new());
     };
@@ -385,24 +440,47 @@ pub async fn lock_all(
         pins: Pinning::open(first, renewal)?,
         ..tools.clone()
     };
-    let (mut paths, mut bases, mut done) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+    let (mut paths, mut locked) = (Vec::new(), Locked::default());
     for plan in &plans {
-        // The base decides what fits.
-        let base = match bases.entry(base_key(plan)) {
-            Entry::Occupied(base) => base.into_mut(),
-            Entry::Vacant(base) => base.insert(base::resolve(plan, tools).await?),
-        };
-        let target = dependencies::target(plan, base);
-        let question = (&plan.needs, &plan.wanted, &plan.exclude_newer, &plan.builds);
-        if done.insert(format!(
-            "packages {target} {:?} {question:?}",
-            plan.resolver
-        )) {
-            paths.extend(locking::lock(plan, target, &upgrade, tools).await?);
-        }
-        if !done.insert(format!("rest {} {}", onto(base, None), common(plan))) {
-            continue;
-        }
+        let of_plan = lock_one(plan, &upgrade, &mut locked, tools).await;
+        let of_plan = of_plan.map_err(|error| Unlocked {
+            function: plan.function.clone(),
+            error,
+        });
+        paths.extend(of_plan?);
+    }
+    tools
+        .pins
+        .retain_extensions(plans.iter().map(|plan| &**plan));
+    tools.pins.keep(true, &tools.progress)?;
+    paths.extend(tools.pins.path().map(Path::to_owned));
+    let mut seen = BTreeSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
+    Ok(paths)
+}
+
+/// Locks what one plan asks that was not asked yet, and gives the path of its packages' lock.
+async fn lock_one(
+    plan: &Arc<Plan>,
+    upgrade: &Upgrade,
+    locked: &mut Locked,
+    tools: &Tools,
+) -> Result<Option<PathBuf>, Error> {
+    // The base decides what fits.
+    let base = match locked.bases.entry(base_key(plan)) {
+        Entry::Occupied(base) => base.into_mut(),
+        Entry::Vacant(base) => base.insert(base::resolve(plan, tools).await?),
+    };
+    let done = &mut locked.done;
+    let target = dependencies::target(plan, base);
+    let question = (&plan.needs, &plan.wanted, &plan.exclude_newer, &plan.builds);
+    let question = format!("packages {target} {:?} {question:?}", plan.resolver);
+    let path = if done.insert(question) {
+        locking::lock(plan, target, upgrade, tools).await?
+    } else {
+        None
+    };
+    if done.insert(format!("rest {} {}", onto(base, None), common(plan))) {
         dependencies::pin(plan, base, tools).await?;
         if !base.has_runtime_client {
             let lines = &plan.runtime.runtime_client;
@@ -413,12 +491,5 @@ pub async fn lock_all(
             super::compiler(plan, true, tools).await?;
         }
     }
-    tools
-        .pins
-        .retain_extensions(plans.iter().map(|plan| &**plan));
-    tools.pins.keep(true, &tools.progress)?;
-    paths.extend(tools.pins.path().map(Path::to_owned));
-    let mut seen = BTreeSet::new();
-    paths.retain(|path| seen.insert(path.clone()));
-    Ok(paths)
+    Ok(path)
 }

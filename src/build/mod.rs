@@ -54,7 +54,7 @@ use crate::build::compiling::{Compiler, Counts, Report};
 use crate::build::dependencies::Dependencies;
 use crate::build::earlier::{Earlier, Key};
 use crate::build::explicit::Explicit;
-pub use crate::build::many::{lock, lock_all};
+pub use crate::build::many::lock;
 use crate::build::once::Once;
 use crate::build::package::Package;
 use crate::build::pinning::{Asker, Pinning, Refusal, Renewal};
@@ -804,7 +804,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         let options = function_options(plan);
         let package = async {
             let (tree, options) = if is_package {
-                let tree = project::tree(plan, &base, &source, own).await?;
+                let tree = project::tree(plan, &base, &source, tools).await?;
                 // How a backend compresses is up to the machine that it runs on.
                 let packing = Packing::Recompressed;
                 (tree, layer::Options { packing, ..options })

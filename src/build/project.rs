@@ -8,11 +8,12 @@ use std::io;
 use std::sync::Arc;
 
 use crate::build::base::Base;
-use crate::build::dependencies;
-use crate::build::{Error, Tools, has_handler};
+use crate::build::{Error, Tools, has_handler, many};
 use crate::file_tree::FileTree;
 use crate::lambda::Handler;
 use crate::plan::Plan;
+use crate::python::Target;
+use crate::python::lock::LockedWheel;
 use crate::python::source;
 
 /// Whether the project goes in as its wheel: where the user does not say it, because it has a build system
@@ -60,6 +61,20 @@ pub(super) fn may_hold(plan: &Plan, files: &FileTree) -> bool {
     files.iter().any(|(path, _)| named(path.file_name()))
 }
 
+/// The project's wheel.
+///
+/// # Errors
+/// Those of building.
+pub(super) async fn wheel(
+    plan: &Plan,
+    target: Target,
+    tools: &Tools,
+) -> Result<LockedWheel, Error> {
+    let workshop = tools.workshop(plan);
+    let wheel = source::wheel_of_directory(&plan.project, target, &workshop).await;
+    wheel.map_err(|error| Error::Project(Box::new(error)))
+}
+
 /// What the project's wheel holds, as it will stand in the image; `files` are the project's own.
 ///
 /// # Errors
@@ -70,11 +85,7 @@ pub(super) async fn tree(
     files: &FileTree,
     tools: &Tools,
 ) -> Result<FileTree, Error> {
-    let target = dependencies::target(plan, base);
-    let workshop = tools.workshop(plan);
-    let wheel = source::wheel_of_directory(&plan.project, target, &workshop).await;
-    let wheel = wheel.map_err(|error| Error::Project(Box::new(error)))?;
-    let mut tree = dependencies::tree_of_one(plan, base, wheel, tools).await?;
+    let mut tree = many::project(plan, base, tools).await?;
     let is_apart = plan.source != plan.project;
     if is_apart || (!has_handler(plan, &tree) && has_handler(plan, files)) {
         tree.merge(files.clone())?;

@@ -641,9 +641,13 @@ fn run_lock(
         base: wanted.upgrade_base,
         others: wanted.upgrade(),
     };
-    let paths = block_on(build::lock_all(plans, renewal, &tools))?;
+    let paths = block_on(build::lock(plans, renewal, &tools))?;
     limit_store(limit, &tools, terminal);
-    for path in paths? {
+    let paths = paths.map_err(|many::Unlocked { function, error }| {
+        let function: Vec<_> = function.into_iter().collect();
+        Failure::from(error).of_functions(&function)
+    })?;
+    for path in paths {
         terminal.print(&format!("{}\n", path.display()))?;
     }
     Ok(())

@@ -243,7 +243,7 @@ pub struct Config {
     pub repository: Repository,
     /// How images are checked.
     pub check: Check,
-    /// The functions of a project that has several.
+    /// The functions of a project that has several, of which each one's configuration has them all.
     pub functions: Arc<Functions>,
 }
 

@@ -401,6 +401,21 @@ fn several_damaged_blobs_are_made_again_at_once() {
     assert_whole(&layout);
 }
 
+/// What a damaged layer is made of may be damaged as well, and that is seen only when it is made.
+#[test]
+fn damage_below_damage_is_mended() {
+    let shop = Shop::open();
+    let expected = shop.build("some:1", &[]).succeed();
+    damage(&shop.layer("dependencies"));
+    damage(&shop.wheel("lower"));
+    let output = format!("oci:{}:1", shop.project.beside("layout").display());
+    let outcome = shop.build("some:1", &["-o", &output]).run();
+    assert_eq!(outcome.stdout, expected, "{}", outcome.rendering());
+    let told = outcome.stderr.matches("was damaged and is dropped");
+    assert_eq!(told.count(), 2, "{}", outcome.rendering());
+    assert_whole(&shop.project.cache());
+}
+
 /// The mode of a wheel's member has no check sum but the wheel's own.
 #[test]
 fn damage_that_no_check_sum_shows_is_noticed() {

@@ -457,6 +457,34 @@ fn no_lock_of_any_function_is_sent() {
 }
 
 #[test]
+fn what_cannot_be_locked_is_told_of_its_function() {
+    let project = shop();
+    let settings = fs::read_to_string(project.path().join("lambimg.toml")).unwrap();
+    let other = "[functions.pay]\npython = \"3.13\"\n";
+    project.file("lambimg.toml", settings.replace("[functions.pay]\n", other));
+    let outcome = expect_failure(USAGE, project.lambimg(["lock"]).run());
+    assert_said!(outcome);
+}
+
+#[test]
+fn a_function_without_packages_is_no_reason_to_upgrade_none() {
+    let project = shop();
+    let index = Index::start();
+    index.serve(&Wheel::pure("common", "1.0"));
+    let settings = fs::read_to_string(project.path().join("lambimg.toml")).unwrap();
+    let other = "[functions.pay]\nrequirements = \"pay.txt\"\n";
+    project.file("lambimg.toml", settings.replace("[functions.pay]\n", other));
+    project.file("pay.txt", "common\n");
+    let run = |arguments: &[&str]| project.lambimg(arguments).index(&index.url()).run();
+    assert_eq!(run(&["lock"]).code, Some(0));
+    index.serve(&Wheel::pure("common", "1.1"));
+    let outcome = run(&["lock", "--upgrade-package", "common"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    let lock = fs::read_to_string(project.path().join("pylock.pay.toml")).unwrap();
+    assert!(lock.contains("1.1"), "{lock}");
+}
+
+#[test]
 fn another_tools_lock_is_read_for_each() {
     let (project, index) = grouped();
     let mut uv = Command::new(tool("uv"));

@@ -62,6 +62,11 @@ impl Many {
     fn build(&self, arguments: &[&str]) -> Value {
         let outcome = self.run(arguments);
         assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        self.made()
+    }
+
+    /// What the last build told, of which nothing in the store is half done.
+    fn made(&self) -> Value {
         assert_whole(&self.project.cache());
         serde_json::from_slice(&fs::read(self.project.beside("made.json")).unwrap()).unwrap()
     }
@@ -82,7 +87,12 @@ fn what_functions_share_is_made_and_sent_once() {
     let (many, registry) = (Many::new(), Registry::start());
     let tag = registry.name("shop-{function}:1");
     let push = ["-t", &tag, "--push"];
-    let made = many.build(&push);
+    let outcome = many.run(&push);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    // Names of their own make it no other work.
+    let worked = outcome.stderr.matches("dependencies from");
+    assert_eq!(worked.count(), 1, "{}", outcome.stderr);
+    let made = many.made();
     let fetched = many.index.requests();
     let big = fetched.iter().filter(|asked| asked.contains("big-1.0"));
     assert_eq!(big.count(), 1, "{fetched:?}");
@@ -137,4 +147,74 @@ fn where_one_cannot_be_made_none_is_named_or_pushed() {
     let errors = outcome.stderr.lines();
     let errors = errors.filter(|line| line.starts_with("error"));
     assert_eq!(errors.count(), 1, "{}", outcome.stderr);
+}
+
+/// A backend that writes down, beside the project, that it was asked.
+const BACKEND: &str = r#"
+import os, zipfile
+
+def build_wheel(out, config_settings=None, metadata_directory=None):
+    with open("LOG", "a") as log:
+        log.write("built\n")
+    with zipfile.ZipFile(os.path.join(out, "shop-1.0-py3-none-any.whl"), "w") as wheel:
+        wheel.write("src/shop.py", "shop.py")
+        wheel.writestr("shop-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
+        wheel.writestr("shop-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("shop-1.0.dist-info/RECORD", "")
+    return "shop-1.0-py3-none-any.whl"
+"#;
+
+#[test]
+fn the_projects_wheel_is_built_once_for_all() {
+    let project = Project::new();
+    let log = project.beside("log");
+    project.file(
+        "backend.py",
+        BACKEND.replace("LOG", &log.display().to_string()),
+    );
+    project.file(
+        "src/shop.py",
+        "def handler(event, context):\n    return 'ok'\n",
+    );
+    let base = Base::aws("3.12").reference();
+    let mut settings = format!(
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n\
+         [tool.lambimg]\npython = '3.12'\nbase = '{base}'\nhandler = 'shop.handler'\n"
+    );
+    for name in FUNCTIONS {
+        writeln!(settings, "[tool.lambimg.functions.{name}]").unwrap();
+    }
+    project.file("pyproject.toml", settings);
+    let outcome = project.lambimg(["build", "-o", "oci:../{function}"]).run();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    assert_eq!(fs::read_to_string(&log).unwrap(), "built\n");
+    let warned = outcome.stderr.matches("not in its RECORD");
+    assert_eq!(warned.count(), 1, "{}", outcome.stderr);
+    for name in FUNCTIONS {
+        Image::in_directory(&project.beside(name)).assert_accepted_by_lambda();
+    }
+}
+
+#[test]
+fn where_one_cannot_be_written_none_is_named() {
+    let many = Many::new();
+    let made = many.build(&[]);
+    let layer = &made["functions"]["c"]["layers"][0]["digest"];
+    let blob = format!("out/c/blobs/{}", layer.as_str().unwrap().replace(':', "/"));
+    // A blob cannot take the place of a directory with something in it.
+    let version = "{\"imageLayoutVersion\":\"1.0.0\"}";
+    many.project.file("out/c/oci-layout", version);
+    many.project.file(&format!("{blob}/in-the-way"), "");
+    let outcome = many.run(&["-t", "shop-{function}:1", "-o", "oci:out/{function}"]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.rendering());
+    let index = fs::read_to_string(many.project.cache().join("index.json"));
+    assert!(!index.unwrap().contains("shop-"));
+    let errors = outcome.stderr.lines();
+    let errors: Vec<_> = errors.filter(|line| line.starts_with("error")).collect();
+    assert_eq!(errors.len(), 1, "{}", outcome.stderr);
+    assert!(
+        errors[0].starts_with("error: function `c`: cannot write"),
+        "{}",
+        outcome.stderr
+    );
 }
