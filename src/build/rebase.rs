@@ -14,7 +14,7 @@ use crate::build::pinning::Follower;
 use crate::build::{self, Error, Pushed, Tools, bootstrap};
 use crate::digest::Digest;
 use crate::lambda::{self, Runtime};
-use crate::oci::image::{BASE_DIGEST, BASE_NAME, Image};
+use crate::oci::image::{self, BASE_DIGEST, BASE_NAME, Image, LAYERS};
 use crate::oci::layout;
 use crate::oci::rebase::{self as documents, Move};
 use crate::oci::reference::{Name, Reference};
@@ -41,6 +41,14 @@ pub enum Refusal {
     OtherLayers {
         /// The base by its own word.
         base: String,
+    },
+    /// Somebody has put layers on it.
+    #[error(
+        "layer {layer} of the image is neither its base's nor one that its label `{LAYERS}` names"
+    )]
+    Foreign {
+        /// The lowest of them, counted from 1.
+        layer: usize,
     },
     /// The packages are for another Python.
     #[error("the base `{base}` has Python {has}, and the image is for {wanted}")]
@@ -302,6 +310,9 @@ async fn moved(
     if !documents::stands_on(image, old.image) {
         return Err(Refusal::OtherLayers { base: old.name }.into());
     }
+    if let Some(layer) = foreign(image, old.image) {
+        return Err(Refusal::Foreign { layer }.into());
+    }
     let client = (
         base::has_runtime_client(&old.image.config),
         base::has_runtime_client(&new.image.config),
@@ -352,6 +363,18 @@ async fn moved(
         to.labels = base::labels(glibc, runtime.python, &has);
     }
     Ok(documents::rebase(image, old.image, new.image, &to)?)
+}
+
+/// The lowest layer, counted from 1, of those that somebody has put on an image of ours, or in place of one of its own:
+/// it may be made of files of the old base.
+fn foreign(image: &Image, old: &Image) -> Option<usize> {
+    if !image.config.labels.contains_key(LAYERS) {
+        return None;
+    }
+    let digests = image.manifest.layer_digests();
+    let own = image::own_layers(&image.config.value, &digests).unwrap_or_default();
+    let mut above = old.manifest.layers.len()..digests.len();
+    above.find(|place| !own.contains(place)).map(|place| place + 1)
 }
 
 /// A base, with its name for people.

@@ -324,6 +324,10 @@ fn of_rebase(error: &rebase::Refusal) -> Advice {
             "name the new base by `--onto`; where the old one is in no registry, build again on the new one",
             REFUSED,
         ),
+        rebase::Refusal::Foreign { .. } => hint(
+            "move the image that it was put on, and put it on what comes of that: it may have files of the old base",
+            REFUSED,
+        ),
         rebase::Refusal::Python { .. } => hint(
             "name a base of the image's Python by `--onto`, or build again for the new one: its packages may be others",
             REFUSED,
