@@ -374,7 +374,9 @@ fn foreign(image: &Image, old: &Image) -> Option<usize> {
     let digests = image.manifest.layer_digests();
     let own = image::own_layers(&image.config.value, &digests).unwrap_or_default();
     let mut above = old.manifest.layers.len()..digests.len();
-    above.find(|place| !own.contains(place)).map(|place| place + 1)
+    above
+        .find(|place| !own.contains(place))
+        .map(|place| place + 1)
 }
 
 /// A base, with its name for people.
