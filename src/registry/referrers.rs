@@ -222,6 +222,7 @@ impl Repository {
     ) -> Result<(), Error> {
         let entry = artifact.entry(manifest);
         let tag = list_tag(subject);
+        let mut retry = self.retry();
         for look in 0..LOOKS {
             let found = match self.manifest(&tag, self.retry()).await {
                 Ok((raw, _)) => Some(raw),
@@ -251,7 +252,12 @@ impl Repository {
             }
             let raw = index.to_string().into_bytes();
             if let Put::BlobsUnknown(error) = self.put_document(&raw, INDEX, &tag).await? {
-                return Err(error);
+                // A manifest of the list may be written anew by somebody just now.
+                let trouble = Trouble::rare(error.to_string());
+                let progress = self.registries.client.progress();
+                if !retry.again(&tag, &trouble, progress).await {
+                    return Err(error);
+                }
             }
         }
         Err(self.protocol(format!(

@@ -782,6 +782,30 @@ fn a_document_is_attached_later() {
     assert_eq!(registry.tags("app"), ["1".to_owned(), tag]);
 }
 
+/// As Debian's registry says while somebody else puts the same document there.
+#[test]
+fn the_list_is_put_again() {
+    let registry = bent::Registry::bent(|asked, kept| {
+        if lists(asked) {
+            return Some(Reply::status(404));
+        }
+        let is_list = asked.method == "PUT" && asked.target.contains("/manifests/sha256-");
+        if !is_list || kept.bent > 0 {
+            return None;
+        }
+        kept.bent += 1;
+        Some(bent::said(
+            400,
+            "MANIFEST_BLOB_UNKNOWN",
+            "blob unknown to registry",
+        ))
+    });
+    let project = built();
+    let name = registry.name("1");
+    project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    assert_eq!(registry.asked("PUT", "/manifests/sha256-").len(), 2);
+}
+
 /// What somebody else has under the tag is not written over.
 #[test]
 fn the_tag_is_no_list() {
