@@ -161,8 +161,8 @@ pub struct Request {
     pub names: Vec<Name>,
     /// Whether it goes to the registries that are among the names.
     pub push: bool,
-    /// The project whose lock is to follow if it pins the base that is left, and the base that it is built on.
-    pub project: Option<(PathBuf, Reference)>,
+    /// The project whose lock is to follow if it pins the base that is left, and the bases that it is built on.
+    pub project: (PathBuf, Vec<Reference>),
 }
 
 /// What came of it.
@@ -204,12 +204,12 @@ pub async fn rebase(request: &Request, tools: &Tools) -> Result<Rebased, Error> 
     let new = base::with_origins(fetched, &onto);
     let to = new.manifest.digest();
     let (is_current, is_renamed) = (to == from, name.as_ref() != Some(&without_digest(&onto)));
-    let follower = match &request.project {
-        // What is built next is to stand on it, too.
-        Some((project, base)) if !is_current && *base == onto => {
-            Follower::of(project, &onto, from)?
-        }
-        _ => None,
+    let (project, bases) = &request.project;
+    // What is built next is to stand on it, too.
+    let follower = if !is_current && bases.contains(&onto) {
+        Follower::of(project, &onto, from)?
+    } else {
+        None
     };
     let moved = if is_current && !is_renamed {
         image
@@ -663,7 +663,7 @@ mod tests {
                 onto: None,
                 names: Vec::new(),
                 push: false,
-                project: None,
+                project: (PathBuf::new(), Vec::new()),
             };
             names(&request).map(|names| names[0].to_string()).ok()
         };

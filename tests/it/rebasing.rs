@@ -393,6 +393,26 @@ fn the_lock_follows_although_the_push_fails() {
     assert!(lock.contains(new), "{lock}");
 }
 
+/// Each function of a project may have a base of its own.
+#[test]
+fn the_lock_follows_the_base_of_a_function() {
+    let (project, index, registry) = (project(), index(), Registry::start());
+    let base = of_tree(&registry, &base_tree("first", "1"));
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    let functions =
+        format!("\n[tool.lambimg.functions.one]\nbase = \"{base}\"\nimage = \"app:1\"\n");
+    project.file("pyproject.toml", settings + &functions);
+    project.lambimg(["build"]).index(&index.url()).succeed();
+    of_tree(&registry, &base_tree("second", "1"));
+    let outcome = rebase(&project, &["app:1"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    let lock = fs::read_to_string(project.path().join("lambimg.lock")).unwrap();
+    let list = registry.manifest("lambda/python", "3.12").unwrap();
+    let list: Value = serde_json::from_slice(&list).unwrap();
+    let new = list["manifests"][0]["digest"].as_str().unwrap();
+    assert!(lock.contains(new), "{lock}");
+}
+
 /// Where neither config nor name tells, the layers do.
 #[test]
 fn another_system_is_refused() {
