@@ -19,7 +19,7 @@ use crate::oci::layout;
 use crate::oci::rebase::{self as documents, Move};
 use crate::oci::reference::{Name, Reference};
 use crate::python::{Glibc, PythonVersion};
-use crate::registry::pull;
+use crate::registry::{self, pull};
 
 /// The directories that may have an image's Python, the one that counts first.
 const PYTHONS: [&str; 3] = ["var/lang/bin/", "usr/local/bin/", "usr/bin/"];
@@ -36,6 +36,14 @@ pub enum Refusal {
     /// It says a digest that nobody can be asked for.
     #[error("the image says that its base is {0}, and not where that is")]
     NoBaseName(Digest),
+    /// Nobody has the documents of the base that it says any more.
+    #[error("the image stands on {base}, and its registry does not have that")]
+    OldBaseGone {
+        /// The base by the image's word.
+        base: Reference,
+        /// What the registry says.
+        source: registry::Error,
+    },
     /// What it says is not so.
     #[error("the lowest layers of the image are not those of its base {base}")]
     OtherLayers {
@@ -292,7 +300,14 @@ async fn old_base(name: Option<&Reference>, digest: Digest, tools: &Tools) -> Re
         (Some(image), None) => return Ok(image),
         (None, None) => return Err(Refusal::NoBaseName(digest).into()),
         (None, Some(name)) => {
-            let image = base::fetch(name, None, &tools.registries, &tools.store).await?;
+            let fetched = base::fetch(name, None, &tools.registries, &tools.store).await;
+            let image = fetched.map_err(|error| match error {
+                source @ registry::Error::NotFound { .. } => Error::from(Refusal::OldBaseGone {
+                    base: name.clone(),
+                    source,
+                }),
+                other => other.into(),
+            })?;
             (image, name)
         }
     };

@@ -300,6 +300,24 @@ fn an_image_in_a_registry_is_moved_in_place() {
     }
 }
 
+/// What the image has changed of it cannot be told.
+#[test]
+fn an_image_whose_base_is_gone_is_refused() {
+    let (project, index) = (project(), index());
+    let directory = project.beside("registry");
+    let registry = Registry::start_in(&directory);
+    let base = of_tree(&registry, &base_tree("first", "1"));
+    build(&project, &index, &base, "app:1");
+    let name = registry.name("functions/app:1");
+    project.lambimg(["push", "app:1", &name]).succeed();
+    fs::remove_dir_all(directory.join("storage/docker/registry/v2/repositories/lambda")).unwrap();
+    of_tree(&registry, &base_tree("second", "1"));
+    fs::remove_dir_all(project.cache()).unwrap();
+    let outcome = rebase(&project, &[&format!("docker://{name}")]);
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    assert_said!(outcome);
+}
+
 /// A base that `--onto` names, with its own registry's address.
 fn onto(registry: &Registry, tag: &str, tree: &Tree) -> String {
     of_tree(registry, tree);

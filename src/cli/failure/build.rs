@@ -317,9 +317,9 @@ const LOCK_FLAGS: [&str; 11] = [
 
 fn of_rebase(error: &rebase::Refusal) -> Advice {
     match error {
-        rebase::Refusal::NoBase | rebase::Refusal::OtherLayers { .. } => {
-            hint("build it again on the new base", REFUSED)
-        }
+        rebase::Refusal::NoBase
+        | rebase::Refusal::OldBaseGone { .. }
+        | rebase::Refusal::OtherLayers { .. } => hint("build it again on the new base", REFUSED),
         rebase::Refusal::NoBaseName(_) => hint(
             "name the new base by `--onto`; where the old one is in no registry, build again on the new one",
             REFUSED,
