@@ -40,7 +40,7 @@ pub enum Refusal {
     #[error("the image stands on {base}, and its registry does not have that")]
     OldBaseGone {
         /// The base by the image's word.
-        base: Reference,
+        base: Box<Reference>,
         /// What the registry says.
         source: registry::Error,
     },
@@ -303,7 +303,7 @@ async fn old_base(name: Option<&Reference>, digest: Digest, tools: &Tools) -> Re
             let fetched = base::fetch(name, None, &tools.registries, &tools.store).await;
             let image = fetched.map_err(|error| match error {
                 source @ registry::Error::NotFound { .. } => Error::from(Refusal::OldBaseGone {
-                    base: name.clone(),
+                    base: Box::new(name.clone()),
                     source,
                 }),
                 other => other.into(),

@@ -562,7 +562,7 @@ fn a_registry_that_lists_referrers_gets_no_tag() {
         {
             return Some(kept.answer(asked).header("OCI-Subject", subject));
         }
-        lists(asked).then(|| page(referrers(kept), None))
+        lists(asked).then(|| page(&referrers(kept), None))
     });
     let project = built();
     let name = registry.name("1");
@@ -604,7 +604,7 @@ fn referrers(kept: &bent::Kept) -> Vec<Value> {
 }
 
 /// A page of a list of referrers, and where the next is.
-fn page(manifests: Vec<Value>, next: Option<&str>) -> Reply {
+fn page(manifests: &[Value], next: Option<&str>) -> Reply {
     let list = json!({"schemaVersion": 2, "manifests": manifests});
     let reply = Reply::status(200).body(list.to_string());
     match next {
@@ -626,14 +626,14 @@ fn a_document_of_an_earlier_push_is_found_on_a_later_page() {
         }
         lists(asked).then(|| {
             if asked.target.contains("?page=2") {
-                return page(referrers(kept), Some("?page=2"));
+                return page(&referrers(kept), Some("?page=2"));
             }
             let mut others = referrers(kept);
             for other in &mut others {
                 let annotations = other["annotations"].as_object_mut().unwrap();
                 annotations.retain(|name, _| name.starts_with("org."));
             }
-            page(others, Some("?page=2"))
+            page(&others, Some("?page=2"))
         })
     });
     let project = built();
@@ -650,10 +650,10 @@ fn a_document_of_an_earlier_push_is_found_on_a_later_page() {
 /// With the first page go credentials, and so no page of another host is asked for.
 #[test]
 fn a_page_at_another_host_is_not_asked_for() {
-    let other = Server::start(|_| page(Vec::new(), None));
+    let other = Server::start(|_| page(&[], None));
     let next = format!("http://{}/v2/app/referrers/x", other.address());
     let registry =
-        bent::Registry::bent(move |asked, _| lists(asked).then(|| page(Vec::new(), Some(&next))));
+        bent::Registry::bent(move |asked, _| lists(asked).then(|| page(&[], Some(&next))));
     let project = built();
     let name = registry.name("1");
     for _ in 0..2 {
@@ -680,7 +680,7 @@ fn a_document_under_the_tag_of_a_registry_that_lists_now_is_found() {
             {
                 return Some(kept.answer(asked).header("OCI-Subject", subject));
             }
-            lists(asked).then(|| page(Vec::new(), None))
+            lists(asked).then(|| page(&[], None))
         })
     };
     let project = built();
