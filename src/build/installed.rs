@@ -9,12 +9,9 @@ use std::io;
 use crate::blob_store::{BlobStore, MemoKey};
 use crate::build::base::Base;
 use crate::build::{Error, Tools};
+use crate::lambda::check;
 use crate::oci::Descriptor;
 use crate::oci::flatten::{self, Layer, Tree};
-use crate::python::normalize_name;
-
-/// Directories whose packages Lambda's Python finds.
-const PLACES: [&str; 3] = ["/site-packages", "/dist-packages", "/var/runtime"];
 
 /// Versions by normal name.
 pub(super) type Packages = BTreeMap<String, String>;
@@ -26,7 +23,7 @@ pub(super) type Packages = BTreeMap<String, String>;
 pub(super) async fn packages(base: &Base, tools: &Tools) -> Result<Packages, Error> {
     let layers = base.image.manifest.layers.clone();
     let digests = layers.iter().map(|layer| layer.digest.as_bytes());
-    let key = MemoKey::new("installed 2", digests);
+    let key = MemoKey::new("installed 3", digests);
     if let Some(packages) = tools.store.recall(&key) {
         return Ok(packages);
     }
@@ -65,22 +62,12 @@ fn read(stated: &[Descriptor], store: &BlobStore) -> Result<Packages, Error> {
     }
     let tree = Tree::new(&layers);
     let found = tree.paths().filter_map(|path| {
-        let package = package_of(path)?;
+        let package = check::of_base(path)?;
         Some((tree.get(path, &layers)?.layer, package))
     });
     let mut found: Vec<_> = found.collect();
     found.sort_by_key(|(layer, _)| *layer);
     Ok(found.into_iter().map(|(_, package)| package).collect())
-}
-
-/// The package whose metadata this path is.
-fn package_of(path: &str) -> Option<(String, String)> {
-    let path = format!("/{}", path.trim_start_matches(['.', '/']));
-    let (directory, last) = path.strip_suffix("/METADATA")?.rsplit_once('/')?;
-    let information = last.strip_suffix(".dist-info")?;
-    let (name, version) = information.split_once('-')?;
-    let is_place = PLACES.iter().any(|place| directory.ends_with(place));
-    is_place.then(|| (normalize_name(name), version.to_owned()))
 }
 
 #[cfg(test)]
@@ -141,20 +128,21 @@ mod tests {
     #[test]
     fn packages_are_those_that_python_finds() {
         let found =
-            |path: &str| package_of(path).map(|(name, version)| format!("{name} {version}"));
+            |path: &str| check::of_base(path).map(|(name, version)| format!("{name} {version}"));
         let site = "var/lang/lib/python3.12/site-packages";
         assert_eq!(
             found(&format!("{site}/Boto_3-1.34.0.dist-info/METADATA")).unwrap(),
             "boto-3 1.34.0"
         );
         assert_eq!(
-            found("./var/runtime/botocore-1.34.dist-info/METADATA").unwrap(),
+            found("var/runtime/botocore-1.34.dist-info/METADATA").unwrap(),
             "botocore 1.34"
         );
         for other in [
             format!("{site}/pip/_vendor/rich-1.dist-info/METADATA"),
             format!("{site}/boto3-1.dist-info/RECORD"),
             format!("{site}/METADATA"),
+            "data/var/runtime/botocore-1.34.dist-info/METADATA".to_owned(),
             "METADATA".to_owned(),
         ] {
             assert_eq!(found(&other), None, "{other}");

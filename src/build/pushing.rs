@@ -35,6 +35,13 @@ use crate::registry::tags::Look;
 const LOOKS: usize = 16;
 const PUSHES: usize = 4;
 
+/// When an image was made, in RFC 3339: what is made of it again is the same.
+const CREATED: &str = "org.opencontainers.image.created";
+/// What a document that was made here knows of the image's wheels: their hashes, or not of all layers.
+const SBOM: &str = "lambimg.sbom";
+const WHOLE: &str = "whole";
+const LESS: &str = "without-wheels";
+
 /// Tells of layers as they are made; the default tells nobody. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Announcer {
@@ -424,10 +431,14 @@ pub async fn attach(
             digest: None,
         };
         let document = sbom::document(&subject, Some(&name), &wheels, format)?;
+        let knowledge = if lacks { LESS } else { WHOLE };
+        let mut annotations = BTreeMap::from([(SBOM, knowledge.to_owned())]);
+        annotations.extend(sbom::created(&subject).map(|date| (CREATED, date)));
         let artifact = Artifact {
             media_type: format.media_type(),
             document: document.into_bytes(),
-            created: sbom::created(&subject),
+            annotations,
+            replaces: (!lacks).then_some((SBOM, LESS)),
         };
         let (store, registries) = (&tools.store, &tools.registries);
         let (options, progress) = (&tools.pushing, &tools.progress);
@@ -436,7 +447,7 @@ pub async fn attach(
             let push = Push::begin(to, Vec::new(), store, registries, options, progress)?;
             let described = image.manifest.descriptor();
             let earlier = if lacks {
-                push.attached(&described, &artifact).await
+                push.attached(&described, artifact.media_type, SBOM).await
             } else {
                 None
             };

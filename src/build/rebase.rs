@@ -14,12 +14,12 @@ use crate::build::pinning::Follower;
 use crate::build::{self, Error, Pushed, Tools, bootstrap};
 use crate::digest::Digest;
 use crate::lambda::{self, Runtime};
-use crate::oci::image::{BASE_DIGEST, BASE_NAME, Image};
+use crate::oci::image::{self, BASE_DIGEST, BASE_NAME, Image, LAYERS};
 use crate::oci::layout;
 use crate::oci::rebase::{self as documents, Move};
 use crate::oci::reference::{Name, Reference};
 use crate::python::{Glibc, PythonVersion};
-use crate::registry::pull;
+use crate::registry::{self, pull};
 
 /// The directories that may have an image's Python, the one that counts first.
 const PYTHONS: [&str; 3] = ["var/lang/bin/", "usr/local/bin/", "usr/bin/"];
@@ -36,11 +36,27 @@ pub enum Refusal {
     /// It says a digest that nobody can be asked for.
     #[error("the image says that its base is {0}, and not where that is")]
     NoBaseName(Digest),
+    /// Nobody has the documents of the base that it says any more.
+    #[error("the image stands on {base}, and its registry does not have that")]
+    OldBaseGone {
+        /// The base by the image's word.
+        base: Box<Reference>,
+        /// What the registry says.
+        source: registry::Error,
+    },
     /// What it says is not so.
     #[error("the lowest layers of the image are not those of its base {base}")]
     OtherLayers {
         /// The base by its own word.
         base: String,
+    },
+    /// Somebody has put layers on it.
+    #[error(
+        "layer {layer} of the image is neither its base's nor one that its label `{LAYERS}` names"
+    )]
+    Foreign {
+        /// The lowest of them, counted from 1.
+        layer: usize,
     },
     /// The packages are for another Python.
     #[error("the base `{base}` has Python {has}, and the image is for {wanted}")]
@@ -153,8 +169,8 @@ pub struct Request {
     pub names: Vec<Name>,
     /// Whether it goes to the registries that are among the names.
     pub push: bool,
-    /// The project whose lock is to follow if it pins the base that is left, and the base that it is built on.
-    pub project: Option<(PathBuf, Reference)>,
+    /// The project whose lock is to follow if it pins the base that is left, and the bases that it is built on.
+    pub project: (PathBuf, Vec<Reference>),
 }
 
 /// What came of it.
@@ -196,12 +212,12 @@ pub async fn rebase(request: &Request, tools: &Tools) -> Result<Rebased, Error> 
     let new = base::with_origins(fetched, &onto);
     let to = new.manifest.digest();
     let (is_current, is_renamed) = (to == from, name.as_ref() != Some(&without_digest(&onto)));
-    let follower = match &request.project {
-        // What is built next is to stand on it, too.
-        Some((project, base)) if !is_current && *base == onto => {
-            Follower::of(project, &onto, from)?
-        }
-        _ => None,
+    let (project, bases) = &request.project;
+    // What is built next is to stand on it, too.
+    let follower = if !is_current && bases.contains(&onto) {
+        Follower::of(project, &onto, from)?
+    } else {
+        None
     };
     let moved = if is_current && !is_renamed {
         image
@@ -284,7 +300,14 @@ async fn old_base(name: Option<&Reference>, digest: Digest, tools: &Tools) -> Re
         (Some(image), None) => return Ok(image),
         (None, None) => return Err(Refusal::NoBaseName(digest).into()),
         (None, Some(name)) => {
-            let image = base::fetch(name, None, &tools.registries, &tools.store).await?;
+            let fetched = base::fetch(name, None, &tools.registries, &tools.store).await;
+            let image = fetched.map_err(|error| match error {
+                source @ registry::Error::NotFound { .. } => Error::from(Refusal::OldBaseGone {
+                    base: Box::new(name.clone()),
+                    source,
+                }),
+                other => other.into(),
+            })?;
             (image, name)
         }
     };
@@ -301,6 +324,9 @@ async fn moved(
     let new = Standing::new(new, Some(onto));
     if !documents::stands_on(image, old.image) {
         return Err(Refusal::OtherLayers { base: old.name }.into());
+    }
+    if let Some(layer) = foreign(image, old.image) {
+        return Err(Refusal::Foreign { layer }.into());
     }
     let client = (
         base::has_runtime_client(&old.image.config),
@@ -352,6 +378,20 @@ async fn moved(
         to.labels = base::labels(glibc, runtime.python, &has);
     }
     Ok(documents::rebase(image, old.image, new.image, &to)?)
+}
+
+/// The lowest layer, counted from 1, of those that somebody has put on an image of ours, or in place of one of its own:
+/// it may be made of files of the old base.
+fn foreign(image: &Image, old: &Image) -> Option<usize> {
+    if !image.config.labels.contains_key(LAYERS) {
+        return None;
+    }
+    let digests = image.manifest.layer_digests();
+    let own = image::own_layers(&image.config.value, &digests).unwrap_or_default();
+    let mut above = old.manifest.layers.len()..digests.len();
+    above
+        .find(|place| !own.contains(place))
+        .map(|place| place + 1)
 }
 
 /// A base, with its name for people.
@@ -638,7 +678,7 @@ mod tests {
                 onto: None,
                 names: Vec::new(),
                 push: false,
-                project: None,
+                project: (PathBuf::new(), Vec::new()),
             };
             names(&request).map(|names| names[0].to_string()).ok()
         };

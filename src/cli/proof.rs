@@ -7,7 +7,7 @@ use lambimg::build::{Tools, cache, rebase, verify};
 use lambimg::config::{Config, Project};
 use lambimg::oci::layout::Place;
 use lambimg::oci::reference::{Name, Reference};
-use lambimg::plan::{self, Policy, Request, reach};
+use lambimg::plan::{self, Policy, Request, functions, reach};
 
 use crate::Arguments;
 use crate::Format;
@@ -84,17 +84,22 @@ pub(crate) fn rebase(
     let results = wanted.results.open(terminal)?;
     let project = Project::read(Path::new("."))?;
     let config = config_of(&project, &wanted.pushing.config(), arguments)?;
-    // One that says none of its own accord is built on no base that could be followed.
-    let followed = match plan::base(&project, &config) {
-        Ok(plan::Base::Registry(base)) => Some((project.root.clone(), base)),
-        _ => None,
-    };
+    let bases = functions::choose(&project, &[])?
+        .into_iter()
+        .filter_map(|function| {
+            let config = config_of(&function, &wanted.pushing.config(), arguments).ok()?;
+            match plan::base(&function, &config) {
+                Ok(plan::Base::Registry(base)) => Some(base),
+                // One that says none of its own accord is built on no base that could be followed.
+                _ => None,
+            }
+        });
     let request = rebase::Request {
         image: wanted.image.clone(),
         onto: onto.transpose()?,
         names: names?,
         push: wanted.push,
-        project: followed,
+        project: (project.root.clone(), bases.collect()),
     };
     let reach = reach::reach(&project.root, &config)?;
     let tools = tools(None, &reach, false, terminal)?;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
+use std::str::SplitAsciiWhitespace;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
@@ -53,27 +54,53 @@ pub fn layer_steps(config: &Value) -> Vec<&Value> {
     steps.filter(|step| step["empty_layer"] != true).collect()
 }
 
-/// How many of the lowest of `layers` layers are the base's, as far as the config says so.
+/// The places of the layers that an image says in its label were put on its base, lowest first: the topmost that are
+/// those, in that order. Nothing where it says none, or one that it has not, as after a copy that compressed anew.
+pub fn own_layers(config: &Value, layers: &[Digest]) -> Option<Vec<usize>> {
+    let mut said = said_layers(config)?.rev().peekable();
+    let mut places = Vec::new();
+    for (place, layer) in layers.iter().enumerate().rev() {
+        let is_said = said.peek().is_some_and(|said| {
+            let digest = said.rsplit_once(':').map(|(_, digest)| digest);
+            digest.is_some_and(|digest| !digest.is_empty() && layer.hex().starts_with(digest))
+        });
+        if is_said {
+            said.next();
+            places.push(place);
+        }
+    }
+    places.reverse();
+    said.next().is_none().then_some(places)
+}
+
+fn said_layers(config: &Value) -> Option<SplitAsciiWhitespace<'_>> {
+    let label = config["config"]["Labels"][LAYERS].as_str()?;
+    let said = label.split(';').next().unwrap_or_default();
+    Some(said.split_ascii_whitespace())
+}
+
+/// How many of the lowest of `layers` are the base's, as far as the config says so: what lies above is the image's own,
+/// or somebody's who has put it on the image.
 ///
-/// A base may be an image of ours itself, with steps like ours in the history: how many of them are its own an image
-/// says in its label. Whoever put more layers on top did so by other steps.
-pub fn base_layers(config: &Value, layers: usize) -> Option<usize> {
+/// The label says it by digests. Where none of those is there, the history does, by its steps alone: a base may be an
+/// image of ours itself, with steps like ours, so how many of the topmost of them are the image's own its label says.
+pub fn base_layers(config: &Value, layers: &[Digest]) -> Option<usize> {
+    if let Some(first) = own_layers(config, layers).and_then(|own| own.first().copied()) {
+        return Some(first);
+    }
     let steps = layer_steps(config);
     let own = steps.iter().enumerate().filter(|(_, step)| {
         let comment = step["comment"].as_str().unwrap_or_default();
         step["created_by"] == MADE_BY && !comment.starts_with(BASE_COMMENT)
     });
     let own: Vec<usize> = own.map(|(number, _)| number).collect();
-    let base = match config["config"]["Labels"][LAYERS].as_str() {
-        Some(label) => {
-            let said = label.split(';').next().unwrap_or_default();
-            let count = said.split_ascii_whitespace().count();
-            let first = own.len().checked_sub(count).and_then(|at| own.get(at));
-            first.copied().unwrap_or(layers.saturating_sub(count))
-        }
+    let base = match said_layers(config).map(Iterator::count) {
+        // It says so only on a base that has layers of ours, and they are its topmost.
+        Some(0) => own.last()? + 1,
+        Some(count) => own[own.len().checked_sub(count)?],
         None => *own.first()?,
     };
-    Some(base.min(layers))
+    Some(base.min(layers.len()))
 }
 
 /// A layer to be put on top, and what a history should say of it.
@@ -602,18 +629,25 @@ mod tests {
         );
     }
 
+    fn config(label: Option<&str>, history: &[Value]) -> Value {
+        let mut config = json!({"history": history, "config": {"Labels": {}}});
+        if let Some(label) = label {
+            config["config"]["Labels"][LAYERS] = json!(label);
+        }
+        config
+    }
+
+    fn ours(comment: &str) -> Value {
+        json!({"created_by": MADE_BY, "comment": comment})
+    }
+
     #[test]
     fn layers_of_a_base_of_ours_are_told_from_own_ones() {
-        let ours = |comment: &str| json!({"created_by": MADE_BY, "comment": comment});
         let other = json!({"created_by": "COPY . ."});
         let empty = json!({"created_by": "ENV A=b", "empty_layer": true});
-        let config = |label: Option<&str>, history: &[Value]| {
-            let mut config = json!({"history": history, "config": {"Labels": {}}});
-            if let Some(label) = label {
-                config["config"]["Labels"][LAYERS] = json!(label);
-            }
-            config
-        };
+        let layers = ["0", "1", "2", "3", "4", "5"].map(Digest::of);
+        let base_of = |config: &Value, count: usize| base_layers(config, &layers[..count]);
+        // Whoever copied it has compressed its layers anew.
         let two = "a:1 b:2;c 0 -";
         let all = [
             &other,
@@ -624,17 +658,39 @@ mod tests {
             &ours("c"),
         ];
         let all = all.map(Clone::clone);
-        assert_eq!(base_layers(&config(None, &all), 5), Some(2));
-        assert_eq!(base_layers(&config(Some(two), &all), 5), Some(3));
-        assert_eq!(base_layers(&config(Some(""), &all), 5), Some(5));
+        assert_eq!(base_of(&config(None, &all), 5), Some(2));
+        assert_eq!(base_of(&config(Some(two), &all), 5), Some(3));
+        assert_eq!(base_of(&config(Some(""), &all), 5), Some(5));
         // Somebody has put a layer on it.
         let more = [&all[..], std::slice::from_ref(&other)].concat();
-        assert_eq!(base_layers(&config(Some(two), &more), 6), Some(3));
-        // What the history has lost the label says.
-        assert_eq!(base_layers(&config(Some(two), &[]), 5), Some(3));
-        assert_eq!(base_layers(&config(Some(two), &all), 1), Some(1));
-        assert_eq!(base_layers(&config(Some(two), &[]), 1), Some(0));
-        assert_eq!(base_layers(&config(None, &[other]), 1), None);
-        assert_eq!(base_layers(&Value::Null, 1), None);
+        assert_eq!(base_of(&config(Some(two), &more), 6), Some(3));
+        assert_eq!(base_of(&config(Some(""), &more), 6), Some(5));
+        assert_eq!(base_of(&config(Some(two), &all), 1), Some(1));
+        // What the history has lost is not guessed.
+        assert_eq!(base_of(&config(Some(two), &[]), 5), None);
+        assert_eq!(base_of(&config(Some(""), &[]), 5), None);
+        assert_eq!(base_of(&config(None, &[other]), 1), None);
+        assert_eq!(base_layers(&Value::Null, &layers[..1]), None);
+    }
+
+    #[test]
+    fn layers_that_the_label_names_are_told_wherever_they_lie() {
+        let layers = ["base", "a", "b", "a", "b", "more"].map(Digest::of);
+        let short = |text: &str| format!("k:{}", &Digest::of(text).hex()[..16]);
+        let label = format!("{} {};key 0 -,-", short("a"), short("b"));
+        // Whatever a history says, or that it is lost.
+        for history in [vec![], vec![ours("a"); 6]] {
+            let config = config(Some(&label), &history);
+            assert_eq!(own_layers(&config, &layers), Some(vec![3, 4]));
+            assert_eq!(base_layers(&config, &layers), Some(3));
+            assert_eq!(own_layers(&config, &layers[..3]), Some(vec![1, 2]));
+            assert_eq!(base_layers(&config, &layers[..3]), Some(1));
+        }
+        let config = |label: &str| config(Some(label), &[]);
+        for gone in ["k: k:", ":", "k", &format!("{} x", short("a"))] {
+            assert_eq!(own_layers(&config(gone), &layers), None, "{gone}");
+        }
+        assert_eq!(own_layers(&config(""), &layers), Some(Vec::new()));
+        assert_eq!(own_layers(&Value::Null, &layers), None);
     }
 }

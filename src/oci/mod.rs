@@ -212,6 +212,11 @@ impl Manifest {
         Digest::of(&self.raw)
     }
 
+    /// The digests of the layers, lowest first.
+    pub fn layer_digests(&self) -> Vec<Digest> {
+        self.layers.iter().map(|layer| layer.digest).collect()
+    }
+
     /// The descriptor that points to this manifest.
     pub fn descriptor(&self) -> Descriptor {
         Descriptor::of(self.family.manifest(), &self.raw)

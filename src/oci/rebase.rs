@@ -35,11 +35,8 @@ pub struct Move {
 
 /// Whether the lowest layers of `image` are those of `base`, packed and unpacked.
 pub fn stands_on(image: &Image, base: &Image) -> bool {
-    let digests = |image: &Image| {
-        let layers = image.manifest.layers.iter();
-        layers.map(|layer| layer.digest).collect::<Vec<_>>()
-    };
-    digests(image).starts_with(&digests(base))
+    let digests = image.manifest.layer_digests();
+    digests.starts_with(&base.manifest.layer_digests())
         && image.config.diff_ids.starts_with(&base.config.diff_ids)
         && base.manifest.layers.len() == base.config.diff_ids.len()
         && image.manifest.layers.len() == image.config.diff_ids.len()

@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
+use crate::http::header::LINK;
 use crate::http::retry::Trouble;
-use crate::http::{self, Method, Request, StatusCode};
+use crate::http::{self, Method, Request, Response, StatusCode, Url};
 use crate::oci::{self, Descriptor, Manifest};
 use crate::registry::manifests::Put;
 use crate::registry::push::Push;
@@ -22,6 +23,8 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// What stands for a config where there is nothing to configure.
 const EMPTY: (&str, &[u8]) = ("application/vnd.oci.empty.v1+json", b"{}");
+/// Pages of a registry's list that are read.
+const PAGES: usize = 16;
 /// Looks at the list under the tag, the last of them for what the one before it wrote.
 const LOOKS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -33,18 +36,13 @@ pub struct Artifact {
     pub media_type: &'static str,
     /// The document.
     pub document: Vec<u8>,
-    /// When the image was made, in RFC 3339: what is made of it again is the same.
-    pub created: Option<String>,
+    /// What is said of it, in the lists of referrers too.
+    pub annotations: BTreeMap<&'static str, String>,
+    /// An annotation of such as say less: they leave the list that is written here when this one gets there.
+    pub replaces: Option<(&'static str, &'static str)>,
 }
 
 impl Artifact {
-    fn annotations(&self) -> Value {
-        match &self.created {
-            Some(created) => json!({"org.opencontainers.image.created": created}),
-            None => json!({}),
-        }
-    }
-
     /// The manifest by which it belongs to `subject`.
     fn manifest(&self, subject: &Descriptor) -> Vec<u8> {
         let config = Descriptor::of(EMPTY.0, EMPTY.1);
@@ -60,7 +58,7 @@ impl Artifact {
             "config": config,
             "layers": [layer],
             "subject": subject,
-            "annotations": self.annotations(),
+            "annotations": self.annotations,
         });
         manifest.to_string().into_bytes()
     }
@@ -72,7 +70,15 @@ impl Artifact {
             "digest": manifest.digest(),
             "size": manifest.raw.len(),
             "artifactType": self.media_type,
-            "annotations": self.annotations(),
+            "annotations": self.annotations,
+        })
+    }
+
+    /// Whether it takes the place of one that a list of referrers has.
+    fn replaces(&self, entry: &Value) -> bool {
+        let of_lesser = self.replaces;
+        of_lesser.is_some_and(|(key, value)| {
+            entry["artifactType"] == self.media_type && entry["annotations"][key] == value
         })
     }
 }
@@ -97,37 +103,46 @@ impl Push {
         let version = manifest.digest().to_string();
         let look = self.repository.head_manifest(&version, Tries::Many).await;
         // Who may push need not be allowed to look.
-        let is_listed = if look.ok().flatten() == Some(manifest.digest()) {
-            self.repository.referrers(&subject.digest).await?.is_some()
+        let is_there = look.ok().flatten() == Some(manifest.digest());
+        let listed = if is_there {
+            self.repository.referrers(&subject.digest).await?
         } else {
-            self.put_artifact(&manifest, &artifact.document).await?
+            None
+        };
+        let is_listed = match (is_there, listed) {
+            (true, None) => false,
+            (true, Some(list)) if list.iter().any(|other| other["digest"] == *version) => true,
+            // It may have come before the registry kept lists.
+            _ => self.put_artifact(&manifest, &artifact.document).await?,
         };
         if !is_listed {
-            let entry = artifact.entry(&manifest);
             self.repository
-                .list_under_tag(&subject.digest, &entry)
+                .list_under_tag(&subject.digest, &manifest, artifact)
                 .await?;
         }
         Ok(manifest.digest())
     }
 
-    /// The manifest of an artifact of the same kind and date that belongs to the image `subject` already, whatever its
-    /// document says, if one can be seen.
-    pub async fn attached(&self, subject: &Descriptor, artifact: &Artifact) -> Option<Digest> {
+    /// The manifest of an artifact of this media type and with this annotation that belongs to the image `subject`
+    /// already, whatever its document says, if one can be seen.
+    pub async fn attached(
+        &self,
+        subject: &Descriptor,
+        media_type: &str,
+        annotation: &str,
+    ) -> Option<Digest> {
         let listed = self.repository.referrers(&subject.digest).await;
-        let list = if let Ok(Some(list)) = listed {
-            list
-        } else {
-            let tag = list_tag(&subject.digest);
-            let found = self.repository.manifest(&tag, self.repository.retry());
-            serde_json::from_slice(&found.await.ok()?.0).ok()?
-        };
-        let mut entries = list["manifests"].as_array()?.iter();
-        let same = entries.find(|entry| {
-            entry["artifactType"] == artifact.media_type
-                && entry["annotations"] == artifact.annotations()
+        let mut list = listed.ok().flatten().unwrap_or_default();
+        // A registry that keeps lists now need not have taken in what is under the tag.
+        let tag = list_tag(&subject.digest);
+        let found = self.repository.manifest(&tag, self.repository.retry());
+        if let Ok((raw, _)) = found.await {
+            list.extend(entries(&raw).unwrap_or_default());
+        }
+        let mut same = list.iter().filter(|entry| {
+            entry["artifactType"] == media_type && entry["annotations"][annotation].is_string()
         });
-        same?["digest"].as_str()?.parse().ok()
+        same.next()?["digest"].as_str()?.parse().ok()
     }
 
     /// Puts an artifact with its parts; whether the registry lists it by itself.
@@ -154,22 +169,60 @@ impl Push {
     }
 }
 
+/// What a list of referrers has, if it is one.
+fn entries(raw: &[u8]) -> Option<Vec<Value>> {
+    let list: Value = serde_json::from_slice(raw).ok()?;
+    list["manifests"].as_array().cloned()
+}
+
+/// Where an answer says that its next page is.
+fn next_page(response: &Response) -> Option<Url> {
+    let links = response.headers().get_all(LINK).iter();
+    let links = links.filter_map(|value| value.to_str().ok());
+    let mut links = links.flat_map(|value| value.split('<').skip(1));
+    let next = links.find_map(|link| {
+        let (target, parameters) = link.split_once('>')?;
+        let mut parameters = parameters.split([';', ',']).map(str::trim);
+        let is_next = parameters.any(|one| matches!(one, "rel=next" | "rel=\"next\""));
+        is_next.then_some(target)
+    });
+    response.url().join(next?).ok()
+}
+
 impl Repository {
-    /// The index of an image's referrers, where the registry keeps it itself.
-    async fn referrers(&self, subject: &Digest) -> Result<Option<Value>, Error> {
-        let request = Request::new(Method::GET, self.url(&format!("referrers/{subject}"))?);
-        let answer = self.send(request, Tries::Many).await?;
-        if answer.response.status() != StatusCode::OK {
-            return Ok(None);
+    /// The image's referrers, where the registry keeps a list of them itself. What is behind many pages, or at another
+    /// host, is not asked for.
+    async fn referrers(&self, subject: &Digest) -> Result<Option<Vec<Value>>, Error> {
+        let mut all = None;
+        let mut page = Some(self.url(&format!("referrers/{subject}"))?);
+        for _ in 0..PAGES {
+            let Some(url) = page.filter(|url| url.origin() == self.base.origin()) else {
+                break;
+            };
+            let answer = self
+                .send(Request::new(Method::GET, url), Tries::Many)
+                .await?;
+            if answer.response.status() != StatusCode::OK {
+                break;
+            }
+            page = next_page(&answer.response);
+            let raw = http::read_limited(answer.response, oci::MAX_DOCUMENT).await?;
+            let Some(entries) = entries(&raw) else { break };
+            all.get_or_insert_with(Vec::new).extend(entries);
         }
-        let raw = http::read_limited(answer.response, oci::MAX_DOCUMENT).await?;
-        let list: Value = serde_json::from_slice(&raw).unwrap_or_default();
-        Ok(list["manifests"].is_array().then_some(list))
+        Ok(all)
     }
 
-    /// Has the list under the tag of `subject` an entry, beside those that others put there.
-    async fn list_under_tag(&self, subject: &Digest, entry: &Value) -> Result<(), Error> {
+    /// Has the list under the tag of `subject` an artifact, beside those that others put there.
+    async fn list_under_tag(
+        &self,
+        subject: &Digest,
+        manifest: &Manifest,
+        artifact: &Artifact,
+    ) -> Result<(), Error> {
+        let entry = artifact.entry(manifest);
         let tag = list_tag(subject);
+        let mut retry = self.retry();
         for look in 0..LOOKS {
             let found = match self.manifest(&tag, self.retry()).await {
                 Ok((raw, _)) => Some(raw),
@@ -185,16 +238,26 @@ impl Repository {
                 tag: tag.clone(),
             };
             let list = index["manifests"].as_array_mut().ok_or_else(no_list)?;
-            if list.iter().any(|other| other["digest"] == entry["digest"]) {
+            let before = list.len();
+            list.retain(|other| !artifact.replaces(other));
+            let is_there = list.iter().any(|other| other["digest"] == entry["digest"]);
+            if is_there && list.len() == before {
                 return Ok(());
             }
             if look > 0 {
                 tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(look)).await;
             }
-            list.push(entry.clone());
+            if !is_there {
+                list.push(entry.clone());
+            }
             let raw = index.to_string().into_bytes();
             if let Put::BlobsUnknown(error) = self.put_document(&raw, INDEX, &tag).await? {
-                return Err(error);
+                // A manifest of the list may be written anew by somebody just now.
+                let trouble = Trouble::rare(error.to_string());
+                let progress = self.registries.client.progress();
+                if !retry.again(&tag, &trouble, progress).await {
+                    return Err(error);
+                }
             }
         }
         Err(self.protocol(format!(

@@ -1,6 +1,7 @@
 //! `rebase`: an image is moved to a newer base by its documents, and is then the one that a build there gives.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 use serde_json::json;
@@ -11,6 +12,8 @@ use crate::support::base::of_tree;
 use crate::support::digest;
 use crate::support::image::Image;
 use crate::support::index::Index;
+use crate::support::process::run;
+use crate::support::program;
 use crate::support::project::Outcome;
 use crate::support::project::Project;
 use crate::support::project::assert_said;
@@ -297,6 +300,24 @@ fn an_image_in_a_registry_is_moved_in_place() {
     }
 }
 
+/// What the image has changed of it cannot be told.
+#[test]
+fn an_image_whose_base_is_gone_is_refused() {
+    let (project, index) = (project(), index());
+    let directory = project.beside("registry");
+    let registry = Registry::start_in(&directory);
+    let base = of_tree(&registry, &base_tree("first", "1"));
+    build(&project, &index, &base, "app:1");
+    let name = registry.name("functions/app:1");
+    project.lambimg(["push", "app:1", &name]).succeed();
+    fs::remove_dir_all(directory.join("storage/docker/registry/v2/repositories/lambda")).unwrap();
+    of_tree(&registry, &base_tree("second", "1"));
+    fs::remove_dir_all(project.cache()).unwrap();
+    let outcome = rebase(&project, &[&format!("docker://{name}")]);
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    assert_said!(outcome);
+}
+
 /// A base that `--onto` names, with its own registry's address.
 fn onto(registry: &Registry, tag: &str, tree: &Tree) -> String {
     of_tree(registry, tree);
@@ -390,6 +411,26 @@ fn the_lock_follows_although_the_push_fails() {
     assert!(lock.contains(new), "{lock}");
 }
 
+/// Each function of a project may have a base of its own.
+#[test]
+fn the_lock_follows_the_base_of_a_function() {
+    let (project, index, registry) = (project(), index(), Registry::start());
+    let base = of_tree(&registry, &base_tree("first", "1"));
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    let functions =
+        format!("\n[tool.lambimg.functions.one]\nbase = \"{base}\"\nimage = \"app:1\"\n");
+    project.file("pyproject.toml", settings + &functions);
+    project.lambimg(["build"]).index(&index.url()).succeed();
+    of_tree(&registry, &base_tree("second", "1"));
+    let outcome = rebase(&project, &["app:1"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+    let lock = fs::read_to_string(project.path().join("lambimg.lock")).unwrap();
+    let list = registry.manifest("lambda/python", "3.12").unwrap();
+    let list: Value = serde_json::from_slice(&list).unwrap();
+    let new = list["manifests"][0]["digest"].as_str().unwrap();
+    assert!(lock.contains(new), "{lock}");
+}
+
 /// Where neither config nor name tells, the layers do.
 #[test]
 fn another_system_is_refused() {
@@ -417,11 +458,11 @@ fn another_system_is_refused() {
 fn renamed(registry: &Registry, name: &str, tree: &Tree) -> String {
     let from = of_tree(registry, tree);
     let to = registry.name(name);
-    let mut skopeo = std::process::Command::new(crate::support::program("skopeo", "skopeo"));
+    let mut skopeo = Command::new(program("skopeo", "skopeo"));
     skopeo.args(["--insecure-policy", "copy", "--quiet", "--all"]);
     skopeo.args(["--src-tls-verify=false", "--dest-tls-verify=false"]);
     skopeo.args([format!("docker://{from}"), format!("docker://{to}")]);
-    crate::support::process::run(&mut skopeo);
+    run(&mut skopeo);
     to
 }
 
@@ -486,6 +527,37 @@ fn layers_that_are_not_the_bases_are_refused() {
     );
     of_tree(&registry, &base_tree("third", "1"));
     let outcome = rebase(&project, &[&format!("docker://{name}")]);
+    assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+    assert_said!(outcome);
+}
+
+/// Another tool keeps the label, and forgets what the history says.
+#[test]
+fn a_layer_that_somebody_has_put_on_it_is_none_of_the_images() {
+    let (project, index, registry) = (project(), index(), Registry::start());
+    let base = of_tree(&registry, &base_tree("first", "1"));
+    let directory = project.beside("image");
+    let output = format!("oci:{}", directory.display());
+    let build = ["build", "--base", &base, "-t", "app:1", "-o", &output];
+    project.lambimg(build).index(&index.url()).succeed();
+    // umoci knows no names with a colon.
+    let image = format!("{}:some", directory.display());
+    let mut skopeo = Command::new(program("skopeo", "skopeo"));
+    run(skopeo.args(["copy", &output, &format!("oci:{image}")]));
+    let mut umoci = Command::new(program("umoci", "umoci"));
+    umoci.args(["insert", "--no-history", "--image", &image]);
+    let added = project.path().join("app.py");
+    run(umoci.arg(added).arg("/var/task/more.py"));
+
+    let image = format!("oci:{image}");
+    let told = project.lambimg(["inspect", &image, "--format", "json"]);
+    let told: Value = serde_json::from_str(&told.succeed()).unwrap();
+    let layers = told["layers"].as_array().unwrap();
+    let of_base: Vec<_> = layers.iter().map(|layer| &layer["base"]).collect();
+    assert_eq!(of_base, [true, false, false, false]);
+
+    of_tree(&registry, &base_tree("second", "1"));
+    let outcome = rebase(&project, &[&image, "-t", "app:2"]);
     assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
     assert_said!(outcome);
 }

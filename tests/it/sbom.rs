@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 use serde_json::json;
@@ -22,7 +25,9 @@ use crate::support::project::Project;
 use crate::support::project::assert_said;
 use crate::support::python;
 use crate::support::registry::Registry;
+use crate::support::server::Asked;
 use crate::support::server::Reply;
+use crate::support::server::Server;
 use crate::support::tool;
 use crate::support::wheel::Wheel;
 
@@ -555,10 +560,7 @@ fn a_registry_that_lists_referrers_gets_no_tag() {
         {
             return Some(kept.answer(asked).header("OCI-Subject", subject));
         }
-        let is_list = asked.method == "GET" && asked.target.contains("/referrers/");
-        is_list.then(|| {
-            Reply::status(200).body(json!({"schemaVersion": 2, "manifests": []}).to_string())
-        })
+        lists(asked).then(|| page(&referrers(kept), None))
     });
     let project = built();
     let name = registry.name("1");
@@ -575,6 +577,162 @@ fn a_registry_that_lists_referrers_gets_no_tag() {
     drop(kept);
     let puts = registry.asked("PUT", "/manifests/sha256:");
     assert_eq!(puts.len(), 2, "image and artifact, once each");
+}
+
+fn lists(asked: &Asked) -> bool {
+    asked.method == "GET" && asked.target.contains("/referrers/")
+}
+
+/// The entries of all artifacts that are kept.
+fn referrers(kept: &bent::Kept) -> Vec<Value> {
+    let manifests = kept.manifests.iter();
+    let manifests = manifests.filter(|(key, _)| key.starts_with("sha256:"));
+    let entries = manifests.filter_map(|(digest, raw)| {
+        let manifest: Value = serde_json::from_slice(raw).ok()?;
+        manifest.get("subject")?;
+        Some(json!({
+            "mediaType": manifest["mediaType"],
+            "digest": digest,
+            "size": raw.len(),
+            "artifactType": manifest["artifactType"],
+            "annotations": manifest["annotations"],
+        }))
+    });
+    entries.collect()
+}
+
+/// A page of a list of referrers, and where the next is.
+fn page(manifests: &[Value], next: Option<&str>) -> Reply {
+    let list = json!({"schemaVersion": 2, "manifests": manifests});
+    let reply = Reply::status(200).body(list.to_string());
+    match next {
+        Some(next) => reply.header("Link", format!("<{next}>; rel=\"next\"")),
+        None => reply,
+    }
+}
+
+/// What others attached by the same media type and on the same date is theirs; ours is on the second page.
+#[test]
+fn a_document_of_an_earlier_push_is_found_on_a_later_page() {
+    let registry = bent::Registry::bent(|asked, kept| {
+        let manifest: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+        let subject = manifest["subject"]["digest"].as_str();
+        if asked.method == "PUT"
+            && let Some(subject) = subject
+        {
+            return Some(kept.answer(asked).header("OCI-Subject", subject));
+        }
+        lists(asked).then(|| {
+            if asked.target.contains("?page=2") {
+                return page(&referrers(kept), Some("?page=2"));
+            }
+            let mut others = referrers(kept);
+            for other in &mut others {
+                let annotations = other["annotations"].as_object_mut().unwrap();
+                annotations.retain(|name, _| name.starts_with("org."));
+            }
+            page(&others, Some("?page=2"))
+        })
+    });
+    let project = built();
+    let name = registry.name("1");
+    project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    let from = format!("docker://{name}");
+    let push = ["push", "--sbom", &from, &name];
+    Project::new().lambimg(push).succeed();
+    assert_eq!(referrers(&registry.kept()).len(), 1);
+    let asked = registry.asked("GET", "?page=2");
+    assert!((2..40).contains(&asked.len()), "{}", asked.len());
+}
+
+/// With the first page go credentials, and so no page of another host is asked for.
+#[test]
+fn a_page_at_another_host_is_not_asked_for() {
+    let other = Server::start(|_| page(&[], None));
+    let next = format!("http://{}/v2/app/referrers/x", other.address());
+    let registry =
+        bent::Registry::bent(move |asked, _| lists(asked).then(|| page(&[], Some(&next))));
+    let project = built();
+    let name = registry.name("1");
+    for _ in 0..2 {
+        project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    }
+    assert!(!registry.asked("GET", "/referrers/").is_empty());
+    assert!(other.asked().is_empty());
+}
+
+/// A registry that has learnt to list referrers knows nothing of those that are under the tag.
+#[test]
+fn a_document_under_the_tag_of_a_registry_that_lists_now_is_found() {
+    let knows = Arc::new(AtomicBool::new(false));
+    let registry = {
+        let knows = Arc::clone(&knows);
+        bent::Registry::bent(move |asked, kept| {
+            let manifest: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+            let subject = manifest["subject"]["digest"].as_str();
+            if !knows.load(Ordering::Relaxed) {
+                return lists(asked).then(|| Reply::status(404));
+            }
+            if asked.method == "PUT"
+                && let Some(subject) = subject
+            {
+                return Some(kept.answer(asked).header("OCI-Subject", subject));
+            }
+            lists(asked).then(|| page(&[], None))
+        })
+    };
+    let project = built();
+    let name = registry.name("1");
+    project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    knows.store(true, Ordering::Relaxed);
+    let from = format!("docker://{name}");
+    let push = ["push", "--sbom", &from, &name];
+    Project::new().lambimg(push).succeed();
+    assert_eq!(referrers(&registry.kept()).len(), 1);
+    // Whoever has the same document has it taken in.
+    let puts = || registry.asked("PUT", "/manifests/sha256:").len();
+    let before = puts();
+    project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    assert_eq!(puts(), before + 1);
+}
+
+/// What knows more takes the place of what knew less.
+#[test]
+fn a_document_that_says_less_leaves_the_list() {
+    let registry = Registry::start();
+    let project = built();
+    let name = format!("{}:1", registry.name("app"));
+    project.lambimg(["push", "app", &name]).succeed();
+    let image = registry.manifest("app", "1").unwrap();
+    let tag = digest(&image).replace(':', "-");
+    let from = format!("docker://{name}");
+    let push = |form: &str| {
+        Project::new()
+            .lambimg(["push", form, &from, &name])
+            .succeed();
+    };
+    push("--sbom");
+    push("--sbom=spdx");
+    let said = || {
+        let list = parsed(registry.manifest("app", &tag));
+        let list = list["manifests"].as_array().unwrap().iter();
+        let said = list.map(|one| {
+            let says = &one["annotations"]["lambimg.sbom"];
+            format!("{}: {}", one["artifactType"], says).replace('"', "")
+        });
+        said.collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(said(), @"
+    application/vnd.cyclonedx+json: without-wheels
+    application/spdx+json: without-wheels
+    ");
+    project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    insta::assert_snapshot!(said(), @"
+    application/spdx+json: without-wheels
+    application/vnd.cyclonedx+json: whole
+    ");
+    push("--sbom");
+    assert_eq!(said().lines().count(), 2);
 }
 
 /// Of an image that is there it is told, whatever becomes of its document.
@@ -620,6 +778,30 @@ fn a_document_is_attached_later() {
     let image = registry.manifest("app", "1").unwrap();
     let tag = digest(&image).replace(':', "-");
     assert_eq!(registry.tags("app"), ["1".to_owned(), tag]);
+}
+
+/// As Debian's registry says while somebody else puts the same document there.
+#[test]
+fn the_list_is_put_again() {
+    let registry = bent::Registry::bent(|asked, kept| {
+        if lists(asked) {
+            return Some(Reply::status(404));
+        }
+        let is_list = asked.method == "PUT" && asked.target.contains("/manifests/sha256-");
+        if !is_list || kept.bent > 0 {
+            return None;
+        }
+        kept.bent += 1;
+        Some(bent::said(
+            400,
+            "MANIFEST_BLOB_UNKNOWN",
+            "blob unknown to registry",
+        ))
+    });
+    let project = built();
+    let name = registry.name("1");
+    project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    assert_eq!(registry.asked("PUT", "/manifests/sha256-").len(), 2);
 }
 
 /// What somebody else has under the tag is not written over.

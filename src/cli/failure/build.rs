@@ -318,11 +318,15 @@ const LOCK_FLAGS: [&str; 11] = [
 
 fn of_rebase(error: &rebase::Refusal) -> Advice {
     match error {
-        rebase::Refusal::NoBase | rebase::Refusal::OtherLayers { .. } => {
-            hint("build it again on the new base", REFUSED)
-        }
+        rebase::Refusal::NoBase
+        | rebase::Refusal::OldBaseGone { .. }
+        | rebase::Refusal::OtherLayers { .. } => hint("build it again on the new base", REFUSED),
         rebase::Refusal::NoBaseName(_) => hint(
             "name the new base by `--onto`; where the old one is in no registry, build again on the new one",
+            REFUSED,
+        ),
+        rebase::Refusal::Foreign { .. } => hint(
+            "move the image that it was put on, and put it on what comes of that: it may have files of the old base",
             REFUSED,
         ),
         rebase::Refusal::Python { .. } => hint(

@@ -103,7 +103,7 @@ fn config(inspected: &Inspected<'_>) -> String {
     };
     let setting = |name: &str, value: &str| {
         let value = if check::is_secret(name, value) {
-            "…".to_owned()
+            check::HIDDEN.to_owned()
         } else {
             short(value)
         };

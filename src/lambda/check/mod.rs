@@ -37,7 +37,7 @@ use std::thread::{self, ScopedJoinHandle};
 
 pub use secrets::{HIDDEN, is_secret, shown, without_secrets};
 use subject::{Documents, Subject};
-pub use wheels::{Installed, installed, target};
+pub use wheels::{Installed, installed, of_base, target};
 
 /// As many findings of one rule are told.
 const MOST: usize = 10;

@@ -4,6 +4,8 @@
 //! directories of Lambda layers in front, `python -m` the working directory. Nothing is executed, so what a `.pth`
 //! file's code would add cannot be told: [`is_certain`] says so.
 
+use std::collections::HashSet;
+
 use crate::lambda::check::contents::Seen;
 use crate::lambda::check::entry;
 use crate::lambda::check::paths::{self, below, has_ending, joined};
@@ -214,11 +216,9 @@ pub(super) fn python_of(image: &Subject) -> Option<Python> {
             path.push(directory);
         }
     }
-    for directory in path {
-        if !python.path.contains(&directory) {
-            python.path.push(directory);
-        }
-    }
+    let mut seen = HashSet::new();
+    path.retain(|directory| seen.insert(directory.clone()));
+    python.path = path;
     Some(python)
 }
 
@@ -284,7 +284,10 @@ pub(super) enum PthLine {
     Code(String),
 }
 
-/// The lines of all `.pth` files in a directory, each after the file's path.
+/// As many lines of one directory's `.pth` files are looked at: each may put a directory on the path.
+const MOST_LINES: usize = 1000;
+
+/// The lines of all `.pth` files in a directory, each after the file's path; at most [`MOST_LINES`].
 pub(super) fn pth_lines(image: &Subject, directory: &str) -> Vec<(String, PthLine)> {
     let Ok(real) = image.tree.resolve(directory, &image.layers) else {
         return Vec::new();
@@ -315,6 +318,9 @@ pub(super) fn pth_lines(image: &Subject, directory: &str) -> Vec<(String, PthLin
                 }
             };
             lines.push((path.to_owned(), meaning));
+            if lines.len() == MOST_LINES {
+                return lines;
+            }
         }
     }
     lines
@@ -392,9 +398,12 @@ pub(super) fn is_certain(image: &Subject, python: &Python) -> bool {
         found.is_some_and(|(_, found)| found.entry.kind == Kind::File)
     };
     let runs_code = |directory: &String| {
-        pth_lines(image, directory).into_iter().any(|(path, line)| {
-            matches!(line, PthLine::Code(_)) && !path.ends_with("/distutils-precedence.pth")
-        })
+        let lines = pth_lines(image, directory);
+        // What comes after so many is not known.
+        lines.len() == MOST_LINES
+            || lines.into_iter().any(|(path, line)| {
+                matches!(line, PthLine::Code(_)) && !path.ends_with("/distutils-precedence.pth")
+            })
     };
     !python
         .path

@@ -175,7 +175,8 @@ impl Subject {
     /// Puts an image together.
     pub fn new(documents: Documents, layers: Vec<Layer<Seen>>) -> Self {
         let tree = Tree::new(&layers);
-        let stated = base_layers(&documents.config.value, layers.len());
+        let digests: Vec<_> = layers.iter().map(|layer| layer.digest).collect();
+        let stated = base_layers(&documents.config.value, &digests);
         let mut subject = Self {
             base: stated.unwrap_or_else(|| base_of(&layers)),
             python: None,

@@ -134,10 +134,6 @@ pub enum Difference {
 
 /// Whether the images are one but for the media types that their manifests use.
 pub fn is_retyped(first: &Image, second: &Image) -> bool {
-    let digests = |image: &Image| {
-        let layers = image.manifest.layers.iter().map(|layer| layer.digest);
-        layers.collect::<Vec<_>>()
-    };
     // Docker's documents have no annotations.
     let same_annotations = |one: &BTreeMap<_, _>, other: &BTreeMap<_, _>| {
         one == other
@@ -151,7 +147,7 @@ pub fn is_retyped(first: &Image, second: &Image) -> bool {
     first.manifest.family != second.manifest.family
         && annotated.all(|(one, other)| same_annotations(one, other))
         && first.manifest.config.digest == second.manifest.config.digest
-        && digests(first) == digests(second)
+        && first.manifest.layer_digests() == second.manifest.layer_digests()
 }
 
 /// The layers that have to be read to compare the two images.
@@ -344,7 +340,7 @@ fn values(key: &str, first: Option<&Value>, second: Option<&Value>, found: &mut 
 
 /// How many of the lowest layers are the base's, as far as the image says so.
 fn base_layers(image: &Image) -> usize {
-    image::base_layers(&image.config.value, image.manifest.layers.len()).unwrap_or_default()
+    image::base_layers(&image.config.value, &image.manifest.layer_digests()).unwrap_or_default()
 }
 
 /// What an image says that its base is: a name if it has one, and the digest.

@@ -33,8 +33,9 @@ impl Kept {
 
     pub(crate) fn lacks_blobs_of(&self, manifest: &[u8]) -> bool {
         let document: Value = serde_json::from_slice(manifest).unwrap();
-        let layers = document["layers"].as_array().unwrap().iter();
-        let mut blobs = layers.chain([&document["config"]]);
+        let layers = document["layers"].as_array().into_iter().flatten();
+        // An index has neither.
+        let mut blobs = layers.chain(document.get("config"));
         blobs.any(|blob| !self.blobs.contains_key(blob["digest"].as_str().unwrap()))
     }
 

@@ -231,6 +231,23 @@ fn a_pth_file_that_names_what_is_not_there_is_found() {
     );
 }
 
+/// What is not looked into may lead to the module, so nothing is said of it.
+#[test]
+fn so_many_lines_of_pth_files_are_looked_at() {
+    let image = |lines: usize| {
+        let directories = (0..lines).map(|number| format!("/data/{number}\n"));
+        let text: String = directories.collect();
+        let app = app("import gone\ndef handler(event, context): pass\n").dir("data");
+        let app = app.file("var/lang/lib/python3.12/site-packages/some.pth", text);
+        (0..lines).fold(app, |app, number| app.dir(&format!("data/{number}")))
+    };
+    let path = |lines| image(lines).subject().python.unwrap().path.len();
+    let few = path(10);
+    assert_eq!(path(3000) - few, 990);
+    assert!(told(image(10)).contains("`gone`"), "{}", told(image(10)));
+    assert!(!told(image(3000)).contains("`gone`"));
+}
+
 #[test]
 fn pythons_are_found() {
     let told = |forge: Forge| match forge.subject().python {

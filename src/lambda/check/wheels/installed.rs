@@ -14,6 +14,7 @@ use crate::lambda::check::wheels::{
     DIST_INFO, Distribution, fields, in_places, infos, led, values, written,
 };
 use crate::oci::flatten::normal;
+use crate::python::normalize_name;
 
 /// A distribution of an image, as its own documents tell of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +74,23 @@ fn listed(image: &Subject) -> Vec<Distribution> {
     let places = led(image, &places);
     in_places(image, infos(image).into_iter(), |directory| {
         let known = places.iter().position(|other| other == directory);
-        let is_packages = || matches!(paths::name(directory), "site-packages" | "dist-packages");
-        known.or_else(|| is_packages().then_some(places.len()))
+        known.or_else(|| is_packages(directory).then_some(places.len()))
     })
+}
+
+/// Whether Pythons and systems have their packages in a directory of this name.
+fn is_packages(directory: &str) -> bool {
+    matches!(paths::name(directory), "site-packages" | "dist-packages")
+}
+
+/// The normal name and the version of the distribution that a base has by this path, the one of its `METADATA`: as the
+/// names of directories say, whatever the file does.
+pub fn of_base(path: &str) -> Option<(String, String)> {
+    let info = path.strip_suffix("/METADATA")?;
+    let directory = paths::directory(info);
+    let is_place = directory == RUNTIME_DIR || is_packages(directory);
+    let (name, version) = written(info).filter(|_| info.ends_with(DIST_INFO))?;
+    is_place.then(|| (normalize_name(name), version.to_owned()))
 }
 
 /// The files that a distribution states: of its `RECORD`, or of the list that pip wrote of an egg.

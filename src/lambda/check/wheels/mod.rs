@@ -29,7 +29,7 @@ use crate::python::markers::Markers;
 use crate::python::requirement::Requirement;
 use crate::python::{Glibc, Misfit, Target, WheelFilename, normalize_name};
 
-pub use installed::{Installed, installed};
+pub use installed::{Installed, installed, of_base};
 pub(super) use record::{has_recorded, is_recorded, owners, with_hash};
 
 /// How names of directories end that wheels are recorded in.
