@@ -21,11 +21,12 @@ use crate::support::tools;
 use crate::support::wheel::Wheel;
 
 /// Names that would be markup, end a script, end a line of one, or be read from right to left.
-const HOSTILE: [&str; 4] = [
+const HOSTILE: [&str; 5] = [
     "var/task/<img src=x onerror=alert(1)>.txt",
     "var/task/a</script><script>alert(2)</script>",
     "var/task/<!--<script>\u{2028}\u{2029}{{data}}",
     "var/task/\u{202e}txt.exe",
+    "var/task/a\u{200b}b\u{e0041}",
 ];
 
 /// Wheels of PyPI, as `tests/tools.py` has installed them, go into a layer.
@@ -496,7 +497,8 @@ fn hostile_names_are_text_on_the_page() {
     let told = told.as_str().unwrap();
     assert!(told.contains("<img src=x onerror=alert(1)>"), "{told}");
     assert!(told.contains("\\u{202e}txt.exe"), "{told}");
-    assert!(!told.contains(['\u{202e}', '\u{2028}']), "{told}");
+    assert!(told.contains("a\\u{200b}b\\u{e0041}"), "{told}");
+    assert!(!told.contains(['\u{202e}', '\u{2028}', '\u{200b}']), "{told}");
     assert_eq!(browser.complaints(), [""; 0]);
     // Even were one of them markup, the policy keeps it from running.
     browser.value("document.body.append(Object.assign(document.createElement('script'), { text: 'window.ran = true' }))");

@@ -3,9 +3,9 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const find = id => document.getElementById(id);
 const UNPACKED = 1, PACKED = 2;
-// What would steer how a line is read is shown as its number.
+// What nobody sees, or what steers how a line is read, is shown as its number.
 const shown = text => String(text).replace(
-  /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+  /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu,
   mark => "\\u{" + mark.codePointAt(0).toString(16) + "}");
 
 function bytes(count) {
