@@ -742,7 +742,8 @@ mod tests {
 
     #[test]
     fn what_nobody_sees_is_shown_as_its_number() {
-        let text = "a\u{1b}b\u{ad}c\u{200b}d\u{2028}e\u{202e}f\u{2060}g\u{feff}h\u{3164}i\u{e0041}j\n";
+        let text =
+            "a\u{1b}b\u{ad}c\u{200b}d\u{2028}e\u{202e}f\u{2060}g\u{feff}h\u{3164}i\u{e0041}j\n";
         insta::assert_snapshot!(
             visible(text),
             @r"a\u{1b}b\u{ad}c\u{200b}d\u{2028}e\u{202e}f\u{2060}g\u{feff}h\u{3164}i\u{e0041}j\n"
