@@ -194,7 +194,7 @@ pub enum Error {
     #[error(transparent)]
     Path(#[from] PathError),
     /// A file stands where a directory is needed, or the other way round.
-    #[error("{path} is a directory for one of {earlier} and {later}, and a file for the other")]
+    #[error("{path} is {}", kinds(earlier, later))]
     Kind {
         /// Where.
         path: ImagePath,
@@ -204,7 +204,7 @@ pub enum Error {
         later: Arc<str>,
     },
     /// Two owners have other contents for one path, and neither may go first.
-    #[error("{} is in {} and in {} with other contents", .0.path, .0.earlier, .0.later)]
+    #[error("{} is {} with other contents", .0.path, places(&.0.earlier, &.0.later))]
     Twice(Collision),
     /// Contents could not be read to be compared.
     #[error("cannot read {path}")]
@@ -214,6 +214,24 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Who has a path as a directory and as a file.
+fn kinds(earlier: &str, later: &str) -> String {
+    if earlier == later {
+        format!("a directory and a file in {later}")
+    } else {
+        format!("a directory for one of {earlier} and {later}, and a file for the other")
+    }
+}
+
+/// Who has one path.
+fn places(earlier: &str, later: &str) -> String {
+    if earlier == later {
+        format!("twice in {later}")
+    } else {
+        format!("in {earlier} and in {later}")
+    }
 }
 
 /// A sorted set of paths with all their parents.
@@ -476,6 +494,17 @@ mod tests {
         };
         insta::assert_snapshot!(over(&mut tree, "a"), @"/a is a directory for one of first and second, and a file for the other");
         insta::assert_snapshot!(over(&mut tree, "a/b/c"), @"/a/b is a directory for one of first and second, and a file for the other");
+    }
+
+    #[test]
+    fn one_owner_is_named_once() {
+        let mut tree = FileTree::default();
+        put(&mut tree, "a/b", "1", "first");
+        let owner = "first".into();
+        let error = tree.insert_file(path("a"), Content::bytes("2"), false, &owner);
+        insta::assert_snapshot!(error.unwrap_err(), @"/a is a directory and a file in first");
+        let collision = put(&mut tree, "a/b", "2", "first").unwrap();
+        insta::assert_snapshot!(Error::Twice(collision), @"/a/b is twice in first with other contents");
     }
 
     #[test]

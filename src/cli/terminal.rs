@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -522,7 +523,37 @@ pub(crate) fn outdated_json(all: &[Outdated], is_one: bool) -> String {
     format!("{value:#}\n")
 }
 
-/// With what would steer a terminal escaped: names and texts may be anybody's.
+/// What takes no room or has a line read otherwise than it is: the categories Cf, Zl and Zp of Unicode 16, and the
+/// property `Default_Ignorable_Code_Point`.
+const UNSEEN: [RangeInclusive<char>; 25] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{600}'..='\u{605}',
+    '\u{61c}'..='\u{61c}',
+    '\u{6dd}'..='\u{6dd}',
+    '\u{70f}'..='\u{70f}',
+    '\u{890}'..='\u{891}',
+    '\u{8e2}'..='\u{8e2}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{110bd}'..='\u{110bd}',
+    '\u{110cd}'..='\u{110cd}',
+    '\u{13430}'..='\u{1343f}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// With what would steer a terminal or hide on it escaped: names and texts may be anybody's.
 pub(crate) fn visible(text: &str) -> String {
     visible_but(text, &[])
 }
@@ -535,9 +566,8 @@ fn visible_lines(text: &str) -> String {
 fn visible_but(text: &str, kept: &[char]) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        // The marks of writing from right to left have lines read otherwise than they are.
-        let is_mark = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if (character.is_control() || is_mark) && !kept.contains(&character) {
+        let is_unseen = UNSEEN.iter().any(|range| range.contains(&character));
+        if (character.is_control() || is_unseen) && !kept.contains(&character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
@@ -703,5 +733,24 @@ fn list(text: &mut String, tree: &FileTree) {
                 let _ = writeln!(text, "{:<13}{path} -> {target}", "link");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_sees_is_shown_as_its_number() {
+        let text =
+            "a\u{1b}b\u{ad}c\u{200b}d\u{2028}e\u{202e}f\u{2060}g\u{feff}h\u{3164}i\u{e0041}j\n";
+        insta::assert_snapshot!(
+            visible(text),
+            @r"a\u{1b}b\u{ad}c\u{200b}d\u{2028}e\u{202e}f\u{2060}g\u{feff}h\u{3164}i\u{e0041}j\n"
+        );
+        let text = "Grüße, Zoe\u{308} λ 名前 🐍 a\u{a0}b";
+        assert_eq!(visible(text), text);
+        assert_eq!(visible_lines("a\n\tb\u{200b}\n"), "a\n\tb\\u{200b}\n");
+        assert!(UNSEEN.is_sorted_by(|first, second| first.end() < second.start()));
     }
 }

@@ -21,11 +21,12 @@ use crate::support::tools;
 use crate::support::wheel::Wheel;
 
 /// Names that would be markup, end a script, end a line of one, or be read from right to left.
-const HOSTILE: [&str; 4] = [
+const HOSTILE: [&str; 5] = [
     "var/task/<img src=x onerror=alert(1)>.txt",
     "var/task/a</script><script>alert(2)</script>",
     "var/task/<!--<script>\u{2028}\u{2029}{{data}}",
     "var/task/\u{202e}txt.exe",
+    "var/task/a\u{200b}b\u{e0041}",
 ];
 
 /// Wheels of PyPI, as `tests/tools.py` has installed them, go into a layer.
@@ -412,6 +413,18 @@ fn the_map_of_the_page_works_in_a_browser() {
     browser.click("input[value='1']");
 
     assert_eq!(browser.requests(), [format!("file://{}", page.display())]);
+    // Of too many boxes the smallest are left out, wherever they are.
+    browser.value(
+        "here = linked(node('x', [
+            node('many', Array.from({ length: 6000 }, (_, n) => leaf('f' + n, 100, 1)), { hue: 0, layer: {} }),
+            node('few', [leaf('large', 300000, 1)], { hue: 0, layer: {} }),
+        ])); draw()",
+    );
+    assert_eq!(browser.value("boxes.length"), 3000);
+    assert_eq!(
+        browser.value("boxes.some(one => one.node.name === 'large')"),
+        true
+    );
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
@@ -455,12 +468,30 @@ fn the_tables_of_the_page_work_in_a_browser() {
     };
     assert_eq!(count(&mut browser, "#layers tbody tr"), 4);
     assert_eq!(count(&mut browser, "#files tbody tr"), 10);
+    // The base's files go with the base.
+    let first = "document.querySelector('#files tbody td').textContent";
+    browser.value(
+        "data.files.unshift({ ...data.files[0], path: 'of-the-base', layer: 1 }); drawFiles()",
+    );
+    assert_eq!(browser.value(first), "/of-the-base");
+    browser.click("[name='base']");
+    assert_ne!(browser.value(first), "/of-the-base");
+    assert_eq!(count(&mut browser, "#files tbody tr"), 10);
+    browser.click("[name='base']");
+    assert_eq!(browser.value(first), "/of-the-base");
     let findings = browser.value("find('findings').textContent");
     let findings = findings.as_str().unwrap();
     assert!(
         findings.contains("LMB100") && findings.contains("DB_PASSWORD"),
         "{findings}"
     );
+    // On a narrow screen values have room beside long names.
+    browser.value("document.body.style.width = '440px'");
+    let narrowest =
+        "Math.min(...[...document.querySelectorAll('#config td')].map(one => one.clientWidth))";
+    let narrowest = browser.value(narrowest).as_f64().unwrap();
+    assert!(narrowest > 200.0, "{narrowest}");
+    browser.value("document.body.style.width = ''");
     let text = browser.value("document.body.textContent");
     assert!(!text.as_str().unwrap().contains("correcthorse"));
 
@@ -496,7 +527,11 @@ fn hostile_names_are_text_on_the_page() {
     let told = told.as_str().unwrap();
     assert!(told.contains("<img src=x onerror=alert(1)>"), "{told}");
     assert!(told.contains("\\u{202e}txt.exe"), "{told}");
-    assert!(!told.contains(['\u{202e}', '\u{2028}']), "{told}");
+    assert!(told.contains("a\\u{200b}b\\u{e0041}"), "{told}");
+    assert!(
+        !told.contains(['\u{202e}', '\u{2028}', '\u{200b}']),
+        "{told}"
+    );
     assert_eq!(browser.complaints(), [""; 0]);
     // Even were one of them markup, the policy keeps it from running.
     browser.value("document.body.append(Object.assign(document.createElement('script'), { text: 'window.ran = true' }))");

@@ -122,7 +122,7 @@ fn depends_on(document: &Value, reference: &Value) -> Vec<String> {
 #[test]
 fn real_wheels_are_listed_and_both_tools_agree() {
     let project = Project::with_handler();
-    let lines = "requests==2.32.5\nPyYAML==6.0.3\nmarkupsafe==3.0.3\njinja2==3.1.6\npython-dateutil==2.9.0.post0\n";
+    let lines = "requests==2.32.5\nPyYAML==6.0.3\nmarkupsafe==3.0.3\njinja2==3.1.6\npython-dateutil==2.9.0.post0\nsimplejson==3.19.1\n";
     project.file("requirements.txt", lines);
     let base = Base::aws("3.12").reference();
     project
@@ -175,6 +175,15 @@ fn real_wheels_are_listed_and_both_tools_agree() {
             "{own:?}"
         );
     }
+    // The runtime client has its own, whatever the function brings.
+    let client = &component(&cyclonedx, "awslambdaric")["bom-ref"];
+    let client = depends_on(&cyclonedx, client);
+    assert!(
+        client
+            .iter()
+            .any(|info| info.starts_with("var/runtime/simplejson-")),
+        "{client:?}"
+    );
     let image = depends_on(&cyclonedx, &json!("image"));
     assert!(image.contains(&"base".to_owned()), "{image:?}");
     assert!(

@@ -24,6 +24,7 @@ use crate::build::inventory::{Inventory, Package};
 use crate::build::sbom::licence::Licence;
 use crate::digest::Digest;
 use crate::http;
+use crate::lambda;
 use crate::lambda::check;
 use crate::lambda::check::Installed;
 use crate::lambda::check::subject::Subject;
@@ -315,9 +316,22 @@ fn components<'a>(
     for (place, package) in packages.iter().enumerate() {
         places.entry(package.installed.name).or_insert(place);
     }
+    // But the runtime client is before the function's directories are on that path.
+    let mut runtime_places = places.clone();
+    for (place, package) in packages.iter().enumerate() {
+        if package.installed.directory == lambda::RUNTIME_DIR {
+            runtime_places.insert(package.installed.name, place);
+        }
+    }
     let component = |(place, package): (usize, &'a Package)| {
         let installed = &package.installed;
-        let mut requires = requires(installed, markers.as_ref(), &places);
+        let is_of_runtime = installed.directory == lambda::RUNTIME_DIR;
+        let places = if is_of_runtime {
+            &runtime_places
+        } else {
+            &places
+        };
+        let mut requires = requires(installed, markers.as_ref(), places);
         requires.remove(&place);
         let layer = inventory.layers[installed.layer].digest;
         // Of a base the same is to be said where it was built and where not.

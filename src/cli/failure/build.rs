@@ -80,7 +80,7 @@ impl From<plan::Error> for Failure {
             plan::Error::Part { table, .. } => hint(example_of(table), USAGE),
             plan::Error::Path { .. } => hint("write a plain path, as `/opt/models/x.onnx`", USAGE),
             plan::Error::Python { .. } => hint("`lambimg bases` lists the runtimes", USAGE),
-            plan::Error::Value { .. } => hint("give one of these", USAGE),
+            plan::Error::Value { wanted, .. } => hint(of_value(wanted), USAGE),
             plan::Error::Layer { .. } => hint(
                 "copy the ARN of the version from the layer's page or from `aws lambda list-layer-versions \
                  --layer-name NAME`",
@@ -162,6 +162,35 @@ fn example_of(table: &str) -> &'static str {
         "files" => "write it as `{ from = \"models/x.onnx\", to = \"/opt/models/x.onnx\" }`",
         _ => "the README shows how it is written",
     }
+}
+
+/// What to write instead of a value, by what it is not.
+fn of_value(wanted: &str) -> &'static str {
+    const HINTS: [(&str, &str); 9] = [
+        ("no absolute path", "begin it with a `/`, as `/opt/models`"),
+        ("no place for it", "choose another, as one below `/opt`"),
+        ("not in /opt", "let it begin with `/opt/`, or take `files`"),
+        (
+            "outside of the project",
+            "copy it into the project, or write the whole path",
+        ),
+        (
+            "more than one extension",
+            "give each braces of its own, as `{ zip = \"layer.zip\" }, { path = \"bin\" }`",
+        ),
+        ("no variable", "write `NAME = \"value\"`"),
+        (
+            "no entry point",
+            "write the program and its arguments, as `[\"/lambda-entrypoint.sh\"]`",
+        ),
+        (
+            "no path",
+            "write the path of a file or directory of the project",
+        ),
+        ("no user", "write a name or a number, or leave it out"),
+    ];
+    let found = HINTS.iter().find(|(start, _)| wanted.starts_with(start));
+    found.map_or("give one of these", |(_, hint)| hint)
 }
 
 fn needs_hint(file: &str) -> String {
@@ -608,14 +637,36 @@ fn of_reading(error: &reading::Error) -> Advice {
             source: zip::Error::Read(_),
             ..
         } => hint("check the file's permissions", USAGE),
-        reading::Error::Archive { .. }
-        | reading::Error::Member { .. }
-        | reading::Error::Read { .. }
-        | reading::Error::Tree(_) => hint(
-            "make the package anew, of plain files, directories and links among them, each of them once",
-            INPUT,
-        ),
+        reading::Error::Archive {
+            source: zip::Error::Member { reason, .. },
+            ..
+        } => hint(of_member(reason), INPUT),
+        reading::Error::Member { reason, .. } => hint(of_member(reason), INPUT),
+        reading::Error::Archive { .. } | reading::Error::Read { .. } | reading::Error::Tree(_) => {
+            hint(PLAIN_PACKAGE, INPUT)
+        }
     }
+}
+
+const PLAIN_PACKAGE: &str =
+    "make the package anew, of plain files, directories and links among them, each of them once";
+
+/// What to do about a member of a package, by what is wrong with it.
+fn of_member(reason: &str) -> &'static str {
+    const HINTS: [(&str, &str); 4] = [
+        (
+            "backslash",
+            "make the package anew with `/` between directories, as `zip -r` and Python's `zipfile` do on every system",
+        ),
+        ("encrypted", "make the package anew, without a password"),
+        (
+            "compression other",
+            "make the package anew, deflated, as `zip -r` does",
+        ),
+        ("times less", "leave it out of the package"),
+    ];
+    let found = HINTS.iter().find(|(part, _)| reason.contains(part));
+    found.map_or(PLAIN_PACKAGE, |(_, hint)| hint)
 }
 
 fn of_package(error: &package::Error) -> Advice {

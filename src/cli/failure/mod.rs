@@ -375,8 +375,12 @@ impl From<reference::ParseError> for Failure {
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
         let advice = match &error {
+            config::Error::NoProject(path) if path.is_file() => hint(
+                "PATH is a project's directory or a deployment package, and this file is no zip archive by its first bytes",
+                USAGE,
+            ),
             config::Error::NoProject(_) => hint(
-                "name the directory that holds the function, as `lambimg build PATH`",
+                "name the directory that holds the function, or its deployment package, as `lambimg build PATH`",
                 USAGE,
             ),
             config::Error::NoCurrentDirectory => hint("go to one that is there, by `cd`", USAGE),
@@ -404,7 +408,12 @@ impl From<config::Error> for Failure {
                 USAGE,
             ),
             config::Error::Kind { wanted, .. } => hint(
-                format!("write {wanted}, as `python = \"3.12\"` or `tags = [\"orders\"]`"),
+                match *wanted {
+                    "a list of texts" => "write a list of texts, as `[\"orders\"]`".to_owned(),
+                    wanted => {
+                        format!("write {wanted}, as `python = \"3.12\"` or `tags = [\"orders\"]`")
+                    }
+                },
                 USAGE,
             ),
             config::Error::FunctionName { .. } => hint(
@@ -482,6 +491,38 @@ mod tests {
         LMB001: Do something about another.
         no name was given to it; `ignore = ["LMB001"]` under `[tool.lambimg.check]` has it built all the same
         "#);
+    }
+
+    #[test]
+    fn a_value_that_means_nothing_has_its_own_remedy() {
+        let hint_of = |wanted| {
+            let place = config::Place::Flag("--flag");
+            let value = "x".to_owned();
+            let error = lambimg::plan::Error::Value {
+                value,
+                place,
+                wanted,
+            };
+            Failure::from(error).hint.unwrap()
+        };
+        insta::assert_snapshot!(hint_of("no absolute path"), @"begin it with a `/`, as `/opt/models`");
+        insta::assert_snapshot!(hint_of("no architecture; Lambda has x86_64 and arm64"), @"give one of these");
+    }
+
+    #[test]
+    fn a_package_made_otherwise_has_its_own_remedy() {
+        let hint_of = |reason: &str| {
+            let error = build::package::reading::Error::Member {
+                path: "f.zip".into(),
+                name: "x".to_owned(),
+                reason: reason.to_owned(),
+            };
+            let error = build::function::Error::Package(error);
+            Failure::from(build::Error::from(error)).hint.unwrap()
+        };
+        insta::assert_snapshot!(hint_of("has a backslash in it"), @"make the package anew with `/` between directories, as `zip -r` and Python's `zipfile` do on every system");
+        insta::assert_snapshot!(hint_of("is encrypted"), @"make the package anew, without a password");
+        insta::assert_snapshot!(hint_of("is there twice"), @"make the package anew, of plain files, directories and links among them, each of them once");
     }
 
     #[test]

@@ -120,10 +120,22 @@ impl Inspected<'_> {
         report::value(self)
     }
 
-    /// The few largest files, as that has them.
+    /// Whether a file lies in one of the base's layers.
+    fn is_of_base(&self, file: &File<'_>) -> bool {
+        self.inventory.layers[file.layer].is_base
+    }
+
+    /// The few largest files, and the few largest above the base, as that has them.
     pub(crate) fn largest_json(&self) -> Vec<serde_json::Value> {
-        let files = self.by_size().into_iter().take(LARGEST);
-        files.map(|file| report::file(self, file)).collect()
+        let (mut all, mut above) = (0, 0);
+        let mut files = self.by_size();
+        files.retain(|file| {
+            let is_above = !self.is_of_base(file);
+            all += 1;
+            above += usize::from(is_above);
+            all <= LARGEST || is_above && above <= LARGEST
+        });
+        files.iter().map(|file| report::file(self, file)).collect()
     }
 
     /// How many days old the base is, if it says so.

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use indicatif::HumanBytes;
-use lambimg::build::inventory::{Layer, Package};
+use lambimg::build::inventory::{File, Layer, Package};
 use lambimg::lambda::check;
 
 use super::{Inspected, LARGEST, LIMIT};
@@ -30,7 +30,7 @@ pub(super) fn text(inspected: &Inspected<'_>, all: bool) -> String {
         layers(inspected, all),
         packages(inspected, all),
         left_out(inspected, all),
-        largest(inspected),
+        largest(inspected, all),
     ];
     let told: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     told.join("\n")
@@ -70,8 +70,8 @@ fn head(inspected: &Inspected<'_>) -> String {
         counted(inventory.files.len(), "file"),
     ];
     let digest = inspected.digest().map(|digest| digest.to_string());
-    // Tenths of a per cent.
-    let share = unpacked.saturating_mul(1000) / LIMIT;
+    // Tenths of a per cent, the nearest.
+    let share = (unpacked.saturating_mul(1000) + LIMIT / 2) / LIMIT;
     settings(&[
         ("image", vec![visible(inspected.name)]),
         ("digest", digest.into_iter().collect()),
@@ -301,13 +301,20 @@ fn left_out(inspected: &Inspected<'_>, all: bool) -> String {
     table(&[head, rows].concat(), 1)
 }
 
-fn largest(inspected: &Inspected<'_>) -> String {
+fn largest(inspected: &Inspected<'_>, all: bool) -> String {
     let files = inspected.by_size();
-    if files.is_empty() {
+    let (mut told, mut folded): (Vec<_>, Vec<_>) = files
+        .into_iter()
+        .partition(|file| all || !inspected.is_of_base(file));
+    // Of a base alone these are all there is.
+    if told.is_empty() {
+        told = std::mem::take(&mut folded);
+    }
+    if told.is_empty() {
         return String::new();
     }
     let mut rows = vec![row(["LARGEST FILES", "UNPACKED", "COMPRESSED", "LAYER"])];
-    rows.extend(files.iter().take(LARGEST).map(|file| {
+    rows.extend(told.iter().take(LARGEST).map(|file| {
         vec![
             visible(file.path),
             bytes(file.size),
@@ -315,5 +322,14 @@ fn largest(inspected: &Inspected<'_>) -> String {
             (file.layer + 1).to_string(),
         ]
     }));
+    if !folded.is_empty() {
+        let sum = |size: fn(&File<'_>) -> u64| folded.iter().map(|file| size(file)).sum::<u64>();
+        rows.push(vec![
+            format!("the base's {}", counted(folded.len(), "file")),
+            bytes(sum(|file| file.size)),
+            bytes(sum(|file| file.packed)),
+            String::new(),
+        ]);
+    }
     table(&rows, 1)
 }

@@ -3,9 +3,9 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const find = id => document.getElementById(id);
 const UNPACKED = 1, PACKED = 2;
-// What would steer how a line is read is shown as its number.
+// What nobody sees, or what steers how a line is read, is shown as its number.
 const shown = text => String(text).replace(
-  /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+  /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu,
   mark => "\\u{" + mark.codePointAt(0).toString(16) + "}");
 
 function bytes(count) {
@@ -72,12 +72,13 @@ function linked(parent) {
 }
 
 const hasBase = layers.some(one => one.layer.base) && layers.some(one => !one.layer.base);
+const isBaseShown = () => !hasBase || find("controls").elements.base.checked;
 let measure = UNPACKED;
 let root;
 let here;
 
 function plant() {
-  const withBase = !hasBase || find("controls").elements.base.checked;
+  const withBase = isBaseShown();
   root = linked(node(data.image, layers.filter(one => withBase || !one.layer.base)));
   if (!here || !trail(here).includes(root)) here = root;
 }
@@ -155,16 +156,20 @@ function draw() {
   drawTrail();
 }
 
-// Level by level, so that where there are too many boxes it is the innermost that are left out.
+// Level by level, so that where there are too many boxes it is the innermost that are left out, and of these the
+// smallest.
 function nest(parent, rectangle) {
   let frames = [[parent, rectangle]];
   for (let depth = 1; depth <= DEEPEST; depth += 1) {
     const inner = [];
     // What is smaller than this is its frame's ground.
     const least = depth === 1 ? 2 : 7;
-    for (const [kid, place] of frames.flatMap(([node, within]) => laid(node, within, least))) {
+    const placed = frames.flatMap(([node, within]) => laid(node, within, least))
+      .filter(([, { w, h }]) => w >= least && h >= least);
+    const left = MOST_BOXES - boxes.length;
+    if (placed.length > left) placed.sort(([, a], [, b]) => b.w * b.h - a.w * a.h).splice(left);
+    for (const [kid, place] of placed) {
       const { x, y, w, h } = place;
-      if (w < least || h < least || boxes.length >= MOST_BOXES) continue;
       const isFrame = depth < DEEPEST && kid.kids.length > 0 && !kid.together && w > 60 && h > 50;
       box(kid, place, isFrame);
       if (isFrame) inner.push([kid, { x: x + 3, y: y + HEAD, w: w - 6, h: h - HEAD - 3 }]);
@@ -332,7 +337,7 @@ function packageRow(one) {
 
 function drawPackages() {
   const wanted = find("filter").value.trim().toLowerCase();
-  const withBase = !hasBase || find("controls").elements.base.checked;
+  const withBase = isBaseShown();
   const rows = packages.filter(one => (withBase || !one.base)
     && (one.name + " " + one.version).toLowerCase().includes(wanted));
   rows.sort(compared);
@@ -375,7 +380,9 @@ function drawLayers() {
 
 function drawFiles() {
   const heads = [["File", {}], ["Unpacked", number], ["Compressed", number], ["Package", {}], ["Layer", number]];
-  fill("files", heads, data.files.map(one => make("tr", {},
+  const withBase = isBaseShown();
+  const files = data.files.filter(one => withBase || !data.layers[one.layer - 1].base).slice(0, 10);
+  fill("files", heads, files.map(one => make("tr", {},
     make("td", { class: "code" }, "/" + one.path), make("td", number, bytes(one.unpacked)),
     make("td", number, bytes(one.packed)), make("td", {}, one.package || ""), make("td", number, one.layer))));
 }
@@ -435,7 +442,7 @@ function drawConfig() {
 
 find("controls").addEventListener("change", event => {
   measure = Number(find("controls").elements.measure.value);
-  if (event.target.name === "base") { plant(); drawPackages(); }
+  if (event.target.name === "base") { plant(); drawPackages(); drawFiles(); }
   draw();
 });
 find("controls").addEventListener("submit", event => event.preventDefault());

@@ -19,6 +19,7 @@ use pep440_rs::{Version, VersionSpecifiers};
 
 use record::{Record, is_whole, record};
 
+use crate::lambda;
 use crate::lambda::check::modules::{self, text_at};
 use crate::lambda::check::paths::{self, below, joined};
 use crate::lambda::check::subject::{Python, Subject};
@@ -107,6 +108,12 @@ pub(super) struct Distribution {
 impl Distribution {
     fn field<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         fields(&self.fields, name)
+    }
+
+    /// Whether it is imported before the function's directories are searched at all, so that what it requires is
+    /// first looked for beside it.
+    fn is_of_runtime(&self) -> bool {
+        self.directory == lambda::RUNTIME_DIR
     }
 
     /// What only another version of itself has as well.
@@ -443,6 +450,8 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
     for one in all.iter().rev() {
         installed.insert(one.name.clone(), one.version.clone());
     }
+    let of_runtime = all.iter().filter(|one| one.is_of_runtime());
+    let of_runtime: HashMap<_, _> = of_runtime.map(|one| (&*one.name, &one.version)).collect();
     let mut faults = Vec::new();
     let mut unrecorded: HashMap<String, bool> = HashMap::new();
     for one in added(image, all) {
@@ -457,7 +466,9 @@ fn has_requirements(image: &Subject) -> Vec<Fault> {
             if marker.is_some_and(|marker| markers.hold(marker) != Ok(true)) {
                 continue;
             }
-            let version = installed.get(&required.name);
+            let version = of_runtime.get(&*required.name).copied();
+            let version = version.filter(|_| one.is_of_runtime());
+            let version = version.or_else(|| installed.get(&required.name));
             let specifiers = VersionSpecifiers::from_str(&required.specifiers);
             let mut is_there = || {
                 let known = unrecorded.entry(required.name.clone());

@@ -197,6 +197,27 @@ fn what_requirements_lack_is_found() {
 }
 
 #[test]
+fn the_runtime_finds_its_own_first() {
+    let image = |own: &str| {
+        let image = aws("app.handler")
+            .file(
+                "var/runtime/client-1.0.dist-info/METADATA",
+                "Name: client\nVersion: 1.0\nRequires-Dist: b>=2\n",
+            )
+            .file(
+                "var/task/b-1.0.dist-info/METADATA",
+                "Name: b\nVersion: 1.0\n",
+            );
+        if own.is_empty() {
+            return image;
+        }
+        image.file("var/runtime/b-2.0.dist-info/METADATA", own)
+    };
+    assert_eq!(told(image("Name: b\nVersion: 2.0\n")), "");
+    insta::assert_snapshot!(told(image("")), @"LMB078 warning 1 var/runtime/client-1.0.dist-info: client 1.0 requires `b>=2`, and version 1.0 is in the image");
+}
+
+#[test]
 fn a_requirement_that_is_repeated_is_told_once() {
     let fields = "Requires-Dist: gone\n".repeat(200_000);
     insta::assert_snapshot!(told(pure(aws("app.handler"), "a", &fields)), @"LMB078 warning 1 var/task/a-1.0.dist-info: a 1.0 requires `gone`, and it is not in the image");
