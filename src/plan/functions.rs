@@ -326,18 +326,19 @@ fn first_at_odds<'a>(
     asked: &BTreeMap<&'a String, Question>,
     parts: &BTreeMap<&'a String, Option<String>>,
 ) -> Option<&'a String> {
-    let is_at_odds = |name: &&String| {
-        let (part, question) = (&parts[*name], &asked[*name]);
-        let is_free = part
-            .as_deref()
-            .is_some_and(|part| part != name.to_lowercase());
-        let same = |other: &&String| {
-            parts[*other] == *part && asked[*other].requirements == question.requirements
-        };
-        let mut others = asked.keys().filter(|other| same(other));
-        is_free && others.any(|other| asked[*other] != *question)
+    let lock = |name: &String| (&asked[name].requirements, &parts[name]);
+    let (mut first, mut at_odds) = (BTreeMap::new(), BTreeSet::new());
+    for (name, question) in asked {
+        if *first.entry(lock(name)).or_insert(question) != question {
+            at_odds.insert(lock(name));
+        }
+    }
+    let could_have = |name: &String| {
+        let part = parts[name].as_deref();
+        part.is_some_and(|part| part != name.to_lowercase())
     };
-    asked.keys().copied().find(is_at_odds)
+    let mut names = asked.keys().copied();
+    names.find(|name| at_odds.contains(&lock(name)) && could_have(name))
 }
 
 /// What flags and variables say of it.
