@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    Error, Needs, Plan, read_architecture, read_needs, read_package_names, read_path, read_runtime,
+    Error, Needs, Plan, outputs, read_architecture, read_needs, read_package_names, read_path,
+    read_runtime,
 };
 use crate::config::{Config, Place, Project, Setting, nearest_of};
 use crate::http;
@@ -59,46 +60,24 @@ pub fn choose_one(project: &Project, name: Option<&String>) -> Result<Project, E
     }
 }
 
-/// Whether these plans can all be done: none has what is another's.
+/// Whether these plans can all be done: none has what is another's. Outputs are meant from `directory`.
 ///
 /// # Errors
-/// When two have a name or an output in common, or one handler that is not in a file of the project.
-pub fn check_together(plans: &[Plan]) -> Result<(), Error> {
-    let names = |plan: &Plan| plan.names.iter().map(Name::tagged).collect::<BTreeSet<_>>();
-    if let Some((thing, functions)) = in_common(plans, names) {
-        return Err(Error::SameName {
-            name: thing,
-            functions,
-        });
-    }
-    let outputs = |plan: &Plan| {
-        let packages = plan.packages.iter();
-        let packages = packages.map(|path| format!("zip:{}", path.display()));
-        let places = plan.outputs.iter().map(ToString::to_string);
-        packages.chain(places).collect::<BTreeSet<_>>()
-    };
-    match in_common(plans, outputs) {
-        Some((output, functions)) => Err(Error::SameOutput { output, functions }),
-        None => Ok(()),
-    }
-}
-
-/// What two plans have in common of such things, and whose it is.
-fn in_common(
-    plans: &[Plan],
-    things: impl Fn(&Plan) -> BTreeSet<String>,
-) -> Option<(String, [String; 2])> {
+/// When two have a name in common, or an output is where another is.
+pub fn check_together(plans: &[Plan], directory: &Path) -> Result<(), Error> {
     let mut owners: BTreeMap<String, &Plan> = BTreeMap::new();
-    let name = |plan: &Plan| plan.function.clone().unwrap_or_default();
+    let function = |plan: &Plan| plan.function.clone().unwrap_or_default();
     for plan in plans {
-        for thing in things(plan) {
-            if let Some(other) = owners.get(&thing) {
-                return Some((thing, [name(other), name(plan)]));
+        let names: BTreeSet<_> = plan.names.iter().map(Name::tagged).collect();
+        for name in names {
+            if let Some(other) = owners.get(&name) {
+                let functions = [function(other), function(plan)];
+                return Err(Error::SameName { name, functions });
             }
-            owners.insert(thing, plan);
+            owners.insert(name, plan);
         }
     }
-    None
+    outputs::check(plans, directory)
 }
 
 /// A handler that is all functions' is none of them.
@@ -419,7 +398,7 @@ mod tests {
             make(one, request)
         });
         let plans = plans.collect::<Result<Vec<_>, _>>()?;
-        check_together(&plans)?;
+        check_together(&plans, Path::new("/here"))?;
         Ok(plans)
     }
 

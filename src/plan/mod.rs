@@ -5,6 +5,7 @@
 
 pub mod functions;
 pub mod image;
+pub mod outputs;
 pub mod reach;
 
 use std::collections::BTreeSet;
@@ -229,14 +230,9 @@ pub enum Error {
         /// The two.
         functions: [String; 2],
     },
-    /// Two images would go to one place.
-    #[error("the functions `{}` and `{}` would both go to `{output}`", functions[0], functions[1])]
-    SameOutput {
-        /// The place.
-        output: String,
-        /// The two.
-        functions: [String; 2],
-    },
+    /// Two outputs would go to one place, or one into the other.
+    #[error("{0}")]
+    SameOutput(Box<outputs::Clash>),
     /// Several functions would have one handler.
     #[error("{place} says the handler of one function, and there are {}: {}", functions.len(), functions.join(", "))]
     SharedHandler {

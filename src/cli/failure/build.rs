@@ -134,10 +134,11 @@ impl From<plan::Error> for Failure {
                 "put `{function}` into the name, as `REGISTRY/{function}:v1`, or give each its own `image`",
                 USAGE,
             ),
-            plan::Error::SameOutput { .. } => hint(
+            plan::Error::SameOutput(clash) if clash.is_of_functions() => hint(
                 "put `{function}` into the path, as `-o 'zip:dist/{function}.zip'`",
                 USAGE,
             ),
+            plan::Error::SameOutput(_) => hint("give each output a path of its own", USAGE),
             plan::Error::SharedHandler { .. } => hint(
                 "choose one by `--function NAME`, or write each `handler` in the function's own table",
                 USAGE,
