@@ -21,10 +21,9 @@ use crate::build::pinning::{Pinning, Renewal};
 use crate::build::pushing::Destinations;
 use crate::build::wheel_layers::WheelLayer;
 use crate::build::{
-    Built, Error, Tools, Unnamed, cache, keep, locking, make, opt, package, project, write_outputs,
+    Built, Error, Tools, Unnamed, cache, keep, locking, make, opt, outputs, project,
 };
 use crate::file_tree::FileTree;
-use crate::oci::layout;
 use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::python::lock::LockedWheel;
@@ -79,15 +78,7 @@ async fn run(
         warnings.map(|text| (true, text.clone())).collect()
     });
     tell(plans, &warnings.collect::<Vec<_>>(), &tools.progress);
-    let writable = plans.iter().map(|plan| {
-        let places = plan.outputs.iter();
-        let places = places
-            .map(layout::check_writable)
-            .collect::<Result<Vec<_>, _>>();
-        places.map_err(Error::from)?;
-        package::check_writable(plan).map_err(Error::from)
-    });
-    whole(writable.collect())?;
+    whole(plans.iter().map(|plan| outputs::check(plan)).collect())?;
     let pins = whole(pinnings(plans))?;
     let (mut has_told, mut tries) = (false, 0);
     loop {
@@ -206,7 +197,7 @@ async fn deliver(
 ) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
     let mut written = Vec::new();
     for Unnamed { built, package, .. } in made {
-        let done = write_outputs(&built, package, &tools.own(&built.plan)).await;
+        let done = outputs::write(&built, package, &tools.own(&built.plan)).await;
         written.push(done.map(|()| built));
     }
     let built = whole(written)?;

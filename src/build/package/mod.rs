@@ -7,7 +7,7 @@
 pub mod reading;
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
+use std::fs::Permissions;
 use std::io::{self, BufWriter, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::blob_store;
 use crate::build::base::Base;
 use crate::build::compiling::Compiler;
 use crate::build::dependencies::{self, Dependencies};
-use crate::build::{self, Tools, has_handler};
+use crate::build::{self, Tools, has_handler, outputs};
 use crate::digest::{Digest, Hasher};
 use crate::file_tree::{Content, Entry, FileTree, ImagePath, Node};
 use crate::lambda::TASK_ROOT;
@@ -65,35 +65,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// What is in its place is no file, and would be replaced by one.
-    #[error("`{}` is not a regular file", .0.display())]
-    Special(PathBuf),
 }
 
 /// The files of a package, and what is known of their contents.
 pub(super) struct Package {
     tree: FileTree,
     known: BTreeMap<ImagePath, Digest>,
-}
-
-/// Refuses places that hold something else, or that there is no directory for, before anything is built.
-pub(super) fn check_writable(plan: &Plan) -> Result<(), Error> {
-    for path in &plan.packages {
-        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return Err(Error::Special(path.clone()));
-        }
-        if let Err(source) = fs::metadata(directory_of(path)) {
-            let path = path.clone();
-            return Err(Error::Write { path, source });
-        }
-    }
-    Ok(())
-}
-
-/// The directory that a file is or will be in.
-fn directory_of(path: &Path) -> &Path {
-    let directory = path.parent().filter(|parent| *parent != Path::new(""));
-    directory.unwrap_or(Path::new("."))
 }
 
 /// Puts together what goes into the package; `function` are the function's files without their bytecode.
@@ -189,7 +166,7 @@ impl Package {
             .prefix(blob_store::UNFINISHED)
             // As the umask has it.
             .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(directory_of(path))
+            .tempfile_in(outputs::directory_of(path))
             .map_err(failed)?;
         let mut writer = Writer::new(BufWriter::new(file));
         let date = Date::of_epoch(plan.epoch);

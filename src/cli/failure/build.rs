@@ -634,9 +634,6 @@ fn of_package(error: &package::Error) -> Advice {
             hint("build again when nothing writes to the project", REFUSED)
         }
         package::Error::Write { source, .. } => of_output(source),
-        package::Error::Special(_) => {
-            hint("name a file, or a place where there is nothing yet", USAGE)
-        }
     }
 }
 
@@ -701,7 +698,9 @@ fn is_damage(error: &io::Error) -> bool {
 /// A file that the user names could not be written.
 fn of_output(error: &io::Error) -> Advice {
     match error.kind() {
-        io::ErrorKind::NotFound => hint("check the spelling of the path", USAGE),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            hint("check the spelling of the path", USAGE)
+        }
         io::ErrorKind::StorageFull => hint(
             "make room there (`lambimg cache prune` does where the store is); nothing half written was kept",
             REFUSED,
