@@ -73,11 +73,7 @@ async fn run(
     plans: &[Arc<Plan>],
     tools: &Tools,
 ) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
-    let warnings = plans.iter().map(|plan| {
-        let warnings = plan.warnings.iter();
-        warnings.map(|text| (true, text.clone())).collect()
-    });
-    tell(plans, &warnings.collect::<Vec<_>>(), &tools.progress);
+    warn(plans, &tools.progress);
     whole(plans.iter().map(|plan| outputs::check(plan)).collect())?;
     let pins = whole(pinnings(plans))?;
     let (mut has_told, mut tries) = (false, 0);
@@ -220,6 +216,15 @@ async fn deliver(
             })
         })
         .collect())
+}
+
+/// Tells what the user should know before.
+fn warn(plans: &[Arc<Plan>], progress: &Progress) {
+    let warnings = plans.iter().map(|plan| {
+        let warnings = plan.warnings.iter();
+        warnings.map(|text| (true, text.clone())).collect()
+    });
+    tell(plans, &warnings.collect::<Vec<_>>(), progress);
 }
 
 /// Says what there is to say of each function, and of all at once what is so of all.
@@ -407,11 +412,7 @@ pub async fn lock(
     tools: &Tools,
 ) -> Result<Vec<PathBuf>, Unlocked> {
     let plans = together(plans);
-    let warnings = plans.iter().map(|plan| {
-        let warnings = plan.warnings.iter();
-        warnings.map(|text| (true, text.clone())).collect()
-    });
-    tell(&plans, &warnings.collect::<Vec<_>>(), &tools.progress);
+    warn(&plans, &tools.progress);
     let to_lock = plans
         .iter()
         .map(|plan| locking::to_lock(plan, &renewal.others));
