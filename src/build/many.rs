@@ -80,10 +80,8 @@ async fn run(
     loop {
         let done = Box::pin(bring(plans, &pins, &mut has_told, tools)).await;
         let (Ok(results) | Err(results)) = &done;
-        let mut is_damaged = false;
-        for error in results.iter().filter_map(|result| result.as_ref().err()) {
-            is_damaged |= cache::has_dropped_damage(error, tools).await;
-        }
+        let errors = results.iter().filter_map(|result| result.as_ref().err());
+        let is_damaged = cache::has_dropped_damage(errors, tools).await;
         tries += 1;
         if !is_damaged || tries == TRIES {
             return done;
