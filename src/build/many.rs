@@ -443,6 +443,13 @@ pub async fn lock(
         .pins
         .retain_extensions(plans.iter().map(|plan| &**plan));
     tools.pins.keep(true, &tools.progress)?;
+    let left = locking::left_over(&plans)?;
+    if !left.is_empty() {
+        let names = left.join(", ");
+        tools.progress.step(format!(
+            "locks that no function has any more and that may be deleted: {names}"
+        ));
+    }
     paths.extend(tools.pins.path().map(Path::to_owned));
     let mut seen = BTreeSet::new();
     paths.retain(|path| seen.insert(path.clone()));

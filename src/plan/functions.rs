@@ -320,6 +320,11 @@ fn first_at_odds<'a>(
     names.find(|name| at_odds.contains(&lock(name)) && could_have(name))
 }
 
+/// Whether no flag or variable has a say in which locks there are.
+pub(super) fn has_own_locks(config: &Config) -> bool {
+    of_all_functions(config) == Config::default()
+}
+
 /// What flags and variables say of it.
 fn of_all_functions(config: &Config) -> Config {
     fn elsewhere<T: Clone>(setting: Option<&Setting<T>>) -> Option<Setting<T>> {
@@ -566,7 +571,14 @@ mod tests {
             .collect();
         for plan in plans(&format!("handler = 'a.b'\n{tables}")).unwrap() {
             assert_eq!(plan.locks, all);
+            assert!(plan.has_own_locks);
         }
+        let flags = Config {
+            python: Some(Setting::flag("3.13".to_owned(), "--python")),
+            ..Config::default()
+        };
+        let of_flags = plans_with(&project("handler = 'a.b'\n"), &flags, &[]);
+        assert!(!of_flags.unwrap()[0].has_own_locks);
         let [one] = &plans("handler = 'a.b'\n").unwrap()[..] else {
             panic!("one plan")
         };

@@ -484,6 +484,42 @@ fn a_function_without_packages_is_no_reason_to_upgrade_none() {
     assert!(lock.contains("1.1"), "{lock}");
 }
 
+/// By `lock` alone, where no flag decides which locks there are, and never what may be made again.
+#[test]
+fn the_lock_of_a_function_that_is_gone_is_told() {
+    let (project, index) = grouped();
+    let lock = |flags: &[&str]| {
+        let arguments = ["lock"].iter().chain(flags);
+        let outcome = project.lambimg(arguments).index(&index.url()).run();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        let lines = outcome.stderr.lines().map(str::to_owned);
+        lines
+            .filter(|line| line.contains("no function"))
+            .collect::<Vec<_>>()
+    };
+    assert!(lock(&[]).is_empty());
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    let gone = "[tool.lambimg.functions.print]\nextras = ['pdf']\n";
+    project.file("pyproject.toml", settings.replace(gone, ""));
+    // By these flags some of these could have been made.
+    project.file("dev.txt", "");
+    let before = fs::read_to_string(project.path().join("pylock.pdf.toml")).unwrap();
+    for name in [
+        "pylock.dev.toml",
+        "pylock.dev-arm64.toml",
+        "sub/pylock.x.toml",
+    ] {
+        project.file(name, &before);
+    }
+    fs::create_dir(project.path().join("pdf")).unwrap();
+    let told = lock(&[]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    insta::assert_snapshot!(told[0], @"locks that no function has any more and that may be deleted: pylock.pdf.toml");
+    assert!(lock(&["--python", "3.12"]).is_empty());
+    let after = fs::read_to_string(project.path().join("pylock.pdf.toml"));
+    assert_eq!(after.unwrap(), before);
+}
+
 #[test]
 fn another_tools_lock_is_read_for_each() {
     let (project, index) = grouped();
