@@ -733,7 +733,9 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Unnamed, Error> {
         .filter_map(|made| Some((made.layer.digest, made.taken_from.clone()?)));
     image.origins.extend(own);
     // Before anything has its name, and anybody else the image.
-    let told = approval::approve(&image, plan)?;
+    let mut told = approval::approve(&image, plan)?;
+    let warnings = package.iter().flat_map(|package| &package.warnings);
+    told.extend(warnings.map(|text| (true, text.clone())));
     remember_wheels(&made, wheels, tools)?;
     let built = Built {
         plan: Arc::clone(plan),
@@ -856,7 +858,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         None
     } else {
         let source = source.clone();
-        let gathered = package::gather(plan, &base, &dependencies, source, compiler, tools);
+        let gathered = package::gather(plan, &base, &dependencies, source, compiler, own);
         Some(Box::pin(gathered).await?)
     };
     check_places(plan, source, extra, &base, &dependencies, tools).await?;

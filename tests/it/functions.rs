@@ -210,6 +210,29 @@ fn each_is_written_to_its_own_place() {
     assert_eq!(index["manifests"].as_array().unwrap().len(), 3);
 }
 
+/// What is so of all is said once.
+#[test]
+fn what_a_package_leaves_out_is_told_of_its_function() {
+    let project = shop();
+    let told = || {
+        let build = ["build", "-o", "zip:dist/{function}.zip"];
+        let outcome = project.lambimg(build).run();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        let lines = outcome.stderr.lines();
+        let lines = lines.filter(|line| line.contains("has nothing of"));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let of_all = told();
+    let settings = fs::read_to_string(project.path().join("lambimg.toml")).unwrap();
+    let settings = settings.replace("files = ", "labels = { a = \"b\" }\n# ");
+    let files = "[functions.pay]\nfiles = [{ from = \"shared.txt\", to = \"/opt/x\" }]\n";
+    project.file("lambimg.toml", settings.replace("[functions.pay]\n", files));
+    insta::assert_snapshot!(of_all + &told(), @r"
+    warning: the deployment package has nothing of the image's files: on Lambda they come from its layers and configuration
+    warning: function `pay`: the deployment package has nothing of the image's files: on Lambda they come from its layers and configuration
+    ");
+}
+
 #[test]
 fn what_cannot_be_is_refused_before_anything_is_built() {
     let project = shop();
