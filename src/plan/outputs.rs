@@ -13,8 +13,8 @@ use crate::oci::layout::{Form, Place};
 pub struct Output {
     /// From the root, without detours.
     path: PathBuf,
-    /// The image's name in a layout, which has room for several of other names.
-    image: Option<Option<String>>,
+    /// The image's name in a layout, which has room for several of other names; empty where it has none.
+    image: Option<String>,
     /// `KIND:PATH`.
     written: String,
     /// Whose it is, of several functions.
@@ -95,7 +95,7 @@ fn of(plan: &Plan, directory: &Path) -> impl Iterator<Item = Output> {
     let packages = packages.map(move |path| output(path, format!("zip:{}", path.display()), None));
     let image = |place: &Place| {
         let is_layout = place.form == Form::OciDirectory;
-        is_layout.then(|| place.name.clone())
+        is_layout.then(|| place.name.clone().unwrap_or_default())
     };
     let places = plan.outputs.iter();
     packages.chain(places.map(move |place| output(&place.path, place.to_string(), image(place))))

@@ -220,14 +220,14 @@ fn what_a_package_leaves_out_is_told_of_its_function() {
         assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
         let lines = outcome.stderr.lines();
         let lines = lines.filter(|line| line.contains("has nothing of"));
-        lines.map(|line| format!("{line}\n")).collect::<String>()
+        lines.map(str::to_owned).collect::<Vec<_>>()
     };
     let of_all = told();
     let settings = fs::read_to_string(project.path().join("lambimg.toml")).unwrap();
     let settings = settings.replace("files = ", "labels = { a = \"b\" }\n# ");
     let files = "[functions.pay]\nfiles = [{ from = \"shared.txt\", to = \"/opt/x\" }]\n";
     project.file("lambimg.toml", settings.replace("[functions.pay]\n", files));
-    insta::assert_snapshot!(of_all + &told(), @r"
+    insta::assert_snapshot!([of_all, told()].concat().join("\n"), @r"
     warning: the deployment package has nothing of the image's files: on Lambda they come from its layers and configuration
     warning: function `pay`: the deployment package has nothing of the image's files: on Lambda they come from its layers and configuration
     ");

@@ -157,6 +157,26 @@ fn where_nothing_can_be_written_is_told_before_anything_is_built() {
 }
 
 #[test]
+fn where_results_cannot_be_written_is_told_before_anything_is_built() {
+    let project = Project::with_handler();
+    project.file("taken", "");
+    let told = ["taken/made.json", "."].map(|path| {
+        let flags = ["--metadata-file", path];
+        let outcome = project.lambimg(NO_BASE.iter().chain(&flags)).run();
+        assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+        outcome.stderr
+    });
+    insta::assert_snapshot!(told.concat(), @r"
+    error: cannot write `taken/made.json`: Not a directory (os error 20)
+
+    hint: name another path for the file
+    error: cannot write `.`: Is a directory (os error 21)
+
+    hint: name another path for the file
+    ");
+}
+
+#[test]
 fn two_outputs_on_one_path_are_refused() {
     let project = Project::with_handler();
     let mut told = String::new();
