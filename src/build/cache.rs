@@ -395,12 +395,16 @@ fn remove(alone: &Alone<'_>, contents: &Contents, doomed: &Doomed) -> Result<Fre
     })
 }
 
-/// Whether blobs of the store were damaged and are dropped, so that what failed with `error` may do better if
+/// Whether blobs of the store were damaged and are dropped, so that what failed with these errors may do better if
 /// it is done again. They are told.
-pub(super) async fn has_dropped_damage(error: &Error, tools: &Tools) -> bool {
+pub(super) async fn has_dropped_damage(
+    mut errors: impl Iterator<Item = &Error>,
+    tools: &Tools,
+) -> bool {
     let known = tell_damage(tools);
-    if known || reads_unproven(error) {
-        // Where one blob is damaged others may be, and there is one more try.
+    // However many functions have the error in common, blobs are proven once.
+    if known || errors.any(reads_unproven) {
+        // Where one blob is damaged others may be, and tries are few.
         let store = tools.store.clone();
         if tools.block(move || store.prove_used()).await.is_err() {
             return known;

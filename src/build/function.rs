@@ -260,7 +260,7 @@ impl Walk<'_> {
         // One that is still empty is the same as when the next build finds its outputs there.
         let is_to_have = || {
             let mut outputs = self.own_outputs.iter();
-            outputs.any(|output| output.parent() == Some(directory))
+            outputs.any(|output| output != directory && output.starts_with(directory))
         };
         Ok(if theirs == 0 && (ours > 0 || is_to_have()) {
             Found::Ours

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::blob_store::{self, MemoKey};
 use crate::build::{Error, Tools};
-use crate::plan::{Needs, Plan, ResolverChoice};
+use crate::plan::{self, Needs, Plan, ResolverChoice};
 use crate::python::credentials::Credentials;
 use crate::python::index::Indexes;
 use crate::python::lock::pylock::Pylock;
@@ -418,6 +418,54 @@ pub(super) async fn lock(
         }
     }
     Ok(Some(path.to_owned()))
+}
+
+/// The names of locks of our making beside the project that none of its plans has, sorted. One that a flag may have had
+/// made is not among them.
+///
+/// # Errors
+/// When the project cannot be read.
+pub(super) fn left_over(plans: &[Arc<Plan>]) -> Result<Vec<String>, Error> {
+    let Some(plan) = plans
+        .first()
+        .filter(|plan| plan.has_own_locks && !plan.is_archive)
+    else {
+        return Ok(Vec::new());
+    };
+    let is_taken = |path: &Path| {
+        let is_of = |plan: &Arc<Plan>| plan.locks.contains(path) || plan.needs.file() == Some(path);
+        plans.iter().any(is_of)
+    };
+    let names = names_in(&plan.project)?;
+    let is_left = |name: &&String| {
+        let path = plan.project.join(name);
+        let is_flags = || names.iter().any(|other| plan::is_lock_of(name, other));
+        let is_ours = || {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lock = text.parse::<Pylock>();
+            lock.is_ok_and(|lock| lock.made_from().is_some())
+        };
+        Format::of(name) == Some(Format::Pylock) && !is_taken(&path) && !is_flags() && is_ours()
+    };
+    Ok(names.iter().filter(is_left).cloned().collect())
+}
+
+/// The names of the files in a directory, sorted.
+fn names_in(directory: &Path) -> Result<Vec<String>, Error> {
+    let read_error = |source| Error::File {
+        action: "read",
+        path: directory.to_owned(),
+        source,
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(read_error)? {
+        let entry = entry.map_err(read_error)?;
+        if !entry.file_type().map_err(read_error)?.is_dir() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// What lies where a lock is kept; each with its text.

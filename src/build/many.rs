@@ -21,10 +21,9 @@ use crate::build::pinning::{Pinning, Renewal};
 use crate::build::pushing::Destinations;
 use crate::build::wheel_layers::WheelLayer;
 use crate::build::{
-    Built, Error, Tools, Unnamed, cache, keep, locking, make, opt, package, project, write_outputs,
+    Built, Error, Tools, Unnamed, cache, keep, locking, make, opt, outputs, project,
 };
 use crate::file_tree::FileTree;
-use crate::oci::layout;
 use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::python::lock::LockedWheel;
@@ -74,29 +73,15 @@ async fn run(
     plans: &[Arc<Plan>],
     tools: &Tools,
 ) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
-    let warnings = plans.iter().map(|plan| {
-        let warnings = plan.warnings.iter();
-        warnings.map(|text| (true, text.clone())).collect()
-    });
-    tell(plans, &warnings.collect::<Vec<_>>(), &tools.progress);
-    let writable = plans.iter().map(|plan| {
-        let places = plan.outputs.iter();
-        let places = places
-            .map(layout::check_writable)
-            .collect::<Result<Vec<_>, _>>();
-        places.map_err(Error::from)?;
-        package::check_writable(plan).map_err(Error::from)
-    });
-    whole(writable.collect())?;
+    warn(plans, &tools.progress);
+    whole(plans.iter().map(|plan| outputs::check(plan)).collect())?;
     let pins = whole(pinnings(plans))?;
     let (mut has_told, mut tries) = (false, 0);
     loop {
         let done = Box::pin(bring(plans, &pins, &mut has_told, tools)).await;
         let (Ok(results) | Err(results)) = &done;
-        let mut is_damaged = false;
-        for error in results.iter().filter_map(|result| result.as_ref().err()) {
-            is_damaged |= cache::has_dropped_damage(error, tools).await;
-        }
+        let errors = results.iter().filter_map(|result| result.as_ref().err());
+        let is_damaged = cache::has_dropped_damage(errors, tools).await;
         tries += 1;
         if !is_damaged || tries == TRIES {
             return done;
@@ -206,7 +191,7 @@ async fn deliver(
 ) -> Result<Vec<Result<Built, Error>>, Vec<Result<Built, Error>>> {
     let mut written = Vec::new();
     for Unnamed { built, package, .. } in made {
-        let done = write_outputs(&built, package, &tools.own(&built.plan)).await;
+        let done = outputs::write(&built, package, &tools.own(&built.plan)).await;
         written.push(done.map(|()| built));
     }
     let built = whole(written)?;
@@ -229,6 +214,15 @@ async fn deliver(
             })
         })
         .collect())
+}
+
+/// Tells what the user should know before.
+fn warn(plans: &[Arc<Plan>], progress: &Progress) {
+    let warnings = plans.iter().map(|plan| {
+        let warnings = plan.warnings.iter();
+        warnings.map(|text| (true, text.clone())).collect()
+    });
+    tell(plans, &warnings.collect::<Vec<_>>(), progress);
 }
 
 /// Says what there is to say of each function, and of all at once what is so of all.
@@ -416,11 +410,7 @@ pub async fn lock(
     tools: &Tools,
 ) -> Result<Vec<PathBuf>, Unlocked> {
     let plans = together(plans);
-    let warnings = plans.iter().map(|plan| {
-        let warnings = plan.warnings.iter();
-        warnings.map(|text| (true, text.clone())).collect()
-    });
-    tell(&plans, &warnings.collect::<Vec<_>>(), &tools.progress);
+    warn(&plans, &tools.progress);
     let to_lock = plans
         .iter()
         .map(|plan| locking::to_lock(plan, &renewal.others));
@@ -453,6 +443,13 @@ pub async fn lock(
         .pins
         .retain_extensions(plans.iter().map(|plan| &**plan));
     tools.pins.keep(true, &tools.progress)?;
+    let left = locking::left_over(&plans)?;
+    if !left.is_empty() {
+        let names = left.join(", ");
+        tools.progress.step(format!(
+            "locks that no function has any more and that may be deleted: {names}"
+        ));
+    }
     paths.extend(tools.pins.path().map(Path::to_owned));
     let mut seen = BTreeSet::new();
     paths.retain(|path| seen.insert(path.clone()));

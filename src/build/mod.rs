@@ -28,6 +28,7 @@ pub mod metadata;
 pub mod once;
 pub mod opt;
 pub mod outdated;
+mod outputs;
 pub mod package;
 pub mod pinning;
 pub mod pins;
@@ -732,7 +733,9 @@ async fn make(plan: &Arc<Plan>, tools: &Tools) -> Result<Unnamed, Error> {
         .filter_map(|made| Some((made.layer.digest, made.taken_from.clone()?)));
     image.origins.extend(own);
     // Before anything has its name, and anybody else the image.
-    let told = approval::approve(&image, plan)?;
+    let mut told = approval::approve(&image, plan)?;
+    let warnings = package.iter().flat_map(|package| &package.warnings);
+    told.extend(warnings.map(|text| (true, text.clone())));
     remember_wheels(&made, wheels, tools)?;
     let built = Built {
         plan: Arc::clone(plan),
@@ -855,7 +858,7 @@ async fn parts(plan: &Arc<Plan>, tools: &Tools) -> Result<Parts, Error> {
         None
     } else {
         let source = source.clone();
-        let gathered = package::gather(plan, &base, &dependencies, source, compiler, tools);
+        let gathered = package::gather(plan, &base, &dependencies, source, compiler, own);
         Some(Box::pin(gathered).await?)
     };
     check_places(plan, source, extra, &base, &dependencies, tools).await?;
@@ -1108,7 +1111,12 @@ fn own_files(plan: &Plan) -> Vec<PathBuf> {
 /// The project's path has no links in it; neither may what is compared with it.
 fn real(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
-    let parent = path.parent()?.canonicalize().ok()?;
+    let parent = path.parent()?;
+    // Directories that are not there yet are no links.
+    let parent = match parent.canonicalize() {
+        Err(_) => real(parent)?,
+        Ok(parent) => parent,
+    };
     Some(parent.join(path.file_name()?))
 }
 
@@ -1248,39 +1256,6 @@ struct Origin {
 
 fn origin_key(digest: &Digest) -> MemoKey {
     MemoKey::new("origin 1", [digest.as_bytes()])
-}
-
-async fn write_outputs(
-    built: &Built,
-    package: Option<Package>,
-    tools: &Tools,
-) -> Result<(), Error> {
-    let plan = &built.plan;
-    if let Some(package) = package {
-        let (plan, owned) = (Arc::clone(plan), tools.clone());
-        let write = move || {
-            let write = |path: &PathBuf| {
-                let told = format!("writing zip:{}", path.display());
-                owned.progress.step(told);
-                package.write(path, &plan, &owned)
-            };
-            plan.packages.iter().try_for_each(write)
-        };
-        tools.block(write).await??;
-    }
-    if plan.outputs.is_empty() {
-        return Ok(());
-    }
-    bring_here(&built.image, tools).await?;
-    for place in &plan.outputs {
-        let (place, image) = (place.clone(), built.image.clone());
-        let (names, store) = (plan.names.clone(), tools.store.clone());
-        tools.progress.step(format!("writing {place}"));
-        tools
-            .block(move || layout::write(&place, &image, &names, &store))
-            .await??;
-    }
-    Ok(())
 }
 
 /// Brings every blob of an image into the store.

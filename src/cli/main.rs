@@ -553,7 +553,7 @@ fn run_build(
         let locks = locks.clone();
         Ok(plan::make(project, wanted.request(config, locks)?)?)
     })?;
-    plan::functions::check_together(&plans)?;
+    plan::functions::check_together(&plans, &surroundings::directory())?;
     if wanted.dry_run {
         let tools = tools(Some(&project.root), &reach, true, terminal)?;
         return terminal.print(&dry_run(&plans, &tools)?);

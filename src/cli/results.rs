@@ -228,7 +228,9 @@ impl Results<'_> {
         let references = images.iter().flat_map(|told| &told.references);
         let text = format!("{document:#}\n");
         let file = self.metadata_file.map_or(Ok(()), |path| {
-            fs::write(path, &text).map_err(|error| Failure::cannot_write(path, &error))
+            let directory = path.parent().unwrap_or(Path::new(""));
+            let written = fs::create_dir_all(directory).and_then(|()| fs::write(path, &text));
+            written.map_err(|error| Failure::cannot_write(path, &error))
         });
         let github = self.github.as_ref();
         let github = github.map_or(Ok(()), |job| job.tell(images));
@@ -326,7 +328,7 @@ fn try_to_write(path: &Path) -> io::Result<()> {
         Ok(_) => File::options().append(true).open(path).map(drop),
         Err(_) => match File::create_new(path) {
             Ok(_) => fs::remove_file(path),
-            // The image's own output may make the directory.
+            // Its directory is made then.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         },

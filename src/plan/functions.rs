@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    Error, Needs, Plan, read_architecture, read_needs, read_package_names, read_path, read_runtime,
+    Error, Needs, Plan, outputs, read_architecture, read_needs, read_package_names, read_path,
+    read_runtime,
 };
 use crate::config::{Config, Place, Project, Setting, nearest_of};
 use crate::http;
@@ -59,46 +60,24 @@ pub fn choose_one(project: &Project, name: Option<&String>) -> Result<Project, E
     }
 }
 
-/// Whether these plans can all be done: none has what is another's.
+/// Whether these plans can all be done: none has what is another's. Outputs are meant from `directory`.
 ///
 /// # Errors
-/// When two have a name or an output in common, or one handler that is not in a file of the project.
-pub fn check_together(plans: &[Plan]) -> Result<(), Error> {
-    let names = |plan: &Plan| plan.names.iter().map(Name::tagged).collect::<BTreeSet<_>>();
-    if let Some((thing, functions)) = in_common(plans, names) {
-        return Err(Error::SameName {
-            name: thing,
-            functions,
-        });
-    }
-    let outputs = |plan: &Plan| {
-        let packages = plan.packages.iter();
-        let packages = packages.map(|path| format!("zip:{}", path.display()));
-        let places = plan.outputs.iter().map(ToString::to_string);
-        packages.chain(places).collect::<BTreeSet<_>>()
-    };
-    match in_common(plans, outputs) {
-        Some((output, functions)) => Err(Error::SameOutput { output, functions }),
-        None => Ok(()),
-    }
-}
-
-/// What two plans have in common of such things, and whose it is.
-fn in_common(
-    plans: &[Plan],
-    things: impl Fn(&Plan) -> BTreeSet<String>,
-) -> Option<(String, [String; 2])> {
+/// When two have a name in common, or an output is where another is.
+pub fn check_together(plans: &[Plan], directory: &Path) -> Result<(), Error> {
     let mut owners: BTreeMap<String, &Plan> = BTreeMap::new();
-    let name = |plan: &Plan| plan.function.clone().unwrap_or_default();
+    let function = |plan: &Plan| plan.function.clone().unwrap_or_default();
     for plan in plans {
-        for thing in things(plan) {
-            if let Some(other) = owners.get(&thing) {
-                return Some((thing, [name(other), name(plan)]));
+        let names: BTreeSet<_> = plan.names.iter().map(Name::tagged).collect();
+        for name in names {
+            if let Some(other) = owners.get(&name) {
+                let functions = [function(other), function(plan)];
+                return Err(Error::SameName { name, functions });
             }
-            owners.insert(thing, plan);
+            owners.insert(name, plan);
         }
     }
-    None
+    outputs::check(plans, directory)
 }
 
 /// A handler that is all functions' is none of them.
@@ -326,18 +305,24 @@ fn first_at_odds<'a>(
     asked: &BTreeMap<&'a String, Question>,
     parts: &BTreeMap<&'a String, Option<String>>,
 ) -> Option<&'a String> {
-    let is_at_odds = |name: &&String| {
-        let (part, question) = (&parts[*name], &asked[*name]);
-        let is_free = part
-            .as_deref()
-            .is_some_and(|part| part != name.to_lowercase());
-        let same = |other: &&String| {
-            parts[*other] == *part && asked[*other].requirements == question.requirements
-        };
-        let mut others = asked.keys().filter(|other| same(other));
-        is_free && others.any(|other| asked[*other] != *question)
+    let lock = |name: &String| (&asked[name].requirements, &parts[name]);
+    let (mut first, mut at_odds) = (BTreeMap::new(), BTreeSet::new());
+    for (name, question) in asked {
+        if *first.entry(lock(name)).or_insert(question) != question {
+            at_odds.insert(lock(name));
+        }
+    }
+    let could_have = |name: &String| {
+        let part = parts[name].as_deref();
+        part.is_some_and(|part| part != name.to_lowercase())
     };
-    asked.keys().copied().find(is_at_odds)
+    let mut names = asked.keys().copied();
+    names.find(|name| at_odds.contains(&lock(name)) && could_have(name))
+}
+
+/// Whether no flag or variable has a say in which locks there are.
+pub(super) fn has_own_locks(config: &Config) -> bool {
+    of_all_functions(config) == Config::default()
 }
 
 /// What flags and variables say of it.
@@ -418,7 +403,7 @@ mod tests {
             make(one, request)
         });
         let plans = plans.collect::<Result<Vec<_>, _>>()?;
-        check_together(&plans)?;
+        check_together(&plans, Path::new("/here"))?;
         Ok(plans)
     }
 
@@ -586,7 +571,14 @@ mod tests {
             .collect();
         for plan in plans(&format!("handler = 'a.b'\n{tables}")).unwrap() {
             assert_eq!(plan.locks, all);
+            assert!(plan.has_own_locks);
         }
+        let flags = Config {
+            python: Some(Setting::flag("3.13".to_owned(), "--python")),
+            ..Config::default()
+        };
+        let of_flags = plans_with(&project("handler = 'a.b'\n"), &flags, &[]);
+        assert!(!of_flags.unwrap()[0].has_own_locks);
         let [one] = &plans("handler = 'a.b'\n").unwrap()[..] else {
             panic!("one plan")
         };

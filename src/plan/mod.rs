@@ -5,6 +5,7 @@
 
 pub mod functions;
 pub mod image;
+pub mod outputs;
 pub mod reach;
 
 use std::collections::BTreeSet;
@@ -229,14 +230,9 @@ pub enum Error {
         /// The two.
         functions: [String; 2],
     },
-    /// Two images would go to one place.
-    #[error("the functions `{}` and `{}` would both go to `{output}`", functions[0], functions[1])]
-    SameOutput {
-        /// The place.
-        output: String,
-        /// The two.
-        functions: [String; 2],
-    },
+    /// Two outputs would go to one place, or one into the other.
+    #[error("{0}")]
+    SameOutput(Box<outputs::Clash>),
     /// Several functions would have one handler.
     #[error("{place} says the handler of one function, and there are {}: {}", functions.len(), functions.join(", "))]
     SharedHandler {
@@ -436,6 +432,8 @@ pub struct Plan {
     pub others_needs: Vec<PathBuf>,
     /// The locks that builds of the project keep, for any of its functions.
     pub locks: BTreeSet<PathBuf>,
+    /// Whether these are the same without flags and variables.
+    pub has_own_locks: bool,
     /// References it is pushed to.
     pub push: Vec<Reference>,
     /// References of images that layers are taken over from, beside those it is pushed to.
@@ -486,6 +484,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         groups: read_package_names(config.groups.as_ref())?,
     };
     check_wanted(&needs, &wanted)?;
+    let has_own_locks = functions::has_own_locks(&config);
     let running = image::running(&config)?;
     let warnings = runtime.warning(&request.today).into_iter();
     let warnings = warnings.chain(image::warning(&config)).collect();
@@ -534,6 +533,7 @@ pub fn make(project: &Project, request: Request) -> Result<Plan, Error> {
         own_files,
         others_needs: functions::needs_of_all(project),
         locks,
+        has_own_locks,
         push: if request.push { push } else { Vec::new() },
         cache_from: read_references(config.cache_from.as_ref())?,
         policy: request.policy,
@@ -915,6 +915,14 @@ fn check_wanted(needs: &Needs, wanted: &Wanted) -> Result<(), Error> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Whether a lock may be one of this requirements file, for whichever function.
+pub fn is_lock_of(lock: &str, requirements: &str) -> bool {
+    let own = lock_name(requirements);
+    let stem = own.strip_suffix(".toml").unwrap_or(&own);
+    let of_function = lock.strip_prefix(stem);
+    own == lock || of_function.is_some_and(|part| part.starts_with('-'))
 }
 
 /// The lock of a requirements file: each has its own, so that two in a directory do not overwrite each other.

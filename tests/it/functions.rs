@@ -210,6 +210,29 @@ fn each_is_written_to_its_own_place() {
     assert_eq!(index["manifests"].as_array().unwrap().len(), 3);
 }
 
+/// What is so of all is said once.
+#[test]
+fn what_a_package_leaves_out_is_told_of_its_function() {
+    let project = shop();
+    let told = || {
+        let build = ["build", "-o", "zip:dist/{function}.zip"];
+        let outcome = project.lambimg(build).run();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        let lines = outcome.stderr.lines();
+        let lines = lines.filter(|line| line.contains("has nothing of"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let of_all = told();
+    let settings = fs::read_to_string(project.path().join("lambimg.toml")).unwrap();
+    let settings = settings.replace("files = ", "labels = { a = \"b\" }\n# ");
+    let files = "[functions.pay]\nfiles = [{ from = \"shared.txt\", to = \"/opt/x\" }]\n";
+    project.file("lambimg.toml", settings.replace("[functions.pay]\n", files));
+    insta::assert_snapshot!([of_all, told()].concat().join("\n"), @r"
+    warning: the deployment package has nothing of the image's files: on Lambda they come from its layers and configuration
+    warning: function `pay`: the deployment package has nothing of the image's files: on Lambda they come from its layers and configuration
+    ");
+}
+
 #[test]
 fn what_cannot_be_is_refused_before_anything_is_built() {
     let project = shop();
@@ -482,6 +505,42 @@ fn a_function_without_packages_is_no_reason_to_upgrade_none() {
     assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
     let lock = fs::read_to_string(project.path().join("pylock.pay.toml")).unwrap();
     assert!(lock.contains("1.1"), "{lock}");
+}
+
+/// By `lock` alone, where no flag decides which locks there are, and never what may be made again.
+#[test]
+fn the_lock_of_a_function_that_is_gone_is_told() {
+    let (project, index) = grouped();
+    let lock = |flags: &[&str]| {
+        let arguments = ["lock"].iter().chain(flags);
+        let outcome = project.lambimg(arguments).index(&index.url()).run();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.rendering());
+        let lines = outcome.stderr.lines().map(str::to_owned);
+        lines
+            .filter(|line| line.contains("no function"))
+            .collect::<Vec<_>>()
+    };
+    assert!(lock(&[]).is_empty());
+    let settings = fs::read_to_string(project.path().join("pyproject.toml")).unwrap();
+    let gone = "[tool.lambimg.functions.print]\nextras = ['pdf']\n";
+    project.file("pyproject.toml", settings.replace(gone, ""));
+    // By these flags some of these could have been made.
+    project.file("dev.txt", "");
+    let before = fs::read_to_string(project.path().join("pylock.pdf.toml")).unwrap();
+    for name in [
+        "pylock.dev.toml",
+        "pylock.dev-arm64.toml",
+        "sub/pylock.x.toml",
+    ] {
+        project.file(name, &before);
+    }
+    fs::create_dir(project.path().join("pdf")).unwrap();
+    let told = lock(&[]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    insta::assert_snapshot!(told[0], @"locks that no function has any more and that may be deleted: pylock.pdf.toml");
+    assert!(lock(&["--python", "3.12"]).is_empty());
+    let after = fs::read_to_string(project.path().join("pylock.pdf.toml"));
+    assert_eq!(after.unwrap(), before);
 }
 
 #[test]

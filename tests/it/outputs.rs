@@ -18,6 +18,9 @@ use crate::support::program;
 use crate::support::project::Project;
 use crate::support::registry::Registry;
 
+const REFUSED: i32 = 1;
+const USAGE: i32 = 2;
+
 #[test]
 fn directory_is_read_as_it_stands() {
     let project = Project::with_handler();
@@ -80,6 +83,129 @@ fn docker_archive_gets_a_whole_tag() {
     let name = registry.name("orders:1");
     project.lambimg(["push", &tagged, &name]).succeed();
     Image::in_registry(&registry, &name).assert_accepted_by_lambda();
+}
+
+/// As where nothing is built: there is no such base.
+const NO_BASE: [&str; 3] = ["build", "--base", "127.0.0.1:1/absent"];
+
+#[test]
+fn directories_on_the_way_are_made() {
+    let project = Project::with_handler();
+    let base = Base::aws("3.12").reference();
+    let outputs = [
+        "zip:dist/zips/f.zip",
+        "oci:dist/layouts/f",
+        "oci-archive:dist/archives/of/f.tar",
+        "docker-archive:./f.tar",
+        "docker-archive:../beside/f.tar",
+    ];
+    let build = || {
+        let flags = outputs.iter().flat_map(|output| ["-o", output]);
+        let flags = flags.chain(["--metadata-file", "dist/about/f.json"]);
+        let build = ["build", "--base", &base].into_iter().chain(flags);
+        project.lambimg(build).succeed()
+    };
+    // With nothing in it it would be the function's, and is none of it once outputs are there.
+    fs::create_dir(project.path().join("dist")).unwrap();
+    let first = build();
+    assert_eq!(build(), first);
+    let made = |path: &str| project.path().join(path);
+    Image::in_directory(&made("dist/layouts/f")).assert_accepted_by_lambda();
+    let directory = project.beside("extracted");
+    let archive = fs::File::open(made("dist/archives/of/f.tar")).unwrap();
+    tar::Archive::new(archive).unpack(&directory).unwrap();
+    Image::in_directory(&directory).assert_accepted_by_lambda();
+    let archive = project.beside("beside/f.tar");
+    skopeo_inspect(&format!("docker-archive:{}", archive.display()));
+    assert!(made("dist/zips/f.zip").is_file() && made("dist/about/f.json").is_file());
+}
+
+/// Whatever kind it is of, and nothing is made on the way.
+#[test]
+fn where_nothing_can_be_written_is_told_before_anything_is_built() {
+    let project = Project::with_handler();
+    project.file("taken", "");
+    fs::create_dir_all(project.path().join("full/of")).unwrap();
+    let told = |kind: &str, path: &str| {
+        let output = format!("{kind}:{path}");
+        let flags = ["-o", "oci:new/layout", "-o", &output];
+        let outcome = project.lambimg(NO_BASE.iter().chain(&flags)).run();
+        assert!(!project.path().join("new").exists());
+        let told = outcome.stderr.replace(&output, "OUTPUT");
+        (outcome.code, told)
+    };
+    let kinds = ["zip", "oci", "oci-archive", "docker-archive"];
+    let below_a_file = kinds.map(|kind| told(kind, "taken/dist/f"));
+    insta::assert_snapshot!(below_a_file[0].1, @r"
+    error: cannot write `taken/dist/f`
+      caused by: Not a directory (os error 20)
+
+    hint: check the spelling of the path
+    ");
+    for one in &below_a_file {
+        assert_eq!(*one, (Some(USAGE), below_a_file[0].1.clone()));
+    }
+    let over_a_directory = ["zip", "oci-archive", "docker-archive"].map(|kind| told(kind, "full"));
+    insta::assert_snapshot!(over_a_directory[0].1, @r"
+    error: `full` is not a regular file
+
+    hint: name a file that may be replaced, or a new one
+    ");
+    for one in &over_a_directory {
+        assert_eq!(*one, (Some(REFUSED), over_a_directory[0].1.clone()));
+    }
+}
+
+#[test]
+fn where_results_cannot_be_written_is_told_before_anything_is_built() {
+    let project = Project::with_handler();
+    project.file("taken", "");
+    let told = ["taken/made.json", "."].map(|path| {
+        let flags = ["--metadata-file", path];
+        let outcome = project.lambimg(NO_BASE.iter().chain(&flags)).run();
+        assert_eq!(outcome.code, Some(REFUSED), "{}", outcome.rendering());
+        outcome.stderr
+    });
+    insta::assert_snapshot!(told.concat(), @r"
+    error: cannot write `taken/made.json`: Not a directory (os error 20)
+
+    hint: name another path for the file
+    error: cannot write `.`: Is a directory (os error 21)
+
+    hint: name another path for the file
+    ");
+}
+
+#[test]
+fn two_outputs_on_one_path_are_refused() {
+    let project = Project::with_handler();
+    let mut told = String::new();
+    for outputs in [
+        ["oci-archive:x", "docker-archive:./x"],
+        ["zip:x", "zip:x"],
+        ["oci:out", "zip:out/f.zip"],
+    ] {
+        let flags = outputs.iter().flat_map(|output| ["-o", output]);
+        let outcome = project.lambimg(NO_BASE.into_iter().chain(flags)).run();
+        assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+        told.push_str(&outcome.stderr);
+    }
+    // What the shell knows as the same file.
+    let whole = format!("zip:{}", project.path().join("f.zip").display());
+    let flags = ["--dry-run", "-o", "zip:f.zip", "-o", &whole];
+    let outcome = project.lambimg(NO_BASE.iter().chain(&flags)).run();
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
+    insta::assert_snapshot!(told, @r"
+    error: the outputs `docker-archive:./x` and `oci-archive:x` are one path
+
+    hint: give each output a path of its own
+    error: the output `zip:x` is named twice
+
+    hint: give each output a path of its own
+    error: the output `zip:out/f.zip` is inside the output `oci:out`
+
+    hint: give each output a path of its own
+    ");
 }
 
 #[test]

@@ -295,24 +295,6 @@ fn a_package_has_the_date_that_the_user_says() {
     assert_eq!(members(&zip)["app.py"].date, date);
 }
 
-/// As archives of images: no directory is made that somebody may only have misspelt.
-#[test]
-fn a_package_without_a_directory() {
-    let project = Project::with_handler();
-    // Nothing is built first: there is no such base.
-    let build = ["build", "--base", "127.0.0.1:1/absent", "-o"];
-    let outcome = project
-        .lambimg(build.iter().chain(&["zip:dist/f.zip"]))
-        .run();
-    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.rendering());
-    insta::assert_snapshot!(outcome.stderr, @r"
-    error: cannot write `dist/f.zip`
-      caused by: No such file or directory (os error 2)
-
-    hint: check the spelling of the path
-    ");
-}
-
 #[test]
 fn more_than_lambda_unpacks_is_no_package() {
     let project = Project::with_handler();

@@ -7,7 +7,7 @@
 pub mod reading;
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
+use std::fs::Permissions;
 use std::io::{self, BufWriter, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::blob_store;
 use crate::build::base::Base;
 use crate::build::compiling::Compiler;
 use crate::build::dependencies::{self, Dependencies};
-use crate::build::{self, Tools, has_handler};
+use crate::build::{self, Tools, has_handler, outputs};
 use crate::digest::{Digest, Hasher};
 use crate::file_tree::{Content, Entry, FileTree, ImagePath, Node};
 use crate::lambda::TASK_ROOT;
@@ -65,35 +65,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// What is in its place is no file, and would be replaced by one.
-    #[error("`{}` is not a regular file", .0.display())]
-    Special(PathBuf),
 }
 
 /// The files of a package, and what is known of their contents.
 pub(super) struct Package {
     tree: FileTree,
     known: BTreeMap<ImagePath, Digest>,
-}
-
-/// Refuses places that hold something else, or that there is no directory for, before anything is built.
-pub(super) fn check_writable(plan: &Plan) -> Result<(), Error> {
-    for path in &plan.packages {
-        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return Err(Error::Special(path.clone()));
-        }
-        if let Err(source) = fs::metadata(directory_of(path)) {
-            let path = path.clone();
-            return Err(Error::Write { path, source });
-        }
-    }
-    Ok(())
-}
-
-/// The directory that a file is or will be in.
-fn directory_of(path: &Path) -> &Path {
-    let directory = path.parent().filter(|parent| *parent != Path::new(""));
-    directory.unwrap_or(Path::new("."))
+    /// What the user should know of it.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Puts together what goes into the package; `function` are the function's files without their bytecode.
@@ -117,13 +96,14 @@ pub(super) async fn gather(
         None => (function, BTreeMap::new()),
     };
     tree.merge(function)?;
+    let mut warnings = Vec::new();
     if let Some(handler) = plan.handler.as_ref().filter(|_| !has_handler(plan, &tree)) {
-        tools.progress.warn(format!(
+        warnings.push(format!(
             "the handler `{handler}` is the base's, and the deployment package does not have it"
         ));
     }
-    tell_left_out(plan, tools);
-    tell_base(plan, base, dependencies, tools);
+    warnings.extend(left_out(plan));
+    warnings.extend(tell_base(plan, base, dependencies, tools));
     let unpacked = tree.iter().filter_map(|(_, entry)| match &entry.node {
         Node::File { content, .. } => Some(content.size()),
         Node::Directory | Node::Symlink(_) => None,
@@ -132,11 +112,15 @@ pub(super) async fn gather(
     if unpacked > MOST_UNPACKED {
         return Err(Error::TooLarge { unpacked }.into());
     }
-    Ok(Package { tree, known })
+    Ok(Package {
+        tree,
+        known,
+        warnings,
+    })
 }
 
-/// Says what only the image has: a package is unpacked into the task root, and Lambda starts its own runtime.
-fn tell_left_out(plan: &Plan, tools: &Tools) {
+/// What only the image has: a package is unpacked into the task root, and Lambda starts its own runtime.
+fn left_out(plan: &Plan) -> Option<String> {
     let left_out = [
         ("files", !plan.files.is_empty()),
         ("extensions", !plan.extensions.is_empty()),
@@ -147,35 +131,41 @@ fn tell_left_out(plan: &Plan, tools: &Tools) {
     ];
     let left_out = left_out.iter().filter(|(_, is_there)| *is_there);
     let names: Vec<_> = left_out.map(|(name, _)| *name).collect();
-    if !names.is_empty() {
-        tools.progress.warn(format!(
+    (!names.is_empty()).then(|| {
+        format!(
             "the deployment package has nothing of the image's {}: on Lambda they come from its layers and configuration",
             names.join(", ")
-        ));
-    }
+        )
+    })
 }
 
-/// Says what of the image's base the package cannot count on.
-fn tell_base(plan: &Plan, base: &Base, dependencies: &Dependencies, tools: &Tools) {
+/// Says what of the image's base the package cannot count on, and gives the warning where it may lack a package.
+fn tell_base(
+    plan: &Plan,
+    base: &Base,
+    dependencies: &Dependencies,
+    tools: &Tools,
+) -> Option<String> {
     let is_own = match &plan.base {
         plan::Base::Registry(reference) => reference.repository.ends_with(OWN_BASE),
         plan::Base::Place(_) | plan::Base::Host(_) => false,
     };
     let runtime = plan.runtime;
     if is_own && base.glibc == runtime.glibc {
-        return;
+        return None;
     }
     tools.progress.step(format!(
         "the deployment package is for Lambda's own {} with glibc {}; the base `{}` has {}",
         runtime.identifier, runtime.glibc, plan.base, base.glibc
     ));
-    if !is_own && !dependencies.left_out_packages.is_empty() {
-        tools.progress.warn(format!(
+    let is_less = !is_own && !dependencies.left_out_packages.is_empty();
+    is_less.then(|| {
+        format!(
             "{} is left out of the deployment package too, and Lambda's own {} may not have it",
             dependencies.left_out_packages.join(", "),
             runtime.identifier
-        ));
-    }
+        )
+    })
 }
 
 impl Package {
@@ -189,7 +179,7 @@ impl Package {
             .prefix(blob_store::UNFINISHED)
             // As the umask has it.
             .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(directory_of(path))
+            .tempfile_in(outputs::directory_of(path))
             .map_err(failed)?;
         let mut writer = Writer::new(BufWriter::new(file));
         let date = Date::of_epoch(plan.epoch);

@@ -134,10 +134,11 @@ impl From<plan::Error> for Failure {
                 "put `{function}` into the name, as `REGISTRY/{function}:v1`, or give each its own `image`",
                 USAGE,
             ),
-            plan::Error::SameOutput { .. } => hint(
+            plan::Error::SameOutput(clash) if clash.is_of_functions() => hint(
                 "put `{function}` into the path, as `-o 'zip:dist/{function}.zip'`",
                 USAGE,
             ),
+            plan::Error::SameOutput(_) => hint("give each output a path of its own", USAGE),
             plan::Error::SharedHandler { .. } => hint(
                 "choose one by `--function NAME`, or write each `handler` in the function's own table",
                 USAGE,
@@ -684,9 +685,6 @@ fn of_package(error: &package::Error) -> Advice {
             hint("build again when nothing writes to the project", REFUSED)
         }
         package::Error::Write { source, .. } => of_output(source),
-        package::Error::Special(_) => {
-            hint("name a file, or a place where there is nothing yet", USAGE)
-        }
     }
 }
 
@@ -751,7 +749,9 @@ fn is_damage(error: &io::Error) -> bool {
 /// A file that the user names could not be written.
 fn of_output(error: &io::Error) -> Advice {
     match error.kind() {
-        io::ErrorKind::NotFound => hint("check the spelling of the path", USAGE),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            hint("check the spelling of the path", USAGE)
+        }
         io::ErrorKind::StorageFull => hint(
             "make room there (`lambimg cache prune` does where the store is); nothing half written was kept",
             REFUSED,

@@ -260,10 +260,7 @@ impl Failure {
     pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Self {
         Self::plain(
             format!("cannot write `{}`: {error}", path.display()),
-            hint(
-                "the image itself is in the store; name another path for the file",
-                REFUSED,
-            ),
+            hint("name another path for the file", REFUSED),
         )
     }
 
