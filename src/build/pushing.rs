@@ -447,7 +447,8 @@ pub async fn attach(
             let push = Push::begin(to, Vec::new(), store, registries, options, progress)?;
             let described = image.manifest.descriptor();
             let earlier = if lacks {
-                push.attached(&described, artifact.media_type, SBOM).await
+                let ours = (SBOM, [WHOLE, LESS].as_slice());
+                push.attached(&described, artifact.media_type, ours).await
             } else {
                 None
             };

@@ -123,13 +123,13 @@ impl Push {
         Ok(manifest.digest())
     }
 
-    /// The manifest of an artifact of this media type and with this annotation that belongs to the image `subject`
-    /// already, whatever its document says, if one can be seen.
+    /// The manifest of an artifact of this media type that belongs to the image `subject` already, if one can be seen:
+    /// the annotation `key` tells it, whose `values` are those that count, the best of them first.
     pub async fn attached(
         &self,
         subject: &Descriptor,
         media_type: &str,
-        annotation: &str,
+        (key, values): (&str, &[&str]),
     ) -> Option<Digest> {
         let listed = self.repository.referrers(&subject.digest).await;
         let mut list = listed.ok().flatten().unwrap_or_default();
@@ -139,10 +139,12 @@ impl Push {
         if let Ok((raw, _)) = found.await {
             list.extend(entries(&raw).unwrap_or_default());
         }
-        let mut same = list.iter().filter(|entry| {
-            entry["artifactType"] == media_type && entry["annotations"][annotation].is_string()
+        let best = values.iter().find_map(|value| {
+            list.iter().find(|entry| {
+                entry["artifactType"] == media_type && entry["annotations"][key] == **value
+            })
         });
-        same.next()?["digest"].as_str()?.parse().ok()
+        best?["digest"].as_str()?.parse().ok()
     }
 
     /// Puts an artifact with its parts; whether the registry lists it by itself.

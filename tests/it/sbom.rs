@@ -654,6 +654,43 @@ fn a_document_of_an_earlier_push_is_found_on_a_later_page() {
     assert!((2..40).contains(&asked.len()), "{}", asked.len());
 }
 
+/// A registry's list is in an order of its own: of two documents that of the better knowledge counts.
+#[test]
+fn of_the_documents_of_earlier_pushes_the_whole_one_stays() {
+    let registry = bent::Registry::bent(|asked, kept| {
+        let manifest: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+        let subject = manifest["subject"]["digest"].as_str();
+        if asked.method == "PUT"
+            && let Some(subject) = subject
+        {
+            return Some(kept.answer(asked).header("OCI-Subject", subject));
+        }
+        lists(asked).then(|| {
+            let mut all = referrers(kept);
+            // Those that say less come first.
+            all.sort_by_key(|entry| entry["annotations"]["lambimg.sbom"] == "whole");
+            page(&all, None)
+        })
+    });
+    let project = built();
+    let name = registry.name("1");
+    project.lambimg(["push", "app", &name]).succeed();
+    let from = format!("docker://{name}");
+    let less = Project::new();
+    less.lambimg(["push", "--sbom", &from, &name]).succeed();
+    project.lambimg(["push", "--sbom", "app", &name]).succeed();
+    let all = referrers(&registry.kept());
+    assert_eq!(all.len(), 2);
+    let whole = all
+        .iter()
+        .find(|one| one["annotations"]["lambimg.sbom"] == "whole");
+    let whole = whole.unwrap()["digest"].as_str().unwrap().to_owned();
+    let again = less.lambimg(["push", "--sbom", &from, &name]).run();
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    let said = format!("is {whole} of an earlier push");
+    assert!(again.stderr.contains(&said), "{}", again.stderr);
+}
+
 /// With the first page go credentials, and so no page of another host is asked for.
 #[test]
 fn a_page_at_another_host_is_not_asked_for() {

@@ -292,7 +292,7 @@ mod tests {
         );
         let through = refusal(&[("d", Kind::Symlink, "."), ("d/x", Kind::File, "")]);
         assert!(
-            through.contains("/var/task/d is a directory for one of"),
+            through.contains("/var/task/d is a directory and a file in"),
             "{through}"
         );
     }
