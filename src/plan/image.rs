@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use super::{Error, bad_value, read_image};
 use crate::aws::layers::LayerArn;
 use crate::config::{Config, Row, Setting};
-use crate::file_tree::ImagePath;
+use crate::file_tree::{ImagePath, PathError};
 use crate::http;
 use crate::lambda::ENTRY_POINT;
 use crate::lambda::function::RESERVED;
@@ -364,8 +364,15 @@ pub(super) fn place_in_image(setting: &Setting) -> Result<ImagePath, Error> {
     let Some(below) = setting.value.strip_prefix('/') else {
         return Err(bad_value(setting, "no absolute path"));
     };
+    if below.is_empty() {
+        return Err(bad_value(setting, "no place below the root of the image"));
+    }
     let path = ImagePath::new(below).map_err(|error| Error::Path {
-        error,
+        // As the user wrote it.
+        error: PathError {
+            path: setting.value.clone(),
+            ..error
+        },
         place: setting.place.clone(),
     })?;
     let first = path.as_str().split('/').next().unwrap_or_default();
@@ -513,8 +520,8 @@ mod tests {
         insta::assert_snapshot!(file("from = 'a'"), @"one of `files` (`lambimg.toml` line 2) has no `to`");
         insta::assert_snapshot!(file("from = '../a', to = '/b'"), @"`../a` (`lambimg.toml` line 2) is outside of the project, as only an absolute path may be");
         insta::assert_snapshot!(file("from = 'a', to = 'b'"), @"`b` (`lambimg.toml` line 2) is no absolute path");
-        insta::assert_snapshot!(file("from = 'a', to = '/'"), @"`` is an empty path (`lambimg.toml` line 2)");
-        insta::assert_snapshot!(file("from = 'a', to = '/opt/../b'"), @"`opt/../b` leaves its root by `..` (`lambimg.toml` line 2)");
+        insta::assert_snapshot!(file("from = 'a', to = '/'"), @"`/` (`lambimg.toml` line 2) is no place below the root of the image");
+        insta::assert_snapshot!(file("from = 'a', to = '/opt/../b'"), @"`/opt/../b` leaves its root by `..` (`lambimg.toml` line 2)");
         insta::assert_snapshot!(file("from = 'a', to = '/tmp/b'"), @"`/tmp/b` (`lambimg.toml` line 2) is no place for it: Lambda has its own /dev, /proc, /sys and /tmp");
         insta::assert_snapshot!(file("from = 'a', to = '/b', mode = '0600'"), @"`0600` (`lambimg.toml` line 2) is neither 0644 nor 0755; Lambda's user, whoever that is, must be able to read it");
     }
